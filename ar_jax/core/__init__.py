@@ -1,0 +1,1 @@
+"""The vocabulary of autoregression: jax and numpy only, knows no model."""

@@ -1,0 +1,135 @@
+"""The contract that every generator and every tokenizer keeps.
+
+A *system* is a frozen dataclass that holds static things only (modules,
+plans, numbers), so it is hashable and can be a static argument of jit. All
+state lives in `variables`, a dict of Linen collections:
+
+  params     trained, averaged (EMA), optimised
+  any other  carried along as it is (for example `tokenizer`, the frozen
+             weights of the tokenizer under a generator)
+
+A *batch* is a dict of arrays with a leading batch axis B:
+
+  image   u8[B, H, W, C]     pixels 0..255
+  label   i32[B]             class
+  units   i32[B, L] or f32   precomputed units in place of `image`
+  index   i32[B]             position of the example in the data stream
+  mask    f32[B]             optional; 0 marks padding
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+Vars = dict[str, Any]
+
+
+class UserError(ValueError):
+  """Something the user can mend. `main` prints it as one line and exits 1.
+
+  The message says what is wrong, where, and what to do.
+  """
+
+
+@struct.dataclass
+class Loss:
+  """What a system says about a batch, example by example.
+
+  Attributes:
+    value: f32[B], the objective per example.
+    metrics: name -> f32[B], per example as well, so that means over padded
+      or sharded batches are exact.
+    updates: new values of collections other than `params`.
+  """
+
+  value: Array
+  metrics: dict[str, Array] = struct.field(default_factory=dict)
+  updates: dict[str, Any] = struct.field(default_factory=dict)
+
+
+class System(abc.ABC):
+  """A generator or a tokenizer. Subclasses are frozen dataclasses and final.
+
+  `needs` names the entries of a batch that `sample` reads as its condition.
+  """
+
+  needs: tuple[str, ...] = ("label",)
+
+  @abc.abstractmethod
+  def init(self, key: Array, batch: Batch) -> Vars:
+    """Initial variables; `batch` gives shapes and dtypes only."""
+
+  @abc.abstractmethod
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    """The objective per example. Randomness comes from `example_keys`."""
+
+  @abc.abstractmethod
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one example per key.
+
+    Args:
+      variables: as `init` makes them.
+      cond: a batch that holds at least the entries named by `needs`.
+      keys: Key[B], one per example.
+      **options: the system's own sampling options, static.
+
+    Returns:
+      Data, [B, ...]; images as f32[B, H, W, C] in [0, 1].
+    """
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    """The batch with `image` replaced by `units`; a system without a frozen
+    tokenizer returns the batch unchanged. `data.cache` stores what this
+    returns, and `loss` accepts it in place of the raw batch."""
+    del variables
+    return dict(batch)
+
+
+def example_keys(key: Array, batch: Batch) -> Array:
+  """Key[B]: one key per example, by its place in the data stream.
+
+  So that noise depends on the example and never on batch size, device
+  layout or gradient accumulation. A batch without `index` counts from 0.
+  """
+  index = batch.get("index")
+  if index is None:
+    index = jnp.arange(len(next(iter(batch.values()))))
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def build(name: str, /, **kwargs) -> System:
+  """Builds the system `name` = a module of `ar_jax.systems` or `.tokenizers`.
+
+  Raises:
+    UserError: there is no such module, or it takes no such argument.
+  """
+  for package in ("systems", "tokenizers"):
+    path = f"ar_jax.{package}.{name}"
+    if name.isidentifier() and importlib.util.find_spec(path):
+      break
+  else:
+    raise UserError(
+      f"system={name!r}: there is no ar_jax/systems/{name}.py and no "
+      f"ar_jax/tokenizers/{name}.py; see docs/systems.md for the names"
+    )
+  module = importlib.import_module(path)
+  try:
+    return module.build(**kwargs)
+  except TypeError as e:
+    if "argument" not in str(e):
+      raise
+    raise UserError(f"model of {name!r}: {e}") from e
