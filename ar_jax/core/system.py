@@ -20,6 +20,7 @@ A *batch* is a dict of arrays with a leading batch axis B:
 from __future__ import annotations
 
 import abc
+import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -27,7 +28,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -41,7 +41,8 @@ class UserError(ValueError):
   """
 
 
-@struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Loss:
   """What a system says about a batch, example by example.
 
@@ -53,8 +54,8 @@ class Loss:
   """
 
   value: Array
-  metrics: dict[str, Array] = struct.field(default_factory=dict)
-  updates: dict[str, Any] = struct.field(default_factory=dict)
+  metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
+  updates: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class System(abc.ABC):
