@@ -137,8 +137,8 @@ class Checkpoints:
     for item in ("variables", "ema"):
       if item not in abstract:
         continue
-      want = _shapes(abstract[item])
-      have = self.shapes(step, item)
+      want = shapes(abstract[item])
+      have = self._item_shapes(step, item)
       for name in sorted(want.keys() | have.keys()):
         if want.get(name) != have.get(name):
           raise UserError(
@@ -147,8 +147,8 @@ class Checkpoints:
             "in this config; use its config or another --workdir"
           )
 
-  def shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
-    return _shapes(self.tree(step, item))
+  def _item_shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
+    return shapes(self.tree(step, item))
 
   def tree(self, step: int, item: str):
     """The tree of array metadata of an item; {} if the step lacks it."""
@@ -249,7 +249,8 @@ def _host(leaf) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
 
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
+def shapes(tree) -> dict[str, tuple[int, ...]]:
+  """Path -> shape of every leaf."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {
     jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)

@@ -38,6 +38,16 @@ class TrainState:
       return self.variables
     return {**self.variables, "params": self.ema}
 
+  def items(self) -> dict[str, Any]:
+    """The parts of a checkpoint, each of which can be read alone."""
+    items = {"variables": self.variables, "optimizer": (self.step, self.opt)}
+    return items if self.ema is None else {**items, "ema": self.ema}
+
+  @classmethod
+  def from_items(cls, items: Mapping[str, Any]) -> TrainState:
+    step, opt = items["optimizer"]
+    return cls(step, items["variables"], items.get("ema"), opt)
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
