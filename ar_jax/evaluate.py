@@ -61,7 +61,7 @@ def run(
   workdir = pathlib.Path(workdir)
   system, variables, mesh, meta = sample.load(workdir, config)
   out = metrics.make_folder(out or workdir)
-  dataset = data.from_config(config)
+  dataset = data.load(**config.data)
   start = time.perf_counter()
   results = evaluate(
     config, evaluators(config, dataset), system, variables, dataset, mesh

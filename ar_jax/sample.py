@@ -127,7 +127,7 @@ def run(
   workdir = pathlib.Path(workdir)
   system, variables, mesh, meta = load(workdir, config)
   out = metrics.make_folder(out or workdir)
-  dataset = data.from_config(config)
+  dataset = data.load(**config.data)
   start = time.perf_counter()
   images, cond = draw(
     config, system, variables, dataset, config.sample.count, mesh

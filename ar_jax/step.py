@@ -167,9 +167,9 @@ def train_step(
     ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, new)
   metrics = {
     **metrics,
-    "norm/gradient": optax.global_norm(grads),
-    "norm/update": optax.global_norm(change),
-    "norm/params": optax.global_norm(new),
+    "norm/gradient": optax.tree.norm(grads),
+    "norm/update": optax.tree.norm(change),
+    "norm/params": optax.tree.norm(new),
   }
   variables = {**state.variables, **updates, "params": new}
   return TrainState(state.step + 1, variables, ema, opt), metrics

@@ -22,6 +22,7 @@ from absl import logging
 from ar_jax import checkpoint, data, evaluate, metrics, optim, parallel, sample
 from ar_jax.core.system import UserError, build
 from ar_jax.data import cache
+from ar_jax.data.transforms import augmentation
 from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
 
 Config = ml_collections.ConfigDict
@@ -150,11 +151,14 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   _check_same_model(config, workdir)
   started = time.perf_counter()
   system = build(config.system, **config.model.to_dict())
-  dataset = data.from_config(config)
+  dataset = data.load(**config.data)
   mesh = parallel.make_mesh(config.mesh)
   tx = optim.make(config.optim.to_dict(), config.train.steps)
   options = Options(config.train.ema, config.train.accumulate)
-  example = data.example(dataset, config)
+  augment = augmentation(*config.augment)
+  example = data.batch_at(
+    dataset.train, 0, batch=config.batch, seed=config.seed
+  )
   abstract, fresh = initial_state(config, system, tx, options, example, mesh)
   checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
   found = checkpoints.restore(abstract.items())
@@ -168,7 +172,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     batch=config.batch,
     seed=config.seed,
     start=start,
-    augment=None if config.cache.views else data.augmentation(config),
+    augment=None if config.cache.views else augment,
     process=(jax.process_index(), jax.process_count()),
     **config.loader,
   )

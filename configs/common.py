@@ -17,7 +17,7 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
   c.batch = 64  # examples per update, over all devices
   c.eval_batch = 256
   c.data = _group(name="digits", size=16, channels=1, path="")
-  c.augment = _group(flip=False, crop=0)
+  c.augment = ()  # of "flip", "shift"
   c.cache = _group(views=0)  # > 0: train on units stored once, so many views
   c.loader = _group(workers=0, prefetch=4)
 
