@@ -1,8 +1,8 @@
 """Geometry and augmentation, in uint8 with PIL, one example at a time.
 
-Geometry (`fit_*`, `center_crop`, `random_crop`) brings an image to its final
-size; augmentation takes a whole example and a generator, and is a pure
-function of both:
+Geometry (`resize`, `pad`, `center_crop`, `random_crop`) brings an image to
+its final size; augmentation takes a whole example and a generator, and is a
+pure function of both:
 
   augment(example, rng) -> example
 """
@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ar_jax.core.system import UserError
 from ar_jax.data.dataset import Example
@@ -42,19 +42,21 @@ def open_image(
     image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
     image.load()
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+    why = "unknown format" if isinstance(e, UnidentifiedImageError) else e
     raise UserError(
-      f"{where or file}: cannot be read as an image ({e}); "
+      f"{where or file}: cannot be read as an image ({why}); "
       "remove it or replace it"
     ) from e
-  return _flatten(image).convert(_MODES[channels])
+  return convert(image, channels)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def convert(image: Image.Image, channels: int) -> Image.Image:
+  """To grey (1) or colour (3), transparency laid on white."""
   if image.has_transparency_data:
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image)
-  return image
+    image = Image.alpha_composite(white, image)
+  return image.convert(_MODES[channels])
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -65,7 +67,8 @@ def to_array(image: Image.Image) -> np.ndarray:
 
 def resize(image: np.ndarray, size: int, channels: int) -> np.ndarray:
   """Bicubic: u8[h, w(, c)] -> u8[size, size, channels]; identity at size."""
-  image = np.squeeze(image, -1) if image.shape[-1] == 1 else image
+  if image.ndim == 3 and image.shape[-1] == 1:
+    image = image[..., 0]
   if image.ndim == 2 and image.shape == (size, size):
     return np.repeat(image[..., None], channels, -1)
   picture = Image.fromarray(image)
@@ -75,20 +78,34 @@ def resize(image: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 def pad(image: np.ndarray, size: int, channels: int) -> np.ndarray:
-  """Black margins: u8[h, w] -> u8[size, size, channels], h, w <= size."""
-  before = [(size - side) // 2 for side in image.shape]
-  after = [size - side - b for side, b in zip(image.shape, before, strict=True)]
-  padded = np.pad(image, list(zip(before, after, strict=True)))
-  return np.repeat(padded[..., None], channels, -1)
+  """Black margins: u8[h, w(, c)] -> u8[size, size, channels], h, w <= size."""
+  height, width = image.shape[:2]
+  top, left = (size - height) // 2, (size - width) // 2
+  padded = np.zeros((size, size, channels), np.uint8)
+  inside = padded[top : top + height, left : left + width]
+  inside[...] = image.reshape(height, width, -1)
+  return padded
+
+
+def short_side(image: Image.Image, size: int) -> Image.Image:
+  """Resizes so that the short side is `size`, keeping the proportions.
+
+  Halves with a box filter while possible, then bicubically: the ADM recipe
+  (Dhariwal and Nichol 2021), which every published ImageNet figure assumes.
+  """
+  while min(image.size) >= 2 * size:
+    half = (image.width // 2, image.height // 2)
+    image = image.resize(half, Image.Resampling.BOX)
+  scale = size / min(image.size)
+  shape = tuple(max(size, round(side * scale)) for side in image.size)
+  if shape == image.size:
+    return image
+  return image.resize(shape, Image.Resampling.BICUBIC)
 
 
 def center_crop(image: Image.Image, size: int) -> np.ndarray:
-  """The central square as ADM (Dhariwal and Nichol 2021) prepares it.
-
-  Halves with a box filter while the short side is at least 2 * size, resizes
-  the short side to `size` bicubically, and cuts out the middle.
-  """
-  image = _short_side(image, size)
+  """ADM's central square: `short_side`, then the middle."""
+  image = short_side(image, size)
   left, top = (image.width - size) // 2, (image.height - size) // 2
   return to_array(image.crop((left, top, left + size, top + size)))
 
@@ -101,21 +118,10 @@ def random_crop(
 ) -> np.ndarray:
   """ADM's random crop: the window is `smallest` to 1 times the short side."""
   short = int(rng.integers(size, math.ceil(size / smallest) + 1))
-  image = _short_side(image, short)
+  image = short_side(image, short)
   left = int(rng.integers(image.width - size + 1))
   top = int(rng.integers(image.height - size + 1))
   return to_array(image.crop((left, top, left + size, top + size)))
-
-
-def _short_side(image: Image.Image, size: int) -> Image.Image:
-  while min(image.size) >= 2 * size:
-    half = (image.width // 2, image.height // 2)
-    image = image.resize(half, Image.Resampling.BOX)
-  scale = size / min(image.size)
-  shape = tuple(max(size, round(side * scale)) for side in image.size)
-  if shape == image.size:
-    return image
-  return image.resize(shape, Image.Resampling.BICUBIC)
 
 
 def flip(example: Example, rng: np.random.Generator) -> Example:
