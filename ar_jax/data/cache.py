@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -101,12 +102,8 @@ def write(
       for name in units.keys() - _NOT_KEPT:
         value = np.asarray(units[name])
         if name not in fields:
-          fields[name] = np.lib.format.open_memmap(
-            partial / f"{name}.npy",
-            mode="w+",
-            dtype=value.dtype,
-            shape=(n, views, *value.shape[1:]),
-          )
+          shape = (n, views, *value.shape[1:])
+          fields[name] = _create(partial, name, shape, value.dtype)
         fields[name][first : first + batch, v] = value[: n - first]
   for field in fields.values():
     field.flush()
@@ -122,6 +119,21 @@ def write(
   }
   (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
   os.rename(partial, path)
+
+
+def _create(
+  folder: pathlib.Path, name: str, shape: tuple[int, ...], dtype: np.dtype
+) -> np.memmap:
+  """An empty field. A map on a full disk kills the process, so ask first."""
+  needed = math.prod(shape) * dtype.itemsize
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise UserError(
+      f"{folder.parent}: the {name} need {needed / 1e9:.1f} GB and the disk "
+      f"has {free / 1e9:.1f} GB left; free some, or cache fewer views"
+    )
+  file = folder / f"{name}.npy"
+  return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
 
 
 class Cached:
