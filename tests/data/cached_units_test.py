@@ -155,6 +155,9 @@ class CacheTest(parameterized.TestCase):
     file.write_bytes(b"")
     with self.assertRaisesRegex(UserError, "units.npy: cut short"):
       cache.read(path)
+    (path / "meta.json").write_text("{}")
+    with self.assertRaisesRegex(UserError, "cache of format None"):
+      cache.read(path)
     (path / "meta.json").write_text("{")
     with self.assertRaisesRegex(UserError, "meta.json: damaged"):
       cache.read(path)
