@@ -60,7 +60,7 @@ class MultiScaleVQ(nn.Module):
   scales: tuple[int, ...] = SCALES[256]
   in_channels: int = 3
   beta: float = 0.25
-  spread: float | None = None
+  spread: float | None = 0.3
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
@@ -188,7 +188,7 @@ def build(
   scales: Sequence[int] = SCALES[256],
   in_channels: int = 3,
   beta: float = 0.25,
-  spread: float | None = None,
+  spread: float | None = 0.3,
   dtype: str = "float32",
   **training,
 ) -> Autoencoder:
