@@ -62,9 +62,9 @@ class LPIPSTest(absltest.TestCase):
     x, y = jax.random.uniform(jax.random.key(0), (2, 3, 16, 16, 3)) * 2 - 1
     y = y.at[0].set(x[0])
     apart = self.distance(x, y)
-    self.assertEqual(float(apart[0]), 0.0)
-    self.assertGreater(float(apart[1:].min()), 0.0)
-    np.testing.assert_allclose(self.distance(y, x), apart, rtol=1e-5)
+    self.assertLess(float(apart[0]), 1e-9)
+    self.assertGreater(float(apart[1:].min()), 0.01)
+    np.testing.assert_allclose(self.distance(y, x), apart, rtol=1e-4, atol=1e-9)
     np.testing.assert_allclose(
       self.distance(x[1:2], y[1:2]), apart[1:2], rtol=1e-4
     )
