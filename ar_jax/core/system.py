@@ -29,6 +29,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.plan import Plan
+
 Array = jax.Array
 Batch = Mapping[str, Array]
 Vars = dict[str, Any]
@@ -51,11 +53,14 @@ class Loss:
     metrics: name -> f32[B], per example as well, so that means over padded
       or sharded batches are exact.
     updates: new values of collections other than `params`.
+    nll: f32[B, L], -log p of each unit given those of earlier steps, in the
+      order of `System.plan`; None where there is no such law.
   """
 
   value: Array
   metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
   updates: dict[str, Any] = dataclasses.field(default_factory=dict)
+  nll: Array | None = None
 
 
 class System(abc.ABC):
@@ -65,6 +70,11 @@ class System(abc.ABC):
   """
 
   needs: tuple[str, ...] = ("label",)
+
+  @property
+  def plan(self) -> Plan | None:
+    """Which units appear at which step; None for a tokenizer."""
+    return None
 
   @abc.abstractmethod
   def init(self, key: Array, batch: Batch) -> Vars:
