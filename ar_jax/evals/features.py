@@ -49,6 +49,7 @@ class Features:
     note: for the protocol: the network, its weights, its preprocessing.
     digest: changes whenever the features could.
     embed: u8[N, H, W, C] -> Embedding, for any N.
+    accuracy: of the network on the test split, where it knows the classes.
   """
 
   name: str
@@ -56,6 +57,7 @@ class Features:
   note: str
   digest: str
   embed: Callable[[np.ndarray], Embedding]
+  accuracy: float | None = None
 
 
 _MODULES = {
