@@ -166,7 +166,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   start = int(state.step)
   _report(config, system, state, workdir, start)
 
-  source = _source(config, system, state, dataset, workdir, mesh)
+  source = _source(config, system, state, dataset, augment, workdir, mesh)
   batches = data.batches(
     source,
     batch=config.batch,
@@ -224,27 +224,31 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   return {**last, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def _source(config, system, state, dataset, workdir, mesh):
-  """The training split, or its units written once and read back."""
+def _source(config, system, state, dataset, augment, workdir, mesh):
+  """The training split, or its units: written once, read ever after."""
   if not config.cache.views:
     return dataset.train
-  variables = state.variables
+  frozen = {k: v for k, v in state.variables.items() if k != "params"}
   encode = jax.jit(system.encode)
-  digest = cache.digest(
+  digest = cache.fingerprint(
     config.data.to_dict(),
-    config.augment.to_dict(),
-    {k: v for k, v in variables.items() if k != "params"},
+    [config.augment, config.cache.views, config.seed],
+    jax.device_get(frozen),
   )
-  return cache.ensure(
-    workdir / "units",
-    dataset.train,
-    lambda batch: encode(variables, parallel.put_batch(batch, mesh)),
-    batch=config.eval_batch,
-    views=config.cache.views,
-    augment=data.augmentation(config),
-    seed=config.seed,
-    digest=digest,
-  )
+  path = workdir / "units"
+  if not path.exists():
+    logging.info("encoding %d examples into %s", len(dataset.train), path)
+    cache.write(
+      path,
+      dataset.train,
+      lambda batch: encode(state.variables, parallel.put_batch(batch, mesh)),
+      batch=config.eval_batch,
+      views=config.cache.views,
+      augment=augment,
+      seed=config.seed,
+      digest=digest,
+    )
+  return cache.read(path, digest)
 
 
 def _check_finite(values: dict, step: int, workdir: pathlib.Path) -> None:
