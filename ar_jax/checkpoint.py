@@ -17,6 +17,7 @@ added once a save is complete; a step that fails its seal is set aside as
 from __future__ import annotations
 
 import json
+import logging
 import pathlib
 import zlib
 from collections.abc import Callable
@@ -25,12 +26,13 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from ar_jax.core.system import UserError, Vars
 
 ITEMS = ("variables", "ema", "optimizer", "meta")
 _SEAL = "seal.json"
+
+log = logging.getLogger("ar_jax")
 
 
 class Checkpoints:
@@ -158,7 +160,7 @@ class Checkpoints:
     return getattr(tree, "tree", tree)
 
   def _set_aside(self, step: int, fault: str) -> None:
-    logging.warning(
+    log.warning(
       "checkpoint %d of %s is damaged (%s): set aside as broken-%d, using the "
       "one before",
       step,

@@ -6,6 +6,7 @@ python -m ar_jax.main --config=configs/foo.py[:preset] [--workdir=DIR]
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import shutil
@@ -14,11 +15,13 @@ import time
 
 import jax
 import ml_collections
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from ar_jax import evaluate, metrics, sample, train
 from ar_jax.core.system import UserError
+
+log = logging.getLogger("ar_jax")
 
 MODES = {"train": train.run, "sample": sample.run, "eval": evaluate.run}
 
@@ -60,7 +63,7 @@ def run(
     for collection, source in stage.weights.items():
       if source in config.stages:
         stage.weights[collection] = str(workdir / source)
-    logging.info("stage %s: %s", name, stage.mode)
+    log.info("stage %s: %s", name, stage.mode)
     if stage.mode == "train":
       result = train.run(stage, workdir / name)
     else:
@@ -81,6 +84,15 @@ def cache_folder() -> pathlib.Path:
   return pathlib.Path(os.environ.get("AR_JAX_CACHE", default))
 
 
+def set_up_log() -> None:
+  """Our lines go to stderr; those of the libraries only from warnings up."""
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  log.addHandler(handler)
+  log.setLevel(logging.INFO if jax.process_index() == 0 else logging.WARNING)
+  log.propagate = False
+
+
 def set_up_devices() -> None:
   """The persistent compilation cache, and several processes if asked."""
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
@@ -96,8 +108,7 @@ def main(argv: list[str]) -> None:
   if _CONFIG.value is None:
     raise app.UsageError("--config=configs/NAME.py is missing")
   set_up_devices()
-  # absl hides info lines by default; a run tells where it is.
-  logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+  set_up_log()
   name = pathlib.Path(flags.FLAGS["config"].config_filename or "run").stem
   workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name)
   try:

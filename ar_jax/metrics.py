@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import tqdm
-from absl import logging
 
 from ar_jax.core.system import UserError
 
@@ -51,7 +50,6 @@ class Writer:
     workdir: gets `metrics.jsonl` and TensorBoard's event files.
     start: the step that this run starts from.
     total: the last step, for the progress bar.
-    unit: what `rate` counts, for the bar.
   """
 
   def __init__(self, workdir: pathlib.Path, *, start: int, total: int):
@@ -71,7 +69,6 @@ class Writer:
     try:
       from tensorboardX import SummaryWriter
 
-      logging.getLogger("tensorboardX").setLevel("ERROR")
       self._board = SummaryWriter(str(workdir), purge_step=start)
     except ImportError:
       self._board = None
@@ -95,7 +92,9 @@ class Writer:
       for name, value in values.items():
         if isinstance(value, int | float):
           self._board.add_scalar(name, value, step)
-    shown = {k: f"{values[k]:.4g}" for k in ("loss", "units/s") if k in values}
+    shown = {
+      k: f"{values[k]:.4g}" for k in ("loss", "examples/s") if k in values
+    }
     self._bar.set_postfix(shown, refresh=False)
 
   def image(self, name: str, image: np.ndarray, step: int) -> None:
@@ -108,6 +107,13 @@ class Writer:
     self._bar.close()
     if self._board:
       self._board.close()
+
+
+def last(workdir: pathlib.Path) -> dict:
+  """The newest line of the metrics of a run; {} if there is none."""
+  path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  return json.loads(lines[-1]) if lines else {}
 
 
 def _number(value):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import pathlib
 import signal
 import threading
@@ -17,7 +18,6 @@ import time
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
 from ar_jax import checkpoint, data, evaluate, metrics, optim, parallel, sample
 from ar_jax.core.system import UserError, build
@@ -26,6 +26,7 @@ from ar_jax.data.transforms import augmentation
 from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
 
 Config = ml_collections.ConfigDict
+log = logging.getLogger("ar_jax")
 
 
 class _Stop:
@@ -141,7 +142,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   `config.weights` (collection -> the workdir of another run); else scratch.
 
   Returns:
-    The last metrics, as numbers.
+    The last line of `metrics.jsonl`, and the seconds that this call took.
 
   Raises:
     UserError: see the messages; the last good checkpoint is never touched.
@@ -185,7 +186,6 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   meta = {"config": _jsonable(config.to_dict()), "jax": jax.__version__}
   watch = _Watch(config, system, dataset, mesh, workdir, writer)
   key = jax.random.key(config.seed)
-  last: dict = {}
   saved = start if found else -1
 
   def save(step, values):
@@ -205,14 +205,14 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
         writer.advance()
         final = done == config.train.steps
         if final or done % config.train.log_every == 0:
-          last = jax.device_get(values)
-          _check_finite(last, done, workdir)
-          writer.write(done, {**last, **watch.rates(done)})
+          told = jax.device_get(values)
+          _check_finite(told, done, workdir)
+          writer.write(done, {**told, **watch.rates(done)})
         if final or stop.asked or done % config.train.save_every == 0:
           save(done, jax.device_get(values))
         if stop.asked:
           checkpoints.wait()
-          logging.info("SIGTERM: saved step %d of %s", done, workdir)
+          log.info("SIGTERM: saved step %d of %s", done, workdir)
           raise Preempted
         watch.look(done, final, state)
     if not found and saved < 0:  # a run of no steps still leaves its weights
@@ -220,8 +220,10 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     checkpoints.close()
   finally:
     writer.close()
-  last = {k: float(v) for k, v in last.items()}
-  return {**last, "seconds": round(time.perf_counter() - started, 2)}
+  return {
+    **metrics.last(workdir),
+    "seconds": round(time.perf_counter() - started, 2),
+  }
 
 
 def _source(config, system, state, dataset, augment, workdir, mesh):
@@ -237,7 +239,7 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   )
   path = workdir / "units"
   if not path.exists():
-    logging.info("encoding %d examples into %s", len(dataset.train), path)
+    log.info("encoding %d examples into %s", len(dataset.train), path)
     cache.write(
       path,
       dataset.train,
@@ -264,7 +266,7 @@ def _check_finite(values: dict, step: int, workdir: pathlib.Path) -> None:
 def _report(config, system, state, workdir, start) -> None:
   count = sum(x.size for x in jax.tree.leaves(state.variables["params"]))
   verb = f"continues at step {start}" if start else "starts"
-  logging.info(
+  log.info(
     "%s: %s %s, %.4gM parameters trained, %d steps of batch %d, jax %s on %s",
     workdir, config.system, verb, count / 1e6, config.train.steps,
     config.batch, jax.__version__, jax.devices()[0].device_kind,

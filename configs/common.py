@@ -57,11 +57,31 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
   return c
 
 
+def stages(**named) -> ml_collections.ConfigDict:
+  """A run of several configs, one after the other."""
+  c = ml_collections.ConfigDict(named)
+  c.stages = tuple(named)
+  return c
+
+
 def stage(of: str, config, mode: str) -> ml_collections.ConfigDict:
   """A stage that samples or evaluates the stage `of`."""
   c = config.copy_and_resolve_references()
   c.of, c.mode = of, mode
   return c
+
+
+def choose(file: str, makers: dict, preset: str):
+  """The maker of a preset.
+
+  Raises:
+    ValueError: there is no such preset.
+  """
+  if preset not in makers:
+    raise ValueError(
+      f"{file}:{preset}: no such preset; there are {', '.join(makers)}"
+    )
+  return makers[preset]
 
 
 def _group(**values) -> ml_collections.ConfigDict:

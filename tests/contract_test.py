@@ -97,9 +97,7 @@ class ContractTest(parameterized.TestCase):
     c = case(name)
     whole = c.loss(c.state.variables, c.batch)
     for rows in (slice(0, 2), slice(2, 4)):
-      part = c.loss(
-        c.state.variables, {k: v[rows] for k, v in c.batch.items()}
-      )
+      part = c.loss(c.state.variables, {k: v[rows] for k, v in c.batch.items()})
       np.testing.assert_allclose(
         part.value, whole.value[rows], rtol=2e-4, atol=1e-5
       )
@@ -169,9 +167,9 @@ class ContractTest(parameterized.TestCase):
     if plan is None:  # not autoregressive: a tokenizer
       return
     nll = jax.jit(
-      lambda variables, batch: c.system.loss(
-        variables, batch, KEY, train=False
-      ).nll
+      lambda variables, batch: (
+        c.system.loss(variables, batch, KEY, train=False).nll
+      )
     )
     units = batch["units"]
     before = nll(c.state.variables, batch)
@@ -182,9 +180,7 @@ class ContractTest(parameterized.TestCase):
       if not bool(jnp.any(other != units)):
         continue
       after = nll(c.state.variables, {**batch, "units": other})
-      np.testing.assert_array_equal(
-        before[:, : at.start], after[:, : at.start]
-      )
+      np.testing.assert_array_equal(before[:, : at.start], after[:, : at.start])
 
   @every_config
   def test_modes_write_their_files_and_resume_is_exact(self, name):

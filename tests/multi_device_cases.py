@@ -145,9 +145,7 @@ class MultiDevice(parameterized.TestCase):
       items, meta = checkpoints.restore(abstract.items())
       checkpoints.close()
     restored = step.TrainState.from_items(items)
-    chex.assert_trees_all_equal(
-      jax.device_get(restored), jax.device_get(state)
-    )
+    chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(state))
     self.assertEqual(meta["step"], STEPS)
     for leaf in jax.tree.leaves(restored):
       self.assertLen(leaf.sharding.device_set, 1)

@@ -24,12 +24,13 @@ import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.plan import Plan
+if TYPE_CHECKING:
+  from ar_jax.core.plan import Plan
 
 Array = jax.Array
 Batch = Mapping[str, Array]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -29,9 +30,10 @@ from ar_jax.data.dataset import (
   check_labels,
   draw,
 )
+from ar_jax.data.pipeline import Batch, read_ahead, stack
 from ar_jax.data.transforms import Augment
 
-Encode = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+Encode = Callable[[Batch], Batch]
 
 _FORMAT = 1
 _NOT_KEPT = {"index", "mask"}  # of the batch, not of the example
@@ -47,6 +49,7 @@ def write(
   augment: Augment | None = None,
   seed: int,
   digest: str,
+  workers: int = 0,
 ) -> None:
   """Encodes a source, and puts the result in place in one step.
 
@@ -66,10 +69,14 @@ def write(
     seed: view v of example i is a function of (seed, v, i).
     digest: says what the units were made of, see `fingerprint`; `read`
       compares it.
+    workers: threads that read ahead of the encoder; 0 and 1 both mean one.
 
   Raises:
-    UserError: `path` exists, the source is empty, or views < 1.
+    UserError: `path` exists, the source is empty, views < 1, or the disk is
+      too small.
   """
+  import grain
+
   path = pathlib.Path(path)
   n = len(source)
   if path.exists():
@@ -80,6 +87,8 @@ def write(
       "each must be at least 1"
     )
 
+  steps = -(-n // batch)
+
   def view(v: int, i: int) -> Example:
     if views == 1 and augment is None:
       return source[i]
@@ -87,27 +96,27 @@ def write(
     one = draw(source, i, rng)
     return one if augment is None else augment(one, rng)
 
+  def read_rows(job: int) -> Batch:
+    v, step = divmod(job, steps)
+    index = range(step * batch, (step + 1) * batch)
+    mask = (np.asarray(index) < n).astype(np.float32)
+    examples = [view(v, min(i, n - 1)) for i in index]
+    return {**stack(examples, index), "mask": mask}
+
   partial = path.with_name(path.name + ".partial")
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
   fields: dict[str, np.ndarray] = {}
-  for v in range(views):
-    for first in range(0, n, batch):
-      index = np.arange(first, first + batch, dtype=np.int32)
-      examples = [view(v, min(i, n - 1)) for i in index.tolist()]
-      stacked = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
-      mask = (index < n).astype(np.float32)
-      units = encode({**stacked, "index": index, "mask": mask})
-      for name in units.keys() - _NOT_KEPT:
-        value = np.asarray(units[name])
-        if name not in fields:
-          fields[name] = np.lib.format.open_memmap(
-            partial / f"{name}.npy",
-            mode="w+",
-            dtype=value.dtype,
-            shape=(n, views, *value.shape[1:]),
-          )
-        fields[name][first : first + batch, v] = value[: n - first]
+  jobs = grain.MapDataset.range(views * steps).map(read_rows)
+  for job, rows in enumerate(read_ahead(jobs, workers)):
+    v, first = job // steps, job % steps * batch
+    units = encode(rows)
+    for name in units.keys() - _NOT_KEPT:
+      value = np.asarray(units[name])
+      if name not in fields:
+        shape = (n, views, *value.shape[1:])
+        fields[name] = _create(partial, name, shape, value.dtype)
+      fields[name][first : first + batch, v] = value[: n - first]
   for field in fields.values():
     field.flush()
   meta = {
@@ -122,6 +131,21 @@ def write(
   }
   (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
   os.rename(partial, path)
+
+
+def _create(
+  folder: pathlib.Path, name: str, shape: tuple[int, ...], dtype: np.dtype
+) -> np.memmap:
+  """An empty field. A map on a full disk kills the process, so ask first."""
+  needed = math.prod(shape) * dtype.itemsize
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise UserError(
+      f"{folder.parent}: the {name} need {needed / 1e9:.1f} GB and the disk "
+      f"has {free / 1e9:.1f} GB left; free some, or cache fewer views"
+    )
+  file = folder / f"{name}.npy"
+  return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
 
 
 class Cached:
@@ -173,6 +197,11 @@ def read(path: str | os.PathLike, digest: str | None = None) -> Cached:
     ) from e
   except ValueError as e:
     raise UserError(f"{path / 'meta.json'}: damaged; remove {path}") from e
+  if meta.get("format") != _FORMAT:
+    raise UserError(
+      f"{path}: a cache of format {meta.get('format')}, this is {_FORMAT}; "
+      "remove it and encode the data anew"
+    )
   if digest is not None and meta["digest"] != digest:
     raise UserError(
       f"{path}: made of another tokenizer, data or augmentation (digest "
@@ -184,7 +213,9 @@ def read(path: str | os.PathLike, digest: str | None = None) -> Cached:
     wanted = (meta["count"], meta["views"], *spec["shape"])
     try:
       # bfloat16 has no name in the .npy format, which calls it void.
-      fields[name] = np.load(file, mmap_mode="r").view(spec["dtype"])
+      # As a plain array it is indexed three times as fast as a np.memmap.
+      mapped = np.load(file, mmap_mode="r").view(spec["dtype"])
+      fields[name] = np.asarray(mapped)
     except (OSError, ValueError, EOFError) as e:
       raise UserError(f"{file}: cut short ({e}); remove {path}") from e
     if fields[name].shape != wanted:

@@ -71,7 +71,7 @@ def fashion_mnist(
       size=size,
       channels=channels,
       path=path,
-      padded=fit == "pad",
+      crop="pad" if fit == "pad" else "center",
       hint="or: apt-get install dataset-fashion-mnist",
     )
   shape = functools.partial(

@@ -21,7 +21,7 @@ from ar_jax.data.folder import find_images
 
 _WALLPAPERS = ("/usr/share/backgrounds/gnome", "/usr/share/wallpapers")
 _LIMIT = 1024  # pictures are held in memory, with this short side at most
-_HELD_OUT = ("coffee", "flower")
+_HELD_OUT = ("astronaut", "flower")
 
 Open = Callable[[], Image.Image]
 

@@ -54,14 +54,8 @@ def batches(
   Raises:
     UserError: the source is empty, or B is not a multiple of P.
   """
-  import grain  # two seconds, so only where it is used
-
   steps = _steps(source, batch, seed, augment, process)
-  threads = max(workers, 1) if prefetch else 0
-  options = grain.ReadOptions(
-    num_threads=threads, prefetch_buffer_size=max(prefetch, threads)
-  )
-  return iter(steps[start:].to_iter_dataset(options))
+  return read_ahead(steps[start:], workers, prefetch)
 
 
 def batch_at(
@@ -78,7 +72,11 @@ def batch_at(
 
 
 def epoch(
-  source: Source, *, batch: int, process: tuple[int, int] = (0, 1)
+  source: Source,
+  *,
+  batch: int,
+  process: tuple[int, int] = (0, 1),
+  workers: int = 0,
 ) -> Iterator[Batch]:
   """One pass in order, without augmentation, for evaluation.
 
@@ -86,6 +84,7 @@ def epoch(
     source: see `dataset.py`.
     batch: B, over all processes.
     process: (which, of how many); every process yields as many batches.
+    workers: as in `batches`.
 
   Yields:
     The fields of the source, index i32[B/P], the number of the example, and
@@ -100,11 +99,26 @@ def epoch(
     index = rows(step)
     examples = [dict(source[min(q, n - 1)]) for q in index]
     mask = (np.asarray(index) < n).astype(np.float32)
-    return {**_stack(examples, index), "mask": mask}
+    return {**stack(examples, index), "mask": mask}
 
-  steps = grain.MapDataset.range(-(-n // batch)).map(read)
-  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+  return read_ahead(grain.MapDataset.range(-(-n // batch)).map(read), workers)
+
+
+def read_ahead(steps: Any, workers: int, prefetch: int = 2) -> Iterator[Batch]:
+  """Iterates over a grain.MapDataset, in order, with threads that run ahead."""
+  import grain
+
+  threads = max(workers, 1) if prefetch else 0
+  options = grain.ReadOptions(
+    num_threads=threads, prefetch_buffer_size=max(prefetch, threads)
+  )
   return iter(steps.to_iter_dataset(options))
+
+
+def stack(examples: list[Example], index: range) -> Batch:
+  """Examples -> batch, with their `index` modulo 2**31."""
+  fields = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
+  return {**fields, "index": (np.asarray(index) % 2**31).astype(np.int32)}
 
 
 def _steps(
@@ -115,7 +129,7 @@ def _steps(
   process: tuple[int, int],
 ) -> Any:
   """The endless grain.MapDataset: step -> batch."""
-  import grain
+  import grain  # two seconds, so only where it is used
 
   rows = _rows(source, batch, process)
   # Grain shuffles epoch e with seed + e; hashing ours first keeps the runs of
@@ -130,7 +144,7 @@ def _steps(
 
   def read(step: int) -> Batch:
     index = rows(step)
-    return _stack([example(q) for q in index], index)
+    return stack([example(q) for q in index], index)
 
   return grain.MapDataset.range(2**31).repeat().map(read)
 
@@ -153,8 +167,3 @@ def _rows(
     return range(first, first + local)
 
   return rows
-
-
-def _stack(examples: list[Example], index: range) -> Batch:
-  fields = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
-  return {**fields, "index": (np.asarray(index) % 2**31).astype(np.int32)}

@@ -6,7 +6,6 @@ are taken as they are and decoded by PIL, so nothing of TensorFlow is needed.
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any
 
@@ -84,8 +83,6 @@ def names(path: str) -> list[str]:
 def _tfds() -> Any:
   import tensorflow_datasets as tfds  # a second, so only where it is used
 
-  # Its advice to install OpenCV and TensorFlow is not for our users.
-  logging.getLogger("absl").addFilter(lambda r: "OpenCV" not in r.getMessage())
   return tfds
 
 
