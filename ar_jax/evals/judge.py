@@ -96,7 +96,7 @@ def _train(net: Judge, image: np.ndarray, label: np.ndarray, steps: int):
 
   state = params, tx.init(params)
   rng = np.random.default_rng(0)
-  reach = max(1, image.shape[1] // 16)  # small shifts are free examples
+  reach = min(image.shape[1:3]) // 16  # small shifts are free examples
   for _ in range(steps):
     rows = rng.integers(len(image), size=_BATCH)
     x = _shift(image[rows], rng.integers(-reach, reach + 1, 2))

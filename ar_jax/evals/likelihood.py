@@ -17,7 +17,11 @@ from ar_jax.data import Dataset
 def _sums(system, variables, batch, key):
   """Per-example terms f32[B] of one batch."""
   loss = system.loss(variables, batch, key, train=False)
-  return {"loss": loss.value, **loss.metrics}
+  terms = {"loss": loss.value, **loss.metrics}
+  if loss.nll is not None:
+    terms["nll"] = loss.nll.sum(1)
+    terms["bits_per_unit"] = loss.nll.mean(1) / math.log(2)
+  return terms
 
 
 def build(data: Dataset, *, repeats: int = 1):
@@ -30,8 +34,10 @@ def build(data: Dataset, *, repeats: int = 1):
 
   Returns:
     An evaluator. Its results are `loss`, the system's own metrics by their
-    names, `examples`, and `bits_per_dim` if a metric `nll` (nats per image)
-    is among them. Sums are float64 over unmasked examples only.
+    names, `examples`, and for a system with a likelihood (`Loss.nll`) `nll` in
+    nats per image, `bits_per_unit` and `bits_per_dim`. The last is per value
+    of the image; where the units are not the pixels, it counts the units only
+    and not what the tokenizer lost. Sums are float64 over unmasked examples.
   """
   if repeats < 1:
     raise UserError(f"repeats={repeats}: must be at least 1")

@@ -10,10 +10,9 @@ import numpy as np
 
 from ar_jax.core.system import System, UserError, Vars
 from ar_jax.data import Dataset
+from ar_jax.evals.sketch import CHUNK
 
 Draw = Callable[..., np.ndarray]  # as `ar_jax.step.draw`
-
-_AT_ONCE = 1000  # images in memory, about
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -79,7 +78,7 @@ def chunks(
   """
   if draw is None:
     from ar_jax.step import draw  # evaluation without samples does not need it
-  step = batch * max(1, _AT_ONCE // batch)
+  step = batch * max(1, CHUNK // batch)
   n = len(next(iter(cond.values())))
   for start in range(0, n, step):
     part = {k: v[start : start + step] for k, v in cond.items()}

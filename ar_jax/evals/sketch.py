@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -18,7 +19,7 @@ from ar_jax.data import Dataset
 from ar_jax.evals import cache, statistics
 from ar_jax.evals.features import Features
 
-CHUNK = 1000  # images in memory at once
+CHUNK = 1000  # images in memory at once, about
 _MOST_REFERENCE = 10_000  # rows for precision and recall, as in the ADM suite
 _MOST_KEPT = 50_000
 
@@ -77,7 +78,16 @@ def compare(
 
   `frechet`, `precision`, `recall`, `kid`, and where the network allows them
   `score` (of `a` alone) and `sfid`.
+
+  Raises:
+    UserError: the reference has other features, or there are too few images.
   """
+  ours, theirs = len(a.moments.mean), len(reference.moments.mean)
+  if ours != theirs:
+    raise UserError(
+      f"the reference has {theirs} features, the network {ours}; take the "
+      "network with which the reference was made"
+    )
   found: dict[str, float | str] = {
     "frechet": statistics.frechet(a.moments, reference.moments)
   }
@@ -180,7 +190,7 @@ def published(path: str, features: Features) -> Sketch:
     )
     moments = given("mu", "sigma")
     spatial = given("mu_s", "sigma_s") if "mu_s" in arrays else None
-  except (OSError, KeyError, ValueError) as e:
+  except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
     raise UserError(
       f"reference={path!r}: not a readable npz with mu and sigma ({e})"
     ) from e
@@ -188,9 +198,4 @@ def published(path: str, features: Features) -> Sketch:
   if "arr_0" in arrays:
     images = arrays["arr_0"][:_MOST_REFERENCE]
     rows = features.embed(images).pooled
-    if rows.shape[1] != len(moments.mean):
-      raise UserError(
-        f"reference={path!r}: its moments have {len(moments.mean)} features, "
-        f"{features.name!r} has {rows.shape[1]}"
-      )
   return Sketch(moments, rows, spatial=spatial)

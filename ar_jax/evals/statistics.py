@@ -188,7 +188,9 @@ def _covered(points, centres, radii, block: int) -> np.ndarray:
   """Whether each point lies in at least one ball, bool[N]."""
   return np.concatenate(
     [
-      np.asarray((_distances(points[i : i + block], centres) <= radii).any(1))
+      np.asarray(
+        (_distances(points[i : i + block], centres) <= radii[None]).any(1)
+      )
       for i in range(0, len(points), block)
     ]
   )
