@@ -1,0 +1,172 @@
+"""VAR's tokenizer: an image as token maps from 1 x 1 up to H x H.
+
+Visual Autoregressive Modeling: Scalable Image Generation via Next-Scale
+Prediction (arXiv 2404.02905), section 3.2. New in it: the residual of the
+latent is quantised at growing resolutions with one codebook, so a generator
+can predict a whole map at a time, given the coarser ones.
+
+Shapes: B batch, H W image sides, c image channels, h = H / stride latent
+side, C latent channels, K scales of side p_k, L = sum p_k^2 units, V codes.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.system import UserError
+from ar_jax.nn.conv import Decoder, Encoder
+from ar_jax.nn.quantize import MultiScaleResidual
+from ar_jax.tokenizers.autoencoder import Reconstruction
+
+Array = jax.Array
+
+# Sides of the token maps at stride 16; the same weights serve all three.
+SCALES = {
+  256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+  512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+  1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
+}
+
+
+class MultiScaleVQ(nn.Module):
+  """The multi-scale residual VQ autoencoder. Defaults: the published sizes.
+
+  Attributes:
+    vocab: V.
+    channels: C.
+    ch: width of the first level of the convolutional nets.
+    mult: width of each level in multiples of ch; stride 2^(levels - 1).
+    blocks: residual blocks a level in the encoder, one more in the decoder.
+    scales: p_1 < ... < p_K = h.
+    in_channels: c.
+    beta: weight of the loss that moves the encoder to its codes.
+    spread: of the initial codebook; see `quantize.codebook_init`.
+    dtype: of the convolutions; the quantiser is float32 always.
+  """
+
+  vocab: int = 4096
+  channels: int = 32
+  ch: int = 160
+  mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+  blocks: int = 2
+  scales: tuple[int, ...] = SCALES[256]
+  in_channels: int = 3
+  beta: float = 0.25
+  spread: float | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    body = dict(
+      ch=self.ch,
+      mult=self.mult,
+      blocks=self.blocks,
+      attention=(len(self.mult) - 1,),
+      dtype=self.dtype,
+    )
+    self.encoder = Encoder(z=self.channels, **body)
+    self.decoder = Decoder(channels=self.in_channels, **body)
+    # 3x3, not the usual 1x1.
+    self.quant_conv = nn.Conv(self.channels, (3, 3))
+    self.post_quant_conv = nn.Conv(self.channels, (3, 3))
+    self.quantizer = MultiScaleResidual(
+      self.vocab,
+      self.channels,
+      self.scales,
+      beta=self.beta,
+      spread=self.spread,
+    )
+
+  @property
+  def stride(self) -> int:
+    """Pixels per side of a latent."""
+    return 2 ** (len(self.mult) - 1)
+
+  @property
+  def size(self) -> int:
+    """Side of the images that `scales` describes, in pixels."""
+    return self.stride * self.scales[-1]
+
+  @property
+  def length(self) -> int:
+    """L, units per image."""
+    return sum(p * p for p in self.scales)
+
+  def latent(self, x: Array) -> Array:
+    """f = quant_conv(E(x)), f32[B, h, h, C], of images in [-1, 1].
+
+    Raises:
+      UserError: the images are not of the size that `scales` describes.
+    """
+    if x.shape[1:] != (self.size, self.size, self.in_channels):
+      height, width, channels = x.shape[1:]
+      raise UserError(
+        f"image {height}x{width}x{channels}: this tokenizer has stride "
+        f"{self.stride} and last scale {self.scales[-1]}, so it takes "
+        f"{self.size}x{self.size}x{self.in_channels}; resize the data or "
+        "change scales"
+      )
+    return self.quant_conv(self.encoder(x))
+
+  def encode(self, x: Array) -> Array:
+    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], coarse first."""
+    return self.quantizer.encode(self.latent(x))[0]
+
+  def decode(self, units: Array) -> Array:
+    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L]."""
+    return self.decode_latent(self.quantizer.walk(units)[-1])
+
+  def decode_latent(self, fhat: Array) -> Array:
+    """Images f32[B, H, W, c] in [-1, 1] of latents f32[B, h, h, C]."""
+    return jnp.clip(self.decoder(self.post_quant_conv(fhat))[0], -1.0, 1.0)
+
+  def embed(self, units: Array) -> Array:
+    """The generator's input f32[B, L, C] for known units i32[B, L].
+
+    Slots of scale k >= 2 hold area_down(f_{k-1}, p_k); those of scale 1, 0.
+    """
+    return self.quantizer.embed(units)
+
+  def codebook(self) -> Array:
+    """f32[V, C]."""
+    return self.quantizer.codebook()
+
+  def start(self, batch: int) -> Array:
+    """f_0 = 0, f32[B, h, h, C], where `advance` begins."""
+    return self.quantizer.start(batch)
+
+  def advance(
+    self, fhat: Array, k: int, units: Array
+  ) -> tuple[Array, Array | None]:
+    """Adds the units of one scale to the running latent.
+
+    Args:
+      fhat: f_{k-1}, f32[B, h, h, C].
+      k: the scale, static, from 0.
+      units: i32[B, p_k^2].
+
+    Returns:
+      f_k and the input of the next scale, [B, p_{k+1}^2, C]; None after the
+      last.
+    """
+    return self.advance_soft(fhat, k, self.codebook()[units])
+
+  def advance_soft(
+    self, fhat: Array, k: int, embedding: Array
+  ) -> tuple[Array, Array | None]:
+    """`advance` for mixtures of codes, f32[B, p_k^2, C] (smooth sampling)."""
+    fhat = self.quantizer.add(fhat, k, embedding)
+    if k + 1 == len(self.scales):
+      return fhat, None
+    return fhat, self.quantizer.down(fhat, k + 1)
+
+  def to_image(self, feature: Array) -> Array:
+    """The decoder's last convolution alone, unclipped."""
+    return self.decoder.head(feature)
+
+  def __call__(self, x: Array) -> Reconstruction:
+    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
+    fhat, losses, units = self.quantizer(self.latent(x))
+    image, feature = self.decoder(self.post_quant_conv(fhat))
+    return Reconstruction(image, feature, units, losses)
