@@ -28,23 +28,25 @@ class AdaLN(nn.Module):
 
   Attributes:
     depth: N.
-    init: initial standard deviation of each part of a layer; their number is
-      the number of parts.
+    stddevs: initial standard deviation of each part of a layer; as many as
+      there are parts.
     dtype: of the computation.
   """
 
   depth: int
-  init: tuple[float, ...]
+  stddevs: tuple[float, ...]
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, cond: Array) -> Array:
     """[N, B, parts, D] of cond [B, D]."""
-    width, parts = cond.shape[-1], len(self.init)
+    width, parts = cond.shape[-1], len(self.stddevs)
     kernel = self.param(
-      "kernel", normal(self.init), (self.depth, width, parts * width)
+      "kernel", normal(self.stddevs), (self.depth, width, parts * width)
     )
-    bias = self.param("bias", nn.initializers.zeros, (self.depth, parts * width))
+    bias = self.param(
+      "bias", nn.initializers.zeros, (self.depth, parts * width)
+    )
     cond, kernel, bias = nn.dtypes.promote_dtype(
       nn.silu(cond), kernel, bias, dtype=self.dtype
     )
@@ -58,26 +60,28 @@ class SharedAdaLN(nn.Module):
   Attributes:
     depth: N.
     stddev: initial standard deviation of the shared linear.
-    init: the same of each part of the table.
+    stddevs: the same of each part of the table.
     dtype: of the computation.
   """
 
   depth: int
   stddev: float
-  init: tuple[float, ...]
+  stddevs: tuple[float, ...]
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, cond: Array) -> Array:
     """[N, B, parts, D] of cond [B, D]."""
-    width, parts = cond.shape[-1], len(self.init)
+    width, parts = cond.shape[-1], len(self.stddevs)
     shared = nn.Dense(
       parts * width,
       kernel_init=nn.initializers.normal(self.stddev),
       dtype=self.dtype,
       name="shared",
     )(nn.silu(cond))
-    table = self.param("table", normal(self.init), (self.depth, parts * width))
+    table = self.param(
+      "table", normal(self.stddevs), (self.depth, parts * width)
+    )
     mod = shared[None] + table[:, None].astype(self.dtype)
     return mod.reshape(self.depth, len(cond), parts, width)
 

@@ -84,8 +84,9 @@ class Block(nn.Module):
     )
     h = self._modulated(x, scale1, shift1)
     h, cache = self.mixer(h, mask, cache=cache, layer=layer)
-    x = x + gate1 * h
-    return x + gate2 * self.mlp(self._modulated(x, scale2, shift2)), cache
+    x = x + (gate1 * h).astype(x.dtype)
+    h = self.mlp(self._modulated(x, scale2, shift2))
+    return x + (gate2 * h).astype(x.dtype), cache
 
   def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
     return modulate(layer_norm(x, self.eps), scale, shift).astype(x.dtype)

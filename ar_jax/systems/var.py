@@ -186,6 +186,20 @@ class VAR(System):
     return Loss(value, metrics)
 
   def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one image per key, f32[B, H, W, c] in [0, 1].
+
+    Arguments as in `generate`.
+    """
+    _, fhat = self.generate(variables, cond, keys, **options)
+    return self.decode(variables, fhat)
+
+  def decode(self, variables: Vars, fhat: Array) -> Array:
+    """Images in [0, 1] of latents f32[B, h, h, C], finished or not."""
+    return (self._tokenizer(variables).decode_latent(fhat) + 1) / 2
+
+  def generate(
     self,
     variables: Vars,
     cond: Batch,
@@ -195,8 +209,8 @@ class VAR(System):
     schedule: str = "ramp",
     smooth: bool = False,
     **law: float,
-  ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1].
+  ) -> tuple[Array, Array]:
+    """Draws the units of one image per key.
 
     Args:
       variables: as `init` makes them.
@@ -209,6 +223,10 @@ class VAR(System):
       smooth: mixes codes by a Gumbel softmax in place of drawing them:
         smoother pictures, not for measuring.
       **law: temperature, top_k, top_p, min_p; see `pick.law`.
+
+    Returns:
+      Units i32[B, L], in smooth sampling the heaviest of each mixture; and
+      their latent, f32[B, h, h, C].
 
     Raises:
       UserError: an option is out of range, or guidance is asked of a model
@@ -238,8 +256,9 @@ class VAR(System):
       h_null = h[:, 1] if guided else None
       logp = net.head.law(h[:, 0], h_null=h_null, scale=scales[s], **law)
       if smooth:
-        units = _mixture(logp, keys, s / max(1, p.steps - 1))
-        fhat, x = tokenizer.advance_soft(fhat, s, units @ codebook)
+        weights = _mixture(logp, keys, s / max(1, p.steps - 1))
+        units = jnp.argmax(weights, -1).astype(jnp.int32)
+        fhat, x = tokenizer.advance_soft(fhat, s, weights @ codebook)
       else:
         units = pick.draw(logp, keys)
         fhat, x = tokenizer.advance(fhat, s, units)
@@ -248,8 +267,8 @@ class VAR(System):
       return (fhat, x, cache), units
 
     carry = tokenizer.start(b), first, net.cache(len(label))
-    (fhat, *_), _ = decode.unroll_steps(step, carry, p, keys)
-    return (tokenizer.decode_latent(fhat) + 1) / 2
+    (fhat, *_), units = decode.unroll_steps(step, carry, p, keys)
+    return units, fhat
 
   def _net(self, variables: Vars) -> NextScale:
     return self.net.bind({"params": variables["params"]})
