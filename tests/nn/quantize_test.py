@@ -68,9 +68,9 @@ class MultiScaleTest(absltest.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.module = quantize.MultiScaleResidual(64, 4, (1, 2, 3, 5), spread=0.5)
-    keys = jax.random.split(jax.random.key(1), 2)
+    keys = jax.random.split(jax.random.key(1, impl="unsafe_rbg"), 2)
     cls.f = jax.random.normal(keys[0], (3, 5, 5, 4))
-    cls.variables = cls.module.init(keys[1], cls.f)
+    cls.variables = jax.jit(cls.module.init)(keys[1], cls.f)
 
   def apply(self, *args, method=None):
     return jax.jit(lambda v, *a: self.module.apply(v, *a, method=method))(

@@ -1,0 +1,295 @@
+"""Checkpoints: atomic, checked, restored on any mesh. The only Orbax user.
+
+A run keeps `workdir/checkpoints/<step>/` with four items, so that each reader
+loads only what it needs:
+
+  variables   params and the other Linen collections
+  ema         averaged params, absent when the run keeps none
+  optimizer   the state of optax
+  meta        JSON: step, config, versions
+
+Orbax writes to a temporary folder and renames, so a killed save is never
+seen. Against rot and truncation a `seal.json` with the CRC-32 of every file is
+added once a save is complete; a step that fails its seal is set aside as
+`broken-<step>` and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ar_jax.core.system import UserError, Vars
+
+ITEMS = ("variables", "ema", "optimizer", "meta")
+_SEAL = "seal.json"
+
+log = logging.getLogger("ar_jax")
+
+
+class Checkpoints:
+  """The checkpoints of one run.
+
+  Args:
+    workdir: the folder of the run.
+    keep: how many of the newest steps to keep.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, *, keep: int = 2):
+    self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+    policy = ocp.checkpoint_managers.LatestN(keep)
+    try:
+      self._manager = ocp.CheckpointManager(
+        self.folder,
+        item_handlers={
+          **{i: ocp.StandardCheckpointHandler() for i in ITEMS[:-1]},
+          "meta": ocp.JsonCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=policy, enable_async_checkpointing=True
+        ),
+      )
+    except OSError as e:
+      raise UserError(
+        f"{self.folder}: cannot be written ({e.strerror}); choose another "
+        "--workdir"
+      ) from e
+
+  def steps(self) -> list[int]:
+    return sorted(self._manager.all_steps())
+
+  def save(self, step: int, items: dict[str, Any], meta: dict) -> None:
+    """Starts saving `items` as `step`; the arrays may be donated afterwards.
+
+    Raises:
+      UserError: the file system refuses (a full disk, a quota). The steps
+        already saved are untouched.
+    """
+    args = {k: ocp.args.StandardSave(v) for k, v in items.items()}
+    args["meta"] = ocp.args.JsonSave({**meta, "step": step})
+    try:
+      self.wait()
+      self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+    except Exception as e:
+      raise self._save_error(e) from e
+
+  def wait(self) -> None:
+    """Returns when every save begun is complete and sealed."""
+    try:
+      self._manager.wait_until_finished()
+      if jax.process_index() == 0:
+        for step in self.steps():
+          _seal(self.folder / str(step))
+    except Exception as e:
+      raise self._save_error(e) from e
+
+  def close(self) -> None:
+    self.wait()
+    self._manager.close()
+
+  def restore(
+    self, abstract: dict[str, Any] | Callable[[int], dict[str, Any]]
+  ) -> tuple[dict, dict] | None:
+    """The newest good step as (items, meta), or None if there is no step.
+
+    Args:
+      abstract: item -> tree of ShapeDtypeStruct with shardings; only these
+        items are read, straight to those devices. Or a function that gives
+        this for a step.
+
+    Raises:
+      UserError: the checkpoint belongs to another model, or none is readable.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      fault = _fault(self.folder / str(step))
+      if fault is None:
+        meta = self._manager.restore(
+          step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        )["meta"]
+        want = abstract(step) if callable(abstract) else abstract
+        self._check_shapes(step, want)
+        try:
+          found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+              **{k: ocp.args.StandardRestore(v) for k, v in want.items()}
+            ),
+          )
+          return {k: found[k] for k in want}, meta
+        except Exception as e:  # Orbax raises bare Exceptions for bad chunks
+          fault = str(e).splitlines()[0][:120]
+      self._set_aside(step, fault)
+    if steps:
+      raise UserError(
+        f"{self.folder}: none of the steps {steps} can be read; they were set "
+        "aside as broken-*; restore a copy or start with another --workdir"
+      )
+    return None
+
+  def _check_shapes(self, step: int, abstract: dict[str, Any]) -> None:
+    for item in ("variables", "ema"):
+      if item not in abstract:
+        continue
+      want = shapes(abstract[item])
+      have = self._item_shapes(step, item)
+      for name in sorted(want.keys() | have.keys()):
+        if want.get(name) != have.get(name):
+          raise UserError(
+            f"{self.folder}/{step}: another model: {item} {name} is "
+            f"{have.get(name, 'absent')} there and {want.get(name, 'absent')} "
+            "in this config; use its config or another --workdir"
+          )
+
+  def _item_shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
+    return shapes(self.tree(step, item))
+
+  def tree(self, step: int, item: str):
+    """The tree of array metadata of an item; {} if the step lacks it."""
+    if not (self.folder / str(step) / item).is_dir():
+      return {}
+    tree = self._manager.item_metadata(step)[item]
+    return getattr(tree, "tree", tree)
+
+  def _set_aside(self, step: int, fault: str) -> None:
+    log.warning(
+      "checkpoint %d of %s is damaged (%s): set aside as broken-%d, using the "
+      "one before",
+      step,
+      self.folder,
+      fault,
+      step,
+    )
+    target = self.folder / f"broken-{step}"
+    n = 0
+    while target.exists():
+      n += 1
+      target = self.folder / f"broken-{step}.{n}"
+    (self.folder / str(step)).rename(target)
+    self._manager.reload()
+
+  def _save_error(self, e: Exception) -> UserError:
+    reason = str(e).splitlines()[0][:160] if str(e) else type(e).__name__
+    return UserError(
+      f"{self.folder}: saving failed ({reason}); free space or mend the disk "
+      f"and run the same command again: it resumes from step "
+      f"{max(self.steps(), default=0)}"
+    )
+
+
+def load(workdir: str | pathlib.Path) -> tuple[Vars, dict]:
+  """(variables, meta) of the newest good step, as host arrays.
+
+  `variables["params"]` are the averaged ones where the run keeps an average.
+
+  Raises:
+    UserError: there is no checkpoint, or none that can be read.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / "checkpoints").is_dir():
+    raise UserError(
+      f"{workdir}: no checkpoints there; train first, or convert published "
+      "weights with python -m ar_jax.convert"
+    )
+  checkpoints = Checkpoints(workdir)
+
+  def on_host(step):
+    trees = {i: checkpoints.tree(step, i) for i in ("variables", "ema")}
+    return {i: jax.tree.map(_host, tree) for i, tree in trees.items() if tree}
+
+  found = checkpoints.restore(on_host)
+  checkpoints.close()
+  if found is None:
+    raise UserError(f"{workdir}/checkpoints: no complete step there")
+  items, meta = jax.tree.map(np.asarray, found[0]), found[1]
+  variables = dict(items["variables"])
+  if "ema" in items:
+    variables["params"] = items["ema"]
+  return variables, meta
+
+
+def load_variables(workdir: str | pathlib.Path) -> Vars:
+  """As `load`, without the meta."""
+  return load(workdir)[0]
+
+
+def export(
+  workdir: str | pathlib.Path, variables: Vars, config: dict | None = None
+) -> None:
+  """Writes `variables` as step 0 of a new run, for `weights` to refer to."""
+  checkpoints = Checkpoints(workdir)
+  if checkpoints.steps():
+    raise UserError(f"{workdir}: already holds a run; choose another folder")
+  checkpoints.save(0, {"variables": variables}, {"config": config or {}})
+  checkpoints.close()
+
+
+def read_meta(workdir: str | pathlib.Path) -> dict | None:
+  """The meta of the newest step, or None where there is no run."""
+  folder = pathlib.Path(workdir) / "checkpoints"
+  if not folder.is_dir():
+    return None
+  steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+  for step in sorted(steps, reverse=True):
+    try:
+      return json.loads((folder / str(step) / "meta/metadata").read_text())
+    except (OSError, ValueError):
+      continue  # not complete, or damaged: `restore` sets it aside
+  return None
+
+
+def _host(leaf) -> jax.ShapeDtypeStruct:
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+
+
+def shapes(tree) -> dict[str, tuple[int, ...]]:
+  """Path -> shape of every leaf."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+    for path, leaf in leaves
+  }
+
+
+def _files(step: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(p for p in step.rglob("*") if p.is_file() and p.name != _SEAL)
+
+
+def _crc(path: pathlib.Path) -> int:
+  crc = 0
+  with path.open("rb") as f:
+    while block := f.read(1 << 24):
+      crc = zlib.crc32(block, crc)
+  return crc
+
+
+def _seal(step: pathlib.Path) -> None:
+  if (step / _SEAL).exists():
+    return
+  sums = {str(p.relative_to(step)): _crc(p) for p in _files(step)}
+  temporary = step / (_SEAL + ".tmp")
+  temporary.write_text(json.dumps(sums))
+  temporary.rename(step / _SEAL)
+
+
+def _fault(step: pathlib.Path) -> str | None:
+  """Why a step cannot be trusted; None if it can (or was never sealed)."""
+  seal = step / _SEAL
+  if not seal.exists():
+    return None
+  for name, crc in json.loads(seal.read_text()).items():
+    path = step / name
+    if not path.exists():
+      return f"{name} is missing"
+    if _crc(path) != crc:
+      return f"{name} has changed since it was written"
+  return None

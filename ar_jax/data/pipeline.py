@@ -1,0 +1,169 @@
+"""Batches as a pure function of (seed, step), on Grain.
+
+The stream is one endless sequence of examples: epoch after epoch, each one
+shuffled anew over the whole set. Position q = step * B + r of that sequence
+is row r of the batch of that step. So nothing needs saving to resume, and a
+batch depends on neither the number of processes nor that of threads.
+
+B global batch size, P processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ar_jax.core.system import UserError
+from ar_jax.data.dataset import Example, Source, draw
+from ar_jax.data.transforms import Augment
+
+Batch = dict[str, np.ndarray]
+
+
+def batches(
+  source: Source,
+  *,
+  batch: int,
+  seed: int,
+  start: int = 0,
+  augment: Augment | None = None,
+  process: tuple[int, int] = (0, 1),
+  workers: int = 0,
+  prefetch: int = 2,
+) -> Iterator[Batch]:
+  """Training batches without end, from step `start` on.
+
+  Args:
+    source: see `dataset.py`.
+    batch: B, over all processes.
+    seed: of the order and of the augmentation.
+    start: the first step; the same batches as a run from 0 sees there.
+    augment: (example, rng) -> example, with a generator that depends on the
+      seed and the position in the stream only.
+    process: (which, of how many). Process p holds rows p * B/P and on.
+    workers: threads that read and decode, each at a batch of its own; 0 and 1
+      both mean one. PIL decodes and resizes outside the interpreter lock.
+    prefetch: batches kept ready; 0 reads in the calling thread.
+
+  Yields:
+    image u8[B/P, H, W, C] (or what the source has), label i32[B/P], and
+    index i32[B/P], the position in the stream modulo 2**31.
+
+  Raises:
+    UserError: the source is empty, or B is not a multiple of P.
+  """
+  steps = _steps(source, batch, seed, augment, process)
+  return read_ahead(steps[start:], workers, prefetch)
+
+
+def batch_at(
+  source: Source,
+  step: int,
+  *,
+  batch: int,
+  seed: int,
+  augment: Augment | None = None,
+  process: tuple[int, int] = (0, 1),
+) -> Batch:
+  """The one batch that `batches` yields at `step`; arguments as there."""
+  return _steps(source, batch, seed, augment, process)[step]
+
+
+def epoch(
+  source: Source,
+  *,
+  batch: int,
+  process: tuple[int, int] = (0, 1),
+  workers: int = 0,
+) -> Iterator[Batch]:
+  """One pass in order, without augmentation, for evaluation.
+
+  Args:
+    source: see `dataset.py`.
+    batch: B, over all processes.
+    process: (which, of how many); every process yields as many batches.
+    workers: as in `batches`.
+
+  Yields:
+    The fields of the source, index i32[B/P], the number of the example, and
+    mask f32[B/P]. The last batch is filled up with copies of the last example,
+    which have mask 0 and an index past the end.
+  """
+  import grain
+
+  n, rows = len(source), _rows(source, batch, process)
+
+  def read(step: int) -> Batch:
+    index = rows(step)
+    examples = [dict(source[min(q, n - 1)]) for q in index]
+    mask = (np.asarray(index) < n).astype(np.float32)
+    return {**stack(examples, index), "mask": mask}
+
+  return read_ahead(grain.MapDataset.range(-(-n // batch)).map(read), workers)
+
+
+def read_ahead(steps: Any, workers: int, prefetch: int = 2) -> Iterator[Batch]:
+  """Iterates over a grain.MapDataset, in order, with threads that run ahead."""
+  import grain
+
+  threads = max(workers, 1) if prefetch else 0
+  options = grain.ReadOptions(
+    num_threads=threads, prefetch_buffer_size=max(prefetch, threads)
+  )
+  return iter(steps.to_iter_dataset(options))
+
+
+def stack(examples: list[Example], index: range) -> Batch:
+  """Examples -> batch, with their `index` modulo 2**31."""
+  fields = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
+  return {**fields, "index": (np.asarray(index) % 2**31).astype(np.int32)}
+
+
+def _steps(
+  source: Source,
+  batch: int,
+  seed: int,
+  augment: Augment | None,
+  process: tuple[int, int],
+) -> Any:
+  """The endless grain.MapDataset: step -> batch."""
+  import grain  # two seconds, so only where it is used
+
+  rows = _rows(source, batch, process)
+  # Grain shuffles epoch e with seed + e; hashing ours first keeps the runs of
+  # seeds 0 and 1 from being the same one, an epoch apart.
+  shuffle = int(np.random.SeedSequence(seed).generate_state(1)[0])
+  order = grain.MapDataset.range(len(source)).shuffle(seed=shuffle).repeat()
+
+  def example(position: int) -> Example:
+    rng = np.random.default_rng((seed, position))
+    one = draw(source, order[position], rng)
+    return one if augment is None else augment(one, rng)
+
+  def read(step: int) -> Batch:
+    index = rows(step)
+    return stack([example(q) for q in index], index)
+
+  return grain.MapDataset.range(2**31).repeat().map(read)
+
+
+def _rows(
+  source: Source, batch: int, process: tuple[int, int]
+) -> Callable[[int], range]:
+  """step -> the positions in the stream that this process holds."""
+  which, count = process
+  if len(source) == 0:
+    raise UserError("data: the source holds no example; nothing to read")
+  if batch < 1 or batch % count:
+    raise UserError(
+      f"batch={batch}: must be a positive multiple of the {count} processes"
+    )
+  local = batch // count
+
+  def rows(step: int) -> range:
+    first = step * batch + which * local
+    return range(first, first + local)
+
+  return rows

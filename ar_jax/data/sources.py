@@ -1,0 +1,81 @@
+"""`load`: a data set by its name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+
+from ar_jax.core.system import UserError
+from ar_jax.data.dataset import Dataset
+
+# Where each set is loaded: module of this package, function. The function
+# takes size, channels and path, and the options of that set.
+_LOADERS = {
+  "digits": ("embedded", "digits"),
+  "fashion_mnist": ("embedded", "fashion_mnist"),
+  "fake": ("embedded", "fake"),
+  "photos": ("photos", "photos"),
+  "emoji": ("emoji", "emoji"),
+  "folder": ("folder", "folder"),
+  "cached": ("cache", "cached"),
+}
+
+_LARGEST = 8192  # beyond it one RGB image takes more than 200 MB
+
+
+def load(
+  name: str, *, size: int, channels: int = 3, path: str = "", **options
+) -> Dataset:
+  """Loads a data set as random-access sources of size x size images.
+
+  Args:
+    name: `digits`, `fashion_mnist`, `photos`, `emoji`, `folder`, `cached`,
+      `fake`, or the name of a prepared TFDS image set, as `cifar10` or
+      `tfds:cifar10`.
+    size: side of the images in pixels.
+    channels: 1 for grey, 3 for colour; the images are converted.
+    path: the user's data: the images of `folder`, the caches of `cached`, the
+      TFDS data_dir, the `node_modules` of `emoji`.
+    **options: of that set; see its function.
+
+  Raises:
+    UserError: there is no such set, it is not installed or not prepared, an
+      option is unknown, or size or channels are impossible.
+  """
+  if not 1 <= size <= _LARGEST:
+    raise UserError(
+      f"data.size={size}: must lie between 1 and {_LARGEST} pixels"
+    )
+  if channels not in (1, 3):
+    raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour)")
+  arguments = {"size": size, "channels": channels, "path": path, **options}
+  if name in _LOADERS:
+    module, function = _LOADERS[name]
+  else:
+    module, function = "prepared", "prepared"
+    arguments["name"] = _tfds_name(name, path)
+  loader = getattr(importlib.import_module(f"ar_jax.data.{module}"), function)
+  known = inspect.signature(loader).parameters
+  for option in options:
+    if option not in known:
+      raise UserError(
+        f"data.{option}: no option of {name!r}, which knows {', '.join(known)}"
+      )
+  return loader(**arguments)
+
+
+def _tfds_name(name: str, path: str) -> str:
+  """The name TFDS knows, without the prefix `tfds:`."""
+  from ar_jax.data import prepared
+
+  if name.startswith("tfds:"):
+    return name.removeprefix("tfds:")
+  known = [*_LOADERS, *prepared.names(path)]
+  if name.split("/")[0].split(":")[0] in known:
+    return name
+  close = difflib.get_close_matches(name, known, n=3)
+  meant = f"did you mean {' or '.join(close)}?" if close else ""
+  raise UserError(
+    f"data.name={name!r}: unknown; {meant or 'see ar_jax/data/sources.py'}"
+  )

@@ -1,0 +1,181 @@
+"""Geometry and augmentation, in uint8 with PIL, one example at a time.
+
+Geometry (`resize`, `pad`, `center_crop`, `random_crop`) brings an image to
+its final size; augmentation takes a whole example and a generator, and is a
+pure function of both:
+
+  augment(example, rng) -> example
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ar_jax.core.system import UserError
+from ar_jax.data.dataset import Example
+
+Augment = Callable[[Example, np.random.Generator], Example]
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def open_image(
+  file: str | os.PathLike | bytes, channels: int, where: str = ""
+) -> Image.Image:
+  """Decodes an image file, transparency laid on white.
+
+  Args:
+    file: a path, or the encoded bytes themselves.
+    channels: 1 for grey, 3 for colour.
+    where: names the file in messages, if `file` is bytes.
+
+  Raises:
+    UserError: the file cannot be read as an image.
+  """
+  try:
+    image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+    image.load()
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+    why = "unknown format" if isinstance(e, UnidentifiedImageError) else e
+    raise UserError(
+      f"{where or file}: cannot be read as an image ({why}); "
+      "remove it or replace it"
+    ) from e
+  return convert(image, channels)
+
+
+def convert(image: Image.Image, channels: int) -> Image.Image:
+  """To grey (1) or colour (3), transparency laid on white."""
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(white, image)
+  return image.convert(_MODES[channels])
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+  """u8[H, W, C] of a grey or colour image."""
+  array = np.asarray(image, np.uint8)
+  return array[..., None] if array.ndim == 2 else array
+
+
+def resize(image: np.ndarray, size: int, channels: int) -> np.ndarray:
+  """Bicubic: u8[h, w(, c)] -> u8[size, size, channels]; identity at size."""
+  if image.ndim == 3 and image.shape[-1] == 1:
+    image = image[..., 0]
+  if image.ndim == 2 and image.shape == (size, size):
+    return np.repeat(image[..., None], channels, -1)
+  picture = Image.fromarray(image)
+  if picture.size != (size, size):
+    picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+  return to_array(picture.convert(_MODES[channels]))
+
+
+def pad(image: np.ndarray, size: int, channels: int) -> np.ndarray:
+  """Black margins: u8[h, w(, c)] -> u8[size, size, channels], h, w <= size."""
+  height, width = image.shape[:2]
+  top, left = (size - height) // 2, (size - width) // 2
+  padded = np.zeros((size, size, channels), np.uint8)
+  inside = padded[top : top + height, left : left + width]
+  inside[...] = image.reshape(height, width, -1)
+  return padded
+
+
+def short_side(image: Image.Image, size: int) -> Image.Image:
+  """Resizes so that the short side is `size`, keeping the proportions.
+
+  Halves with a box filter while possible, then bicubically: the ADM recipe
+  (Dhariwal and Nichol 2021), which every published ImageNet figure assumes.
+  """
+  while min(image.size) >= 2 * size:
+    half = (image.width // 2, image.height // 2)
+    image = image.resize(half, Image.Resampling.BOX)
+  scale = size / min(image.size)
+  shape = tuple(max(size, round(side * scale)) for side in image.size)
+  if shape == image.size:
+    return image
+  return image.resize(shape, Image.Resampling.BICUBIC)
+
+
+def center_crop(image: Image.Image, size: int) -> np.ndarray:
+  """ADM's central square: `short_side`, then the middle."""
+  image = short_side(image, size)
+  left, top = (image.width - size) // 2, (image.height - size) // 2
+  return to_array(image.crop((left, top, left + size, top + size)))
+
+
+def random_crop(
+  image: Image.Image,
+  size: int,
+  rng: np.random.Generator,
+  smallest: float = 0.8,
+) -> np.ndarray:
+  """ADM's random crop: the window is `smallest` to 1 times the short side."""
+  short = int(rng.integers(size, math.ceil(size / smallest) + 1))
+  image = short_side(image, short)
+  left = int(rng.integers(image.width - size + 1))
+  top = int(rng.integers(image.height - size + 1))
+  return to_array(image.crop((left, top, left + size, top + size)))
+
+
+def flip(example: Example, rng: np.random.Generator) -> Example:
+  """Mirrors left and right, half of the time."""
+  if rng.random() < 0.5:
+    return example
+  mirrored = np.ascontiguousarray(_image(example)[:, ::-1])
+  return {**example, "image": mirrored}
+
+
+def shift(example: Example, rng: np.random.Generator) -> Example:
+  """A random crop after reflecting an eighth of the image at each border."""
+  image = _image(example)
+  margin = max(image.shape[0] // 8, 1)
+  mode = "reflect" if image.shape[0] > 1 else "edge"
+  wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode)
+  top, left = rng.integers(2 * margin + 1, size=2)
+  height, width = image.shape[:2]
+  moved = np.ascontiguousarray(wide[top : top + height, left : left + width])
+  return {**example, "image": moved}
+
+
+def _image(example: Example) -> np.ndarray:
+  if "image" not in example:
+    raise UserError(
+      "augment: these examples hold units, not pixels, and units cannot be "
+      "flipped or shifted; write the cache with views > 1 instead"
+    )
+  return example["image"]
+
+
+_AUGMENTS: dict[str, Augment] = {"flip": flip, "shift": shift}
+
+
+def augmentation(*names: str) -> Augment | None:
+  """The named augmentations one after the other; None for no name.
+
+  Args:
+    *names: of "flip" and "shift".
+
+  Raises:
+    UserError: there is no augmentation of that name.
+  """
+  for name in names:
+    if name not in _AUGMENTS:
+      raise UserError(
+        f"augment={name!r}: unknown, use one of {', '.join(_AUGMENTS)}"
+      )
+  if not names:
+    return None
+
+  def augment(example: Example, rng: np.random.Generator) -> Example:
+    for name in names:
+      example = _AUGMENTS[name](example, rng)
+    return example
+
+  return augment

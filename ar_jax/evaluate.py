@@ -1,0 +1,79 @@
+"""Mode eval: averaged weights -> every evaluator of the config -> one line."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+
+import jax
+import ml_collections
+
+from ar_jax import data, evals, metrics, parallel, sample
+from ar_jax.core.system import System, Vars
+
+Config = ml_collections.ConfigDict
+
+
+def evaluators(config: Config, dataset: data.Dataset) -> dict:
+  """name -> evaluator, as `config.evals` names them with their options."""
+  return {
+    name: evals.build(
+      options.to_dict().pop("kind", name),
+      dataset,
+      **{k: v for k, v in options.to_dict().items() if k != "kind"},
+    )
+    for name, options in config.evals.items()
+  }
+
+
+def evaluate(
+  config: Config,
+  built: dict,
+  system: System,
+  variables: Vars,
+  dataset: data.Dataset,
+  mesh: jax.sharding.Mesh,
+) -> dict:
+  """Runs the evaluators; a key is prefixed only where two would clash."""
+  key = jax.random.key(config.seed)
+  results: dict = {}
+  for name, evaluator in built.items():
+    batches = (
+      parallel.put_batch(b, mesh)
+      for b in data.epoch(dataset.test, batch=config.eval_batch)
+    )
+    for k, v in evaluator(system, variables, batches, key).items():
+      results[k if k not in results else f"{name}/{k}"] = v
+  return results
+
+
+def run(
+  config: Config,
+  workdir: str | pathlib.Path,
+  out: str | pathlib.Path | None = None,
+) -> dict:
+  """Evaluates the run in `workdir`; appends one line to `eval.jsonl` in `out`.
+
+  Returns:
+    The line: the results with their protocol, the step and the seconds.
+  """
+  workdir = pathlib.Path(workdir)
+  system, variables, mesh, meta = sample.load(workdir, config)
+  out = metrics.make_folder(out or workdir)
+  dataset = data.load(**config.data)
+  start = time.perf_counter()
+  results = evaluate(
+    config, evaluators(config, dataset), system, variables, dataset, mesh
+  )
+  line = {
+    "step": meta["step"],
+    "weights": str(workdir),
+    **results,
+    "seconds": round(time.perf_counter() - start, 3),
+  }
+  if jax.process_index() == 0:
+    with (out / "eval.jsonl").open("a") as f:
+      f.write(json.dumps(line) + "\n")
+    print(json.dumps(line))
+  return line

@@ -1,0 +1,123 @@
+"""The command line: flags, devices, dispatch.
+
+python -m ar_jax.main --config=configs/foo.py[:preset] [--workdir=DIR]
+  [--mode=train|sample|eval] [--config.train.steps=100 ...]
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+import jax
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from ar_jax import evaluate, metrics, sample, train
+from ar_jax.core.system import UserError
+
+log = logging.getLogger("ar_jax")
+
+MODES = {"train": train.run, "sample": sample.run, "eval": evaluate.run}
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "What to run: configs/NAME.py[:PRESET]."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where the run lives; default runs/<name of the config>."
+)
+_MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
+
+
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  mode: str = "train",
+) -> dict:
+  """Runs one mode of a config, or all its stages in order.
+
+  A config with `stages` (names, in order) holds a config under each of these
+  names. A stage that trains lives in `workdir/name`; one with `of = "name"`
+  samples or evaluates that stage. Where `weights` names an earlier stage it
+  means that stage's folder. Afterwards `workdir/report.json` holds every
+  result, and the pictures lie beside it.
+
+  Returns:
+    The results; with stages, the contents of `report.json`.
+  """
+  workdir = pathlib.Path(workdir)
+  if not config.get("stages"):
+    return MODES[mode](config, workdir)
+  metrics.make_folder(workdir)
+  started = time.perf_counter()
+  report: dict = {"stages": {}}
+  for name in config.stages:
+    stage = config[name].copy_and_resolve_references()
+    if mode not in ("train", stage.mode):
+      continue
+    for collection, source in stage.weights.items():
+      if source in config.stages:
+        stage.weights[collection] = str(workdir / source)
+    log.info("stage %s: %s", name, stage.mode)
+    if stage.mode == "train":
+      result = train.run(stage, workdir / name)
+    else:
+      result = MODES[stage.mode](stage, workdir / stage.of, workdir / name)
+      for file in (workdir / name).glob("samples.*"):
+        shutil.copyfile(file, workdir / file.name)
+    report["stages"][name] = result
+    if stage.mode == "eval":
+      report |= {k: v for k, v in result.items() if k != "weights"}
+  report["seconds"] = round(time.perf_counter() - started, 2)
+  metrics.write_json(workdir / "report.json", report)
+  return report
+
+
+def cache_folder() -> pathlib.Path:
+  """Where compiled programs and judges are kept between runs."""
+  default = pathlib.Path.home() / ".cache" / "ar_jax"
+  return pathlib.Path(os.environ.get("AR_JAX_CACHE", default))
+
+
+def set_up_log() -> None:
+  """Our lines go to stderr; those of the libraries only from warnings up."""
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  log.addHandler(handler)
+  log.setLevel(logging.INFO if jax.process_index() == 0 else logging.WARNING)
+  log.propagate = False
+
+
+def set_up_devices() -> None:
+  """The persistent compilation cache, and several processes if asked."""
+  jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+  if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+    jax.distributed.initialize()
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown argument {argv[1]}; options begin with --")
+  if _CONFIG.value is None:
+    raise app.UsageError("--config=configs/NAME.py is missing")
+  set_up_devices()
+  set_up_log()
+  name = pathlib.Path(flags.FLAGS["config"].config_filename or "run").stem
+  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name)
+  try:
+    run(_CONFIG.value, workdir, _MODE.value)
+  except UserError as e:
+    sys.exit(f"ar_jax: {e}")
+  except KeyboardInterrupt:
+    sys.exit("ar_jax: interrupted; the same command continues the run")
+
+
+if __name__ == "__main__":
+  app.run(main)

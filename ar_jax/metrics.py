@@ -1,0 +1,123 @@
+"""What a run tells: JSON lines, TensorBoard, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+import tqdm
+
+from ar_jax.core.system import UserError
+
+
+def make_folder(path: str | pathlib.Path) -> pathlib.Path:
+  """The folder, made if need be.
+
+  Raises:
+    UserError: it cannot be made or written.
+  """
+  path = pathlib.Path(path).resolve()
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / ".writable"
+    probe.touch()
+    probe.unlink()
+  except OSError as e:
+    raise UserError(
+      f"{path}: cannot be written ({e.strerror}); choose another --workdir"
+    ) from e
+  return path
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Writes JSON so that a reader sees the old file or the whole new one."""
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(value, indent=2) + "\n")
+  temporary.replace(path)
+
+
+class Writer:
+  """Metrics of a run, one JSON line per logged step.
+
+  Lines at or beyond `start` are dropped first: they were written by a run
+  that was killed after its last checkpoint and are about to be written anew.
+
+  Args:
+    workdir: gets `metrics.jsonl` and TensorBoard's event files.
+    start: the step that this run starts from.
+    total: the last step, for the progress bar.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, start: int, total: int):
+    self._path = workdir / "metrics.jsonl"
+    kept = []
+    if self._path.exists():
+      for line in self._path.read_text().splitlines():
+        try:
+          if json.loads(line)["step"] <= start:
+            kept.append(line + "\n")
+        except (ValueError, KeyError):
+          continue  # a half-written last line
+      temporary = self._path.with_suffix(".tmp")
+      temporary.write_text("".join(kept))
+      temporary.replace(self._path)
+    self._file = self._path.open("a", buffering=1)
+    try:
+      from tensorboardX import SummaryWriter
+
+      self._board = SummaryWriter(str(workdir), purge_step=start)
+    except ImportError:
+      self._board = None
+    self._bar = tqdm.tqdm(
+      initial=start,
+      total=total,
+      unit="step",
+      dynamic_ncols=True,
+      file=sys.stderr,
+      mininterval=1.0 if sys.stderr.isatty() else 20.0,
+      desc=workdir.name,
+    )
+
+  def advance(self) -> None:
+    self._bar.update(1)
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    values = {k: _number(v) for k, v in values.items()}
+    self._file.write(json.dumps({"step": step, **values}) + "\n")
+    if self._board:
+      for name, value in values.items():
+        if isinstance(value, int | float):
+          self._board.add_scalar(name, value, step)
+    shown = {
+      k: f"{values[k]:.4g}" for k in ("loss", "examples/s") if k in values
+    }
+    self._bar.set_postfix(shown, refresh=False)
+
+  def image(self, name: str, image: np.ndarray, step: int) -> None:
+    """`image`: u8[H, W, C]."""
+    if self._board:
+      self._board.add_image(name, image, step, dataformats="HWC")
+
+  def close(self) -> None:
+    self._file.close()
+    self._bar.close()
+    if self._board:
+      self._board.close()
+
+
+def last(workdir: pathlib.Path) -> dict:
+  """The newest line of the metrics of a run; {} if there is none."""
+  path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  return json.loads(lines[-1]) if lines else {}
+
+
+def _number(value):
+  if isinstance(value, str | dict | list | int):
+    return value
+  value = float(value)
+  return value if math.isfinite(value) else str(value)

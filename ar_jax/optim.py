@@ -1,0 +1,136 @@
+"""Optimisers from a config: schedules, decay masks, clipping, partitions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ar_jax.core.system import UserError
+
+# Matrices and tables decay; biases, norm scales, positions, temperatures and
+# gains do not. Layers are stacked, so the rank of a parameter says nothing.
+DECAY = ("kernel$", "embedding$")
+
+SCHEDULES = ("constant", "cosine", "linear", "var")
+
+
+def lr_factor(
+  name: str,
+  *,
+  steps: int,
+  warmup: int | float = 0,
+  end: float = 0.0,
+) -> Callable[[jax.Array], jax.Array]:
+  """A factor in [0, 1] as a function of the step.
+
+  Args:
+    name: after a linear warm-up, `constant`; `cosine` or `linear` down to
+      `end`; or `var` (VAR, arXiv 2404.02905): warm-up from 0.5 %, flat for 5 %
+      of the rest, then linear to `end`.
+    steps: length of the whole run.
+    warmup: in steps, or a share of `steps` when below 1.
+    end: the factor at the last step.
+  """
+  if name not in SCHEDULES:
+    raise UserError(
+      f"optim.schedule={name!r}: choose one of {', '.join(SCHEDULES)}"
+    )
+  warm = round(warmup * steps) if warmup < 1 else int(warmup)
+  floor = 0.005 if name == "var" else 0.0
+
+  def factor(step):
+    rise = floor + (1 - floor) * (step + 1) / max(warm, 1)
+    progress = jnp.clip((step - warm) / max(steps - warm, 1), 0.0, 1.0)
+    if name == "cosine":
+      fall = end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    elif name == "linear":
+      fall = end + (1 - end) * (1 - progress)
+    elif name == "var":
+      rest = 1 - progress
+      fall = jnp.where(rest > 0.95, 1.0, end + (1 - end) * rest / 0.95)
+    else:
+      fall = jnp.ones_like(progress)
+    return jnp.where(step < warm, rise, fall)
+
+  return factor
+
+
+def _path(path) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def decay_mask(params: Any, patterns: tuple[str, ...] = DECAY) -> Any:
+  """True for the parameters whose path matches one of the patterns."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: any(re.search(p, _path(path)) for p in patterns), params
+  )
+
+
+def _adamw(
+  steps: int,
+  *,
+  lr: float,
+  schedule: str = "cosine",
+  warmup: float = 0,
+  end: float = 0.0,
+  b1: float = 0.9,
+  b2: float = 0.95,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,
+  weight_decay_end: float | None = None,
+  decay: tuple[str, ...] = DECAY,
+  clip: float = 0.0,
+) -> optax.GradientTransformation:
+  factor = lr_factor(schedule, steps=steps, warmup=warmup, end=end)
+  last = weight_decay if weight_decay_end is None else weight_decay_end
+
+  def decay_rate(step):  # cosine from the first value to the last one
+    progress = jnp.clip(step / max(steps, 1), 0.0, 1.0)
+    return last + (weight_decay - last) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+  parts = [optax.clip_by_global_norm(clip)] if clip else []
+  parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+  if weight_decay or last:
+    mask = lambda params: decay_mask(params, tuple(decay))
+    parts.append(optax.add_decayed_weights(decay_rate, mask))
+  parts.append(optax.scale_by_learning_rate(lambda step: lr * factor(step)))
+  return optax.chain(*parts)
+
+
+def make(
+  config: dict[str, Any], steps: int
+) -> optax.GradientTransformationExtraArgs:
+  """AdamW as the config says, one partition per named group.
+
+  Args:
+    config: `lr` and the other arguments of AdamW, of the schedule and of
+      clipping; `groups`: first component of a parameter's path -> overrides
+      (`{"discriminator": {"lr": 2e-4}}`), each group with its own clip.
+    steps: length of the run, for the schedules.
+
+  Raises:
+    UserError: an unknown or missing key, or an unknown schedule.
+  """
+  config = dict(config)
+  groups = config.pop("groups", None) or {}
+  try:
+    parts = {"rest": _adamw(steps, **config)}
+    for name, overrides in groups.items():
+      parts[name] = _adamw(steps, **{**config, **overrides})
+  except TypeError as e:
+    raise UserError(f"optim: {str(e).replace('_adamw() ', '')}") from e
+  if not groups:
+    return optax.with_extra_args_support(parts["rest"])
+
+  def labels(params):
+    return {
+      k: jax.tree.map(lambda _, k=k: k if k in groups else "rest", v)
+      for k, v in params.items()
+    }
+
+  return optax.multi_transform(parts, labels)

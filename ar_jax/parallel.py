@@ -1,0 +1,135 @@
+"""Devices: the mesh, who holds which slice, and pmap. Names mesh axes.
+
+Axes: `data` splits the batch and copies the parameters, `fsdp` splits both,
+`tensor` splits widths. Models never see them: placement follows from names
+and sizes, and XLA inserts the collectives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ar_jax.core.system import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+
+# Matrices whose output (-1) or input (-2) is split over `tensor`, in the
+# Megatron pairing: one all-reduce after each pair.
+TENSOR_RULES = (
+  (r"(qkv|fc1|query|key|value)/kernel$", -1),
+  (r"(proj|fc2|out)/kernel$", -2),
+  (r"head/kernel$", -1),
+)
+# Smaller arrays are cheaper to copy than to gather.
+FSDP_MIN_SIZE = 2**16
+
+
+def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
+  """The mesh over all devices; a size of -1 takes what is left.
+
+  Raises:
+    UserError: unknown axes, or sizes that do not multiply to the devices.
+  """
+  sizes = {"data": -1, "fsdp": 1, "tensor": 1} | dict(sizes or {})
+  if set(sizes) != set(AXES):
+    raise UserError(f"mesh={sizes}: the axes are {', '.join(AXES)}")
+  n = jax.device_count()
+  known = int(np.prod([s for s in sizes.values() if s != -1]))
+  shape = tuple(n // known if sizes[a] == -1 else sizes[a] for a in AXES)
+  if int(np.prod(shape)) != n:
+    raise UserError(f"mesh={sizes}: does not divide {n} devices")
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+  axes: list[str | None] = [None] * len(shape)
+  tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+  if tensor > 1 and len(shape) > 1:
+    for pattern, axis in TENSOR_RULES:
+      if re.search(pattern, name) and shape[axis] % tensor == 0:
+        axes[axis] = "tensor"
+        break
+  if fsdp > 1 and np.prod(shape) >= FSDP_MIN_SIZE:
+    free = [i for i, s in enumerate(shape) if axes[i] is None and s % fsdp == 0]
+    if free:
+      axes[max(free, key=lambda i: shape[i])] = "fsdp"
+  return PartitionSpec(*axes)
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+  """NamedShardings for a state: largest free axis over fsdp, rules first.
+
+  Optimiser moments and averages end in the names of their parameters, so the
+  same rules place them alike.
+  """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: NamedSharding(
+      mesh,
+      _spec(
+        jax.tree_util.keystr(path, simple=True, separator="/"),
+        tuple(leaf.shape),
+        mesh,
+      ),
+    ),
+    tree,
+  )
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict:
+  """A process-local batch as global arrays split over data and fsdp.
+
+  Raises:
+    UserError: the batch does not divide among the devices.
+  """
+  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  size = len(next(iter(batch.values()))) * jax.process_count()
+  if size % ways:
+    raise UserError(
+      f"batch={size}: does not divide among {ways} data-parallel devices; "
+      f"choose a multiple of {ways}"
+    )
+  sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+  return {
+    k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
+    for k, v in batch.items()
+  }
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def using(mesh: Mesh):
+  """Context in which `mesh` is the current one."""
+  return jax.set_mesh(mesh)
+
+
+PMAP_AXIS = "data"
+
+
+def pmap_step(step, system, tx, options):
+  """`step` as a data-parallel pmap with the signature of the jitted one.
+
+  Gradients and metrics are averaged over `PMAP_AXIS` inside the step (see
+  `step.Options.axis`); the state goes in and comes out replicated.
+  """
+  n = jax.local_device_count()
+  mapped = jax.pmap(
+    lambda state, batch, key: step(system, tx, options, state, batch, key),
+    axis_name=PMAP_AXIS,
+    in_axes=(None, 0, None),
+    out_axes=None,
+  )
+
+  def run(state, batch, key):
+    split = {k: v.reshape(n, -1, *v.shape[1:]) for k, v in batch.items()}
+    return mapped(state, split, key)
+
+  return run

@@ -1,0 +1,224 @@
+"""One update and one draw: the two programs that every mode compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ar_jax.core.system import Batch, System, Vars
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What a run must not lose.
+
+  Attributes:
+    step: i32[], updates done.
+    variables: Linen collections, `params` among them.
+    ema: averaged params, or None when `Options.ema` is 0.
+    opt: the state of the optimiser.
+  """
+
+  step: jax.Array
+  variables: Vars
+  ema: Any
+  opt: Any
+
+  def averaged(self) -> Vars:
+    """The variables to sample and evaluate with."""
+    if self.ema is None:
+      return self.variables
+    return {**self.variables, "params": self.ema}
+
+  def items(self) -> dict[str, Any]:
+    """The parts of a checkpoint, each of which can be read alone."""
+    items = {"variables": self.variables, "optimizer": (self.step, self.opt)}
+    return items if self.ema is None else {**items, "ema": self.ema}
+
+  @classmethod
+  def from_items(cls, items: Mapping[str, Any]) -> TrainState:
+    step, opt = items["optimizer"]
+    return cls(step, items["variables"], items.get("ema"), opt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Static choices of the update.
+
+  Attributes:
+    ema: decay of the average of the params; 0 keeps none. It warms up as
+      (1 + t) / (10 + t), so that short runs are not held by their start.
+    accumulate: microbatches per update.
+    axis: the pmap axis to average over, None under jit.
+  """
+
+  ema: float = 0.0
+  accumulate: int = 1
+  axis: str | None = None
+
+
+def init_state(
+  system: System,
+  tx: optax.GradientTransformation,
+  options: Options,
+  key: jax.Array,
+  batch: Batch,
+) -> TrainState:
+  variables = system.init(key, batch)
+  params = variables["params"]
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    variables=variables,
+    ema=jax.tree.map(jnp.copy, params) if options.ema else None,
+    opt=tx.init(params),
+  )
+
+
+def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+  return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def _gradients(system, variables, batch, key):
+  frozen = {k: v for k, v in variables.items() if k != "params"}
+
+  def objective(params):
+    loss = system.loss({"params": params, **frozen}, batch, key, train=True)
+    mask = batch.get("mask", jnp.ones_like(loss.value))
+    means = {k: _mean(v, mask) for k, v in loss.metrics.items()}
+    value = _mean(loss.value, mask)
+    return value, ({"loss": value, **means}, loss.updates)
+
+  return jax.grad(objective, has_aux=True)(variables["params"])
+
+
+def _accumulated(system, variables, batch, key, n):
+  """Means over n microbatches; their examples are interleaved, so that a
+  sharded batch axis stays where it is."""
+  split = {
+    k: jnp.swapaxes(v.reshape(-1, n, *v.shape[1:]), 0, 1)
+    for k, v in batch.items()
+  }
+  first, rest = (
+    jax.tree.map(lambda v: v[0], split),
+    jax.tree.map(lambda v: v[1:], split),
+  )
+  grads, (metrics, updates) = _gradients(system, variables, first, key)
+
+  def add(total, microbatch):
+    grads, (metrics, updates) = _gradients(system, variables, microbatch, key)
+    return jax.tree.map(jnp.add, total, (grads, metrics)), updates
+
+  total, later = jax.lax.scan(add, (grads, metrics), rest)
+  updates = jax.tree.map(lambda _, u: u[-1], updates, later)
+  grads, metrics = jax.tree.map(lambda x: x / n, total)
+  return grads, (metrics, updates)
+
+
+def train_step(
+  system: System,
+  tx: optax.GradientTransformation,
+  options: Options,
+  state: TrainState,
+  batch: Batch,
+  key: jax.Array,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One update.
+
+  Args:
+    system: static.
+    tx: static; sees the params only.
+    options: static.
+    state: donated by `jit_step`.
+    batch: leading axis B, divisible by `options.accumulate`.
+    key: the key of the run; the step is folded in here.
+
+  Returns:
+    The next state, and f32[] metrics: the batch means of the loss and of its
+    metrics, and the global norms of gradient, update and params.
+  """
+  key = jax.random.fold_in(key, state.step)
+  size = len(next(iter(batch.values())))
+  batch = {**batch, "step": jnp.full((size,), state.step)}
+  if options.accumulate > 1:
+    grads, (metrics, updates) = _accumulated(
+      system, state.variables, batch, key, options.accumulate
+    )
+  else:
+    grads, (metrics, updates) = _gradients(system, state.variables, batch, key)
+  if options.axis:
+    grads, metrics, updates = jax.lax.pmean(
+      (grads, metrics, updates), options.axis
+    )
+  params = state.variables["params"]
+  change, opt = tx.update(grads, state.opt, params)
+  new = optax.apply_updates(params, change)
+  ema = state.ema
+  if options.ema:
+    t = state.step.astype(jnp.float32)
+    decay = jnp.minimum(options.ema, (1 + t) / (10 + t))
+    ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, new)
+  metrics = {
+    **metrics,
+    "norm/gradient": optax.tree.norm(grads),
+    "norm/update": optax.tree.norm(change),
+    "norm/params": optax.tree.norm(new),
+  }
+  variables = {**state.variables, **updates, "params": new}
+  return TrainState(state.step + 1, variables, ema, opt), metrics
+
+
+jit_step = jax.jit(train_step, static_argnums=(0, 1, 2), donate_argnums=(3,))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _draw(system, variables, cond, keys, options):
+  return system.sample(variables, cond, keys, **dict(options))
+
+
+def draw(
+  system: System,
+  variables: Vars,
+  cond: Mapping[str, np.ndarray],
+  key: jax.Array,
+  *,
+  batch: int,
+  start: int = 0,
+  options: Mapping[str, Any] | None = None,
+  put=lambda batch: batch,
+) -> np.ndarray:
+  """Draws one example per row of `cond`, in batches of one compiled size.
+
+  Example i uses the key fold_in(key, start + i), so it depends on its index
+  and on nothing else.
+
+  Args:
+    system, variables: the generator.
+    cond: name -> [N, ...], at least the entries of `system.needs`.
+    key: the key of the whole draw.
+    batch: rows per call; the last batch is padded.
+    start: index of the first row.
+    options: of `system.sample`; hashable values.
+    put: places a batch on the devices.
+
+  Returns:
+    f32[N, ...] on the host.
+  """
+  cond = {k: np.asarray(cond[k]) for k in system.needs}
+  n = len(next(iter(cond.values())))
+  static = tuple(sorted((options or {}).items()))
+  out = []
+  for i in range(0, n, batch):
+    rows = np.minimum(np.arange(i, i + batch), n - 1)  # pad with the last row
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + rows)
+    placed = put({k: v[rows] for k, v in cond.items()})
+    drawn = _draw(system, variables, placed, keys, static)
+    out.append(np.asarray(drawn)[: n - i])
+  return np.concatenate(out)

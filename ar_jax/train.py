@@ -1,0 +1,330 @@
+"""Mode train: config -> state -> steps. One loop for every system.
+
+Data and randomness are functions of the step, so a checkpoint is the state
+and nothing else, and a run that is killed ends as if it had not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import pathlib
+import signal
+import threading
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+from ar_jax import checkpoint, data, evaluate, metrics, optim, parallel, sample
+from ar_jax.core.system import UserError, build
+from ar_jax.data import cache
+from ar_jax.data.transforms import augmentation
+from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
+
+Config = ml_collections.ConfigDict
+log = logging.getLogger("ar_jax")
+
+
+class _Stop:
+  """True after SIGTERM, until the end of the `with` block."""
+
+  def __init__(self):
+    self.asked = False
+
+  def __enter__(self):
+    self._main = threading.current_thread() is threading.main_thread()
+    if self._main:
+      self._before = signal.signal(signal.SIGTERM, self._ask)
+    return self
+
+  def _ask(self, *_):
+    self.asked = True
+
+  def __exit__(self, *_):
+    if self._main:
+      signal.signal(signal.SIGTERM, self._before)
+
+
+class Preempted(SystemExit):
+  """SIGTERM came: the state is saved and the exit code is 0."""
+
+  def __init__(self):
+    super().__init__(0)
+
+
+def initial_state(config: Config, system, tx, options, batch, mesh):
+  """The first state: jitted init, placed by rule, with `weights` loaded."""
+  key = jax.random.key(config.seed)
+  init = functools.partial(init_state, system, tx, options)
+  abstract = jax.eval_shape(init, key, batch)
+  placed = parallel.shardings(abstract, mesh)
+  abstract = jax.tree.map(
+    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+    abstract,
+    placed,
+  )
+
+  def fresh():
+    state = jax.jit(init, out_shardings=placed)(key, batch)
+    for collection, source in config.weights.items():
+      state = _with_weights(state, collection, source, placed)
+    return state
+
+  return abstract, fresh
+
+
+def _with_weights(state, collection, source, placed):
+  """The state with one collection taken from the checkpoint at `source`.
+
+  A tokenizer's own run keeps its params beside those of its adversary, so
+  the entry named like the collection is taken where there is one.
+  """
+  loaded, _ = checkpoint.load(source)
+  loaded = loaded["params"]
+  if collection != "params":
+    loaded = loaded.get(collection, loaded)
+  have = state.variables.get(collection)
+  if have is None:
+    raise UserError(
+      f"weights.{collection}: the model has no such collection; it has "
+      f"{', '.join(state.variables)}"
+    )
+  want, got = checkpoint.shapes(have), checkpoint.shapes(loaded)
+  for name in sorted(want.keys() | got.keys()):
+    if want.get(name) != got.get(name):
+      raise UserError(
+        f"weights.{collection}={source}: another model: {name} is "
+        f"{got.get(name, 'absent')} there and {want.get(name, 'absent')} in "
+        "this config"
+      )
+  put = lambda tree, where: jax.tree.map(jax.device_put, tree, where)
+  variables = {
+    **state.variables,
+    collection: put(loaded, placed.variables[collection]),
+  }
+  ema = state.ema
+  if collection == "params" and ema is not None:
+    ema = put(loaded, placed.ema)
+  return type(state)(state.step, variables, ema, state.opt)
+
+
+def _check_same_model(config: Config, workdir: pathlib.Path) -> None:
+  meta = checkpoint.read_meta(workdir)
+  if not meta:
+    return
+  old = meta["config"]
+  new = config.to_dict()
+  for key in ("system", "model"):
+    if key in old and old[key] != _jsonable(new[key]):
+      raise UserError(
+        f"{workdir}: holds a run with {key}={old[key]}, this config has "
+        f"{new[key]}; choose another --workdir, or continue it with its own "
+        "config"
+      )
+
+
+def _jsonable(value):
+  if isinstance(value, dict):
+    return {k: _jsonable(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_jsonable(v) for v in value]
+  return value
+
+
+def run(config: Config, workdir: str | pathlib.Path) -> dict:
+  """Trains, or continues, the run in `workdir`.
+
+  The order of beginnings: the run's own newest good checkpoint; else
+  `config.weights` (collection -> the workdir of another run); else scratch.
+
+  Returns:
+    The last line of `metrics.jsonl`, and the seconds that this call took.
+
+  Raises:
+    UserError: see the messages; the last good checkpoint is never touched.
+    Preempted: SIGTERM came, the state is saved.
+  """
+  workdir = metrics.make_folder(workdir)
+  _check_same_model(config, workdir)
+  started = time.perf_counter()
+  system = build(config.system, **config.model.to_dict())
+  dataset = data.load(**config.data)
+  mesh = parallel.make_mesh(config.mesh)
+  tx = optim.make(config.optim.to_dict(), config.train.steps)
+  options = Options(config.train.ema, config.train.accumulate)
+  augment = augmentation(*config.augment)
+  example = data.batch_at(
+    dataset.train, 0, batch=config.batch, seed=config.seed
+  )
+  abstract, fresh = initial_state(config, system, tx, options, example, mesh)
+  checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
+  found = checkpoints.restore(abstract.items())
+  state = TrainState.from_items(found[0]) if found else fresh()
+  start = int(state.step)
+  _report(config, system, state, workdir, start)
+
+  source = _source(config, system, state, dataset, augment, workdir, mesh)
+  batches = data.batches(
+    source,
+    batch=config.batch,
+    seed=config.seed,
+    start=start,
+    augment=None if config.cache.views else augment,
+    process=(jax.process_index(), jax.process_count()),
+    **config.loader,
+  )
+  if config.parallel == "pmap":
+    options = dataclasses.replace(options, axis=parallel.PMAP_AXIS)
+    update = parallel.pmap_step(train_step, system, tx, options)
+  else:
+    update = functools.partial(jit_step, system, tx, options)
+  writer = metrics.Writer(workdir, start=start, total=config.train.steps)
+  meta = {"config": _jsonable(config.to_dict()), "jax": jax.__version__}
+  watch = _Watch(config, system, dataset, mesh, workdir, writer)
+  key = jax.random.key(config.seed)
+  saved = start if found else -1
+
+  def save(step, values):
+    nonlocal saved
+    _check_finite(values, step, workdir)
+    if step != saved:
+      checkpoints.save(step, state.items(), meta)
+      saved = step
+
+  try:
+    with _Stop() as stop, parallel.using(mesh):
+      for step in range(start, config.train.steps):
+        with watch.waiting():
+          batch = parallel.put_batch(next(batches), mesh)
+        state, values = update(state, batch, key)
+        done = step + 1
+        writer.advance()
+        final = done == config.train.steps
+        if final or done % config.train.log_every == 0:
+          told = jax.device_get(values)
+          _check_finite(told, done, workdir)
+          writer.write(done, {**told, **watch.rates(done)})
+        if final or stop.asked or done % config.train.save_every == 0:
+          save(done, jax.device_get(values))
+        if stop.asked:
+          checkpoints.wait()
+          log.info("SIGTERM: saved step %d of %s", done, workdir)
+          raise Preempted
+        watch.look(done, final, state)
+    if not found and saved < 0:  # a run of no steps still leaves its weights
+      save(start, {})
+    checkpoints.close()
+  finally:
+    writer.close()
+  return {
+    **metrics.last(workdir),
+    "seconds": round(time.perf_counter() - started, 2),
+  }
+
+
+def _source(config, system, state, dataset, augment, workdir, mesh):
+  """The training split, or its units: written once, read ever after."""
+  if not config.cache.views:
+    return dataset.train
+  frozen = {k: v for k, v in state.variables.items() if k != "params"}
+  encode = jax.jit(system.encode)
+  digest = cache.fingerprint(
+    config.data.to_dict(),
+    [config.augment, config.cache.views, config.seed],
+    jax.device_get(frozen),
+  )
+  path = workdir / "units"
+  if not path.exists():
+    log.info("encoding %d examples into %s", len(dataset.train), path)
+    cache.write(
+      path,
+      dataset.train,
+      lambda batch: encode(state.variables, parallel.put_batch(batch, mesh)),
+      batch=config.eval_batch,
+      views=config.cache.views,
+      augment=augment,
+      seed=config.seed,
+      digest=digest,
+    )
+  return cache.read(path, digest)
+
+
+def _check_finite(values: dict, step: int, workdir: pathlib.Path) -> None:
+  bad = [k for k, v in values.items() if not np.isfinite(v)]
+  if bad:
+    raise UserError(
+      f"step {step}: {', '.join(bad)} is not finite; stopped before saving, "
+      f"so {workdir}/checkpoints holds the last good step; lower optim.lr or "
+      "set optim.clip and run again"
+    )
+
+
+def _report(config, system, state, workdir, start) -> None:
+  count = sum(x.size for x in jax.tree.leaves(state.variables["params"]))
+  verb = f"continues at step {start}" if start else "starts"
+  log.info(
+    "%s: %s %s, %.4gM parameters trained, %d steps of batch %d, jax %s on %s",
+    workdir, config.system, verb, count / 1e6, config.train.steps,
+    config.batch, jax.__version__, jax.devices()[0].device_kind,
+  )  # fmt: skip
+
+
+class _Watch:
+  """What happens beside the updates: clocks, sample grids, evaluation."""
+
+  def __init__(self, config, system, dataset, mesh, workdir, writer):
+    self._config, self._system, self._dataset = config, system, dataset
+    self._mesh, self._workdir, self._writer = mesh, workdir, writer
+    self._wait = 0.0
+    self._since: tuple[int, float] | None = None
+    self._evaluators: dict | None = None
+
+  @contextlib.contextmanager
+  def waiting(self):
+    start = time.perf_counter()
+    yield
+    self._wait += time.perf_counter() - start
+
+  def rates(self, step: int) -> dict[str, float]:
+    """Rates since the last call; nothing the first time, which compiles."""
+    now = time.perf_counter()
+    rates = {}
+    if self._since:
+      steps, seconds = step - self._since[0], now - self._since[1]
+      rates = {
+        "steps/s": steps / seconds,
+        "examples/s": steps * self._config.batch / seconds,
+        "input_wait": self._wait / seconds,
+      }
+    self._since, self._wait = (step, now), 0.0
+    return rates
+
+  def look(self, step: int, final: bool, state: TrainState) -> None:
+    train = self._config.train
+    due = lambda every: every and (final or step % every == 0)
+    if not (due(train.sample_every) or due(train.eval_every)):
+      return
+    system, dataset = self._system, self._dataset
+    variables = state.averaged()
+    if due(train.sample_every):
+      images, cond = sample.draw(
+        self._config, system, variables, dataset, train.sample_count, self._mesh
+      )
+      picture = sample.show(system, images, cond, self._config.sample.columns)
+      folder = metrics.make_folder(self._workdir / "samples")
+      sample.save_png(
+        folder / f"{step:08d}.png", picture, self._config.sample.scale
+      )
+      self._writer.image("samples", picture, step)
+    if due(train.eval_every):
+      if self._evaluators is None:
+        self._evaluators = evaluate.evaluators(self._config, dataset)
+      results = evaluate.evaluate(
+        self._config, self._evaluators, system, variables, dataset, self._mesh
+      )
+      self._writer.write(step, {f"eval/{k}": v for k, v in results.items()})
+    self._since = None  # the pause is not the steps' time

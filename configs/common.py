@@ -1,0 +1,88 @@
+"""Keys that every config has. A config changes values, never invents keys,
+so that a misspelt one is an error."""
+
+import ml_collections
+
+
+def base(system: str, **model) -> ml_collections.ConfigDict:
+  """The defaults of a run of `system`, built with `model`."""
+  c = ml_collections.ConfigDict()
+  c.system = system
+  c.model = ml_collections.ConfigDict(model)
+  c.seed = 0
+  c.mode = "train"  # as a stage: train, sample or eval
+  c.of = ""  # as a stage that samples or evaluates: the stage it does it to
+  c.weights = ml_collections.ConfigDict()  # collection -> workdir or stage
+
+  c.batch = 64  # examples per update, over all devices
+  c.eval_batch = 256
+  c.data = _group(name="digits", size=16, channels=1, path="")
+  c.augment = ()  # of "flip", "shift"
+  c.cache = _group(views=0)  # > 0: train on units stored once, so many views
+  c.loader = _group(workers=0, prefetch=4)
+
+  c.optim = _group(
+    lr=1e-3,
+    schedule="cosine",
+    warmup=0.05,
+    end=0.0,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.05,
+    clip=1.0,
+  )
+  c.train = _group(
+    steps=1000,
+    ema=0.0,
+    accumulate=1,
+    log_every=50,
+    save_every=500,
+    keep=2,
+    sample_every=0,
+    sample_count=64,
+    eval_every=0,
+  )
+  c.sample = _group(
+    count=64,
+    batch=64,
+    seed=0,
+    labels=(),
+    columns=8,
+    scale=2,
+    options=ml_collections.ConfigDict(),
+  )
+  c.evals = ml_collections.ConfigDict()  # evaluator -> its options
+  c.mesh = _group(data=-1, fsdp=1, tensor=1)
+  c.parallel = "jit"  # or pmap
+  return c
+
+
+def stages(**named) -> ml_collections.ConfigDict:
+  """A run of several configs, one after the other."""
+  c = ml_collections.ConfigDict(named)
+  c.stages = tuple(named)
+  return c
+
+
+def stage(of: str, config, mode: str) -> ml_collections.ConfigDict:
+  """A stage that samples or evaluates the stage `of`."""
+  c = config.copy_and_resolve_references()
+  c.of, c.mode = of, mode
+  return c
+
+
+def choose(file: str, makers: dict, preset: str):
+  """The maker of a preset.
+
+  Raises:
+    ValueError: there is no such preset.
+  """
+  if preset not in makers:
+    raise ValueError(
+      f"{file}:{preset}: no such preset; there are {', '.join(makers)}"
+    )
+  return makers[preset]
+
+
+def _group(**values) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(values)

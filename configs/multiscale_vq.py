@@ -1,0 +1,77 @@
+"""VAR's multi-scale residual VQ tokenizer (arXiv 2404.02905), trained here.
+
+Presets: default (digits), fashion, smoke, and paper: the published sizes on
+ImageNet, with the losses of the VQGAN line, since VAR's own are unpublished.
+"""
+
+from configs import common
+
+# Sides of the token maps by image side; the same weights serve all three.
+SCALES = {
+  256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+  512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+  1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
+}
+
+
+def get_config(preset: str = "default"):
+  makers = {
+    "default": digits,
+    "digits": digits,
+    "fashion": fashion,
+    "paper": paper,
+    "smoke": smoke,
+  }
+  return common.choose("configs/multiscale_vq.py", makers, preset)()
+
+
+def digits():
+  """scikit-learn's digits at 16 pixels; a minute on two cores."""
+  c = common.base(
+    "multiscale_vq",
+    in_channels=1,
+    ch=32,
+    mult=(1, 1, 2),
+    blocks=1,
+    channels=16,
+    vocab=128,
+    scales=(1, 2, 3, 4),
+    spread=0.5,
+  )
+  c.data.update(name="digits", size=16, channels=1)
+  c.optim.update(lr=2e-3, weight_decay=0.0)
+  c.train.update(steps=600, ema=0.99, save_every=300)
+  c.evals.reconstruction = {}
+  return c
+
+
+def fashion():
+  """Fashion-MNIST padded to 32 pixels, 8 x 8 latents, with an adversary."""
+  c = digits()
+  c.model.update(ch=32, mult=(1, 2, 2), vocab=512, scales=(1, 2, 4, 8))
+  c.data.update(name="fashion_mnist", size=32)
+  c.train.update(steps=2000, ema=0.999, save_every=500)
+  return c
+
+
+def paper():
+  """The published autoencoder, 109M parameters, at 256 pixels."""
+  c = common.base("multiscale_vq")
+  c.model.scales = SCALES[256]
+  c.data.update(name="imagenet2012", size=256, channels=3)
+  c.batch = 128
+  c.optim.update(lr=1e-4, schedule="constant", weight_decay=0.05)
+  c.train.update(steps=400_000, ema=0.9999, log_every=100, save_every=5000)
+  c.evals.reconstruction = {"features": "inception"}
+  return c
+
+
+def smoke():
+  """Seconds on two cores."""
+  c = digits()
+  c.data.update(name="fake", size=8)
+  c.model.update(ch=8, mult=(1, 2), channels=4, vocab=16, scales=(1, 2, 4))
+  c.batch = c.eval_batch = 4
+  c.train.update(steps=2, log_every=1, save_every=1)
+  c.sample.update(count=4, batch=4)
+  return c

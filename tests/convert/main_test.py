@@ -1,0 +1,84 @@
+"""python -m ar_jax.convert: a file to a checkpoint and back."""
+
+import contextlib
+import io
+import pathlib
+import tempfile
+
+import jax
+import numpy as np
+from absl.testing import absltest
+from safetensors.numpy import load_file, save_file
+
+from ar_jax import checkpoint
+from ar_jax.convert import __main__ as convert
+from ar_jax.core.system import build
+from tests import golden_weights
+
+
+class MainTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    cls.folder = pathlib.Path(folder.name)
+    description, _ = golden_weights.load("var_tokenizer")
+    cls.state = golden_weights.weights(description)
+    cls.file = cls.folder / "official.safetensors"
+    save_file(cls.state, cls.file)
+
+  def run_main(self, source, target, *flags):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+      code = convert.main(
+        [str(source), str(target), "--family=multiscale_vq", *flags]
+      )
+    return code, out.getvalue(), err.getvalue()
+
+  def test_there_and_back(self):
+    workdir, back = self.folder / "run", self.folder / "back.safetensors"
+    code, out, err = self.run_main(self.file, workdir)
+    self.assertEqual((code, err), (0, ""))
+    self.assertIn("multiscale_vq", out)
+
+    # What was written is what the system of the stored config starts with.
+    config = checkpoint.read_meta(workdir)["config"]
+    system = build(config["system"], **config["model"])
+    image = {"image": jax.ShapeDtypeStruct((1, 256, 256, 3), np.uint8)}
+    expected = jax.eval_shape(system.init, jax.random.key(0), image)
+    variables = checkpoint.load_variables(workdir)
+    self.assertEqual(
+      jax.tree.map(np.shape, variables), jax.tree.map(np.shape, expected)
+    )
+
+    self.assertEqual(self.run_main(workdir, back, "--reverse")[0], 0)
+    returned = load_file(back)
+    self.assertEqual(returned.keys(), self.state.keys())
+    for key, value in self.state.items():
+      np.testing.assert_array_equal(returned[key], value, err_msg=key)
+
+  def test_one_line_for_what_cannot_be_done(self):
+    other = self.folder / "other.safetensors"
+    save_file({"x": np.zeros(2, np.float32)}, other)
+    for source, flags, message in (
+      (other, (), "not a tokenizer of VAR"),
+      (self.folder / "nowhere.pth", (), "nowhere.pth"),
+      (self.folder, ("--reverse",), ".safetensors"),
+    ):
+      code, _, err = self.run_main(source, self.folder / "new", *flags)
+      self.assertEqual(code, 1)
+      self.assertRegex(err, f"^error: .*{message}.*\n$")
+
+  def test_families(self):
+    self.assertIn("multiscale_vq", convert.families())
+    self.assertNotIn("torch_file", convert.families())
+
+  def test_state_inside_a_wrapper(self):
+    state = {"x": np.zeros(1)}
+    self.assertIs(convert.state_of({"model": state}), state)
+    self.assertIs(convert.state_of(state), state)
+
+
+if __name__ == "__main__":
+  absltest.main()

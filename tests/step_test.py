@@ -1,0 +1,179 @@
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl.testing import absltest
+
+from ar_jax import optim
+from ar_jax.step import Options, TrainState, draw, init_state, jit_step
+from tests import toy
+
+KEY = jax.random.key(0)
+
+
+def run(options, batches, tx=None, noise=0.1):
+  system = toy.Toy(noise)
+  tx = tx or optim.make({"lr": 1e-2, "clip": 1.0}, 10)
+  state = init_state(system, tx, options, KEY, batches[0])
+  for batch in batches:
+    state, metrics = jit_step(system, tx, options, state, batch, KEY)
+  return state, metrics
+
+
+class TrainStepTest(absltest.TestCase):
+  def test_accumulated_is_whole(self):
+    batches = [toy.batch(8, s) for s in range(3)]
+    whole, m1 = run(Options(), batches)
+    parts, m2 = run(Options(accumulate=4), batches)
+    chex.assert_trees_all_close(whole.variables, parts.variables, atol=1e-6)
+    np.testing.assert_allclose(m1["loss"], m2["loss"], rtol=1e-6)
+
+  def test_masked_examples_do_not_count(self):
+    batch = toy.batch(8)
+    short = {k: v[:5] for k, v in batch.items()}
+    padded = {**batch, "mask": jnp.arange(8) < 5}
+    a, _ = run(Options(), [short])
+    b, _ = run(Options(), [padded])
+    chex.assert_trees_all_close(a.variables, b.variables, atol=1e-6)
+
+  def test_average(self):
+    state, _ = run(Options(ema=0.9), [toy.batch(4)])
+    start = init_state(
+      toy.Toy(), optim.make({"lr": 1.0}, 1), Options(), KEY, toy.batch(4)
+    )
+    # At t = 0 the decay is (1 + 0) / (10 + 0).
+    expected = jax.tree.map(
+      lambda s, n: 0.1 * s + 0.9 * n,
+      start.variables["params"],
+      state.variables["params"],
+    )
+    chex.assert_trees_all_close(state.ema, expected, atol=1e-6)
+    self.assertIs(state.averaged()["params"], state.ema)
+    self.assertIs(state.averaged()["frozen"], state.variables["frozen"])
+
+  def test_other_collections_are_carried(self):
+    state, _ = run(Options(), [toy.batch(4)])
+    self.assertEqual(float(state.variables["frozen"]["scale"]), 1.0)
+
+  def test_items_round_trip(self):
+    state, _ = run(Options(ema=0.5), [toy.batch(4)])
+    chex.assert_trees_all_equal(TrainState.from_items(state.items()), state)
+
+  def test_one_trace(self):
+    system, tx = toy.Toy(0.5), optim.make({"lr": 1e-2}, 10)
+    state = init_state(system, tx, Options(), KEY, toy.batch(4))
+    before = jit_step._cache_size()
+    for s in range(3):
+      state, _ = jit_step(system, tx, Options(), state, toy.batch(4, s), KEY)
+    self.assertEqual(jit_step._cache_size() - before, 1)
+
+
+class DrawTest(absltest.TestCase):
+  def test_depends_on_the_index_only(self):
+    cond = {"label": np.zeros(5, np.int32)}
+    whole = draw(toy.Toy(), {}, cond, KEY, batch=5)
+    parts = draw(toy.Toy(), {}, cond, KEY, batch=2)
+    tail = draw(
+      toy.Toy(), {}, {"label": np.zeros(2, np.int32)}, KEY, batch=2, start=3
+    )
+    np.testing.assert_array_equal(whole, parts)
+    np.testing.assert_array_equal(whole[3:], tail)
+    self.assertEqual(whole.shape, (5, 4, 4, 1))
+    self.assertEqual(len(np.unique(whole[:, 0, 0, 0])), 5)
+
+  def test_options_reach_the_system(self):
+    cond = {"label": np.zeros(1, np.int32)}
+    plain = draw(toy.Toy(), {}, cond, KEY, batch=1)
+    light = draw(toy.Toy(), {}, cond, KEY, batch=1, options={"bright": 1.0})
+    np.testing.assert_allclose(light, plain + 1.0)
+
+
+class OptimTest(absltest.TestCase):
+  def test_schedules(self):
+    var = optim.lr_factor("var", steps=1000, warmup=100, end=0.1)
+    self.assertAlmostEqual(float(var(99)), 1.0, places=6)
+    self.assertAlmostEqual(float(var(0)), 0.005 + 0.995 / 100, places=6)
+    self.assertAlmostEqual(float(var(100 + 44)), 1.0)  # flat for 5 %
+    self.assertAlmostEqual(float(var(1000)), 0.1, places=6)
+    half = 0.1 + 0.9 * 0.5 / 0.95
+    self.assertAlmostEqual(float(var(550)), half, places=6)
+    cosine = optim.lr_factor("cosine", steps=100, warmup=0.1, end=0.2)
+    self.assertAlmostEqual(float(cosine(10)), 1.0)
+    self.assertAlmostEqual(float(cosine(55)), 0.6, places=6)
+    self.assertAlmostEqual(float(cosine(100)), 0.2, places=6)
+    linear = optim.lr_factor("linear", steps=100)
+    self.assertAlmostEqual(float(linear(25)), 0.75, places=6)
+
+  def test_matrices_decay_and_nothing_else(self):
+    params = {
+      "fc": {"kernel": 0, "bias": 0},
+      "pos": 0,
+      "class": {"embedding": 0},
+    }
+    mask = optim.decay_mask(params)
+    self.assertEqual(
+      mask,
+      {
+        "fc": {"kernel": True, "bias": False},
+        "pos": False,
+        "class": {"embedding": True},
+      },
+    )
+
+  def test_decay_moves_matrices_only(self):
+    tx = optim.make({"lr": 1.0, "weight_decay": 0.5, "schedule": "constant"}, 4)
+    params = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    change, _ = tx.update(zero, tx.init(params), params)
+    np.testing.assert_allclose(change["a"]["kernel"], -0.5)
+    np.testing.assert_allclose(change["a"]["bias"], 0.0)
+
+  def test_groups_have_their_own_rate_and_clip(self):
+    tx = optim.make(
+      {
+        "lr": 1.0,
+        "schedule": "constant",
+        "clip": 1.0,
+        "groups": {"adversary": {"lr": 0.1}},
+      },
+      4,
+    )
+    params = {
+      "fc1": {"kernel": jnp.ones(2)},
+      "adversary": {"kernel": jnp.ones(2)},
+    }
+    grads = jax.tree.map(lambda x: 100 * x, params)
+    change, _ = tx.update(grads, tx.init(params), params)
+    ratio = change["fc1"]["kernel"] / change["adversary"]["kernel"]
+    np.testing.assert_allclose(ratio, 10.0, rtol=1e-5)
+
+  def test_is_adamw(self):
+    tx = optim.make(
+      {"lr": 0.1, "schedule": "constant", "weight_decay": 0.3, "b2": 0.9}, 4
+    )
+    oracle = optax.adamw(0.1, b1=0.9, b2=0.9, weight_decay=0.3)
+    params = {"kernel": jnp.linspace(-1, 1, 6)}
+    a, b = tx.init(params), oracle.init(params)
+    for i in range(3):
+      grads = {"kernel": jnp.cos(jnp.arange(6.0) * i)}
+      one, a = tx.update(grads, a, params)
+      two, b = oracle.update(grads, b, params)
+      chex.assert_trees_all_close(one, two, atol=1e-6)
+
+  def test_misspelt_key(self):
+    with self.assertRaisesRegex(optim.UserError, "warmupp"):
+      optim.make({"lr": 1.0, "warmupp": 3}, 4)
+    with self.assertRaisesRegex(optim.UserError, "schedule='cosin'"):
+      optim.make({"lr": 1.0, "schedule": "cosin"}, 4)
+
+
+class OptionsTest(absltest.TestCase):
+  def test_static(self):
+    self.assertEqual(hash(Options()), hash(dataclasses.replace(Options())))
+
+
+if __name__ == "__main__":
+  absltest.main()
