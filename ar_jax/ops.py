@@ -1,15 +1,118 @@
-"""The only door to kernels: each op takes impl=None | "xla" | "pallas".
+"""The only door to kernels: each operation takes impl=None | "xla" | "pallas".
 
-None means the best that serves here. A named implementation either runs or
-raises NotImplementedError with the reason; it never falls back in silence.
+`impl=None` picks what is best on the current backend and logs its choice
+once. Shapes: B batch, T queries, S keys, H heads, K features per head.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
+from absl import logging
+
+from ar_jax.core.plan import Plan
+from ar_jax.core.system import UserError
 
 Array = jax.Array
+
+
+@functools.cache
+def _choose(op: str, impl: str | None) -> str:
+  """The implementation of `op` to run; cached, so that it is logged once."""
+  if impl == "pallas":
+    raise NotImplementedError(
+      f"ops.{op}: impl='pallas' has no kernel yet; use impl='xla' or None"
+    )
+  if impl not in (None, "xla"):
+    raise UserError(f"ops.{op}: impl={impl!r}; choose None, 'xla' or 'pallas'")
+  logging.info("ops.%s: xla", op)
+  return "xla"
+
+
+def attention(
+  q: Array,
+  k: Array,
+  v: Array,
+  mask: Array | Plan | None = None,
+  *,
+  scale: float | None = None,
+  impl: str | None = None,
+) -> Array:
+  """Softmax attention, with grouped key-value heads, softmax in float32.
+
+  Args:
+    q: [B, T, H, K].
+    k: [B, S, Hkv, K], with H a multiple of Hkv.
+    v: [B, S, Hkv, K].
+    mask: which keys a query sees. None: all; bool[B | 1, 1, T, S]; or a Plan
+      with T = S = L, whose structure is known at trace time, so pairs that
+      it hides are mostly not computed at all.
+    scale: multiplies the scores; 1 / sqrt(K) if None.
+    impl: see above.
+
+  Returns:
+    [B, T, H, K], in the dtype of v. A query that sees nothing gets the mean.
+  """
+  _choose("attention", impl)
+  scale = q.shape[-1] ** -0.5 if scale is None else scale
+  if not isinstance(mask, Plan):
+    return _attend(q, k, v, mask, scale)
+  parts = []
+  for rows, keys, dense in _groups(mask):
+    part = None if dense else jnp.asarray(mask.mask(rows)[None, None, :, keys])
+    parts.append(_attend(q[:, rows], k[:, keys], v[:, keys], part, scale))
+  return jnp.concatenate(parts, axis=1)
+
+
+def _attend(
+  q: Array, k: Array, v: Array, mask: Array | None, scale: float
+) -> Array:
+  b, t, heads, features = q.shape
+  groups = k.shape[2]
+  q = q.reshape(b, t, groups, heads // groups, features)
+  scores = scale * jnp.einsum(
+    "btngk,bsnk->bngts", q, k, preferred_element_type=jnp.float32
+  )
+  if mask is not None:
+    scores = jnp.where(mask[:, :, None], scores, -1e30)
+  top = jax.lax.stop_gradient(jnp.max(scores, -1, keepdims=True))
+  weights = jnp.exp(scores - top)
+  # Normalising the result takes K divisions a query in place of S.
+  total = jnp.einsum("bngts->btng", weights)[..., None]
+  out = jnp.einsum(
+    "bngts,bsnk->btngk",
+    weights.astype(v.dtype),
+    v,
+    preferred_element_type=jnp.float32,
+  )
+  return (out / total).astype(v.dtype).reshape(b, t, heads, features)
+
+
+# Steps are merged until a group has this many queries: below it, the masked
+# pairs that merging adds cost less than the calls that it saves.
+_GROUP = 64
+
+
+@functools.cache
+def _groups(plan: Plan) -> tuple[tuple[slice, slice, bool], ...]:
+  """(queries, the keys that they need, whether each query sees all those)."""
+  return tuple(_split(plan))
+
+
+def _split(plan: Plan) -> Iterator[tuple[slice, slice, bool]]:
+  start = 0
+  for step in range(plan.steps):
+    stop = plan.span(step).stop
+    if stop - start < _GROUP and stop < len(plan):
+      continue
+    seen = plan.mask(slice(start, stop))
+    some = seen.any(0).nonzero()[0]
+    keys = slice(int(some[0]), int(some[-1]) + 1)
+    yield slice(start, stop), keys, bool(seen[:, keys].all())
+    start = stop
 
 
 def nearest_code(
@@ -24,7 +127,7 @@ def nearest_code(
   Args:
     z: f32[..., d].
     codebook: f32[V, d].
-    impl: None or "xla".
+    impl: see above.
 
   Returns:
     i32[...]; the lowest index where codes tie.
@@ -32,8 +135,7 @@ def nearest_code(
   Raises:
     NotImplementedError: the implementation does not exist.
   """
-  if impl not in (None, "xla"):
-    raise NotImplementedError(f"nearest_code: impl={impl!r}: only 'xla' exists")
+  _choose("nearest_code", impl)
   z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
   vocab, width = codebook.shape
   tokens = max(1, z.size // width)

@@ -1,0 +1,189 @@
+"""Self-attention and its cache.
+
+Shapes: B batch, T new positions, S rows of the cache, D width, H heads, K
+features per head, N layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax import ops
+from ar_jax.core.plan import Plan
+
+Array = jax.Array
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """Keys and values of all layers, in buffers of fixed size.
+
+  A Python int as index is static: a part of the type, as in an unrolled loop,
+  where only the filled rows are read and no mask is needed. A traced index is
+  data: all rows are read, and those not filled are masked.
+
+  Attributes:
+    k: [N, B, S, H, K].
+    v: [N, B, S, H, K].
+    index: rows that are filled.
+  """
+
+  k: Array
+  v: Array
+  index: int | Array = 0
+
+  def tree_flatten(self):
+    if isinstance(self.index, int):
+      return (self.k, self.v), self.index
+    return (self.k, self.v, self.index), None
+
+  @classmethod
+  def tree_unflatten(cls, index, children):
+    return cls(*children) if index is None else cls(*children, index)
+
+  def mask(self, new: int) -> Array | None:
+    """The rows that `new` positions see by default: all that are filled, the
+    new ones among them. None if just these are read."""
+    if isinstance(self.index, int):
+      return None
+    filled = jnp.arange(self.k.shape[2]) < self.index + new
+    return filled[None, None, None]
+
+  def extend(
+    self, layer: Array | int, k: Array, v: Array
+  ) -> tuple[Array, Array, Cache]:
+    """Writes the rows [B, T, H, K] of one layer behind the filled ones.
+
+    `index` stays as it is: all layers write at the same place.
+
+    Returns:
+      The keys and values to be read by this layer, and the new cache.
+    """
+    _, b, size, heads, features = self.k.shape
+    stop = size
+    if isinstance(self.index, int):
+      stop = self.index + k.shape[1]
+      if stop > size:
+        raise ValueError(f"a cache of {size} rows cannot hold {stop}")
+    start, shape = (layer, 0, self.index, 0, 0), (1, b, stop, heads, features)
+
+    def put(buffer, new):
+      new = new[None].astype(buffer.dtype)
+      buffer = jax.lax.dynamic_update_slice(buffer, new, start)
+      rows = jax.lax.dynamic_slice(buffer, (layer, 0, 0, 0, 0), shape)
+      return rows[0], buffer
+
+    (k, all_k), (v, all_v) = put(self.k, k), put(self.v, v)
+    return k, v, Cache(all_k, all_v, self.index)
+
+  def advance(self, new: int) -> Cache:
+    """The cache with `new` more rows filled."""
+    return dataclasses.replace(self, index=self.index + new)
+
+
+class CosineNorm(nn.Module):
+  """Unit queries and keys, with a learned temperature per head.
+
+  q is multiplied by exp(min(t_h, ln 100)) (arXiv 2010.04245, as in VAR); the
+  scale of the scores is then 1.
+  """
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, q: Array, k: Array) -> tuple[Array, Array]:
+    """q [B, T, H, K] and k [B, T, Hkv, K], normalised."""
+    init = nn.initializers.constant(math.log(4))
+    log_scale = self.param("log_scale", init, (self.heads,))
+    scale = jnp.exp(jnp.minimum(log_scale, math.log(100)))
+    q = _unit(q) * scale[None, None, :, None]
+    return q, _unit(k)
+
+
+def _unit(x: Array) -> Array:
+  x = x.astype(jnp.float32)
+  square = jnp.sum(jnp.square(x), -1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention with one matrix for queries, keys and values.
+
+  Attributes:
+    heads: H.
+    kv_heads: heads of keys and values; as many as `heads` if None.
+    scale: of the scores; 1 / sqrt(K) if None.
+    norm: maps (q, k) to normalised ones before they are cached; optional.
+    bias: which of q, k and v have a bias, for example "qv".
+    stddev: initial standard deviation of the input matrix.
+    out_stddev: the same of the output matrix.
+    dtype: of the computation.
+    impl: of `ops.attention`.
+  """
+
+  heads: int
+  kv_heads: int | None = None
+  scale: float | None = None
+  norm: nn.Module | None = None
+  bias: str = ""
+  stddev: float = 0.02
+  out_stddev: float = 0.02
+  dtype: jnp.dtype = jnp.float32
+  impl: str | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    mask: Array | Plan | None = None,
+    *,
+    cache: Cache | None = None,
+    layer: Array | int = 0,
+  ) -> tuple[Array, Cache | None]:
+    """Attends from x [B, T, D] to itself and to the rows of a cache.
+
+    Args:
+      x: [B, T, D].
+      mask: as in `ops.attention`, over the rows that are read.
+      cache: keys and values of earlier positions.
+      layer: which layer of the cache is ours.
+
+    Returns:
+      [B, T, D] and the cache with the new rows.
+    """
+    b, t, width = x.shape
+    features = width // self.heads
+    heads = {"q": self.heads}
+    heads["k"] = heads["v"] = self.kv_heads or self.heads
+    dense = lambda n, stddev, name, bias: nn.Dense(
+      n,
+      use_bias=bias,
+      kernel_init=nn.initializers.normal(stddev),
+      dtype=self.dtype,
+      name=name,
+    )
+    total = sum(heads.values()) * features
+    qkv = dense(total, self.stddev, "qkv", False)(x)
+    parts, start = {}, 0
+    for name, n in heads.items():
+      part = qkv[..., start : start + n * features]
+      if name in self.bias:
+        zeros = nn.initializers.zeros
+        bias = self.param(f"bias_{name}", zeros, (n * features,))
+        part = part + bias.astype(self.dtype)[None, None]
+      parts[name] = part.reshape(b, t, n, features)
+      start += n * features
+    q, k, v = parts.values()
+    if self.norm is not None:
+      q, k = (y.astype(self.dtype) for y in self.norm(q, k))
+    if cache is not None:
+      k, v, cache = cache.extend(layer, k, v)
+    out = ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
+    out = out.reshape(b, t, width)
+    return dense(width, self.out_stddev, "out", True)(out), cache

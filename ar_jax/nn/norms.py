@@ -1,0 +1,98 @@
+"""Normalisation and its modulation by a condition.
+
+Shapes: B batch, T positions, D width, N layers.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def layer_norm(x: Array, eps: float = 1e-6) -> Array:
+  """LayerNorm without parameters over the last axis, f32."""
+  x = x.astype(jnp.float32)
+  x = x - jnp.mean(x, -1, keepdims=True)
+  variance = jnp.mean(jnp.square(x), -1, keepdims=True)
+  return x * jax.lax.rsqrt(variance + eps)
+
+
+class AdaLN(nn.Module):
+  """Modulations of every layer from one condition (DiT, arXiv 2212.09748).
+
+  All layers at once, once per condition: the layers themselves only add and
+  multiply. Every part of a layer is Linear(SiLU(cond)).
+
+  Attributes:
+    depth: N.
+    stddevs: initial standard deviation of each part of a layer; as many as
+      there are parts.
+    dtype: of the computation.
+  """
+
+  depth: int
+  stddevs: tuple[float, ...]
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, cond: Array) -> Array:
+    """[N, B, parts, D] of cond [B, D]."""
+    width, parts = cond.shape[-1], len(self.stddevs)
+    kernel = self.param(
+      "kernel", normal(self.stddevs), (self.depth, width, parts * width)
+    )
+    bias = self.param(
+      "bias", nn.initializers.zeros, (self.depth, parts * width)
+    )
+    cond, kernel, bias = nn.dtypes.promote_dtype(
+      nn.silu(cond), kernel, bias, dtype=self.dtype
+    )
+    mod = jnp.einsum("bc,ncd->nbd", cond, kernel) + bias[:, None]
+    return mod.reshape(self.depth, len(cond), parts, width)
+
+
+class SharedAdaLN(nn.Module):
+  """One Linear(SiLU(cond)) for all layers, plus a learned table per layer.
+
+  Attributes:
+    depth: N.
+    stddev: initial standard deviation of the shared linear.
+    stddevs: the same of each part of the table.
+    dtype: of the computation.
+  """
+
+  depth: int
+  stddev: float
+  stddevs: tuple[float, ...]
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, cond: Array) -> Array:
+    """[N, B, parts, D] of cond [B, D]."""
+    width, parts = cond.shape[-1], len(self.stddevs)
+    shared = nn.Dense(
+      parts * width,
+      kernel_init=nn.initializers.normal(self.stddev),
+      dtype=self.dtype,
+      name="shared",
+    )(nn.silu(cond))
+    table = self.param(
+      "table", normal(self.stddevs), (self.depth, parts * width)
+    )
+    mod = shared[None] + table[:, None].astype(self.dtype)
+    return mod.reshape(self.depth, len(cond), parts, width)
+
+
+def normal(stddevs: tuple[float, ...]) -> nn.initializers.Initializer:
+  """A normal initialiser whose last axis falls into parts of equal width,
+  each with its own standard deviation."""
+
+  def init(key, shape, dtype=jnp.float32):
+    parts = jnp.split(jax.random.normal(key, shape, dtype), len(stddevs), -1)
+    scaled = [s * part for s, part in zip(stddevs, parts, strict=True)]
+    return jnp.concatenate(scaled, -1)
+
+  return init

@@ -1,0 +1,183 @@
+"""The one transformer: pre-norm blocks, modulated by a condition, scanned.
+
+Shapes: B batch, T positions, D width, N layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.plan import Plan
+from ar_jax.nn.norms import layer_norm
+
+Array = jax.Array
+
+
+class Mlp(nn.Module):
+  """Linear, tanh-GELU, linear.
+
+  Attributes:
+    hidden: width between the two.
+    stddev: initial standard deviation of the first matrix.
+    out_stddev: the same of the second.
+    dtype: of the computation.
+  """
+
+  hidden: int
+  stddev: float = 0.02
+  out_stddev: float = 0.02
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[B, T, D] of x [B, T, D]."""
+    dense = lambda n, stddev, name: nn.Dense(
+      n,
+      kernel_init=nn.initializers.normal(stddev),
+      dtype=self.dtype,
+      name=name,
+    )
+    h = nn.gelu(dense(self.hidden, self.stddev, "fc1")(x), approximate=True)
+    return dense(x.shape[-1], self.out_stddev, "fc2")(h)
+
+
+class Block(nn.Module):
+  """x += gate mixer(norm(x) (1 + scale) + shift), then the same with an MLP.
+
+  Attributes:
+    mixer: mixes positions; called and answering as `Attention`.
+    mlp: acts on each position.
+    eps: of the norms.
+  """
+
+  mixer: nn.Module
+  mlp: nn.Module
+  eps: float = 1e-6
+
+  def __call__(
+    self,
+    x: Array,
+    mod: Array,
+    mask: Array | Plan | None,
+    *,
+    cache: Any = None,
+    layer: Array | int = 0,
+  ) -> tuple[Array, Any]:
+    """One layer.
+
+    Args:
+      x: [B, T, D].
+      mod: [B, 6, D]: gates, scales, shifts, of the mixer and the MLP each.
+      mask: what the mixer sees.
+      cache: of all layers.
+      layer: which of them is ours.
+
+    Returns:
+      [B, T, D] and the new cache.
+    """
+    gate1, gate2, scale1, scale2, shift1, shift2 = (
+      mod[:, None, i] for i in range(6)
+    )
+    h = self._modulated(x, scale1, shift1)
+    h, cache = self.mixer(h, mask, cache=cache, layer=layer)
+    x = x + (gate1 * h).astype(x.dtype)
+    h = self.mlp(self._modulated(x, scale2, shift2))
+    return x + (gate2 * h).astype(x.dtype), cache
+
+  def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
+    return modulate(layer_norm(x, self.eps), scale, shift).astype(x.dtype)
+
+
+def modulate(x: Array, scale: Array, shift: Array) -> Array:
+  """x (1 + scale) + shift, for x [B, T, D] and the others [B, 1, D]."""
+  return x * (1 + scale) + shift
+
+
+def drop_path(keys: Array, rate: float, depth: int) -> Array:
+  """Gate factors f32[N, B, 2] of stochastic depth, one draw per example.
+
+  Layer n of N is dropped with probability rate * n / (N - 1), n from 0, each
+  of its two branches on its own; what stays is divided by 1 - probability.
+  """
+  keep = 1 - jnp.linspace(0.0, rate, depth)[:, None]
+  draw = lambda key: jax.random.uniform(key, (depth, 2)) < keep
+  stays = jax.vmap(draw, out_axes=1)(keys)
+  return stays / keep[:, None]
+
+
+class Backbone(nn.Module):
+  """A stack of equal blocks and a last norm; one parameter layout, [N, ...].
+
+  Attributes:
+    block: the layer; its parameters get a leading axis over layers.
+    depth: N.
+    ada: cond [B, D] -> modulations of the layers, [N, B, 6, D].
+    out_ada: the same of the last norm, [1, B, 2, D].
+    drop: rate of stochastic depth in the last layer, linear from 0.
+    remat: compute activations again in the backward pass.
+    dtype: of the computation.
+  """
+
+  block: Block
+  depth: int
+  ada: nn.Module
+  out_ada: nn.Module
+  drop: float = 0.0
+  remat: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  def condition(self, cond: Array) -> tuple[Array, Array]:
+    """What the stack needs of cond [B, D]; once for all calls with it."""
+    return self.ada(cond), self.out_ada(cond)
+
+  def __call__(
+    self,
+    x: Array,
+    mask: Array | Plan | None = None,
+    *,
+    cond: tuple[Array, Array],
+    cache: Any = None,
+    keys: Array | None = None,
+  ) -> tuple[Array, Any]:
+    """Hidden states of new positions.
+
+    Args:
+      x: [B, T, D].
+      mask: as in `ops.attention`; with a cache, over the rows that are read,
+        and None for all that are filled.
+      cond: what `condition` returns.
+      cache: of earlier positions, for example an `attention.Cache`.
+      keys: Key[B] for stochastic depth; None turns it off.
+
+    Returns:
+      f32[B, T, D], and the cache with T more rows.
+    """
+    mod, out_mod = cond
+    if keys is not None and self.drop:
+      stays = drop_path(keys, self.drop, self.depth)[..., None]
+      gates, rest = jnp.split(mod, [2], axis=2)
+      mod = jnp.concatenate([gates * stays.astype(mod.dtype), rest], axis=2)
+    if cache is not None and mask is None:
+      mask = cache.mask(x.shape[1])
+
+    def layer(block, carry, inputs):
+      x, cache = carry
+      index, mod = inputs
+      return block(x, mod, mask, cache=cache, layer=index), None
+
+    if self.remat:
+      layer = nn.remat(layer, prevent_cse=False)
+    stack = nn.scan(
+      layer, variable_axes={"params": 0}, split_rngs={"params": True}
+    )
+    layers = jnp.arange(self.depth)
+    (h, cache), _ = stack(
+      self.block, (x.astype(self.dtype), cache), (layers, mod)
+    )
+    scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
+    h = modulate(layer_norm(h, self.block.eps), scale, shift)
+    return h, cache if cache is None else cache.advance(x.shape[1])

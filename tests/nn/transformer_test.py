@@ -1,0 +1,155 @@
+"""The backbone: caches, leaks, stochastic depth, remat, initial values."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from ar_jax.core import plan
+from ar_jax.nn.attention import Attention, Cache, CosineNorm
+from ar_jax.nn.norms import AdaLN
+from ar_jax.nn.transformer import Backbone, Block, Mlp, drop_path
+
+PLAN = plan.scales((1, 2, 3))
+DEPTH, WIDTH, HEADS = 3, 16, 4
+
+
+def backbone(norm=True, **kwargs) -> Backbone:
+  mixer = Attention(
+    HEADS,
+    scale=1.0 if norm else None,
+    norm=CosineNorm(HEADS) if norm else None,
+    bias="qv",
+    stddev=0.3,
+    out_stddev=0.3,
+  )
+  ada, out_ada = AdaLN(DEPTH, (0.3,) * 6), AdaLN(1, (0.3,) * 2)
+  block = Block(mixer, Mlp(2 * WIDTH, 0.3, 0.3))
+  return Backbone(block, DEPTH, ada, out_ada, **kwargs)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="plan")
+def run(net, variables, x, cond, mask=None, *, plan=None, **kwargs):
+  """Conditions and calls."""
+  mask = plan or mask
+  call = lambda net: net(x, mask, cond=net.condition(cond), **kwargs)
+  return net.apply(variables, method=call)
+
+
+class BackboneTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    key = jax.random.key(0)
+    cls.x = jax.random.normal(key, (2, len(PLAN), WIDTH))
+    cls.cond = jax.random.normal(key, (2, WIDTH))
+    every = lambda net, x, cond: net(x, PLAN, cond=net.condition(cond))[0]
+    init = lambda net: jax.jit(
+      lambda key: net.init(key, cls.x, cls.cond, method=every)
+    )(key)
+    cls.nets = {norm: backbone(norm) for norm in (True, False)}
+    cls.variables = {norm: init(net) for norm, net in cls.nets.items()}
+    cls.full = {
+      norm: run(net, cls.variables[norm], cls.x, cls.cond, plan=PLAN)[0]
+      for norm, net in cls.nets.items()
+    }
+
+  def cache(self, index):
+    shape = (DEPTH, 2, len(PLAN) + 3, HEADS, WIDTH // HEADS)
+    # Rows that nobody wrote must not matter.
+    return Cache(jnp.full(shape, 1e4), jnp.full(shape, 1e4), index)
+
+  @parameterized.product(norm=(True, False), traced=(True, False))
+  def test_cached_equals_uncached(self, norm, traced):
+    cache, parts = self.cache(jnp.array(0) if traced else 0), []
+    for s in range(PLAN.steps):
+      x = self.x[:, PLAN.span(s)]
+      args = self.nets[norm], self.variables[norm], x, self.cond
+      h, cache = run(*args, cache=cache)
+      parts.append(h)
+    got = jnp.concatenate(parts, 1)
+    np.testing.assert_allclose(got, self.full[norm], atol=1e-5)
+    self.assertEqual(int(cache.index), len(PLAN))
+
+  def test_a_cache_with_a_mask_of_its_own(self):
+    raster = plan.raster(1, len(PLAN))
+    args = self.nets[True], self.variables[True]
+    want, _ = run(*args, self.x, self.cond, plan=raster)
+    mask = jnp.asarray(raster.mask())[None, None]
+    _, cache = run(
+      *args, self.x[:, :6], self.cond, mask[..., :6, :6], cache=self.cache(0)
+    )
+    got, _ = run(*args, self.x[:, 6:], self.cond, mask[..., 6:, :], cache=cache)
+    np.testing.assert_allclose(got, want[:, 6:], atol=1e-5)
+
+  def test_no_leak(self):
+    for s in range(PLAN.steps):
+      changed = self.x.at[:, PLAN.span(s)].add(1.0)
+      h, _ = run(
+        self.nets[True], self.variables[True], changed, self.cond, PLAN
+      )
+      moved = np.abs(h - self.full[True]).max((0, 2)) > 0
+      start = PLAN.span(s).start
+      self.assertFalse(moved[:start].any())
+      self.assertTrue(moved[start:].all())
+
+  def test_remat_changes_no_gradient(self):
+    def gradient(net):
+      loss = lambda v: (
+        run(net, v, self.x, self.cond, plan=PLAN)[0] ** 2
+      ).mean()
+      return jax.jit(jax.grad(loss))(self.variables[True])
+
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+      gradient(self.nets[True]),
+      gradient(backbone(remat=True)),
+    )
+
+  def test_stochastic_depth_depends_on_the_example(self):
+    net, variables = backbone(drop=0.5), self.variables[True]
+    keys = jax.random.split(jax.random.key(3), 2)
+    h, _ = run(net, variables, self.x, self.cond, plan=PLAN, keys=keys)
+    one, _ = run(net, variables, self.x[1:], self.cond[1:], PLAN, keys=keys[1:])
+    np.testing.assert_allclose(h[1:], one, atol=1e-5)
+    self.assertGreater(float(jnp.abs(h - self.full[True]).max()), 1e-3)
+    off, _ = run(net, variables, self.x, self.cond, plan=PLAN)
+    np.testing.assert_array_equal(off, self.full[True])
+
+  def test_drop_path_is_unbiased_and_linear_over_depth(self):
+    factors = drop_path(jax.random.split(jax.random.key(0), 4000), 0.5, 3)
+    self.assertEqual(factors.shape, (3, 4000, 2))
+    np.testing.assert_allclose(factors.mean(1), 1, atol=0.06)
+    dropped = (factors == 0).mean(1)
+    np.testing.assert_allclose(dropped.T, [[0, 0.25, 0.5]] * 2, atol=0.03)
+
+  def test_bfloat16(self):
+    net = backbone(dtype=jnp.bfloat16)
+    low = dict(dtype=jnp.bfloat16)
+    block = dataclasses.replace(
+      net.block,
+      mixer=net.block.mixer.clone(**low),
+      mlp=net.block.mlp.clone(**low),
+    )
+    net = net.clone(block=block)
+    h, _ = run(net, self.variables[True], self.x, self.cond, plan=PLAN)
+    self.assertEqual(h.dtype, jnp.float32)
+    self.assertLess(float(jnp.abs(h - self.full[True]).mean()), 0.05)
+
+  def test_modulations_start_with_their_own_spread(self):
+    ada = AdaLN(4, (0.0, 0.5))
+    params = ada.init(jax.random.key(0), jnp.ones((1, 64)))["params"]
+    gates, scales = jnp.split(params["kernel"], 2, -1)
+    self.assertEqual(float(jnp.abs(gates).max()), 0)
+    self.assertAlmostEqual(float(scales.std()), 0.5, delta=0.02)
+
+  def test_equal_modules_are_equal_values(self):
+    self.assertEqual(backbone(), backbone())
+    self.assertEqual(hash(backbone()), hash(backbone()))
+
+
+if __name__ == "__main__":
+  absltest.main()
