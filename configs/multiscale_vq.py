@@ -30,10 +30,10 @@ def digits():
   c = common.base(
     "multiscale_vq",
     in_channels=1,
-    ch=32,
-    mult=(1, 1, 2),
+    ch=16,
+    mult=(1, 2, 4),
     blocks=1,
-    channels=16,
+    channels=8,
     vocab=128,
     scales=(1, 2, 3, 4),
     spread=0.5,
@@ -73,5 +73,6 @@ def smoke():
   c.model.update(ch=8, mult=(1, 2), channels=4, vocab=16, scales=(1, 2, 4))
   c.batch = c.eval_batch = 4
   c.train.update(steps=2, log_every=1, save_every=1)
+  c.evals.reconstruction = {"features": "pixels"}
   c.sample.update(count=4, batch=4)
   return c

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -25,12 +26,20 @@ Evaluator = Callable[[System, Vars, Iterable[Batch], jax.Array], Results]
 NAMES = ("likelihood", "frechet", "reconstruction", "judge_accuracy", "speed")
 
 
-def build(name: str, data: Dataset, **options) -> Evaluator:
+def build(
+  name: str,
+  data: Dataset,
+  *,
+  sampling: Mapping[str, Any] | None = None,
+  **options,
+) -> Evaluator:
   """The evaluator `name`, a module of this package, for one data set.
 
   Args:
     name: one of NAMES.
     data: the data set; an evaluator may train or measure on it here.
+    sampling: options of `system.sample` for those that draw samples, unless
+      `options` brings its own.
     **options: of that evaluator; see its `build`.
 
   Returns:
@@ -45,6 +54,8 @@ def build(name: str, data: Dataset, **options) -> Evaluator:
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"evals.{name}: {hint}there are {', '.join(NAMES)}")
   module = importlib.import_module(f"ar_jax.evals.{name}")
+  if sampling and "options" in inspect.signature(module.build).parameters:
+    options.setdefault("options", sampling)
   try:
     return module.build(data, **options)
   except TypeError as e:
