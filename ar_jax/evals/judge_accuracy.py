@@ -18,6 +18,7 @@ def build(
   *,
   n: int = 0,
   batch: int = 100,
+  steps: int = 0,
   options: Mapping[str, Any] | None = None,
   draw: samples.Draw | None = None,
 ):
@@ -27,6 +28,7 @@ def build(
     data: what the judge is trained on.
     n: how many samples, of all classes in turn; 0 means 100 of each class.
     batch: samples drawn at once.
+    steps: of the judge's training; 0 means what suits the size of the data.
     options: of `system.sample`.
     draw: in place of `ar_jax.step.draw`.
 
@@ -44,7 +46,7 @@ def build(
       f"n={n}: judge_accuracy needs a sample of each of {data.num_classes} "
       "classes"
     )
-  judge = features("judge", data)
+  judge = features("judge", data, steps=steps)
 
   def evaluate(system, variables, batches, key):
     del batches

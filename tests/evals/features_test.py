@@ -224,7 +224,7 @@ class JudgeTest(FolderCase):
 
   def test_more_noise_is_further_away(self):
     digits = load("digits", size=8, channels=1)
-    judged = features("judge", digits, steps=150)
+    judged = features("judge", digits, steps=100)
     self.assertGreater(judged.accuracy, 0.95)
     pixels = features("pixels", digits)
     rng = np.random.default_rng(0)
