@@ -62,9 +62,9 @@ def run(
     The line: the results with their protocol, the step and the seconds.
   """
   workdir = pathlib.Path(workdir)
-  system, variables, mesh, meta = sample.load(workdir, config)
-  out = metrics.make_folder(out or workdir)
   dataset = data.load(**config.data)
+  system, variables, mesh, meta = sample.load(workdir, config, dataset)
+  out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   results = evaluate(
     config, evaluators(config, dataset), system, variables, dataset, mesh

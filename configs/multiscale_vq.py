@@ -36,7 +36,8 @@ def digits():
     channels=8,
     vocab=128,
     scales=(1, 2, 3, 4),
-    spread=0.5,
+    spread=0.3,
+    bottleneck_weight=0.25,
   )
   c.data.update(name="digits", size=16, channels=1)
   c.optim.update(lr=2e-3, weight_decay=0.0)
@@ -70,6 +71,7 @@ def smoke():
   """Seconds on two cores."""
   c = digits()
   c.data.update(name="fake", size=8)
+  c.data.num_classes, c.data.length = 3, 64
   c.model.update(ch=8, mult=(1, 2), channels=4, vocab=16, scales=(1, 2, 4))
   c.batch = c.eval_batch = 4
   c.train.update(steps=2, log_every=1, save_every=1)

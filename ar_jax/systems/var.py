@@ -134,6 +134,10 @@ class VAR(System):
     return self.net.plan
 
   @property
+  def classes(self) -> int:
+    return self.net.labels - (self.label_dropout > 0)
+
+  @property
   def null(self) -> int | None:
     """The label that stands for no label."""
     return self.net.labels - 1 if self.label_dropout else None
