@@ -89,7 +89,7 @@ class BackboneTest(parameterized.TestCase):
     for s in range(PLAN.steps):
       changed = self.x.at[:, PLAN.span(s)].add(1.0)
       h, _ = run(
-        self.nets[True], self.variables[True], changed, self.cond, PLAN
+        self.nets[True], self.variables[True], changed, self.cond, plan=PLAN
       )
       moved = np.abs(h - self.full[True]).max((0, 2)) > 0
       start = PLAN.span(s).start
@@ -113,7 +113,9 @@ class BackboneTest(parameterized.TestCase):
     net, variables = backbone(drop=0.5), self.variables[True]
     keys = jax.random.split(jax.random.key(3), 2)
     h, _ = run(net, variables, self.x, self.cond, plan=PLAN, keys=keys)
-    one, _ = run(net, variables, self.x[1:], self.cond[1:], PLAN, keys=keys[1:])
+    one, _ = run(
+      net, variables, self.x[1:], self.cond[1:], plan=PLAN, keys=keys[1:]
+    )
     np.testing.assert_allclose(h[1:], one, atol=1e-5)
     self.assertGreater(float(jnp.abs(h - self.full[True]).max()), 1e-3)
     off, _ = run(net, variables, self.x, self.cond, plan=PLAN)
