@@ -40,8 +40,8 @@ def digits():
     bottleneck_weight=0.25,
   )
   c.data.update(name="digits", size=16, channels=1)
-  c.optim.update(lr=2e-3, weight_decay=0.0)
-  c.train.update(steps=600, ema=0.99, save_every=300)
+  c.optim.update(lr=4e-3, weight_decay=0.0)
+  c.train.update(steps=300, ema=0.98, save_every=100)
   c.evals.reconstruction = {}
   return c
 

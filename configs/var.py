@@ -49,10 +49,11 @@ def _generator(tokenizer, **model):
 def digits():
   """scikit-learn's digits at 16 pixels: the tokenizer, then VAR."""
   tokenizer = multiscale_vq.get_config("digits")
-  c = _generator(tokenizer, depth=6, width=192, heads=6, num_classes=10)
+  c = _generator(tokenizer, depth=4, width=128, heads=4, num_classes=10)
   c.weights.tokenizer = "tokenizer"
   c.cache.views = 1
-  c.train.update(steps=1500, save_every=500, log_every=50)
+  c.optim.update(lr=3e-3)
+  c.train.update(steps=600, save_every=200, ema=0.99)
   c.sample.update(count=200, batch=100, columns=10)
   c.evals.likelihood = {}
   c.evals.judge_accuracy = {"n": 500}
