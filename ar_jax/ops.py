@@ -58,37 +58,39 @@ def attention(
   """
   _choose("attention", impl)
   scale = q.shape[-1] ** -0.5 if scale is None else scale
+  # Heads go in front of positions once, for all products of matrices.
+  q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   if not isinstance(mask, Plan):
-    return _attend(q, k, v, mask, scale)
+    return jnp.swapaxes(_attend(q, k, v, mask, scale), 1, 2)
   parts = []
   for rows, keys, dense in _groups(mask):
     part = None if dense else jnp.asarray(mask.mask(rows)[None, None, :, keys])
-    parts.append(_attend(q[:, rows], k[:, keys], v[:, keys], part, scale))
-  return jnp.concatenate(parts, axis=1)
+    parts.append(
+      _attend(q[:, :, rows], k[:, :, keys], v[:, :, keys], part, scale)
+    )
+  return jnp.swapaxes(jnp.concatenate(parts, axis=2), 1, 2)
 
 
 def _attend(
   q: Array, k: Array, v: Array, mask: Array | None, scale: float
 ) -> Array:
-  b, t, heads, features = q.shape
-  groups = k.shape[2]
-  q = q.reshape(b, t, groups, heads // groups, features)
-  scores = scale * jnp.einsum(
-    "btngk,bsnk->bngts", q, k, preferred_element_type=jnp.float32
-  )
+  """[B, H, T, K] of q [B, H, T, K] and k, v [B, Hkv, S, K]."""
+  b, heads, t, features = q.shape
+  groups = k.shape[1]
+  # The queries that share a key head are rows of one product.
+  q = q.reshape(b, groups, -1, features)
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  scores = scale * product("bnrk,bnsk->bnrs", q, k)
   if mask is not None:
+    scores = scores.reshape(b, groups, heads // groups, t, -1)
     scores = jnp.where(mask[:, :, None], scores, -1e30)
+    scores = scores.reshape(b, groups, q.shape[2], -1)
   top = jax.lax.stop_gradient(jnp.max(scores, -1, keepdims=True))
   weights = jnp.exp(scores - top)
   # Normalising the result takes K divisions a query in place of S.
-  total = jnp.einsum("bngts->btng", weights)[..., None]
-  out = jnp.einsum(
-    "bngts,bsnk->btngk",
-    weights.astype(v.dtype),
-    v,
-    preferred_element_type=jnp.float32,
-  )
-  return (out / total).astype(v.dtype).reshape(b, t, heads, features)
+  out = product("bnrs,bnsk->bnrk", weights.astype(v.dtype), v)
+  out = out / jnp.sum(weights, -1, keepdims=True)
+  return out.astype(v.dtype).reshape(b, heads, t, features)
 
 
 # Steps are merged until a group has this many queries: below it, the masked
