@@ -1,0 +1,261 @@
+"""What VAR claims and two cores can check (arXiv 2404.02905).
+
+  python -m experiments.var runs/fashion
+
+on the folder of `--config=configs/var.py:fashion`, whose tokens it uses:
+
+(a) every scale is predicted better than by the frequencies of its codes;
+(b) the loss falls with size as a power law (section 4.2, figure 5): models
+    over two orders of magnitude, equal data;
+(c) a cached sampler feeds 680 tokens to the network where one that grows and
+    recomputes feeds 1710, for the same images.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax import checkpoint, data, main, optim, step
+from ar_jax.core import plan
+from ar_jax.core.system import Batch, System, Vars, build
+from ar_jax.data import cache
+from configs import var
+from experiments import record
+
+# depth, width; heads of 16 and wider, so that no head is starved.
+SIZES = ((2, 24), (2, 40), (3, 64), (4, 96), (6, 128), (6, 160))
+SEEDS = (0, 1, 2)
+STEPS, BATCH = 400, 64
+
+
+def active(depth: int, width: int) -> int:
+  """Parameters that every token passes: no embeddings, no modulations."""
+  return 12 * depth * width * width
+
+
+def train(
+  system: System, tokenizer: Vars, source, test: Batch, seed: int, width: int
+) -> dict[str, float]:
+  """Final test metrics of one run of STEPS steps."""
+  rate = 3e-3 * (64 / width) ** 0.5
+  tx = optim.make({"lr": rate, "warmup": 0.1, "clip": 1.0}, STEPS)
+  options, key = step.Options(), jax.random.key(seed)
+  init = functools.partial(step.init_state, system, tx, options)
+  state = jax.jit(init)(jax.random.key(seed, impl="rbg"), test)
+  state.variables["tokenizer"] = jax.tree.map(jnp.copy, tokenizer)
+  batches = data.batches(source, batch=BATCH, seed=seed)
+  for _ in range(STEPS):
+    state, _ = step.jit_step(system, tx, options, state, next(batches), key)
+
+  @jax.jit
+  def evaluate(variables, batch):
+    loss = system.loss(variables, batch, key, train=False)
+    return {"loss": loss.value.mean()} | {
+      k: v.mean() for k, v in loss.metrics.items()
+    }
+
+  parts = [
+    jax.device_get(
+      evaluate(state.variables, {k: v[i : i + 500] for k, v in test.items()})
+    )
+    for i in range(0, len(test["units"]), 500)
+  ]
+  return {k: float(np.mean([p[k] for p in parts])) for k in parts[0]}
+
+
+def unigram(source, test: Batch, scales: plan.Plan, vocab: int) -> list[float]:
+  """Cross-entropy of the test codes of each scale under the frequencies of
+  that scale in training, with one pseudo-count."""
+  known = np.stack([source[i]["units"] for i in range(len(source))])
+  result = []
+  for s in range(scales.steps):
+    span = scales.span(s)
+    counts = np.bincount(known[:, span].ravel(), minlength=vocab) + 1.0
+    logp = np.log(counts / counts.sum())
+    result.append(float(-logp[test["units"][:, span]].mean()))
+  return result
+
+
+def recompute(system: System, variables: Vars, label, keys):
+  """VAR's sampler without a cache: every step feeds all slots so far."""
+  net = system.net.bind({"params": variables["params"]})
+  tokenizer = system.tokenizer.bind({"params": variables["tokenizer"]})
+  sides = system.tokenizer.scales
+  x, cond = net.begin(label)
+  fhat, fed = tokenizer.start(len(keys)), 0
+  for s in range(len(sides)):
+    seen = x + net.slots()[None, : x.shape[1]]
+    h, _ = net.backbone(seen, plan.scales(sides[: s + 1]), cond=cond)
+    fed += x.shape[1]
+    units = jnp.argmax(net.head.logits(h[:, system.plan.span(s)]), -1)
+    fhat, new = tokenizer.advance(fhat, s, units)
+    if new is not None:
+      x = jnp.concatenate([x, net.latent(new)], axis=1)
+  return (tokenizer.decode_latent(fhat) + 1) / 2, fed
+
+
+def cached_against_recomputed(repeats: int = 5) -> dict:
+  """Greedy samples of a small VAR at the published scales, both ways."""
+  system = build(
+    "var",
+    tokenizer=dict(name="multiscale_vq", ch=16, vocab=512, channels=16),
+    depth=8,
+    width=256,
+    heads=8,
+    num_classes=10,
+  )
+  variables = jax.jit(system.init)(jax.random.key(0, impl="rbg"), {})
+  label = jnp.arange(2)
+  keys = jax.random.split(jax.random.key(0), 2)
+  fed = []
+
+  def slow(variables, label, keys):
+    image, n = recompute(system, variables, label, keys)
+    fed.append(n)
+    return image
+
+  fast = lambda variables, label, keys: system.sample(
+    variables, {"label": label}, keys, temperature=0.0
+  )
+  slow, fast = jax.jit(slow), jax.jit(fast)
+  a, b = slow(variables, label, keys), fast(variables, label, keys)
+  same = float(jnp.abs(a - b).max())
+  times = {"recomputed": [], "cached": []}
+  for _ in range(repeats):  # in turns, so that a busy moment hits both
+    for name, run in (("recomputed", slow), ("cached", fast)):
+      start = time.perf_counter()
+      jax.block_until_ready(run(variables, label, keys))
+      times[name].append(time.perf_counter() - start)
+  seconds = {k: statistics.median(v) for k, v in times.items()}
+  ratios = np.divide(times["recomputed"], times["cached"])
+  return {
+    "tokens fed, recomputed": fed[0],
+    "tokens fed, cached": len(system.plan),
+    "seconds, recomputed": seconds["recomputed"],
+    "seconds, cached": seconds["cached"],
+    "ratio": statistics.median(ratios),
+    "largest pixel difference": same,
+  }
+
+
+def power_law(rows: list[dict]) -> tuple[float, float, float]:
+  """(slope, intercept, correlation) of log loss against log parameters."""
+  x = np.log([r["parameters"] for r in rows])
+  y = np.log([r["loss"] for r in rows])
+  slope, intercept = np.polyfit(x, y, 1)
+  return float(slope), float(intercept), float(np.corrcoef(x, y)[0, 1])
+
+
+def plot(rows: list[dict], path: pathlib.Path) -> None:
+  import matplotlib
+
+  matplotlib.use("Agg")
+  import matplotlib.pyplot as plt
+
+  slope, intercept, r = power_law(rows)
+  x = np.array([row["parameters"] for row in rows], float)
+  figure, axes = plt.subplots(figsize=(5, 3.5), constrained_layout=True)
+  axes.errorbar(
+    x,
+    [row["loss"] for row in rows],
+    [row["spread"] for row in rows],
+    fmt="o",
+    label=f"test loss, {len(SEEDS)} seeds",
+  )
+  label = f"power law, slope {slope:.3f}, r = {r:.4f}"
+  axes.plot(x, np.exp(intercept) * x**slope, label=label)
+  axes.set(
+    xscale="log", yscale="log", xlabel="parameters", ylabel="nats per token"
+  )
+  axes.legend()
+  figure.savefig(path, dpi=120)
+
+
+def run(folder: str) -> None:
+  main.set_up_devices()
+  begun = time.perf_counter()
+  config = var.get_config("fashion").generator
+  variables, _ = checkpoint.load(pathlib.Path(folder) / "tokenizer")
+  tokenizer = variables["params"]["tokenizer"]
+  source = cache.read(pathlib.Path(folder) / "generator" / "units")
+  images = data.load(**config.data).test
+  first = build(config.system, **config.model.to_dict())
+  encode = jax.jit(first.encode)
+  parts = [
+    jax.device_get(encode({"tokenizer": tokenizer}, batch))
+    for batch in data.epoch(images, batch=500)
+  ]
+  test = {
+    k: np.concatenate([p[k] for p in parts])
+    for k in ("units", "label", "index")
+  }
+  rows, best = [], {}
+  for depth, width in SIZES:
+    model = config.model.to_dict() | dict(
+      depth=depth, width=width, heads=max(1, width // 32), drop_path=0.0
+    )
+    system = build(config.system, **model)
+    results = [
+      train(system, tokenizer, source, test, seed, width) for seed in SEEDS
+    ]
+    losses = [r["loss"] for r in results]
+    best = results[0]
+    rows.append(
+      {
+        "depth": depth,
+        "width": width,
+        "parameters": active(depth, width),
+        "loss": statistics.mean(losses),
+        "spread": statistics.stdev(losses),
+      }
+    )
+    print(rows[-1], flush=True)
+  slope, _, r = power_law(rows)
+  plot(rows, record.RESULTS / "var.png")
+  base = unigram(source, test, first.plan, first.tokenizer.vocab)
+  scales = [
+    {
+      "scale": f"{p}x{p}",
+      "VAR": best[f"ce/scale_{s + 1}"],
+      "unigram": base[s],
+      "below by": f"{100 * (1 - best[f'ce/scale_{s + 1}'] / base[s]):.1f} %",
+    }
+    for s, p in enumerate(first.tokenizer.scales)
+  ]
+  sampling = cached_against_recomputed()
+  record.write(
+    "var",
+    claim="(a) Every scale is predicted better than by its code frequencies; "
+    "(b) test loss is a power law in parameters over two orders of magnitude; "
+    "(c) caching feeds 680 tokens in place of 1710.",
+    paper="(b) correlation about -0.998 (figure 5)",
+    baseline="(a) unigram cross-entropy per scale; (c) growing recompute",
+    ours=f"(b) loss ~ N^{slope:.4f}, correlation {r:.4f}; (c) "
+    f"{sampling['ratio']:.2f}x faster",
+    holds=bool(
+      r < -0.99
+      and all(row["VAR"] < row["unigram"] for row in scales)
+      and sampling["tokens fed, cached"] == 680
+    ),
+    seeds=list(SEEDS),
+    seconds=time.perf_counter() - begun,
+    tables={
+      "Scaling: Fashion-MNIST tokens, "
+      f"{STEPS} steps of {BATCH} for every size": rows,
+      "Cross-entropy per scale, largest model, nats": scales,
+      "Cached against recomputed sampling, batch 2": [sampling],
+    },
+    picture="var.png",
+  )
+
+
+if __name__ == "__main__":
+  run(sys.argv[1])
