@@ -139,18 +139,12 @@ class Checkpoints:
     for item in ("variables", "ema"):
       if item not in abstract:
         continue
-      want = shapes(abstract[item])
-      have = self._item_shapes(step, item)
-      for name in sorted(want.keys() | have.keys()):
-        if want.get(name) != have.get(name):
-          raise UserError(
-            f"{self.folder}/{step}: another model: {item} {name} is "
-            f"{have.get(name, 'absent')} there and {want.get(name, 'absent')} "
-            "in this config; use its config or another --workdir"
-          )
-
-  def _item_shapes(self, step: int, item: str) -> dict[str, tuple[int, ...]]:
-    return shapes(self.tree(step, item))
+      differs = mismatch(abstract[item], self.tree(step, item))
+      if differs:
+        raise UserError(
+          f"{self.folder}/{step}: another model: {item} {differs}; use its "
+          "config or another --workdir"
+        )
 
   def tree(self, step: int, item: str):
     """The tree of array metadata of an item; {} if the step lacks it."""
@@ -251,8 +245,22 @@ def _host(leaf) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
 
-def shapes(tree) -> dict[str, tuple[int, ...]]:
-  """Path -> shape of every leaf."""
+def mismatch(want, have) -> str | None:
+  """How two trees differ in names and shapes, by the first that does.
+
+  Args:
+    want: what the config asks for; leaves have a shape.
+    have: what a checkpoint holds.
+  """
+  want, have = _shapes(want), _shapes(have)
+  for name in sorted(want.keys() | have.keys()):
+    if want.get(name) != have.get(name):
+      there, here = (tree.get(name, "absent") for tree in (have, want))
+      return f"{name} is {there} there and {here} in this config"
+  return None
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {
     jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)

@@ -16,15 +16,18 @@ Config = ml_collections.ConfigDict
 
 
 def evaluators(config: Config, dataset: data.Dataset) -> dict:
-  """name -> evaluator, as `config.evals` names them with their options."""
-  return {
-    name: evals.build(
-      options.to_dict().pop("kind", name),
-      dataset,
-      **{k: v for k, v in options.to_dict().items() if k != "kind"},
-    )
-    for name, options in config.evals.items()
-  }
+  """name -> evaluator, as `config.evals` names them with their options.
+
+  What draws samples draws them as `config.sample.options` says, unless the
+  evaluator has options of its own.
+  """
+  built = {}
+  for name, options in config.evals.items():
+    given = options.to_dict()
+    kind = given.pop("kind", name)  # two entries may be of one kind
+    sampling = config.sample.options.to_dict()
+    built[name] = evals.build(kind, dataset, sampling=sampling, **given)
+  return built
 
 
 def evaluate(
@@ -59,9 +62,9 @@ def run(
     The line: the results with their protocol, the step and the seconds.
   """
   workdir = pathlib.Path(workdir)
-  system, variables, mesh, meta = sample.load(workdir, config)
-  out = metrics.make_folder(out or workdir)
   dataset = data.load(**config.data)
+  system, variables, mesh, meta = sample.load(workdir, config, dataset)
+  out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   results = evaluate(
     config, evaluators(config, dataset), system, variables, dataset, mesh

@@ -16,6 +16,7 @@ import time
 import jax
 import ml_collections
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from ar_jax import evaluate, metrics, sample, train
@@ -91,6 +92,7 @@ def set_up_log() -> None:
   log.addHandler(handler)
   log.setLevel(logging.INFO if jax.process_index() == 0 else logging.WARNING)
   log.propagate = False
+  absl_logging.set_verbosity(absl_logging.WARNING)
 
 
 def set_up_devices() -> None:

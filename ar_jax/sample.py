@@ -96,8 +96,12 @@ def draw(
   return to_uint8(images), cond
 
 
-def load(workdir: pathlib.Path, config: Config):
-  """(system, variables, mesh, meta) of a run, its averaged weights placed."""
+def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
+  """(system, variables, mesh, meta) of a run, its averaged weights placed.
+
+  Raises:
+    UserError: the run is of another system, or of another model.
+  """
   system = build(config.system, **config.model.to_dict())
   variables, meta = checkpoint.load(workdir)
   saved = meta["config"].get("system", config.system)
@@ -105,6 +109,11 @@ def load(workdir: pathlib.Path, config: Config):
     raise UserError(
       f"{workdir}: holds a {saved}, this config is a {config.system}"
     )
+  example = data.batch_at(dataset.train, 0, batch=1, seed=0)
+  wanted = jax.eval_shape(system.init, jax.random.key(0), example)
+  differs = checkpoint.mismatch(wanted, variables)
+  if differs:
+    raise UserError(f"{workdir}: another model: {differs}")
   mesh = parallel.make_mesh(config.mesh)
   placed = parallel.shardings(variables, mesh)
   return system, jax.device_put(variables, placed), mesh, meta
@@ -125,9 +134,9 @@ def run(
     What `samples.json` holds.
   """
   workdir = pathlib.Path(workdir)
-  system, variables, mesh, meta = load(workdir, config)
-  out = metrics.make_folder(out or workdir)
   dataset = data.load(**config.data)
+  system, variables, mesh, meta = load(workdir, config, dataset)
+  out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   images, cond = draw(
     config, system, variables, dataset, config.sample.count, mesh

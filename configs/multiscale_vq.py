@@ -30,17 +30,18 @@ def digits():
   c = common.base(
     "multiscale_vq",
     in_channels=1,
-    ch=32,
-    mult=(1, 1, 2),
+    ch=16,
+    mult=(1, 2, 4),
     blocks=1,
-    channels=16,
+    channels=8,
     vocab=128,
     scales=(1, 2, 3, 4),
-    spread=0.5,
+    spread=0.3,
+    bottleneck_weight=0.25,
   )
   c.data.update(name="digits", size=16, channels=1)
-  c.optim.update(lr=2e-3, weight_decay=0.0)
-  c.train.update(steps=600, ema=0.99, save_every=300)
+  c.optim.update(lr=4e-3, weight_decay=0.0)
+  c.train.update(steps=300, ema=0.98, save_every=100)
   c.evals.reconstruction = {}
   return c
 
@@ -70,8 +71,10 @@ def smoke():
   """Seconds on two cores."""
   c = digits()
   c.data.update(name="fake", size=8)
+  c.data.num_classes, c.data.length = 3, 64
   c.model.update(ch=8, mult=(1, 2), channels=4, vocab=16, scales=(1, 2, 4))
   c.batch = c.eval_batch = 4
   c.train.update(steps=2, log_every=1, save_every=1)
+  c.evals.reconstruction = {"features": "pixels"}
   c.sample.update(count=4, batch=4)
   return c

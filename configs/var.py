@@ -49,14 +49,15 @@ def _generator(tokenizer, **model):
 def digits():
   """scikit-learn's digits at 16 pixels: the tokenizer, then VAR."""
   tokenizer = multiscale_vq.get_config("digits")
-  c = _generator(tokenizer, depth=6, width=192, heads=6, num_classes=10)
+  c = _generator(tokenizer, depth=4, width=128, heads=4, num_classes=10)
   c.weights.tokenizer = "tokenizer"
   c.cache.views = 1
-  c.train.update(steps=1500, save_every=500, log_every=50)
+  c.optim.update(lr=3e-3)
+  c.train.update(steps=600, save_every=200, ema=0.99)
   c.sample.update(count=200, batch=100, columns=10)
   c.evals.likelihood = {}
-  c.evals.judge = {"count": 500}
-  c.evals.frechet = {"features": "judge", "count": 290}
+  c.evals.judge_accuracy = {"n": 500}
+  c.evals.frechet = {"features": "judge"}
   return common.stages(
     tokenizer=tokenizer,
     generator=c,
@@ -75,8 +76,8 @@ def fashion():
   c.train.update(steps=6000, save_every=1000)
   c.sample.update(count=200, batch=100, columns=10)
   c.evals.likelihood = {}
-  c.evals.judge = {"count": 2000}
-  c.evals.frechet = {"features": "judge", "count": 5000}
+  c.evals.judge_accuracy = {"n": 2000}
+  c.evals.frechet = {"features": "judge", "n": 5000}
   return common.stages(
     tokenizer=tokenizer,
     generator=c,
@@ -115,7 +116,7 @@ def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
   c.sample.options.update(guidance=2.5, top_k=900, top_p=0.96)
   c.sample.update(count=50_000, batch=64, columns=8)
   c.evals.likelihood = {}
-  c.evals.frechet = {"features": "inception", "count": 50_000}
+  c.evals.frechet = {"features": "inception", "n": 50_000}
   return c
 
 

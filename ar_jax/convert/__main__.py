@@ -1,8 +1,9 @@
-"""python -m ar_jax.convert SRC DST --family=NAME [--reverse]
+"""python -m ar_jax.convert SRC DST --family=NAME [--tokenizer=DIR] [--reverse]
 
 Forward, SRC is a published file (.pth, .pt, .safetensors) and DST a workdir
-that the modes of `ar_jax.main` take. With --reverse, SRC is a workdir and
-DST a .safetensors file under the official names.
+that the modes of `ar_jax.main` take. A generator is stored together with its
+tokenizer: convert that one first and name its workdir. With --reverse, SRC
+is a workdir and DST a .safetensors file under the official names.
 """
 
 from __future__ import annotations
@@ -40,8 +41,16 @@ def state_of(content: dict[str, Any]) -> dict[str, np.ndarray]:
   return content
 
 
-def forward(source: str, target: str, family: str) -> dict[str, Any]:
+def forward(
+  source: str, target: str, family: str, tokenizer: str | None = None
+) -> dict[str, Any]:
   """Makes a checkpoint of a published file; returns its config.
+
+  Args:
+    source: the file.
+    target: the workdir to be made.
+    family: a name of `families()`.
+    tokenizer: workdir of the converted tokenizer of a generator.
 
   Raises:
     UserError: the file is not one of the family, or cannot be read.
@@ -55,6 +64,10 @@ def forward(source: str, target: str, family: str) -> dict[str, Any]:
   variables = table.to_ours(state)
   for name in reversed(table.PLACE):
     variables = {name: variables}
+  if tokenizer:
+    codes, meta = checkpoint.load(tokenizer)
+    variables["tokenizer"] = codes["params"]["tokenizer"]
+    config["model"]["tokenizer"] |= meta["config"]["model"]
   checkpoint.export(target, variables, config)
   return config
 
@@ -89,11 +102,14 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("source", metavar="SRC")
   parser.add_argument("target", metavar="DST")
   parser.add_argument("--family", required=True, choices=families())
+  parser.add_argument("--tokenizer", metavar="DIR")
   parser.add_argument("--reverse", action="store_true")
   args = parser.parse_args(argv)
   try:
-    run = reverse if args.reverse else forward
-    config = run(args.source, args.target, args.family)
+    if args.reverse:
+      config = reverse(args.source, args.target, args.family)
+    else:
+      config = forward(args.source, args.target, args.family, args.tokenizer)
   except (UserError, OSError) as e:
     print(f"error: {e}", file=sys.stderr)
     return 1

@@ -29,6 +29,9 @@ _ONE_LAYER_BIAS = Layout(lambda x: x[None], lambda x: x[0])
 # The parts of a modulation lie behind each other in our tables.
 _PARTS = Layout(np.ravel, lambda x: np.reshape(x, (1, 1, 6, -1)))
 
+# Where the converted tree belongs among the variables of the system.
+PLACE = ("params",)
+
 _THEIRS, _OURS = "blocks.{i}", "backbone/block"
 
 TABLE = (

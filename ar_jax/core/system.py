@@ -77,6 +77,11 @@ class System(abc.ABC):
     """Which units appear at which step; None for a tokenizer."""
     return None
 
+  @property
+  def classes(self) -> int | None:
+    """Labels must lie in [0, classes); None where they are not read."""
+    return None
+
   @abc.abstractmethod
   def init(self, key: Array, batch: Batch) -> Vars:
     """Initial variables; `batch` gives shapes and dtypes only."""

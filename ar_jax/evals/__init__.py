@@ -1,0 +1,64 @@
+"""Evaluation: what a trained system is worth, with the protocol beside it.
+
+likelihood       exact mean of the loss and its terms over the test split
+frechet          FID and relatives of samples, each with its floor
+reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
+judge_accuracy   do samples show the class that was asked for?
+speed            images per second, compile time, traces
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from ar_jax.core.system import Batch, System, UserError, Vars
+from ar_jax.data import Dataset
+
+Results = dict[str, float | str | dict[str, Any]]
+Evaluator = Callable[[System, Vars, Iterable[Batch], jax.Array], Results]
+
+NAMES = ("likelihood", "frechet", "reconstruction", "judge_accuracy", "speed")
+
+
+def build(
+  name: str,
+  data: Dataset,
+  *,
+  sampling: Mapping[str, Any] | None = None,
+  **options,
+) -> Evaluator:
+  """The evaluator `name`, a module of this package, for one data set.
+
+  Args:
+    name: one of NAMES.
+    data: the data set; an evaluator may train or measure on it here.
+    sampling: options of `system.sample` for those that draw samples, unless
+      `options` brings its own.
+    **options: of that evaluator; see its `build`.
+
+  Returns:
+    A function of (system, variables, batches, key): `batches` is one ordered
+    pass over the test split, padded and masked.
+
+  Raises:
+    UserError: unknown name or option, or something that it needs is missing.
+  """
+  if name not in NAMES:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UserError(f"evals.{name}: {hint}there are {', '.join(NAMES)}")
+  module = importlib.import_module(f"ar_jax.evals.{name}")
+  if sampling and "options" in inspect.signature(module.build).parameters:
+    options.setdefault("options", sampling)
+  try:
+    return module.build(data, **options)
+  except TypeError as e:
+    if "argument" not in str(e):
+      raise
+    raise UserError(f"evals.{name}: {e}") from e

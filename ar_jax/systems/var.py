@@ -130,6 +130,14 @@ class VAR(System):
   scale_weights: tuple[float, ...] | None = None
 
   @property
+  def plan(self) -> plan.Plan:
+    return self.net.plan
+
+  @property
+  def classes(self) -> int:
+    return self.net.labels - (self.label_dropout > 0)
+
+  @property
   def null(self) -> int | None:
     """The label that stands for no label."""
     return self.net.labels - 1 if self.label_dropout else None
@@ -183,7 +191,7 @@ class VAR(System):
     value = sum(w * ce for w, ce in zip(weights, means, strict=True))
     metrics = {f"ce/scale_{s + 1}": ce for s, ce in enumerate(means)}
     metrics["accuracy"] = jnp.mean(hits.astype(jnp.float32), 1)
-    return Loss(value, metrics)
+    return Loss(value, metrics, nll=nll)
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -205,7 +213,7 @@ class VAR(System):
     cond: Batch,
     keys: Array,
     *,
-    guidance: float = 1.0,
+    guidance: float | None = 1.0,
     schedule: str = "ramp",
     smooth: bool = False,
     **law: float,
@@ -216,7 +224,7 @@ class VAR(System):
       variables: as `init` makes them.
       cond: `label` i32[B]; the null label draws without a class.
       keys: Key[B].
-      guidance: scale at the last step; 1.0 is off. The paper's cfg is
+      guidance: scale at the last step; 1.0 or None is off. The paper's cfg is
         guidance - 1.
       schedule: "ramp" rises from 1.0 at the first scale, as the paper does;
         "constant".
@@ -233,6 +241,7 @@ class VAR(System):
         that was built without a null class.
     """
     p, b = self.net.plan, len(keys)
+    guidance = 1.0 if guidance is None else guidance
     scales = pick.schedule(schedule, guidance, p.steps)
     guided = guidance != 1.0
     if guided and self.null is None:

@@ -1,0 +1,81 @@
+"""What evaluation computes once and keeps: judges and reference statistics.
+
+Files lie under `~/.cache/ar_jax`, or where AR_JAX_CACHE says, and are named by
+a digest of everything that they depend on, so they are never out of date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+from absl import logging
+
+from ar_jax.data import Dataset
+
+_PROBES = 256  # examples of each split that stand for the whole of it
+
+
+def digest(*parts: str | bytes | np.ndarray) -> str:
+  """32 hexadecimal digits that change if any part changes."""
+  hashed = hashlib.sha256()
+  for part in parts:
+    if isinstance(part, np.ndarray):
+      hashed.update(f"{part.dtype}{part.shape}".encode())
+      part = np.ascontiguousarray(part).tobytes()
+    hashed.update(part.encode() if isinstance(part, str) else part)
+    hashed.update(b"\0")
+  return hashed.hexdigest()[:32]
+
+
+def data_digest(data: Dataset) -> str:
+  """Of the name, the sizes and evenly spaced examples of both splits.
+
+  Reading all of a large set would cost more than the cache saves.
+  """
+  parts: list[str | np.ndarray] = [data.name, str(data.num_classes)]
+  for source in (data.train, data.test):
+    parts.append(str(len(source)))
+    for i in np.linspace(0, len(source) - 1, _PROBES).astype(int):
+      example = source[int(i)]
+      parts += [np.asarray(example["image"]), np.asarray(example["label"])]
+  return digest(*parts)
+
+
+def _path(kind: str, name: str) -> pathlib.Path:
+  home = os.environ.get("AR_JAX_CACHE") or "~/.cache/ar_jax"
+  return pathlib.Path(home).expanduser() / kind / f"{name}.npz"
+
+
+def load(kind: str, name: str) -> dict[str, np.ndarray] | None:
+  """The arrays saved under this name, or None if there are none."""
+  try:
+    with np.load(_path(kind, name), allow_pickle=False) as f:
+      return dict(f)
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+    logging.warning("cached %s ignored: %s", _path(kind, name), e)
+    return None
+
+
+def save(kind: str, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes all or nothing, so that a reader never meets half a file."""
+  path = _path(kind, name)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+      try:
+        np.savez(f, **arrays)
+        f.close()
+        os.replace(f.name, path)
+      except BaseException:
+        os.unlink(f.name)
+        raise
+  except OSError as e:  # a full or read-only disk costs time, not the result
+    logging.warning("%s not cached: %s", kind, e)
