@@ -14,7 +14,7 @@ import numpy as np
 from ar_jax.convert import tables
 from ar_jax.convert.tables import LINEAR, Layout, Params, Rule, State, affine
 from ar_jax.core.system import UserError, build
-from ar_jax.systems.var import SCALES
+from ar_jax.tokenizers.multiscale_vq import SCALES
 
 
 def _axes(*shape: int) -> Layout:

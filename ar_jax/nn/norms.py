@@ -50,8 +50,11 @@ class AdaLN(nn.Module):
     cond, kernel, bias = nn.dtypes.promote_dtype(
       nn.silu(cond), kernel, bias, dtype=self.dtype
     )
-    mod = jnp.einsum("bc,ncd->nbd", cond, kernel) + bias[:, None]
-    return mod.reshape(self.depth, len(cond), parts, width)
+    # With layers as a batch axis of both: else the kernels are transposed,
+    # which on a CPU takes ten times as long as the product.
+    cond = jnp.broadcast_to(cond, (self.depth, *cond.shape))
+    mod = jnp.einsum("nbc,ncd->nbd", cond, kernel) + bias[:, None]
+    return mod.reshape(self.depth, -1, parts, width)
 
 
 class SharedAdaLN(nn.Module):

@@ -24,20 +24,14 @@ import numpy as np
 
 from ar_jax.core import decode, pick, plan, system
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.nn.attention import Attention, Cache, CosineNorm
+from ar_jax.nn.attention import Attention, CosineNorm
 from ar_jax.nn.heads import Categorical, cross_entropy
+from ar_jax.nn.next_scale import NextScale
 from ar_jax.nn.norms import AdaLN, SharedAdaLN
-from ar_jax.nn.positions import SlotEmbed
 from ar_jax.nn.transformer import Backbone, Block, Mlp
 
-# Sides of the maps by image size, at stride 16.
-SCALES = {
-  256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
-  512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
-  1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
-}
-
-# The published models: arguments of `build`; d36-s is for 512 px.
+# The published models: arguments of `build`. d36-s is for 512 px; the scales
+# by image size are `multiscale_vq.SCALES`.
 SIZES = {
   "d16": dict(depth=16, gate_init=1e-3),
   "d20": dict(depth=20, gate_init=1e-3),
@@ -45,68 +39,6 @@ SIZES = {
   "d30": dict(depth=30, gate_init=1e-5),
   "d36-s": dict(depth=36, gate_init=5e-6, shared_ada=True),
 }
-
-
-class NextScale(nn.Module):
-  """The transformer over the maps of one image.
-
-  Attributes:
-    plan: the scales.
-    labels: rows of the class table, the null class among them.
-    width: D.
-    stddev: initial standard deviation of the embeddings.
-    backbone: the stack.
-    head: the law of a unit.
-  """
-
-  plan: plan.Plan
-  labels: int
-  width: int
-  stddev: float
-  backbone: Backbone
-  head: Categorical
-
-  def setup(self):
-    init = nn.initializers.normal(self.stddev)
-    self.label = nn.Embed(self.labels, self.width, embedding_init=init)
-    self.start = self.param("start", init, (self.width,))
-    self.latent = nn.Dense(self.width, kernel_init=init)
-    self.slots = SlotEmbed(self.plan, self.width, self.stddev)
-
-  def begin(self, label: Array) -> tuple[Array, tuple[Array, Array]]:
-    """The first slot [B, 1, D] and what the stack needs of label i32[B]."""
-    cond = self.label(label)
-    first = cond + self.start[None]
-    return first[:, None], self.backbone.condition(cond)
-
-  def __call__(
-    self, label: Array, embedding: Array, keys: Array | None = None
-  ) -> Array:
-    """Hidden states f32[B, L, D] of all slots, for training.
-
-    Args:
-      label: i32[B].
-      embedding: [B, L, C], the tokenizer's `embed`; the first slot is unused.
-      keys: Key[B] for stochastic depth, or None.
-    """
-    first, cond = self.begin(label)
-    x = jnp.concatenate([first, self.latent(embedding[:, 1:])], axis=1)
-    x = x + self.slots()[None]
-    return self.backbone(x, self.plan, cond=cond, keys=keys)[0]
-
-  def step(
-    self, s: int, x: Array, cond: tuple[Array, Array], cache: Cache
-  ) -> tuple[Array, Cache]:
-    """Hidden states [B, T, D] of scale s for its input [B, T, D]."""
-    x = x + self.slots(self.plan.span(s))[None]
-    return self.backbone(x, cond=cond, cache=cache)
-
-  def cache(self, batch: int) -> Cache:
-    """An empty cache for all slots."""
-    heads = self.backbone.block.mixer.heads
-    shape = (self.backbone.depth, batch, len(self.plan), heads)
-    rows = jnp.zeros((*shape, self.width // heads), self.backbone.dtype)
-    return Cache(rows, rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ar_jax.convert import multiscale_vq as convert_tokenizer
 from ar_jax.convert import var as convert
 from ar_jax.core.system import UserError, build
 from ar_jax.systems import var
+from ar_jax.tokenizers import multiscale_vq
 from tests import golden_weights
 
 SCALES = (1, 2, 3, 4)
@@ -275,7 +276,7 @@ class SizesTest(parameterized.TestCase):
     ("d36-s", 2354e6, 512),
   )
   def test_published_parameter_counts(self, name, count, size):
-    tokenizer = {"name": "multiscale_vq", "scales": var.SCALES[size]}
+    tokenizer = {"name": "multiscale_vq", "scales": multiscale_vq.SCALES[size]}
     system = build(
       "var", tokenizer=tokenizer, num_classes=1000, **var.SIZES[name]
     )
