@@ -71,8 +71,11 @@ def init_state(
   options: Options,
   key: jax.Array,
   batch: Batch,
+  given: Mapping[str, Any] | None = None,
 ) -> TrainState:
-  variables = system.init(key, batch)
+  """The state before the first update; `given` collections are taken as they
+  are, and under jit nothing is then drawn for them."""
+  variables = {**system.init(key, batch), **(given or {})}
   params = variables["params"]
   return TrainState(
     step=jnp.zeros((), jnp.int32),

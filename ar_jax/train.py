@@ -70,42 +70,36 @@ def initial_state(config: Config, system, tx, options, batch, mesh):
   )
 
   def fresh():
-    state = jax.jit(init, out_shardings=placed)(key, batch)
-    for collection, source in config.weights.items():
-      state = _with_weights(state, collection, source, placed)
-    return state
+    given = {
+      collection: jax.device_put(
+        _weights(collection, source, abstract.variables),
+        placed.variables[collection],
+      )
+      for collection, source in config.weights.items()
+    }
+    return jax.jit(init, out_shardings=placed)(key, batch, given)
 
   return abstract, fresh
 
 
-def _with_weights(state, collection, source, placed):
-  """The state with one collection taken from the checkpoint at `source`.
+def _weights(collection: str, source: str, variables: dict) -> dict:
+  """One collection, from the checkpoint of the run at `source`.
 
   A tokenizer's own run keeps its params beside those of its adversary, so
   the entry named like the collection is taken where there is one.
   """
-  loaded, _ = checkpoint.load(source)
-  loaded = loaded["params"]
-  if collection != "params":
-    loaded = loaded.get(collection, loaded)
-  have = state.variables.get(collection)
-  if have is None:
+  if collection not in variables:
     raise UserError(
       f"weights.{collection}: the model has no such collection; it has "
-      f"{', '.join(state.variables)}"
+      f"{', '.join(variables)}"
     )
-  differs = checkpoint.mismatch(have, loaded)
+  loaded = checkpoint.load_variables(source)["params"]
+  if collection != "params":
+    loaded = loaded.get(collection, loaded)
+  differs = checkpoint.mismatch(variables[collection], loaded)
   if differs:
     raise UserError(f"weights.{collection}={source}: another model: {differs}")
-  put = lambda tree, where: jax.tree.map(jax.device_put, tree, where)
-  variables = {
-    **state.variables,
-    collection: put(loaded, placed.variables[collection]),
-  }
-  ema = state.ema
-  if collection == "params" and ema is not None:
-    ema = put(loaded, placed.ema)
-  return type(state)(state.step, variables, ema, state.opt)
+  return loaded
 
 
 def _check_same_model(config: Config, workdir: pathlib.Path) -> None:

@@ -31,7 +31,7 @@ def digits():
     "multiscale_vq",
     in_channels=1,
     ch=16,
-    mult=(1, 2, 4),
+    mult=(1, 2, 2),
     blocks=1,
     channels=8,
     vocab=128,
@@ -41,7 +41,7 @@ def digits():
   )
   c.data.update(name="digits", size=16, channels=1)
   c.optim.update(lr=4e-3, weight_decay=0.0)
-  c.train.update(steps=300, ema=0.98, save_every=100)
+  c.train.update(steps=200, ema=0.98, save_every=100)
   c.evals.reconstruction = {}
   return c
 

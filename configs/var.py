@@ -52,8 +52,8 @@ def digits():
   c = _generator(tokenizer, depth=4, width=128, heads=4, num_classes=10)
   c.weights.tokenizer = "tokenizer"
   c.cache.views = 1
-  c.optim.update(lr=3e-3)
-  c.train.update(steps=600, save_every=200, ema=0.99)
+  c.optim.update(lr=4e-3)
+  c.train.update(steps=300, save_every=100, ema=0.99)
   c.sample.update(count=200, batch=100, columns=10)
   c.evals.likelihood = {}
   c.evals.judge_accuracy = {"n": 500}
