@@ -41,7 +41,7 @@ def digits():
   )
   c.data.update(name="digits", size=16, channels=1)
   c.optim.update(lr=4e-3, weight_decay=0.0)
-  c.train.update(steps=200, ema=0.98, save_every=100)
+  c.train.update(steps=160, ema=0.98, save_every=80)
   c.evals.reconstruction = {}
   return c
 

@@ -41,7 +41,7 @@ def _generator(tokenizer, **model):
   c.data = tokenizer.data.copy_and_resolve_references()
   # How a class looks best at small sizes; the papers' settings are below.
   c.sample.options.update(
-    guidance=2.0, schedule="ramp", temperature=1.0, top_k=0, top_p=1.0
+    guidance=1.75, schedule="ramp", temperature=1.0, top_k=0, top_p=1.0
   )
   return c
 
@@ -53,10 +53,10 @@ def digits():
   c.weights.tokenizer = "tokenizer"
   c.cache.views = 1
   c.optim.update(lr=4e-3)
-  c.train.update(steps=300, save_every=100, ema=0.99)
+  c.train.update(steps=220, save_every=110, ema=0.98)
   c.sample.update(count=200, batch=100, columns=10)
   c.evals.likelihood = {}
-  c.evals.judge_accuracy = {"n": 500}
+  c.evals.judge_accuracy = {"n": 300}
   c.evals.frechet = {"features": "judge"}
   return common.stages(
     tokenizer=tokenizer,
