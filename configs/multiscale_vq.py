@@ -47,18 +47,23 @@ def digits():
 
 
 def fashion():
-  """Fashion-MNIST padded to 32 pixels, 8 x 8 latents, with an adversary."""
+  """Fashion-MNIST padded to 32 pixels, 4 x 4 latents."""
   c = digits()
-  c.model.update(ch=32, mult=(1, 2, 2), vocab=512, scales=(1, 2, 4, 8))
+  c.model.update(mult=(1, 2, 4, 4), channels=16, vocab=256)
   c.data.update(name="fashion_mnist", size=32)
-  c.train.update(steps=2000, ema=0.999, save_every=500)
+  c.optim.update(lr=3e-3)
+  c.train.update(steps=700, ema=0.99, save_every=350)
   return c
 
 
 def paper():
   """The published autoencoder, 109M parameters, at 256 pixels."""
   c = common.base("multiscale_vq")
-  c.model.scales = SCALES[256]
+  c.model.update(scales=SCALES[256], spread=None)
+  # Fixed weight and late start as LlamaGen's tokenizer of the same line; LPIPS
+  # joins when its two files are named: model.lpips_trunk, model.lpips_heads.
+  c.model.update(gan_weight=0.5, gan_start=20_000, gan_norm="batch")
+  c.optim.groups = {"discriminator": {}}  # clipped on its own
   c.data.update(name="imagenet2012", size=256, channels=3)
   c.batch = 128
   c.optim.update(lr=1e-4, schedule="constant", weight_decay=0.05)

@@ -69,15 +69,15 @@ def digits():
 def fashion():
   """Fashion-MNIST at 32 pixels: the tokenizer, then VAR."""
   tokenizer = multiscale_vq.get_config("fashion")
-  c = _generator(tokenizer, depth=8, width=256, heads=8, num_classes=10)
+  c = _generator(tokenizer, depth=6, width=160, heads=5, num_classes=10)
   c.weights.tokenizer = "tokenizer"
   c.cache.views = 1
-  c.batch = 128
-  c.train.update(steps=6000, save_every=1000)
+  c.optim.update(lr=2e-3)
+  c.train.update(steps=1200, save_every=300, ema=0.995)
   c.sample.update(count=200, batch=100, columns=10)
   c.evals.likelihood = {}
-  c.evals.judge_accuracy = {"n": 2000}
-  c.evals.frechet = {"features": "judge", "n": 5000}
+  c.evals.judge_accuracy = {"n": 1000}
+  c.evals.frechet = {"features": "judge", "n": 2000}
   return common.stages(
     tokenizer=tokenizer,
     generator=c,
