@@ -17,6 +17,7 @@ setup(
     "einops",
     "flax>=0.12",
     "grain>=0.2",
+    "importlib_resources",  # tensorflow-datasets imports it undeclared
     "array-record",
     "jax>=0.10",
     "ml-collections>=1.1",

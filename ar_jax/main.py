@@ -107,19 +107,40 @@ def set_up_devices() -> None:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]}; options begin with --")
-  if _CONFIG.value is None:
-    raise app.UsageError("--config=configs/NAME.py is missing")
+  file = flags.FLAGS["config"].config_filename
+  if not file or not pathlib.Path(file).is_file():
+    sys.exit(
+      f"ar_jax: --config={file or ''}: no such file; in the repository's root "
+      "say --config=configs/quickstart.py, for example"
+    )
   set_up_devices()
   set_up_log()
-  name = pathlib.Path(flags.FLAGS["config"].config_filename or "run").stem
-  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name)
+  default = pathlib.Path("runs") / pathlib.Path(file).stem
+  workdir = pathlib.Path(_WORKDIR.value or default)
   try:
     run(_CONFIG.value, workdir, _MODE.value)
   except UserError as e:
     sys.exit(f"ar_jax: {e}")
+  except OSError as e:
+    sys.exit(
+      f"ar_jax: {e.filename or workdir}: {e.strerror or e}; free space or mend "
+      "the disk and run the same command again: it resumes"
+    )
   except KeyboardInterrupt:
     sys.exit("ar_jax: interrupted; the same command continues the run")
 
 
+def parse(argv: list[str]) -> list[str]:
+  """Flags, with one line in place of a traceback for what is misspelt."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    text = str(e.args[0] if e.args else e).replace("\\n", "\n")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # A config that raises is quoted with its traceback: the end says it.
+    told = lines[-1:] if "Traceback" in text else lines
+    sys.exit("ar_jax: " + " ".join(told).replace("\\'", "'").strip("'"))
+
+
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse)

@@ -124,6 +124,7 @@ def smoke():
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
   tokenizer = multiscale_vq.get_config("smoke")
   c = _generator(tokenizer, depth=2, width=32, heads=2, num_classes=3)
+  c.optim.lr = 1e-2
   c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
   c.train.update(tokenizer.train)
   c.sample.update(count=6, batch=4, columns=2)

@@ -82,7 +82,7 @@ class Case:
 
 
 case = functools.cache(Case)
-every_config = parameterized.parameters(*CONFIGS)
+every_config = parameterized.parameters(*[(name,) for name in CONFIGS])
 
 
 class ContractTest(parameterized.TestCase):

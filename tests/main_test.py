@@ -46,7 +46,6 @@ class BadInputTest(parameterized.TestCase):
 
   @parameterized.named_parameters(
     ("data", {"data.name": "digitz"}, "digitz.*did you mean digits"),
-    ("folder", {"data.name": "folder", "data.path": "/no/such"}, "/no/such"),
     ("size", {"data.size": 12}, "12x12.*takes 8x8"),
     ("batch", {"batch": 0}, "batch=0"),
     ("schedule", {"optim.schedule": "cosin"}, "cosin.*choose one of"),
@@ -64,6 +63,12 @@ class BadInputTest(parameterized.TestCase):
         if key.startswith("weights."):
           config.weights[key.split(".")[1]] = value
     self.assert_refused(message, config)
+
+  def test_folder_of_images_that_is_not_there(self):
+    config = smoke()
+    with config.unlocked():
+      config.data = dict(name="folder", size=8, channels=1, path="/no/such")
+    self.assert_refused("/no/such", config)
 
   def test_misspelt_model_key(self):
     config = smoke()
@@ -121,8 +126,8 @@ class BadInputTest(parameterized.TestCase):
 class CommandTest(absltest.TestCase):
   def test_misspelt_config_key(self):
     ran = run_command("--config=configs/var.py:smoke", "--config.train.stepz=3")
-    self.assertNotEqual(ran.returncode, 0)
-    self.assertIn("stepz", ran.stderr)
+    self.assertEqual(ran.returncode, 1)
+    self.assertIn('Did you mean "steps"', ran.stderr)
     self.assertNotIn("Traceback", ran.stderr)
 
   def test_one_line_and_exit_code(self):
@@ -135,6 +140,11 @@ class CommandTest(absltest.TestCase):
     self.assertEqual(ran.returncode, 1)
     self.assertRegex(ran.stderr.splitlines()[-1], "^ar_jax: data.name")
     self.assertNotIn("Traceback", ran.stderr)
+
+  def test_no_such_config(self):
+    ran = run_command("--config=configs/nothing.py")
+    self.assertEqual(ran.returncode, 1)
+    self.assertRegex(ran.stderr, "configs/nothing.py: no such file")
 
   def test_unknown_preset(self):
     ran = run_command("--config=configs/var.py:smok")

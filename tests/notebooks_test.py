@@ -13,7 +13,7 @@ NOTEBOOKS = sorted(p.name for p in (ROOT / "colab").glob("*.ipynb"))
 
 
 class NotebooksTest(parameterized.TestCase):
-  @parameterized.parameters(*NOTEBOOKS)
+  @parameterized.parameters(*[(name,) for name in NOTEBOOKS])
   def test_runs(self, name):
     notebook = nbformat.read(ROOT / "colab" / name, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
