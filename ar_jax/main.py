@@ -107,7 +107,8 @@ def set_up_devices() -> None:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]}; options begin with --")
-  file = flags.FLAGS["config"].config_filename
+  named = _CONFIG.value is not None
+  file = flags.FLAGS["config"].config_filename.split(":")[0] if named else None
   if not file or not pathlib.Path(file).is_file():
     sys.exit(
       f"ar_jax: --config={file or ''}: no such file; in the repository's root "

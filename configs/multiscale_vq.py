@@ -52,7 +52,7 @@ def fashion():
   c.model.update(mult=(1, 2, 4, 4), channels=16, vocab=256)
   c.data.update(name="fashion_mnist", size=32)
   c.optim.update(lr=3e-3)
-  c.train.update(steps=700, ema=0.99, save_every=350)
+  c.train.update(steps=350, ema=0.99, save_every=175)
   return c
 
 

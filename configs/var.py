@@ -73,7 +73,7 @@ def fashion():
   c.weights.tokenizer = "tokenizer"
   c.cache.views = 1
   c.optim.update(lr=2e-3)
-  c.train.update(steps=1200, save_every=300, ema=0.995)
+  c.train.update(steps=700, save_every=350, ema=0.99)
   c.sample.update(count=200, batch=100, columns=10)
   c.evals.likelihood = {}
   c.evals.judge_accuracy = {"n": 1000}
