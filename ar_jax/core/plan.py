@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
 
 Slots = Mapping[str, np.ndarray]
 Rule = Callable[[Slots, Slots], np.ndarray]

@@ -24,24 +24,17 @@ import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-if TYPE_CHECKING:
-  from ar_jax.core.plan import Plan
+from ar_jax.core.errors import UserError
+from ar_jax.core.plan import Plan
 
 Array = jax.Array
 Batch = Mapping[str, Array]
 Vars = dict[str, Any]
-
-
-class UserError(ValueError):
-  """Something the user can mend. `main` prints it as one line and exits 1.
-
-  The message says what is wrong, where, and what to do.
-  """
 
 
 @jax.tree_util.register_dataclass
