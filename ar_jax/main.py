@@ -58,21 +58,22 @@ def run(
   started = time.perf_counter()
   report: dict = {"stages": {}}
   for name in config.stages:
-    stage = config[name].copy_and_resolve_references()
-    if mode not in ("train", stage.mode):
+    of, does = config[name].get("of"), config[name].get("mode", "train")
+    if mode not in ("train", does):
       continue
+    stage = config[of or name].copy_and_resolve_references()
     for collection, source in stage.weights.items():
       if source in config.stages:
         stage.weights[collection] = str(workdir / source)
-    log.info("stage %s: %s", name, stage.mode)
-    if stage.mode == "train":
+    log.info("stage %s: %s", name, does)
+    if does == "train":
       result = train.run(stage, workdir / name)
     else:
-      result = MODES[stage.mode](stage, workdir / stage.of, workdir / name)
+      result = MODES[does](stage, workdir / of, workdir / name)
       for file in (workdir / name).glob("samples.*"):
         shutil.copyfile(file, workdir / file.name)
     report["stages"][name] = result
-    if stage.mode == "eval":
+    if does == "eval":
       report |= {k: v for k, v in result.items() if k != "weights"}
   report["seconds"] = round(time.perf_counter() - started, 2)
   metrics.write_json(workdir / "report.json", report)

@@ -10,8 +10,6 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
   c.system = system
   c.model = ml_collections.ConfigDict(model)
   c.seed = 0
-  c.mode = "train"  # as a stage: train, sample or eval
-  c.of = ""  # as a stage that samples or evaluates: the stage it does it to
   c.weights = ml_collections.ConfigDict()  # collection -> workdir or stage
 
   c.batch = 64  # examples per update, over all devices
@@ -64,11 +62,9 @@ def stages(**named) -> ml_collections.ConfigDict:
   return c
 
 
-def stage(of: str, config, mode: str) -> ml_collections.ConfigDict:
-  """A stage that samples or evaluates the stage `of`."""
-  c = config.copy_and_resolve_references()
-  c.of, c.mode = of, mode
-  return c
+def stage(of: str, mode: str) -> ml_collections.ConfigDict:
+  """A stage that samples or evaluates the stage `of`, by its config."""
+  return ml_collections.ConfigDict(dict(of=of, mode=mode))
 
 
 def choose(file: str, makers: dict, preset: str):

@@ -3,7 +3,7 @@
 python -m ar_jax.main --config=configs/quickstart.py
 """
 
-from configs import common, var
+from configs import common, multiscale_vq, var
 
 
 def get_config(preset: str = "default"):
@@ -14,11 +14,8 @@ def get_config(preset: str = "default"):
 def smoke():
   """The same stages on fake data, for tests."""
   config = var.get_config("default")
-  small = var.get_config("smoke")
-  config.tokenizer = var.multiscale_vq.get_config("smoke")
   weights = config.generator.weights
-  config.generator = small.copy_and_resolve_references()
+  config.tokenizer = multiscale_vq.get_config("smoke")
+  config.generator = var.get_config("smoke")
   config.generator.weights = weights
-  config.samples = common.stage("generator", config.generator, "sample")
-  config.evaluation = common.stage("generator", config.generator, "eval")
   return config

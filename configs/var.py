@@ -38,7 +38,7 @@ def _generator(tokenizer, **model):
   """A run of VAR on the units of the tokenizer of another config."""
   model["tokenizer"] = {"name": tokenizer.system, **tokenizer.model.to_dict()}
   c = common.base("var", **model)
-  c.data = tokenizer.data.copy_and_resolve_references()
+  c.data = tokenizer.data  # the very same: an override reaches both
   # How a class looks best at small sizes; the papers' settings are below.
   c.sample.options.update(
     guidance=1.75, schedule="ramp", temperature=1.0, top_k=0, top_p=1.0
@@ -61,8 +61,8 @@ def digits():
   return common.stages(
     tokenizer=tokenizer,
     generator=c,
-    samples=common.stage("generator", c, "sample"),
-    evaluation=common.stage("generator", c, "eval"),
+    samples=common.stage("generator", "sample"),
+    evaluation=common.stage("generator", "eval"),
   )
 
 
@@ -81,8 +81,8 @@ def fashion():
   return common.stages(
     tokenizer=tokenizer,
     generator=c,
-    samples=common.stage("generator", c, "sample"),
-    evaluation=common.stage("generator", c, "eval"),
+    samples=common.stage("generator", "sample"),
+    evaluation=common.stage("generator", "eval"),
   )
 
 

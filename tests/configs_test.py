@@ -1,0 +1,65 @@
+"""Every preset of every config builds, at the sizes it promises."""
+
+import importlib
+import math
+import pathlib
+
+import jax
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from ar_jax import optim
+from ar_jax.core.system import build
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Trained parameters of the published models, in millions.
+PUBLISHED = {
+  "d16": 310.3,
+  "d20": 600.9,
+  "d24": 1033,
+  "d30": 2010,
+  "d36": 2354,
+}
+
+
+def parameters(config, collection="params"):
+  system = build(config.system, **config.model.to_dict())
+  side, channels = config.data["size"], config.data["channels"]
+  batch = {
+    "image": np.zeros((1, side, side, channels), np.uint8),
+    "label": np.zeros(1, np.int32),
+  }
+  shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+  leaves = jax.tree.leaves(shapes[collection])
+  return sum(math.prod(leaf.shape) for leaf in leaves) / 1e6
+
+
+class ConfigsTest(parameterized.TestCase):
+  @parameterized.parameters(*PUBLISHED.items())
+  def test_published_sizes(self, preset, millions):
+    config = importlib.import_module("configs.var").get_config(preset)
+    self.assertAlmostEqual(
+      parameters(config) / millions, 1.0, delta=1e-3, msg=preset
+    )
+    self.assertAlmostEqual(parameters(config, "tokenizer"), 108.948, places=2)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  def test_published_tokenizer(self):
+    config = importlib.import_module("configs.multiscale_vq").get_config(
+      "paper"
+    )
+    system = build(config.system, **config.model.to_dict())
+    self.assertIsNotNone(system.adversary)
+    # The autoencoder and its PatchGAN of three layers.
+    self.assertAlmostEqual(parameters(config), 108.948 + 2.766, places=2)
+
+  @parameterized.parameters("quickstart", "var")
+  def test_staged_presets_build(self, name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    for stage in config.stages:
+      if "system" in config[stage]:
+        self.assertGreater(parameters(config[stage]), 0.01)
+
+
+if __name__ == "__main__":
+  absltest.main()
