@@ -31,9 +31,9 @@ from configs import var
 from experiments import record
 
 # depth, width; heads of 16 and wider, so that no head is starved.
-SIZES = ((2, 24), (2, 40), (3, 64), (4, 96), (6, 128), (6, 160))
-SEEDS = (0, 1, 2)
-STEPS, BATCH = 400, 64
+SIZES = ((2, 24), (2, 48), (4, 64), (4, 112), (6, 144))
+SEEDS = (0, 1)
+STEPS, BATCH = 200, 64
 
 
 def active(depth: int, width: int) -> int:
@@ -200,7 +200,7 @@ def run(folder: str) -> None:
   rows, best = [], {}
   for depth, width in SIZES:
     model = config.model.to_dict() | dict(
-      depth=depth, width=width, heads=max(1, width // 32), drop_path=0.0
+      depth=depth, width=width, heads=max(1, width // 24), drop_path=0.0
     )
     system = build(config.system, **model)
     results = [
