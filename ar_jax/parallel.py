@@ -106,11 +106,6 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def using(mesh: Mesh):
-  """Context in which `mesh` is the current one."""
-  return jax.set_mesh(mesh)
-
-
 PMAP_AXIS = "data"
 
 

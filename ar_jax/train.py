@@ -187,7 +187,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
       saved = step
 
   try:
-    with _Stop() as stop, parallel.using(mesh):
+    with _Stop() as stop:
       for step in range(start, config.train.steps):
         with watch.waiting():
           batch = parallel.put_batch(next(batches), mesh)

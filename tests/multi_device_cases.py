@@ -54,10 +54,9 @@ def train(mesh, options=None, pmapped=False, batches=None):
   else:
     update = lambda *a: step.jit_step(system, tx, options, *a)
   losses = []
-  with parallel.using(mesh):
-    for batch in batches:
-      state, metrics = update(state, parallel.put_batch(batch, mesh), KEY)
-      losses.append(float(metrics["loss"]))
+  for batch in batches:
+    state, metrics = update(state, parallel.put_batch(batch, mesh), KEY)
+    losses.append(float(metrics["loss"]))
   return state, losses
 
 
