@@ -102,10 +102,6 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict:
   }
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
 PMAP_AXIS = "data"
 
 

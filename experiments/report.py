@@ -16,7 +16,8 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 HEAD = """# Results
 
 Written by `python -m experiments.report` from `experiments/results/*.json`;
-each section is one experiment, rerun by `python -m experiments.<name>`.
+`fashion` and `quickstart` are runs of configs, recorded by `experiments.runs`;
+the others are `python -m experiments.<name>`.
 """
 
 
