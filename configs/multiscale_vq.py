@@ -4,14 +4,8 @@ Presets: default (digits), fashion, smoke, and paper: the published sizes on
 ImageNet, with the losses of the VQGAN line, since VAR's own are unpublished.
 """
 
+from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import common
-
-# Sides of the token maps by image side; the same weights serve all three.
-SCALES = {
-  256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
-  512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
-  1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
-}
 
 
 def get_config(preset: str = "default"):
@@ -47,12 +41,12 @@ def digits():
 
 
 def fashion():
-  """Fashion-MNIST padded to 32 pixels, 4 x 4 latents."""
+  """Fashion-MNIST padded to 32 pixels, 8 x 8 latents, 85 units."""
   c = digits()
-  c.model.update(mult=(1, 2, 4, 4), channels=16, vocab=256)
+  c.model.update(mult=(1, 2, 4), channels=16, vocab=256, scales=(1, 2, 4, 8))
   c.data.update(name="fashion_mnist", size=32)
   c.optim.update(lr=3e-3)
-  c.train.update(steps=350, ema=0.99, save_every=175)
+  c.train.update(steps=700, ema=0.99, save_every=175)
   return c
 
 

@@ -5,6 +5,7 @@ d24, d30 (256 px) and d36 (512 px); paper is d16. They expect the published
 tokenizer, converted, at runs/vae_ch160v4096z32, and ImageNet in TFDS.
 """
 
+from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import common, multiscale_vq
 
 IMAGENET_IMAGES = 1_281_167
@@ -50,34 +51,30 @@ def digits():
   """scikit-learn's digits at 16 pixels: the tokenizer, then VAR."""
   tokenizer = multiscale_vq.get_config("digits")
   c = _generator(tokenizer, depth=4, width=128, heads=4, num_classes=10)
-  c.weights.tokenizer = "tokenizer"
-  c.cache.views = 1
   c.optim.update(lr=4e-3)
   c.train.update(steps=220, save_every=110, ema=0.98)
-  c.sample.update(count=200, batch=100, columns=10)
-  c.evals.likelihood = {}
   c.evals.judge_accuracy = {"n": 300}
   c.evals.frechet = {"features": "judge"}
-  return common.stages(
-    tokenizer=tokenizer,
-    generator=c,
-    samples=common.stage("generator", "sample"),
-    evaluation=common.stage("generator", "eval"),
-  )
+  return _from_nothing(tokenizer, c)
 
 
 def fashion():
   """Fashion-MNIST at 32 pixels: the tokenizer, then VAR."""
   tokenizer = multiscale_vq.get_config("fashion")
   c = _generator(tokenizer, depth=6, width=160, heads=5, num_classes=10)
-  c.weights.tokenizer = "tokenizer"
-  c.cache.views = 1
   c.optim.update(lr=2e-3)
-  c.train.update(steps=700, save_every=350, ema=0.99)
-  c.sample.update(count=200, batch=100, columns=10)
-  c.evals.likelihood = {}
+  c.train.update(steps=900, save_every=225, ema=0.99)
   c.evals.judge_accuracy = {"n": 1000}
   c.evals.frechet = {"features": "judge", "n": 2000}
+  return _from_nothing(tokenizer, c)
+
+
+def _from_nothing(tokenizer, c):
+  """The stages from pixels to the evaluation of the generator `c`."""
+  c.weights.tokenizer = "tokenizer"
+  c.cache.views = 1
+  c.sample.update(count=200, batch=100, columns=10)
+  c.evals.likelihood = {}
   return common.stages(
     tokenizer=tokenizer,
     generator=c,
@@ -88,7 +85,7 @@ def fashion():
 
 def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
   tokenizer = multiscale_vq.get_config("paper")
-  tokenizer.model.scales = multiscale_vq.SCALES[size]
+  tokenizer.model.scales = SCALES[size]
   c = _generator(
     tokenizer,
     depth=depth,
