@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 
+import jax
 import numpy as np
 from absl.testing import absltest, parameterized
 
@@ -121,6 +122,34 @@ class BadInputTest(parameterized.TestCase):
     np.testing.assert_array_equal(
       given["quantizer"]["codebook"], taken["quantizer"]["codebook"]
     )
+
+
+class SecondRunTest(absltest.TestCase):
+  def compiled(self, config, workdir):
+    """Programs that a run in a new process would compile, not load."""
+    missed = []
+    listen = lambda event, **_: missed.append(event)
+    jax.clear_caches()
+    jax.monitoring.register_event_listener(listen)
+    try:
+      main.run(config, workdir)
+    finally:
+      jax.monitoring.unregister_event_listener(listen)
+    return missed.count("/jax/compilation_cache/cache_misses")
+
+  def test_compiles_nothing(self):
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    self.addCleanup(
+      jax.config.update, "jax_persistent_cache_min_compile_time_secs", least
+    )
+    with tempfile.TemporaryDirectory() as folder:
+      self.compiled(smoke(), pathlib.Path(folder) / "first")
+      again = self.compiled(smoke(), pathlib.Path(folder) / "second")
+      changed = smoke(**{"optim.lr": 0.0123})
+      other = self.compiled(changed, pathlib.Path(folder) / "other")
+    self.assertEqual(again, 0)
+    self.assertGreater(other, 0)
 
 
 class CommandTest(absltest.TestCase):
