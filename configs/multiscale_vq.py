@@ -43,10 +43,11 @@ def digits():
 def fashion():
   """Fashion-MNIST padded to 32 pixels, 8 x 8 latents, 85 units."""
   c = digits()
-  c.model.update(mult=(1, 2, 4), channels=16, vocab=256, scales=(1, 2, 4, 8))
+  c.model.update(mult=(1, 1, 4), channels=16, vocab=256, scales=(1, 2, 4, 8))
   c.data.update(name="fashion_mnist", size=32)
   c.optim.update(lr=3e-3)
-  c.train.update(steps=700, ema=0.99, save_every=175)
+  c.batch = 32
+  c.train.update(steps=900, ema=0.99, save_every=225)
   return c
 
 

@@ -63,7 +63,7 @@ def fashion():
   tokenizer = multiscale_vq.get_config("fashion")
   c = _generator(tokenizer, depth=6, width=160, heads=5, num_classes=10)
   c.optim.update(lr=2e-3)
-  c.train.update(steps=900, save_every=225, ema=0.99)
+  c.train.update(steps=800, save_every=200, ema=0.99)
   c.evals.judge_accuracy = {"n": 1000}
   c.evals.frechet = {"features": "judge", "n": 2000}
   return _from_nothing(tokenizer, c)
