@@ -1,8 +1,9 @@
 """VAR: next-scale prediction (arXiv 2404.02905).
 
-Presets: default (digits), fashion, smoke, and the published models d16, d20,
-d24, d30 (256 px) and d36 (512 px); paper is d16. They expect the published
-tokenizer, converted, at runs/vae_ch160v4096z32, and ImageNet in TFDS.
+Presets: default (digits), fashion, folder (your own images), smoke, and the
+published models d16, d20, d24, d30 (256 px) and d36 (512 px); paper is d16.
+These expect the published tokenizer, converted, at runs/vae_ch160v4096z32,
+and ImageNet in TFDS.
 """
 
 from ar_jax.tokenizers.multiscale_vq import SCALES
@@ -28,6 +29,7 @@ def get_config(preset: str = "default"):
   makers = {
     "default": digits,
     "fashion": fashion,
+    "folder": folder,
     "smoke": smoke,
     "paper": published["d16"],
     **published,
@@ -67,6 +69,18 @@ def fashion():
   c.evals.judge_accuracy = {"n": 1000}
   c.evals.frechet = {"features": "judge", "n": 2000}
   return _from_nothing(tokenizer, c)
+
+
+def folder():
+  """One's own colour images at 32 pixels, a sub-folder per class.
+
+  To be given: tokenizer.data.path and generator.model.num_classes.
+  """
+  c = fashion()
+  c.tokenizer.data.update(name="folder", channels=3)
+  c.tokenizer.model.in_channels = 3
+  c.generator.model.tokenizer.in_channels = 3
+  return c
 
 
 def _from_nothing(tokenizer, c):

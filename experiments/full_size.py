@@ -41,6 +41,25 @@ def random_variables(system: System) -> Vars:
   return jax.tree.map(fill, shapes)
 
 
+def matmul_rate() -> float:
+  """Floating-point operations per second of one float32 product, as large as
+  those of a layer: no program of the same arithmetic is faster."""
+  a = jax.numpy.ones((4 * LENGTH, 1024))
+  b = jax.numpy.ones((1024, 4096))
+  product = jax.jit(jax.numpy.matmul)
+  _, seconds = timed(lambda: product(a, b), 5)
+  return 2 * a.size * b.shape[1] / min(seconds)
+
+
+def stack_flops(system: System, rows: int) -> float:
+  """Of one pass of the stack and the head over all slots of `rows` images."""
+  width, depth = system.net.width, system.net.backbone.depth
+  matrices = 12 * depth * width * width + width * system.tokenizer.vocab
+  # Scores and their use: two products of `width` for each visible pair.
+  pairs = 2 * depth * width * system.plan.pairs()
+  return 2.0 * rows * (len(system.plan) * matrices + pairs)
+
+
 def timed(run: Callable[[], object], repeats: int) -> tuple[float, list[float]]:
   """(seconds of the first call, which compiles; seconds of the others)."""
   seconds = []
