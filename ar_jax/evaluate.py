@@ -15,18 +15,22 @@ from ar_jax.core.system import System, Vars
 Config = ml_collections.ConfigDict
 
 
-def evaluators(config: Config, dataset: data.Dataset) -> dict:
+def evaluators(
+  config: Config, dataset: data.Dataset, mesh: jax.sharding.Mesh
+) -> dict:
   """name -> evaluator, as `config.evals` names them with their options.
 
-  What draws samples draws them as `config.sample.options` says, unless the
-  evaluator has options of its own.
+  What draws samples draws them on all devices, and as `config.sample.options`
+  says, unless the evaluator has options of its own.
   """
-  built = {}
+  built, draw = {}, sample.drawer(mesh)
   for name, options in config.evals.items():
     given = options.to_dict()
     kind = given.pop("kind", name)  # two entries may be of one kind
     sampling = config.sample.options.to_dict()
-    built[name] = evals.build(kind, dataset, sampling=sampling, **given)
+    built[name] = evals.build(
+      kind, dataset, sampling=sampling, draw=draw, **given
+    )
   return built
 
 
@@ -67,7 +71,12 @@ def run(
   out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   results = evaluate(
-    config, evaluators(config, dataset), system, variables, dataset, mesh
+    config,
+    evaluators(config, dataset, mesh),
+    system,
+    variables,
+    dataset,
+    mesh,
   )
   line = {
     "step": meta["step"],

@@ -82,18 +82,23 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
   )
 
 
+def ways(mesh: Mesh) -> int:
+  """Parts that a batch is split into."""
+  return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict:
   """A process-local batch as global arrays split over data and fsdp.
 
   Raises:
     UserError: the batch does not divide among the devices.
   """
-  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  parts = ways(mesh)
   size = len(next(iter(batch.values()))) * jax.process_count()
-  if size % ways:
+  if size % parts:
     raise UserError(
-      f"batch={size}: does not divide among {ways} data-parallel devices; "
-      f"choose a multiple of {ways}"
+      f"batch={size}: does not divide among {parts} data-parallel devices; "
+      f"choose a multiple of {parts}"
     )
   sharding = NamedSharding(mesh, PartitionSpec(BATCH))
   return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -74,6 +75,21 @@ def conditions(
   return {k: np.stack([r[k] for r in rows]) for k in system.needs}
 
 
+def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
+  """`step.draw` over all devices, its batch rounded up to fill them."""
+  ways = parallel.ways(mesh)
+
+  def draw(*args, batch: int, **kwargs) -> np.ndarray:
+    return step.draw(
+      *args,
+      batch=-(-batch // ways) * ways,
+      put=lambda part: parallel.put_batch(part, mesh),
+      **kwargs,
+    )
+
+  return draw
+
+
 def draw(
   config: Config,
   system: System,
@@ -84,14 +100,13 @@ def draw(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """(u8[count, H, W, C], conditions) as `config.sample` says."""
   cond = conditions(system, dataset, count, config.sample.labels)
-  images = step.draw(
+  images = drawer(mesh)(
     system,
     variables,
     cond,
     jax.random.key(config.sample.seed),
     batch=min(config.sample.batch, count),
     options=config.sample.options.to_dict(),
-    put=lambda batch: parallel.put_batch(batch, mesh),
   )
   return to_uint8(images), cond
 

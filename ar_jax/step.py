@@ -204,7 +204,7 @@ def draw(
 
   Args:
     system, variables: the generator.
-    cond: name -> [N, ...], at least the entries of `system.needs`.
+    cond: name -> [N, ...], at least one entry and those of `system.needs`.
     key: the key of the whole draw.
     batch: rows per call; the last batch is padded.
     start: index of the first row.
@@ -214,8 +214,8 @@ def draw(
   Returns:
     f32[N, ...] on the host.
   """
-  cond = {k: np.asarray(cond[k]) for k in system.needs}
   n = len(next(iter(cond.values())))
+  cond = {k: np.asarray(cond[k]) for k in system.needs}
   static = tuple(sorted((options or {}).items()))
   out = []
   for i in range(0, n, batch):

@@ -63,7 +63,9 @@ class Watch:
       self._writer.image("samples", picture, step)
     if due(train.eval_every):
       if self._evaluators is None:
-        self._evaluators = evaluate.evaluators(self._config, dataset)
+        self._evaluators = evaluate.evaluators(
+          self._config, dataset, self._mesh
+        )
       results = evaluate.evaluate(
         self._config, self._evaluators, system, variables, dataset, self._mesh
       )

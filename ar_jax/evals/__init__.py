@@ -31,6 +31,7 @@ def build(
   data: Dataset,
   *,
   sampling: Mapping[str, Any] | None = None,
+  draw: Callable[..., Any] | None = None,
   **options,
 ) -> Evaluator:
   """The evaluator `name`, a module of this package, for one data set.
@@ -40,6 +41,7 @@ def build(
     data: the data set; an evaluator may train or measure on it here.
     sampling: options of `system.sample` for those that draw samples, unless
       `options` brings its own.
+    draw: in place of `ar_jax.step.draw` for these.
     **options: of that evaluator; see its `build`.
 
   Returns:
@@ -54,8 +56,9 @@ def build(
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"evals.{name}: {hint}there are {', '.join(NAMES)}")
   module = importlib.import_module(f"ar_jax.evals.{name}")
-  if sampling and "options" in inspect.signature(module.build).parameters:
-    options.setdefault("options", sampling)
+  for key, value in (("options", sampling), ("draw", draw)):
+    if value and key in inspect.signature(module.build).parameters:
+      options.setdefault(key, value)
   try:
     return module.build(data, **options)
   except TypeError as e:
