@@ -1,7 +1,7 @@
 """Records a finished run of a staged config as a result.
 
-python -m experiments.runs quickstart runs/quickstart
-python -m experiments.runs fashion runs/fashion
+python -m experiments.runs NAME WORKDIR COMMIT
+python -m experiments.runs fashion runs/fashion 1a2b3c4
 """
 
 from __future__ import annotations
