@@ -33,7 +33,7 @@ from experiments import record
 # depth, width; heads of 16 and wider, so that no head is starved.
 SIZES = ((2, 24), (2, 48), (4, 64), (4, 112), (6, 144))
 SEEDS = (0, 1, 2)
-STEPS, BATCH = 300, 64
+STEPS, BATCH = 150, 64
 
 
 def active(depth: int, width: int) -> int:
