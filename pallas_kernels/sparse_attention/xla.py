@@ -184,10 +184,12 @@ def _mask(pattern: Pattern, group: Group) -> Array:
   keys = [columns[:, keys] for keys in group.keys]
   # The barrier keeps XLA from computing the mask while it compiles and
   # storing it in the program.
-  q, k = jax.lax.optimization_barrier((
-    jnp.asarray(pattern.query_columns[:, group.rows, None]),
-    jnp.asarray(np.concatenate(keys, axis=1)[:, None, :]),
-  ))
+  q, k = jax.lax.optimization_barrier(
+    (
+      jnp.asarray(pattern.query_columns[:, group.rows, None]),
+      jnp.asarray(np.concatenate(keys, axis=1)[:, None, :]),
+    )
+  )
   seen = jnp.asarray(pattern.see(q, k), bool)
   return jnp.broadcast_to(seen, (q.shape[1], k.shape[2]))
 
@@ -280,7 +282,9 @@ def _cuts(pattern: Pattern) -> list[int]:
     change = change[near]
   cuts = np.unique(np.concatenate([[0, length], change])).tolist()
   for a, b in zip(cuts, cuts[1:], strict=False):
-    cuts = cuts + np.linspace(a, b, -(-(b - a) // _ROWS) + 1, dtype=int).tolist()
+    cuts = (
+      cuts + np.linspace(a, b, -(-(b - a) // _ROWS) + 1, dtype=int).tolist()
+    )
   return sorted(set(cuts))
 
 
