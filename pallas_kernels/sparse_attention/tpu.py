@@ -435,13 +435,13 @@ def _backward(job, saved, grads):
   inputs += [(lse[:, :, None], "q"), (delta[:, :, None], "q")]
   tiles = compile_tiles(job.pattern, job.block_q, job.block_k)
   features = q.shape[-1]
-  like = lambda x: like(x.shape, x.dtype, q, k, v, do)
+  same = lambda x: like(x.shape, x.dtype, q, k, v, do)
   (dq,) = _call(
     job,
     _dq_kernel,
     tiles.by_query,
     inputs,
-    [(like(q), "q")],
+    [(same(q), "q")],
     [(job.kv_heads, features, job.groups * job.block_q)],
     by_query=True,
   )
@@ -450,7 +450,7 @@ def _backward(job, saved, grads):
     _dkv_kernel,
     tiles.by_key,
     inputs,
-    [(like(k), "k"), (like(v), "k")],
+    [(same(k), "k"), (same(v), "k")],
     [(job.kv_heads, job.block_k, features)] * 2,
     by_query=False,
   )
