@@ -24,7 +24,12 @@ from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.sparse_attention import reference
 from pallas_kernels.sparse_attention.tiles import Pattern
-from pallas_kernels.sparse_attention.tpu import MASKED, dot, like, unsupported
+from pallas_kernels.sparse_attention.tpu_grid import (
+  MASKED,
+  dot,
+  like,
+  unsupported,
+)
 
 Array = jax.Array
 
