@@ -1,0 +1,1 @@
+"""Kernels for TPU and GPU, each useful on its own; imports jax and numpy."""
