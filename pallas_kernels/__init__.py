@@ -1,0 +1,1 @@
+"""Kernels for TPU and GPU. Imports jax only; see README.md."""
