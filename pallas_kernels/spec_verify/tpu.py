@@ -59,12 +59,8 @@ def verify(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius,
     mode=mode, rule=rule, law=law,
   )  # fmt: skip
-  if draft_logp is not None and rule == rules.Groups("group"):
-    raise NotImplementedError(
-      "the residual of Groups('group') needs a sum per group, which this "
-      "kernel has only for point masses; use the reference or "
-      "Groups('token')"
-    )
+  if reason := refusal(rule, draft_logp):
+    raise NotImplementedError(reason)
   kernel, shapes, inputs = _plan(given, mode, law, rule)
   verdict, chance = pl.pallas_call(kernel, interpret=interpret, **shapes)(
     *inputs
@@ -74,6 +70,17 @@ def verify(
   k = drafts.shape[1]
   chance = chance[:, :k, 0] if parents is None else None
   return rules.Verdict(accepted, token, last, logp, chance)
+
+
+def refusal(rule: rules.Rule, draft_logp: Array | None) -> str | None:
+  """Why this kernel cannot serve a rule; None if it can."""
+  if draft_logp is not None and rule == rules.Groups("group"):
+    return (
+      "spec_verify: the residual of Groups('group') needs a sum per group, "
+      "which kernels have only for point masses; use the xla form or "
+      "Groups('token')"
+    )
+  return None
 
 
 def _plan(given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule):
@@ -197,11 +204,17 @@ def _sequence(
       b = refs["b"]
       z, q = refs["more_z"], refs.get("more_q")
       copies = [
-        (refs["all_z"].at[b, :, pl.ds(start, height)], z.at[:, pl.ds(0, height)])
+        (
+          refs["all_z"].at[b, :, pl.ds(start, height)],
+          z.at[:, pl.ds(0, height)],
+        )
       ]
       if q is not None and height_q:
         copies.append(
-          (refs["all_q"].at[b, pl.ds(start, height_q)], q.at[pl.ds(0, height_q)])
+          (
+            refs["all_q"].at[b, pl.ds(start, height_q)],
+            q.at[pl.ds(0, height_q)],
+          )
         )
       _copy(copies, refs["sem"])
       group(start, height, height_q, z, q)
