@@ -16,8 +16,7 @@ import jax
 import numpy as np
 
 from experiments import record
-from pallas_kernels.spec_verify import reference, rules, tpu
-from tests.pallas_kernels import verify_cases
+from pallas_kernels.spec_verify import examples, reference, rules, tpu
 
 FILTERS = rules.Law(0.9, top_k=50, top_p=0.95)
 KINDS = {
@@ -40,16 +39,16 @@ def compare(vocab: int, options: dict, rows: int) -> tuple[int, int]:
   """(rows compared, verdicts that differ)."""
   # About 64 MiB of logits at a time.
   batch = max(1, min(rows // (DRAFTS + 1) + 1, 2**24 // (9 * vocab)))
-  settings = verify_cases.make(batch, DRAFTS, vocab, **options)[0]
+  settings = examples.make(batch, DRAFTS, vocab, **options)[0]
   interpret = jax.default_backend() != "tpu"
   kernel = functools.partial(tpu.verify, interpret=interpret)
   forms = [
-    jax.jit(functools.partial(verify_cases.run, form, settings))
+    jax.jit(functools.partial(examples.run, form, settings))
     for form in (reference.verify, kernel)
   ]
   done = differ = seed = 0
   while done < rows:
-    arrays = verify_cases.make(batch, DRAFTS, vocab, seed=seed, **options)[1]
+    arrays = examples.make(batch, DRAFTS, vocab, seed=seed, **options)[1]
     want, got = (form(arrays) for form in forms)
     same = [np.asarray(a == b) for a, b in zip(want[:3], got[:3], strict=True)]
     differ += int((~np.all(same, 0)).sum())

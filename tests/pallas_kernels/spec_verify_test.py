@@ -12,9 +12,8 @@ from scipy import stats
 from ar_jax import ops
 from ar_jax.core import pick
 from ar_jax.core.system import UserError
-from pallas_kernels.spec_verify import reference, rules, tpu
+from pallas_kernels.spec_verify import examples, reference, rules, tpu
 from pallas_kernels.spec_verify import row as rows_of
-from tests.pallas_kernels import verify_cases
 
 FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
 # Sequences, drafts, tokens, and the rest.
@@ -43,7 +42,7 @@ def both(settings, arrays, **options):
   """The verdicts of the reference and of the kernel, interpreted."""
   kernel = functools.partial(tpu.verify, **options)
   return [
-    jax.jit(functools.partial(verify_cases.run, form, settings))(arrays)
+    jax.jit(functools.partial(examples.run, form, settings))(arrays)
     for form in (reference.verify, kernel)
   ]
 
@@ -60,7 +59,7 @@ class KernelTest(parameterized.TestCase):
 
   @parameterized.named_parameters((name, *case) for name, case in CASES.items())
   def test_same_integers(self, batch, k, vocab, options):
-    settings, arrays = verify_cases.make(batch, k, vocab, **options)
+    settings, arrays = examples.make(batch, k, vocab, **options)
     want, got = both(settings, arrays, interpret=True)
     self.assert_same(want, got)
     self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
@@ -72,7 +71,7 @@ class KernelTest(parameterized.TestCase):
   def test_no_races_between_copies_and_rows(self):
     # Three groups of rows: two of them are copied by hand. The interpreter
     # of TPU memory stops where something is read that nobody has written.
-    settings, arrays = verify_cases.make(
+    settings, arrays = examples.make(
       2, 17, 130, drawn=True, rule=rules.Neighbours(5, 0.9)
     )
     arrays["valid"] = jnp.array([17, 16])
@@ -286,7 +285,7 @@ class RulesTest(parameterized.TestCase):
 
 class DoorTest(parameterized.TestCase):
   def test_refusals_say_why(self):
-    settings, arrays = verify_cases.make(2, 3, 16, rule=rules.Groups("group"))
+    settings, arrays = examples.make(2, 3, 16, rule=rules.Groups("group"))
     arrays = dict(arrays)
     first = [arrays.pop(name) for name in ("logits", "drafts", "noise")]
     go = lambda **more: ops.verify(
