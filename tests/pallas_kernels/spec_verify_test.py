@@ -118,8 +118,10 @@ class LawTest(parameterized.TestCase):
     # Monotone in what is summed, so that thresholds can be bisected on it.
     x = jax.random.uniform(jax.random.key(0), (7, 640))
     np.testing.assert_allclose(rows_of.total(x)[:, 0], x.sum(1), rtol=1e-6)
-    sums = jax.vmap(lambda n: rows_of.total(jnp.where(jnp.arange(640) < n, x,
-      0.0)))(jnp.arange(641))[..., 0]  # fmt: skip
+    first = lambda n: rows_of.total(
+      jnp.where(jnp.arange(640)[None] < n, x, 0.0)
+    )
+    sums = jax.vmap(first)(jnp.arange(641))[..., 0]
     self.assertTrue((jnp.diff(sums, axis=0) >= 0).all())
     weights = jnp.zeros((3, 128)).at[:, 5].set(1.0).at[:, 9].set(3.0)
     uniform = jnp.array([[0.0], [0.25], [1.0]])
