@@ -21,7 +21,7 @@ CASES = {
   "five": (2500, 3, 5, {}),
   "thousand": (16, 8, 1000, dict(guided=True, law=FILTERS)),
   "llamagen": (3, 8, 16384, dict(guided=True, dtype=jnp.bfloat16)),
-  "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(top_k=50))),
+  "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(0.5, top_k=50))),
   "point_masses": (9, 17, 129, dict(drawn=False)),
   "greedy": (9, 3, 64, dict(mode="point", law=rules.Law(0.0))),
   "gumbel": (9, 17, 300, dict(mode="gumbel", guided=True)),
@@ -38,11 +38,11 @@ CASES = {
 }
 
 
-def both(settings, arrays, **options):
-  """The verdicts of the reference and of the kernel, interpreted."""
+def forms(settings, **options):
+  """The reference and the kernel, interpreted, as functions of arrays."""
   kernel = functools.partial(tpu.verify, **options)
   return [
-    jax.jit(functools.partial(examples.run, form, settings))(arrays)
+    jax.jit(functools.partial(examples.run, form, settings))
     for form in (reference.verify, kernel)
   ]
 
@@ -60,13 +60,14 @@ class KernelTest(parameterized.TestCase):
   @parameterized.named_parameters((name, *case) for name, case in CASES.items())
   def test_same_integers(self, batch, k, vocab, options):
     settings, arrays = examples.make(batch, k, vocab, **options)
-    want, got = both(settings, arrays, interpret=True)
-    self.assert_same(want, got)
-    self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
+    dense, kernel = forms(settings, interpret=True)
+    want = dense(arrays)
+    self.assert_same(want, kernel(arrays))
+    if batch > 3:
+      self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
     if batch == 2500:  # the numbers matter: others give another answer
-      other = arrays | {"noise": arrays["noise"][:, ::-1]}
-      swapped = both(settings, other, interpret=True)[0]
-      self.assertGreater((swapped.token != want.token).mean(), 0.1)
+      other = dense(arrays | {"noise": arrays["noise"][:, ::-1]})
+      self.assertGreater((other.token != want.token).mean(), 0.1)
 
   def test_no_races_between_copies_and_rows(self):
     # Three groups of rows: two of them are copied by hand. The interpreter
@@ -77,7 +78,7 @@ class KernelTest(parameterized.TestCase):
     arrays["valid"] = jnp.array([17, 16])
     arrays["noise"] = arrays["noise"].at[:, :17].set(0.0)  # all stand
     params = pltpu.InterpretParams(detect_races=True)
-    want, got = both(settings, arrays, interpret=params)
+    want, got = (form(arrays) for form in forms(settings, interpret=params))
     self.assert_same(want, got)
     np.testing.assert_array_equal(got.accepted, [17, 16])
     from jax._src.pallas.mosaic.interpret import interpret_pallas_call
@@ -129,7 +130,7 @@ class LawTest(parameterized.TestCase):
     np.testing.assert_array_equal(got, [5, 9, 9])
 
 
-def toy(size, seed=0):
+def toy(seed=0):
   """A Markov chain over five tokens, and the strings of three it emits."""
   rng = np.random.default_rng(seed)
   softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)
@@ -139,13 +140,22 @@ def toy(size, seed=0):
   return p.astype(np.float32), q.astype(np.float32), exact
 
 
+def p_value(text, exact):
+  """Of strings [size, 3] against their law, rare ones taken together."""
+  counts = np.bincount(text @ [25, 5, 1], minlength=125)
+  expected = exact * len(text) / exact.sum()
+  rare = expected < 5
+  pooled = lambda x: np.append(x[~rare], x[rare].sum())
+  return stats.chisquare(pooled(counts), pooled(expected)).pvalue
+
+
 def draw(rng, p):
   return (p.cumsum(-1) > rng.random((len(p), 1))).argmax(-1)
 
 
 def emitted(mode, drawn, size, residual=True, seed=0):
   """p-value of the strings that verification emits against the chain."""
-  p, q, exact = toy(size)
+  p, q, exact = toy()
   rng = np.random.default_rng(seed)
   first = draw(rng, np.broadcast_to(q[5], (size, 5)))
   second = draw(rng, q[first])
@@ -169,8 +179,7 @@ def emitted(mode, drawn, size, residual=True, seed=0):
     text[:, place] = np.where(
       place > n, draw(rng, p[text[:, place - 1]]), text[:, place]
     )
-  counts = np.bincount(text @ [25, 5, 1], minlength=125)
-  return stats.chisquare(counts, exact * size / exact.sum()).pvalue
+  return p_value(text, exact)
 
 
 class EmittedLawTest(parameterized.TestCase):
@@ -199,9 +208,7 @@ class EmittedLawTest(parameterized.TestCase):
     text[:, 1] = np.where(n == 1, token, np.where(row == 3, 2, 3))
     text[:, 1] = np.where(n == 0, draw(rng, p[text[:, 0]]), text[:, 1])
     text[:, 2] = np.where(n == 2, token, draw(rng, p[text[:, 1]]))
-    counts = np.bincount(text @ [25, 5, 1], minlength=125)
-    expected = exact * size / exact.sum()
-    self.assertGreater(stats.chisquare(counts, expected).pvalue, 1e-4)
+    self.assertGreater(p_value(text, exact), 1e-4)
 
 
 def law_of(rule, p, q, table, radius=None):
@@ -217,7 +224,8 @@ def law_of(rule, p, q, table, radius=None):
     jnp.broadcast_to(jnp.log(q), (vocab, vocab)), -jnp.inf
   )  # fmt: skip
   table = pad(table, -1.0).astype(jnp.int32)
-  trial = rows_of.trial(rows, draft, log_q, rule, table, radius)
+  held = jax.jit(lambda *given: rows_of.trial(*given[:3], rule, *given[3:]))
+  trial = held(rows, draft, log_q, table, radius)
   rate = np.exp(np.minimum(np.asarray(trial.ratio[:, 0], np.float64), 0))
   left = np.asarray(trial.residual, np.float64)[:, :vocab]
   left /= left.sum(1, keepdims=True)
