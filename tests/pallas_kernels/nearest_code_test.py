@@ -8,6 +8,9 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax._src.pallas.mosaic.interpret import (
+  interpret_pallas_call as interpreter,  # there is no public way to ask
+)
 from jax.experimental.pallas import tpu as pltpu
 
 from ar_jax import ops
@@ -77,6 +80,7 @@ class NearestCodeTest(parameterized.TestCase):
     params = pltpu.InterpretParams(detect_races=True)
     got = tpu.nearest_code(z, codebook, interpret=params)
     np.testing.assert_array_equal(got, 2)
+    self.assertFalse(interpreter.races.races_found)
 
   def test_any_leading_axes(self):
     codebook = jnp.eye(4)
