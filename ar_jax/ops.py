@@ -1,14 +1,19 @@
 """The only door to kernels: each operation takes impl=None or a name.
 
-`impl=None` picks what is best on the current backend; a named implementation
-that cannot serve raises and says why. What runs is logged once. Shapes: B
-batch, T queries, S keys, H heads, K features per head, C rows of a cache.
+`impl=None` picks what is best on the platform; a named implementation that
+cannot serve raises and says why, it never falls back. What runs is logged
+once. The names are "xla", "pallas" (the kernel of the platform) and the full
+ones, "pallas_tpu" and "pallas_gpu", which also compile a program for an
+accelerator that is not attached. Shapes: B batch, T queries, S keys, H heads,
+K features per head, C rows of a cache.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
 import jax
@@ -18,39 +23,100 @@ from absl import logging
 
 from ar_jax.core.plan import Plan
 from ar_jax.core.system import UserError
+from pallas_kernels.nearest_code import reference as code_reference
 from pallas_kernels.per_device import per_device
 from pallas_kernels.sparse_attention import tiles, xla
+from pallas_kernels.spec_verify import rules
 
 Array = jax.Array
 
-# The kernel that "pallas" is, per backend. The full names compile a program
-# for an accelerator that is not attached.
-_PALLAS = {"tpu": "pallas_tpu"}
-_ATTENTION = {"xla": "xla", "pallas_tpu": "tpu"}
-_DECODE = {"xla": "xla", "pallas_tpu": "tpu_decode"}
+# The forms of each operation; kernels are imported when they are needed.
+_ATTENTION = {
+  "xla": "sparse_attention.xla",
+  "pallas_tpu": "sparse_attention.tpu",
+  "pallas_gpu": "sparse_attention.gpu",
+}
+_DECODE = {
+  "xla": "sparse_attention.xla",
+  "pallas_tpu": "sparse_attention.tpu_decode",
+  "pallas_gpu": "sparse_attention.gpu",
+}
+_NEAREST = {"xla": "nearest_code.xla", "pallas_tpu": "nearest_code.tpu"}
+_VERIFY = {"xla": "spec_verify.reference", "pallas_tpu": "spec_verify.tpu"}
+
+_KERNEL = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
+# Not picked unless named: these have been compiled, but not yet run, on what
+# they are for.
+_UNTRIED = {"pallas_gpu"}
+
+Refusal = Callable[[ModuleType], str | None]
 
 
-@functools.cache
+def _platform() -> str:
+  """What is compiled for: "cpu", "tpu" or "gpu".
+
+  Ahead of time that is the device of the mesh, else the default backend.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  name = getattr(device, "platform", None) or jax.default_backend()
+  return "gpu" if name in ("cuda", "rocm") else name
+
+
 def _choose(
-  op: str, impl: str | None, forms: tuple[str, ...] = ("xla",)
-) -> str:
-  """The implementation of `op` to run; cached, so that it is logged once."""
-  backend = jax.default_backend()
-  chosen = impl
-  if impl in (None, "pallas"):
-    chosen = _PALLAS.get(backend)
-    if chosen not in forms and impl == "pallas":
-      raise NotImplementedError(
-        f"ops.{op}: impl='pallas' has no kernel for {backend}, only "
-        f"{list(forms)}"
-      )
-    chosen = chosen if chosen in forms else "xla"
-  if chosen not in forms:
+  op: str,
+  impl: str | None,
+  forms: Mapping[str, str],
+  refusal: Refusal = lambda kernel: None,
+) -> tuple[str, ModuleType]:
+  """What runs: (its name, its module).
+
+  Args:
+    op: the name of the operation.
+    impl: what was asked for; None picks a kernel that can serve, else "xla".
+    forms: name -> module.
+    refusal: why a kernel cannot serve this call; None if it can. A kernel
+      that is named says it itself.
+  """
+  platform = _platform()
+  kernel = _KERNEL.get(platform)
+  name = kernel if impl == "pallas" else impl
+  if impl is None:
+    picked = kernel in forms and kernel not in _UNTRIED
+    picked = picked and refusal(_module(forms[kernel])) is None
+    name = kernel if picked else "xla"
+  elif impl == "pallas" and kernel not in forms:
+    raise NotImplementedError(
+      f"ops.{op}: impl='pallas' has no kernel for {platform}; there are "
+      f"{', '.join(forms)}"
+    )
+  elif name not in forms:
     raise UserError(
       f"ops.{op}: impl={impl!r}; choose None, 'pallas' or one of {list(forms)}"
     )
-  logging.info("ops.%s: %s", op, chosen)
-  return chosen
+  _tell(op, platform, name)
+  return name, _module(forms[name])
+
+
+@functools.cache  # so that a choice is logged once
+def _tell(op: str, platform: str, name: str) -> None:
+  logging.info("ops.%s on %s: %s", op, platform, name)
+
+
+@functools.cache
+def _module(name: str) -> ModuleType:
+  return importlib.import_module(f"pallas_kernels.{name}")
+
+
+def _scattered(mapped: bool) -> str | None:
+  """Why no kernel can run here: XLA cannot split one over several devices.
+
+  Args:
+    mapped: whether the operation maps itself over a mesh, where one is set.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if jax.device_count() == 1 or mesh.manual_axes or (mapped and not mesh.empty):
+    return None
+  return "the arrays may be split over devices; use jax.shard_map"
 
 
 @functools.cache
@@ -67,22 +133,6 @@ def _all(queries: int, keys: int) -> tiles.Pattern:
 
 def _every_pair(q: tiles.Slots, k: tiles.Slots) -> bool:
   return True
-
-
-@functools.cache
-def _form(name: str) -> ModuleType:
-  """A form of attention; kernels are imported when they are needed."""
-  return importlib.import_module(f"pallas_kernels.sparse_attention.{name}")
-
-
-def _refused(forms: dict[str, str], q: Array, k: Array, v: Array) -> bool:
-  """Whether the kernel of this backend cannot serve this call."""
-  kernel = forms.get(_PALLAS.get(jax.default_backend()))
-  if kernel is None:
-    return False
-  # Arrays may be split over devices, which a kernel only learns from a mesh.
-  lost = jax.device_count() > 1 and jax.sharding.get_abstract_mesh().empty
-  return lost or _form(kernel).unsupported(q, k, v) is not None
 
 
 def attention(
@@ -104,8 +154,7 @@ def attention(
       with T = S = L, whose structure is known at trace time, so pairs that
       it hides are mostly not computed at all.
     scale: multiplies the scores; 1 / sqrt(K) if None.
-    impl: None, "xla", "pallas" (the kernel of this backend), or its full name
-      "pallas_tpu". Kernels need a Plan or None: a mask that is data has no
+    impl: see above. Kernels need a Plan or None: a mask that is data has no
       structure to exploit.
 
   Returns:
@@ -117,9 +166,10 @@ def attention(
     UserError: there is no such implementation.
   """
   sparse = isinstance(mask, Plan)
-  if impl is None and (not sparse or _refused(_ATTENTION, q, k, v)):
+  if impl is None and not sparse:
     impl = "xla"
-  chosen = _choose("attention", impl, tuple(_ATTENTION))
+  refusal = lambda kernel: _scattered(True) or kernel.unsupported(q, k, v)
+  chosen, form = _choose("attention", impl, _ATTENTION, refusal)
   if chosen == "xla" and not sparse:
     return xla.masked(q, k, v, mask, scale=scale)
   if not sparse and mask is not None:
@@ -128,7 +178,6 @@ def attention(
       f"{mask.shape}; use impl='xla' or None"
     )
   pattern = pattern_of(mask) if sparse else _all(q.shape[1], k.shape[1])
-  form = _form(_ATTENTION[chosen])
   call = lambda *x: form.attention(*x, pattern, scale=scale)[0]
   return call(q, k, v) if chosen == "xla" else per_device(call, q, k, v)
 
@@ -159,7 +208,7 @@ def decode_attention(
     mask: which new positions see each other, a Plan of length T: a chain, a
       tree, groups; all if None.
     scale: multiplies the scores; 1 / sqrt(K) if None.
-    impl: None, "xla", "pallas" (the kernel of this backend) or its full name.
+    impl: see above.
 
   Returns:
     [B, T, H, K], in the dtype of v.
@@ -169,10 +218,8 @@ def decode_attention(
     UserError: there is no such implementation.
   """
   pattern = None if mask is None else pattern_of(mask)
-  if impl is None and _refused(_DECODE, q, k, v):
-    impl = "xla"
-  chosen = _choose("decode_attention", impl, tuple(_DECODE))
-  form = _form(_DECODE[chosen])
+  refusal = lambda kernel: _scattered(True) or kernel.unsupported(q, k, v)
+  chosen, form = _choose("decode_attention", impl, _DECODE, refusal)
   static = () if isinstance(lengths, jax.Array) else (lengths,)
   call = lambda *x: form.decode(*x, *static, pattern, scale=scale)[0]
   args = q, k, v, cache_k, cache_v, *(() if static else (lengths,))
@@ -184,9 +231,8 @@ def nearest_code(
 ) -> Array:
   """Index of the nearest row of a codebook, in float32.
 
-  Distances use full float32 products: TF32 or bfloat16 flips codes. They are
-  computed over blocks of codes, so that memory is bounded for large inputs
-  and an axis of tokens that is sharded over devices stays so.
+  Distances use full float32 products: TF32 or bfloat16 flips codes. The
+  matrix of all of them is never written.
 
   Args:
     z: f32[..., d].
@@ -197,46 +243,89 @@ def nearest_code(
     i32[...]; the lowest index where codes tie.
 
   Raises:
-    NotImplementedError: the implementation does not exist.
+    NotImplementedError: there is no kernel for this platform.
+    UserError: the widths differ.
   """
-  _choose("nearest_code", impl)
-  z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
-  vocab, width = codebook.shape
-  tokens = max(1, z.size // width)
-  # At most 2^26 distances (256 MiB) at a time, but never absurdly few codes.
-  block = min(vocab, max(256, 2**26 // tokens))
-  blocks = -(-vocab // block)
-  pad = blocks * block - vocab
-  # |z - e|^2 = |z|^2 + 2 (|e|^2 / 2 - z.e); |z|^2 does not change the order.
-  norms = jnp.pad(
-    0.5 * jnp.square(codebook).sum(-1), (0, pad), constant_values=jnp.inf
-  ).reshape(blocks, block)
-  codes = jnp.pad(codebook, ((0, pad), (0, 0))).reshape(blocks, block, width)
+  with _user_error("nearest_code"):
+    code_reference.check(z, codebook)
+  _, form = _choose("nearest_code", impl, _NEAREST, lambda _: _scattered(False))
+  return form.nearest_code(z, codebook)
 
-  def best_of(norm, code):
-    dots = jnp.einsum(
-      "...d,vd->...v", z, code, precision=jax.lax.Precision.HIGHEST
-    )
-    score = jnp.expand_dims(norm, range(z.ndim - 1)) - dots
-    index = jnp.argmin(score, axis=-1).astype(jnp.int32)
-    return score.min(axis=-1), index
 
-  if blocks == 1:
-    return best_of(norms[0], codes[0])[1]
+def verify(
+  logits: Array,
+  drafts: Array,
+  noise: Array,
+  *,
+  mode: str = "exact",
+  draft_logp: Array | None = None,
+  valid: Array | None = None,
+  parents: Array | None = None,
+  guidance: Array | float = 1.0,
+  rule: rules.Rule = None,
+  table: Array | None = None,
+  radius: Array | None = None,
+  temperature: float = 1.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  min_p: float = 0.0,
+  impl: str | None = None,
+) -> rules.Verdict:
+  """How many drafted tokens stand, and the token that follows them.
 
-  def step(best, block_of):
-    start, norm, code = block_of
-    score, index = best_of(norm, code)
-    closer = score < best[0]
-    return (
-      jnp.where(closer, score, best[0]),
-      jnp.where(closer, start + index, best[1]),
-    ), None
+  `pallas_kernels.spec_verify.reference.verify` says what is computed and has
+  the shapes. The law is that of `core.pick.law` with the same filters. Where
+  noise is a key, rows of "gumbel" draw what `core.pick.draw` does.
 
-  first = (
-    jnp.full(z.shape[:-1], jnp.inf),
-    jnp.zeros(z.shape[:-1], jnp.int32),
-  )
-  starts = jnp.arange(blocks, dtype=jnp.int32) * block
-  (_, index), _ = jax.lax.scan(step, first, (starts, norms, codes))
-  return index
+  Args:
+    logits: [B, 1 | 2, K + 1, V]; two of them are the guided pair.
+    drafts: i32[B, K].
+    noise: "exact" and "point": uniform f32[B, K + 1]. "gumbel": typed
+      threefry keys Key[B, K + 1], or their data u32[B, K + 1, 2].
+    mode: "exact", "point" or "gumbel".
+    draft_logp: f32[B, K | K + 1, V], or None for point masses.
+    valid: i32[B], how many drafts are live.
+    parents: i32[B, K], the row of each draft's parent in a tree.
+    guidance: as in `core.pick.guide`, f32[] or f32[B].
+    rule: a relaxed rule of `pallas_kernels.spec_verify.rules`, or None.
+    table: what the rule asks for.
+    radius: what the rule asks for.
+    temperature: with the next three, the filters of `core.pick.law`.
+    top_k: see there.
+    top_p: see there.
+    min_p: see there.
+    impl: see above.
+
+  Returns:
+    A `Verdict`: accepted, token, row, logp, chance.
+
+  Raises:
+    NotImplementedError: the named implementation cannot do this.
+    UserError: shapes or settings do not fit.
+  """
+  if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+    if str(jax.random.key_impl(noise)) != "threefry2x32":
+      raise UserError("ops.verify: noise must be threefry2x32 keys")
+    noise = jax.random.key_data(noise)
+  with _user_error("verify"):
+    law = rules.Law(temperature, top_k, top_p, min_p)
+    rules.check(
+      logits, drafts, noise, draft_logp, valid, parents, guidance, table,
+      radius, mode=mode, rule=rule, law=law,
+    )  # fmt: skip
+  refusal = lambda kernel: _scattered(False) or kernel.refusal(rule, draft_logp)
+  _, form = _choose("verify", impl, _VERIFY, refusal)
+  return form.verify(
+    logits, drafts, noise, mode=mode, draft_logp=draft_logp, valid=valid,
+    parents=parents, guidance=guidance, law=law, rule=rule, table=table,
+    radius=radius,
+  )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _user_error(op: str) -> Iterator[None]:
+  """Bad input to a kernel is the user's to mend."""
+  try:
+    yield
+  except ValueError as error:
+    raise UserError(f"ops.{op}: {error}") from error

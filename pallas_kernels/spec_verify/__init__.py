@@ -1,0 +1,1 @@
+"""Verification of drafted tokens in one pass over the target's logits."""
