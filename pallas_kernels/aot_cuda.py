@@ -1,0 +1,135 @@
+"""Compiling for an NVIDIA H100 on a machine that has none.
+
+With `pip install jax-cuda13-plugin jax-cuda13-pjrt` of jax's own version (no
+CUDA libraries, no driver, no GPU) XLA compiles for a GPU that is described in
+a text. Kernels in Mosaic GPU go all the way: through PTX to the machine code
+of the assembler that the plugin contains. What this does not show: that the
+code is right, and how fast it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AbstractDevice, Mesh, NamedSharding, PartitionSpec
+
+H100 = "NVIDIA H100 80GB HBM3"
+"""The device kind of the GPU that `TARGET_CONFIG` describes."""
+
+TARGET_CONFIG = f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: 233472
+  shared_memory_per_block_optin: 232448
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84978434048
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  cuda_compute_capability {{
+    major: 9
+    minor: 0
+    feature_extension: ACCELERATED_FEATURES
+  }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+runtime_version {{ major: 13 minor: 0 patch: 0 }}
+device_description_str: "{H100}"
+"""
+"""An H100 (SXM) as XLA wants it told: a stream_executor GpuTargetConfigProto.
+
+The sizes are what the CUDA driver reports for this GPU.
+"""
+
+
+def missing() -> str | None:
+  """Why nothing can be compiled for a GPU here; None if it can."""
+  plugin = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
+  found = importlib.util.find_spec("jax_plugins")
+  if found is None or not any(map(importlib.util.find_spec, plugin)):
+    return (
+      "no CUDA plugin: pip install --no-deps "
+      f"jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}"
+    )
+  return None
+
+
+@functools.cache
+def h100_mesh(devices: int = 1) -> Mesh:
+  """A mesh with one axis, "x", of GPUs that are not there.
+
+  Args:
+    devices: their number, in one host.
+  """
+  topology = topologies.get_topology_desc(
+    platform="cuda", topology=f"1x1x{devices}", target_config=TARGET_CONFIG
+  )
+  return Mesh(np.asarray(topology.devices).reshape(devices), ("x",))
+
+
+@contextlib.contextmanager
+def lowering_for(mesh: Mesh) -> Iterator[None]:
+  """Tells kernels, while they are lowered, which GPU they are for."""
+  # Later releases of jax ask for the platform, too.
+  kinds = {"device_kind": H100, "num_cores": 132, "platform": "cuda"}
+  try:
+    device = AbstractDevice(**kinds)
+  except TypeError:
+    kinds.pop("platform")
+    device = AbstractDevice(**kinds)
+  abstract = mesh.abstract_mesh.update(abstract_device=device)
+  with jax.sharding.use_abstract_mesh(abstract):
+    yield
+
+
+def compile_for_h100(
+  fn: Callable[..., Any], *args: Any, mesh: Mesh | None = None
+) -> jax.stages.Compiled:
+  """`jax.jit(fn)` compiled for an H100 that need not be there.
+
+  Args:
+    fn: a function of arrays.
+    *args: arrays or jax.ShapeDtypeStructs; with a sharding over `mesh`, or
+      without one (then they are whole on every device).
+    mesh: from `h100_mesh`; of one device if None.
+
+  Returns:
+    the executable, for `memory_analysis`, `cost_analysis` and `as_text`; it
+    cannot be called without a GPU.
+
+  Raises:
+    RuntimeError: the plugin is not installed (see `missing`).
+  """
+  if reason := missing():
+    raise RuntimeError(f"compile_for_h100: {reason}")
+  mesh = h100_mesh() if mesh is None else mesh
+  whole = NamedSharding(mesh, PartitionSpec())
+
+  def on_mesh(x: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(x, "sharding", None)
+    if not (isinstance(sharding, NamedSharding) and sharding.mesh == mesh):
+      sharding = whole
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  args = jax.tree.map(on_mesh, args)
+  with lowering_for(mesh):
+    return (
+      jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",)).compile()
+    )

@@ -1,0 +1,214 @@
+"""Forward kernel for Hopper: out and the log-sum-exp, rows of queries.
+
+Scores are kept times log2(e) scale, so that the exponential is one exp2; the
+log-sum-exp in memory is to the base 2. Shapes as in `gpu`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from pallas_kernels.sparse_attention import gpu_ops as ops
+from pallas_kernels.sparse_attention import gpu_work
+from pallas_kernels.sparse_attention.gpu_pipeline import (
+  COMPUTE,
+  HALF,
+  ROWS,
+  Kernel,
+  Operand,
+  launch,
+)
+from pallas_kernels.sparse_attention.tiles import Pattern, compile_tiles
+
+LOG2E = math.log2(math.e)
+
+# A maximum below every score, yet finite: the difference of two of them is 0.
+_LOW = -1e30
+
+NOTHING = 1e30
+"""The log-sum-exp, to the base 2, of a query that sees nothing.
+
+With it exp2(score - lse) is 0, as the gradient kernels need it.
+"""
+
+
+def block_k(features: int) -> int:
+  """Keys per tile: two stages of keys and values fit shared memory."""
+  del features
+  return 128
+
+
+def stages(features: int) -> int:
+  return 4 if features <= 64 else 2
+
+
+def see(pattern: Pattern, q, k, axis: int, interpret: bool):
+  """bool[rows, columns] of a tile, from the integers of its slots.
+
+  Args:
+    pattern: the rule.
+    q: i32[names + 1, queries], a reference: see `gpu_work.columns`.
+    k: i32[names + 1, keys].
+    axis: 0 if rows are queries, 1 if they are keys.
+    interpret: see `gpu_ops`.
+  """
+  shape = (q.shape[1], k.shape[1])[:: 1 - 2 * axis]
+  tile = lambda ref, n, along: ops.spread(
+    ops.load(ref.at[n], along, interpret), shape, along
+  )
+  names = range(len(pattern.names))
+  mask = tile(k, len(names), axis) > 0
+  if pattern.names:
+    along = 1 - axis
+    mask &= pattern.see(
+      [tile(q, n, along) for n in names], [tile(k, n, axis) for n in names]
+    )
+  return mask
+
+
+def forward(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  pattern: Pattern,
+  scale: float,
+  *,
+  blocks: int,
+  interpret: bool,
+) -> tuple[jax.Array, jax.Array]:
+  """out [B, T, H, K] and lse f32[B, H, padded T], to the base 2."""
+  (batch, queries, heads, features), keys = q.shape, k.shape[1]
+  repeats = heads // k.shape[2]
+  wide = block_k(features)
+  tiles = compile_tiles(pattern, ROWS, wide)
+  factor = scale * LOG2E
+  q_table = gpu_work.columns(pattern.query_columns, pattern.queries, ROWS)
+  k_table = gpu_work.columns(pattern.key_columns, pattern.keys, wide)
+  named = len(q_table)
+  rows_of = lambda item, half: pl.ds(item.tile * ROWS + half * HALF, HALF)
+  kv_head = lambda item: lax.div(item.head, jnp.int32(repeats))
+  key_rows = lambda tile: pl.ds(tile * wide, wide)
+
+  def start(half, item):
+    return (
+      ops.filled((HALF, features), 0.0, interpret),
+      ops.filled((HALF,), _LOW, interpret),
+      ops.filled((HALF,), 0.0, interpret),
+    )
+
+  def visit(half, carry, masked):
+    acc, top, total = carry
+    (q, q_columns, _), ((k, k_columns), (v,)) = half.held, half.streamed
+    half.wait(0)
+    (s,) = ops.products([(q, k)], interpret, half.change_over)
+    if masked:
+      s = jnp.where(
+        see(pattern, q_columns, k_columns, 0, interpret), s, -jnp.inf
+      )
+    half.release(0)
+    new = jnp.maximum(top, s.max(axis=1) * factor)
+    decay = jnp.exp2(top - new)
+    p = jnp.exp2(s * factor - ops.spread(new, s.shape, 1))
+    acc *= ops.spread(decay, acc.shape, 1)
+    total = total * decay + p.sum(axis=1)
+    p = p.astype(v.dtype)
+    # The softmax is to be over before the other warpgroup goes on with its.
+    acc, new, total, p = lax.optimization_barrier((acc, new, total, p))
+    half.announce()
+    half.wait(1)
+    half.await_turn()
+    acc = ops.add_product(acc, p, v, interpret)
+    half.release(1)
+    return acc, new, total
+
+  def finish(half, item, carry):
+    acc, top, total = carry
+    some = total > 0
+    inverse = jnp.where(some, 1 / total, 0.0)
+    lse = jnp.where(some, top + jnp.log(total) * LOG2E, NOTHING)
+    # The queries are not needed any more: the result goes out from there.
+    staged = half.held[0]
+    out, lse_out = half.refs[-2:]
+    staged[...] = (acc * ops.spread(inverse, acc.shape, 1)).astype(out.dtype)
+    lse_staged = half.held[2]
+    lse_staged[...] = lse
+    plgpu.commit_smem()
+    rows = rows_of(item, half.half)
+    plgpu.copy_smem_to_gmem(staged, out.at[item.batch, rows, item.head])
+    plgpu.copy_smem_to_gmem(lse_staged, lse_out.at[item.batch, item.head, rows])
+    plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+
+  kernel = Kernel(
+    name="sparse_attention_forward",
+    work=gpu_work.compile_work(tiles.by_query),
+    batch=batch,
+    heads=heads,
+    repeats=1,
+    group=gpu_work.group_of_heads(
+      batch * heads, 2 * keys * features * q.dtype.itemsize // repeats
+    ),
+    stages=stages(features),
+    held=(
+      Operand(
+        (HALF, features),
+        q.dtype,
+        lambda refs, item, half: refs[0].at[
+          item.batch, rows_of(item, half), item.head
+        ],
+      ),
+      Operand(
+        (named, HALF),
+        jnp.int32,
+        lambda refs, item, half: refs[3].at[:, rows_of(item, half)],
+      ),
+      Operand((HALF,), jnp.float32, None),
+    ),
+    streams=(
+      (
+        Operand(
+          (wide, features),
+          k.dtype,
+          lambda refs, item, tile, _: refs[1].at[
+            item.batch, key_rows(tile), kv_head(item)
+          ],
+        ),
+        Operand(
+          (named, wide),
+          jnp.int32,
+          lambda refs, item, tile, _: refs[4].at[:, key_rows(tile)],
+        ),
+      ),
+      (
+        Operand(
+          (wide, features),
+          v.dtype,
+          lambda refs, item, tile, _: refs[2].at[
+            item.batch, key_rows(tile), kv_head(item)
+          ],
+        ),
+      ),
+    ),
+    start=start,
+    visit=visit,
+    finish=finish,
+    ping_pong=True,
+  )
+  padded = q_table.shape[1]
+  out_type = [
+    jax.ShapeDtypeStruct(q.shape, q.dtype),
+    jax.ShapeDtypeStruct((batch, heads, padded), jnp.float32),
+  ]
+  out, lse = launch(
+    kernel,
+    [q, k, v, jnp.asarray(q_table), jnp.asarray(k_table)],
+    out_type,
+    blocks=blocks,
+    interpret=interpret,
+  )
+  return out, lse
