@@ -12,13 +12,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AbstractDevice, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractDevice,
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 H100 = "NVIDIA H100 80GB HBM3"
 """The device kind of the GPU that `TARGET_CONFIG` describes."""
@@ -81,28 +89,47 @@ def h100_mesh(devices: int = 1) -> Mesh:
   topology = topologies.get_topology_desc(
     platform="cuda", topology=f"1x1x{devices}", target_config=TARGET_CONFIG
   )
-  return Mesh(np.asarray(topology.devices).reshape(devices), ("x",))
+  devices = np.asarray(topology.devices).reshape(devices)
+  return Mesh(devices, ("x",), axis_types=(AxisType.Auto,))
 
 
 @contextlib.contextmanager
-def lowering_for(mesh: Mesh) -> Iterator[None]:
+def _lowering_for(mesh: AbstractMesh) -> Iterator[None]:
   """Tells kernels, while they are lowered, which GPU they are for."""
   # Later releases of jax ask for the platform, too.
-  kinds = {"device_kind": H100, "num_cores": 132, "platform": "cuda"}
-  try:
-    device = AbstractDevice(**kinds)
-  except TypeError:
-    kinds.pop("platform")
-    device = AbstractDevice(**kinds)
-  abstract = mesh.abstract_mesh.update(abstract_device=device)
-  with jax.sharding.use_abstract_mesh(abstract):
+  about = {"device_kind": H100, "num_cores": 132}
+  if "platform" in inspect.signature(AbstractDevice).parameters:
+    about["platform"] = "cuda"
+  with jax.sharding.use_abstract_mesh(
+    mesh.update(abstract_device=AbstractDevice(**about))
+  ):
     yield
+
+
+def lower_for_h100(fn: Callable[..., Any], *args: Any) -> jax.stages.Lowered:
+  """`jax.jit(fn)` lowered for an H100; needs nothing but jax.
+
+  Kernels in Mosaic GPU are checked up to their MLIR: shapes, layouts of
+  registers, shared memory. The result cannot be compiled.
+
+  Args:
+    fn: a function of arrays.
+    *args: arrays or jax.ShapeDtypeStructs.
+  """
+  mesh = AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,))
+  args = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
+  with _lowering_for(mesh):
+    return jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",))
 
 
 def compile_for_h100(
   fn: Callable[..., Any], *args: Any, mesh: Mesh | None = None
 ) -> jax.stages.Compiled:
   """`jax.jit(fn)` compiled for an H100 that need not be there.
+
+  Set MOSAIC_GPU_DUMP_PTXAS=1 and MOSAIC_GPU_DUMP_TO=FOLDER before jax is
+  imported to have the assembler's report of every kernel, with registers and
+  spills, written to a file.
 
   Args:
     fn: a function of arrays.
@@ -129,7 +156,6 @@ def compile_for_h100(
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   args = jax.tree.map(on_mesh, args)
-  with lowering_for(mesh):
-    return (
-      jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",)).compile()
-    )
+  with _lowering_for(mesh.abstract_mesh):
+    lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",))
+  return lowered.compile()

@@ -20,12 +20,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 
-from pallas_kernels.sparse_attention import gpu_backward, gpu_forward
-from pallas_kernels.sparse_attention import reference
+from pallas_kernels.sparse_attention import (
+  gpu_backward,
+  gpu_forward,
+  reference,
+)
 from pallas_kernels.sparse_attention.gpu_pipeline import ROWS
 from pallas_kernels.sparse_attention.tiles import Pattern
+from pallas_kernels.sparse_attention.tiles import pattern as make_pattern
 
 Array = jax.Array
 
@@ -65,6 +70,89 @@ def attention(
     raise NotImplementedError(f"sparse_attention.gpu: {reason}")
   scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
   return _attention(q, k, v, pattern, scale, interpret)
+
+
+def decode(
+  q: Array,
+  k: Array,
+  v: Array,
+  cache_k: Array,
+  cache_v: Array,
+  lengths: int | Array,
+  pattern: Pattern | None = None,
+  *,
+  scale: float | None = None,
+  interpret: bool = False,
+) -> tuple[Array, Array]:
+  """One step's queries over the filled part of a cache and over themselves.
+
+  Only the tiles of the cache with filled rows are loaded. The two parts are
+  two kernels, whose results the log-sum-exp mixes. There is no gradient.
+
+  Args:
+    q: [B, T, H, K], as for `attention`.
+    k: [B, T, Hkv, K], the new keys.
+    v: [B, T, Hkv, K].
+    cache_k: [B, C, Hkv, K]; C is best a multiple of 8, else it is copied.
+      Rows behind the filled ones may hold anything that is finite.
+    cache_v: [B, C, Hkv, K].
+    lengths: rows that are filled: one number, static or traced, or i32[B].
+    pattern: which new queries see which new keys; all if None.
+    scale: multiplies the scores, positive; 1 / sqrt(K) if None.
+    interpret: run in jax's interpreter of Mosaic GPU, on the CPU.
+
+  Returns:
+    out [B, T, H, K] and lse f32[B, H, T], as `attention`.
+
+  Raises:
+    NotImplementedError: the kernel cannot serve these arguments; says why.
+    ValueError: the arguments do not fit together.
+  """
+  (batch, new, heads, features), groups = q.shape, k.shape[2]
+  if pattern is None:
+    pattern = _everything(new)
+  rows = (batch, cache_k.shape[1], groups, features)
+  if cache_k.shape != rows or cache_v.shape != rows:
+    raise ValueError(
+      f"decode: caches {cache_k.shape} and {cache_v.shape} must be "
+      f"[B, C, Hkv, K] = {rows}"
+    )
+  if not q.dtype == cache_k.dtype == cache_v.dtype:
+    raise NotImplementedError(
+      f"sparse_attention.gpu: caches of {cache_k.dtype, cache_v.dtype} for "
+      f"queries of {q.dtype}; they must be of one dtype"
+    )
+  own, own_lse = attention(q, k, v, pattern, scale=scale, interpret=interpret)
+  scale = features**-0.5 if scale is None else float(scale)
+  lengths = jnp.broadcast_to(jnp.asarray(lengths, jnp.int32), (batch,))
+  # The query heads that share a key head become rows of one tile.
+  share = heads // groups
+  grouped = q.reshape(batch, new, groups, share, features)
+  grouped = jnp.swapaxes(grouped, 2, 3).reshape(batch, -1, groups, features)
+  old, old_lse = _over_cache(scale, interpret)(
+    grouped, cache_k, cache_v, lengths
+  )
+  old = old.reshape(batch, new, share, groups, features)
+  old = jnp.swapaxes(old, 2, 3).reshape(q.shape)
+  old_lse = _natural(old_lse, new * share).reshape(batch, groups, new, share)
+  old_lse = jnp.swapaxes(old_lse, 2, 3).reshape(own_lse.shape)
+  lse = jnp.logaddexp(old_lse, own_lse)
+  # Where nothing is seen both results are zero.
+  safe = jnp.where(lse == -jnp.inf, 0.0, lse)
+  weigh = lambda x, part: (
+    x * jnp.swapaxes(jnp.exp(part - safe), 1, 2)[..., None]
+  )
+  out = weigh(old, old_lse) + weigh(own, own_lse)
+  return out.astype(v.dtype), lse
+
+
+@functools.cache
+def _everything(length: int) -> Pattern:
+  return make_pattern(_always, {"slot": np.zeros(length)})
+
+
+def _always(q, k):
+  return q["slot"] == k["slot"]
 
 
 def unsupported(
@@ -140,6 +228,21 @@ def _forward(pattern: Pattern, scale: float, interpret: bool):
     out, lse = gpu_forward.forward(
       q, k, v, pattern, scale, blocks=_blocks(interpret), interpret=interpret
     )
+    return out[:, :queries], lse
+
+  return call
+
+
+@functools.cache
+def _over_cache(scale: float, interpret: bool):
+  """(q, k, v, lengths) -> (out, lse)."""
+
+  @_folding
+  def call(q, k, v, lengths):
+    queries = q.shape[1]
+    q, k, v = (_to_rows(x, interpret) for x in (q, k, v))
+    run = {"blocks": _blocks(interpret), "interpret": interpret}
+    out, lse = gpu_forward.over_cache(q, k, v, lengths, scale, **run)
     return out[:, :queries], lse
 
   return call

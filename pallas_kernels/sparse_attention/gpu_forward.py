@@ -7,9 +7,11 @@ log-sum-exp in memory is to the base 2. Shapes as in `gpu`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
@@ -17,7 +19,6 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from pallas_kernels.sparse_attention import gpu_ops as ops
 from pallas_kernels.sparse_attention import gpu_work
 from pallas_kernels.sparse_attention.gpu_pipeline import (
-  COMPUTE,
   HALF,
   ROWS,
   Kernel,
@@ -25,6 +26,8 @@ from pallas_kernels.sparse_attention.gpu_pipeline import (
   launch,
 )
 from pallas_kernels.sparse_attention.tiles import Pattern, compile_tiles
+
+Array = jax.Array
 
 LOG2E = math.log2(math.e)
 
@@ -73,24 +76,109 @@ def see(pattern: Pattern, q, k, axis: int, interpret: bool):
 
 
 def forward(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
+  q: Array,
+  k: Array,
+  v: Array,
   pattern: Pattern,
   scale: float,
   *,
   blocks: int,
   interpret: bool,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
   """out [B, T, H, K] and lse f32[B, H, padded T], to the base 2."""
-  (batch, queries, heads, features), keys = q.shape, k.shape[1]
+  wide = block_k(q.shape[-1])
+  tiles = compile_tiles(pattern, ROWS, wide)
+  return _run(
+    "sparse_attention_forward",
+    (q, k, v),
+    (
+      gpu_work.columns(pattern.query_columns, pattern.queries, ROWS),
+      gpu_work.columns(pattern.key_columns, pattern.keys, wide),
+    ),
+    gpu_work.compile_work(tiles.by_query),
+    lambda half, q, k: see(pattern, q, k, 0, interpret),
+    scale,
+    blocks=blocks,
+    interpret=interpret,
+  )
+
+
+def over_cache(
+  q: Array,
+  k: Array,
+  v: Array,
+  lengths: Array,
+  scale: float,
+  *,
+  blocks: int,
+  interpret: bool,
+) -> tuple[Array, Array]:
+  """All queries over the first rows of a cache.
+
+  Args:
+    q: [B, T, H, K].
+    k: [B, C, Hkv, K].
+    v: [B, C, Hkv, K].
+    lengths: i32[B], rows of the cache that are seen; only tiles with such
+      rows are loaded.
+    scale: of the scores.
+    blocks: see `gpu_pipeline.launch`.
+    interpret: see `gpu_ops`.
+  """
+  wide = block_k(q.shape[-1])
+  queries, rows = q.shape[1], k.shape[1]
+  row_tiles, key_tiles = -(-queries // ROWS), -(-rows // wide)
+  # Every row of tiles may visit all tiles of keys, until `bounds` says how far.
+  table = np.zeros((row_tiles, 4), np.int32)
+  table[:, 0], table[:, 3] = np.arange(row_tiles), key_tiles
+  work = gpu_work.Work(table.reshape(-1), np.arange(key_tiles, dtype=np.int32))
+  index = np.arange(key_tiles * wide, dtype=np.int32)[None]
+
+  def bounds(refs, item):
+    length = refs[5][item.batch]
+    end = lax.div(length + (wide - 1), jnp.int32(wide))
+    return item._replace(middle=lax.div(length, jnp.int32(wide)), stop=end)
+
+  def mask(half, q, k):
+    shape = (q.shape[1], k.shape[1])
+    index = ops.spread(ops.load(k.at[0], 0, interpret), shape, 0)
+    return index < half.refs[5][half.item.batch]
+
+  return _run(
+    "sparse_attention_decode",
+    (q, k, v),
+    (np.zeros((1, row_tiles * ROWS), np.int32), index),
+    work,
+    mask,
+    scale,
+    bounds=bounds,
+    more=(lengths,),
+    blocks=blocks,
+    interpret=interpret,
+  )
+
+
+def _run(
+  name: str,
+  qkv: tuple[Array, Array, Array],
+  tables: tuple[np.ndarray, np.ndarray],
+  work: gpu_work.Work,
+  mask: Callable[..., Array],
+  scale: float,
+  *,
+  bounds: Callable[..., gpu_work.Item] | None = None,
+  more: tuple[Array, ...] = (),
+  blocks: int,
+  interpret: bool,
+) -> tuple[Array, Array]:
+  """The forward kernel over any work; `mask` is asked for partial tiles."""
+  q, k, v = qkv
+  q_table, k_table = tables
+  (batch, _, heads, features), keys = q.shape, k.shape[1]
   repeats = heads // k.shape[2]
   wide = block_k(features)
-  tiles = compile_tiles(pattern, ROWS, wide)
   factor = scale * LOG2E
-  q_table = gpu_work.columns(pattern.query_columns, pattern.queries, ROWS)
-  k_table = gpu_work.columns(pattern.key_columns, pattern.keys, wide)
-  named = len(q_table)
+  named = len(q_table), len(k_table)
   rows_of = lambda item, half: pl.ds(item.tile * ROWS + half * HALF, HALF)
   kv_head = lambda item: lax.div(item.head, jnp.int32(repeats))
   key_rows = lambda tile: pl.ds(tile * wide, wide)
@@ -108,9 +196,7 @@ def forward(
     half.wait(0)
     (s,) = ops.products([(q, k)], interpret, half.change_over)
     if masked:
-      s = jnp.where(
-        see(pattern, q_columns, k_columns, 0, interpret), s, -jnp.inf
-      )
+      s = jnp.where(mask(half, q_columns, k_columns), s, -jnp.inf)
     half.release(0)
     new = jnp.maximum(top, s.max(axis=1) * factor)
     decay = jnp.exp2(top - new)
@@ -145,8 +231,8 @@ def forward(
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
   kernel = Kernel(
-    name="sparse_attention_forward",
-    work=gpu_work.compile_work(tiles.by_query),
+    name=name,
+    work=work,
     batch=batch,
     heads=heads,
     repeats=1,
@@ -163,7 +249,7 @@ def forward(
         ],
       ),
       Operand(
-        (named, HALF),
+        (named[0], HALF),
         jnp.int32,
         lambda refs, item, half: refs[3].at[:, rows_of(item, half)],
       ),
@@ -179,7 +265,7 @@ def forward(
           ],
         ),
         Operand(
-          (named, wide),
+          (named[1], wide),
           jnp.int32,
           lambda refs, item, tile, _: refs[4].at[:, key_rows(tile)],
         ),
@@ -198,6 +284,7 @@ def forward(
     visit=visit,
     finish=finish,
     ping_pong=True,
+    bounds=bounds,
   )
   padded = q_table.shape[1]
   out_type = [
@@ -206,7 +293,7 @@ def forward(
   ]
   out, lse = launch(
     kernel,
-    [q, k, v, jnp.asarray(q_table), jnp.asarray(k_table)],
+    [q, k, v, jnp.asarray(q_table), jnp.asarray(k_table), *more],
     out_type,
     blocks=blocks,
     interpret=interpret,

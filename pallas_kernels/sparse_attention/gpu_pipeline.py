@@ -74,12 +74,13 @@ class Half:
   Attributes:
     refs: all operands and results in global memory.
     half: 0 or 1.
+    item: the current item.
     held: the buffers of the held operands.
     streamed: per stream, the buffers of the current visit.
   """
 
   def __init__(self, refs, half, scratch, stages: int, ping_pong: bool):
-    self.refs, self.half = refs, half
+    self.refs, self.half, self.item = refs, half, None
     self._held, self._streams, self._barriers = scratch[0], scratch[1], scratch
     self._stages, self._ping_pong = stages, ping_pong
     self.held: Sequence[Ref] = ()
@@ -146,6 +147,7 @@ class Kernel:
       stream.
     finish: (half, item, carry), writes the results of the item.
     ping_pong: whether `Half.change_over` does anything.
+    bounds: (refs, item) -> item, with visits that depend on the operands.
   """
 
   name: str
@@ -161,6 +163,7 @@ class Kernel:
   visit: Callable[[Half, Any, bool], Any]
   finish: Callable[[Half, Item, Any], None]
   ping_pong: bool = False
+  bounds: Callable[[Sequence[Ref], Item], Item] | None = None
 
 
 def launch(
@@ -205,8 +208,12 @@ def launch(
     warpgroup = lax.axis_index("warpgroup")
     block = lax.axis_index("block")
     items = lax.div(total - block + (blocks - 1), jnp.int32(blocks))
-    item_of = lambda i: item_at(
-      block + i * blocks, rows, kernel.heads, len(kernel.work), kernel.group
+    bounds = kernel.bounds or (lambda refs, item: item)
+    item_of = lambda i: bounds(
+      refs,
+      item_at(
+        block + i * blocks, rows, kernel.heads, len(kernel.work), kernel.group
+      ),
     )
     compute, memory = gpu_ops.registers(COMPUTE)
 
@@ -242,7 +249,7 @@ def _compute(kernel: Kernel, half: Half, items: Array, item_of) -> None:
   pl.when(half.half == 1)(half.change_over)
 
   def one_item(i, step):
-    item = item_of(i)
+    half.item = item = item_of(i)
     half.take(lax.rem(i, jnp.int32(2)))
 
     def one_visit(_, carry, masked):
