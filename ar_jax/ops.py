@@ -1,35 +1,76 @@
-"""The only door to kernels: each operation takes impl=None | "xla" | "pallas".
+"""The only door to kernels: each operation takes impl=None or a name.
 
-`impl=None` picks what is best on the current backend and logs its choice
-once. Shapes: B batch, T queries, S keys, H heads, K features per head.
+`impl=None` picks what is best on the current backend; a named implementation
+that cannot serve raises and says why. What runs is logged once. Shapes: B
+batch, T queries, S keys, H heads, K features per head, C rows of a cache.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from ar_jax.core.plan import Plan
 from ar_jax.core.system import UserError
+from pallas_kernels.sparse_attention import tiles, tpu, tpu_decode, xla
 
 Array = jax.Array
 
+# The kernel that "pallas" is, per backend. The full names compile a program
+# for an accelerator that is not attached.
+_PALLAS = {"tpu": "pallas_tpu"}
+_KERNELS: dict[str, ModuleType] = {"pallas_tpu": tpu}
+_DECODE: dict[str, ModuleType] = {"pallas_tpu": tpu_decode}
+
 
 @functools.cache
-def _choose(op: str, impl: str | None) -> str:
+def _choose(op: str, impl: str | None, kernels: tuple[str, ...] = ()) -> str:
   """The implementation of `op` to run; cached, so that it is logged once."""
-  if impl == "pallas":
-    raise NotImplementedError(
-      f"ops.{op}: impl='pallas' has no kernel yet; use impl='xla' or None"
+  backend = jax.default_backend()
+  chosen = impl
+  if impl in (None, "pallas"):
+    chosen = _PALLAS.get(backend)
+    if chosen not in kernels and impl == "pallas":
+      raise NotImplementedError(
+        f"ops.{op}: impl='pallas' has no kernel for {backend}, only "
+        f"{list(kernels)}; use impl='xla' or None"
+      )
+  if chosen is None:
+    chosen = "xla"
+  if chosen not in ("xla", *kernels):
+    raise UserError(
+      f"ops.{op}: impl={impl!r}; choose None, 'xla', 'pallas' or one of "
+      f"{list(kernels)}"
     )
-  if impl not in (None, "xla"):
-    raise UserError(f"ops.{op}: impl={impl!r}; choose None, 'xla' or 'pallas'")
-  logging.info("ops.%s: xla", op)
-  return "xla"
+  logging.info("ops.%s: %s", op, chosen)
+  return chosen
+
+
+@functools.cache
+def pattern_of(plan: Plan) -> tiles.Pattern:
+  """The visibility of a plan, as the kernels take it."""
+  return tiles.pattern(plan.rule, plan.slots)
+
+
+@functools.cache
+def _all(queries: int, keys: int) -> tiles.Pattern:
+  columns = ({"index": np.arange(n)} for n in (queries, keys))
+  return tiles.pattern(_every_pair, *columns)
+
+
+def _every_pair(q: tiles.Slots, k: tiles.Slots) -> bool:
+  return True
+
+
+def _refused(q: Array, k: Array, v: Array) -> bool:
+  """Whether the kernel of this backend cannot serve these arrays."""
+  kernel = _KERNELS.get(_PALLAS.get(jax.default_backend()))
+  return kernel is not None and kernel.unsupported(q, k, v) is not None
 
 
 def attention(
@@ -51,70 +92,76 @@ def attention(
       with T = S = L, whose structure is known at trace time, so pairs that
       it hides are mostly not computed at all.
     scale: multiplies the scores; 1 / sqrt(K) if None.
-    impl: see above.
+    impl: None, "xla", "pallas" (the kernel of this backend), or its full name
+      "pallas_tpu". Kernels need a Plan or None: a mask that is data has no
+      structure to exploit.
 
   Returns:
-    [B, T, H, K], in the dtype of v. A query that sees nothing gets the mean.
+    [B, T, H, K], in the dtype of v. A query that sees nothing gets the mean
+    under an array, zero under a Plan.
+
+  Raises:
+    NotImplementedError: the implementation that is named cannot serve this.
+    UserError: there is no such implementation.
   """
-  _choose("attention", impl)
-  scale = q.shape[-1] ** -0.5 if scale is None else scale
-  # Heads go in front of positions once, for all products of matrices.
-  q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-  if not isinstance(mask, Plan):
-    return jnp.swapaxes(_attend(q, k, v, mask, scale), 1, 2)
-  parts = []
-  for rows, keys, dense in _groups(mask):
-    part = None if dense else jnp.asarray(mask.mask(rows)[None, None, :, keys])
-    parts.append(
-      _attend(q[:, :, rows], k[:, :, keys], v[:, :, keys], part, scale)
+  sparse = isinstance(mask, Plan)
+  if impl is None and (not sparse or _refused(q, k, v)):
+    impl = "xla"
+  chosen = _choose("attention", impl, tuple(_KERNELS))
+  if chosen == "xla" and not sparse:
+    return xla.masked(q, k, v, mask, scale=scale)
+  if not sparse and mask is not None:
+    raise NotImplementedError(
+      f"ops.attention: {chosen} takes a Plan or None as mask, got an array "
+      f"{mask.shape}; use impl='xla' or None"
     )
-  return jnp.swapaxes(jnp.concatenate(parts, axis=2), 1, 2)
+  pattern = pattern_of(mask) if sparse else _all(q.shape[1], k.shape[1])
+  form = _KERNELS.get(chosen, xla)
+  return form.attention(q, k, v, pattern, scale=scale)[0]
 
 
-def _attend(
-  q: Array, k: Array, v: Array, mask: Array | None, scale: float
+def decode_attention(
+  q: Array,
+  k: Array,
+  v: Array,
+  cache_k: Array,
+  cache_v: Array,
+  lengths: int | Array,
+  mask: Plan | None = None,
+  *,
+  scale: float | None = None,
+  impl: str | None = None,
 ) -> Array:
-  """[B, H, T, K] of q [B, H, T, K] and k, v [B, Hkv, S, K]."""
-  b, heads, t, features = q.shape
-  groups = k.shape[1]
-  # The queries that share a key head are rows of one product.
-  q = q.reshape(b, groups, -1, features)
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  scores = scale * product("bnrk,bnsk->bnrs", q, k)
-  if mask is not None:
-    scores = scores.reshape(b, groups, heads // groups, t, -1)
-    scores = jnp.where(mask[:, :, None], scores, -1e30)
-    scores = scores.reshape(b, groups, q.shape[2], -1)
-  top = jax.lax.stop_gradient(jnp.max(scores, -1, keepdims=True))
-  weights = jnp.exp(scores - top)
-  # Normalising the result takes K divisions a query in place of S.
-  out = product("bnrs,bnsk->bnrk", weights.astype(v.dtype), v)
-  out = out / jnp.sum(weights, -1, keepdims=True)
-  return out.astype(v.dtype).reshape(b, heads, t, features)
+  """One step's queries over the filled part of a cache and over themselves.
 
+  Args:
+    q: [B, T, H, K], the new queries.
+    k: [B, T, Hkv, K], the new keys; they are read from here, whether or not
+      the cache holds them too, behind its filled rows.
+    v: [B, T, Hkv, K].
+    cache_k: [B, C, Hkv, K].
+    cache_v: [B, C, Hkv, K].
+    lengths: rows that are filled: an int (static: no other row is read),
+      i32[] or i32[B].
+    mask: which new positions see each other, a Plan of length T: a chain, a
+      tree, groups; all if None.
+    scale: multiplies the scores; 1 / sqrt(K) if None.
+    impl: None, "xla", "pallas" (the kernel of this backend) or its full name.
 
-# Steps are merged until a group has this many queries: below it, the masked
-# pairs that merging adds cost less than the calls that it saves.
-_GROUP = 64
+  Returns:
+    [B, T, H, K], in the dtype of v.
 
-
-@functools.cache
-def _groups(plan: Plan) -> tuple[tuple[slice, slice, bool], ...]:
-  """(queries, the keys that they need, whether each query sees all those)."""
-  return tuple(_split(plan))
-
-
-def _split(plan: Plan) -> Iterator[tuple[slice, slice, bool]]:
-  start = 0
-  for step in range(plan.steps):
-    stop = plan.span(step).stop
-    if stop - start < _GROUP and stop < len(plan):
-      continue
-    seen = plan.mask(slice(start, stop))
-    some = seen.any(0).nonzero()[0]
-    keys = slice(int(some[0]), int(some[-1]) + 1)
-    yield slice(start, stop), keys, bool(seen[:, keys].all())
-    start = stop
+  Raises:
+    NotImplementedError: the implementation that is named cannot serve this.
+    UserError: there is no such implementation.
+  """
+  pattern = None if mask is None else pattern_of(mask)
+  if impl is None and _refused(q, k, v):
+    impl = "xla"
+  chosen = _choose("decode_attention", impl, tuple(_DECODE))
+  form = _DECODE.get(chosen, xla)
+  args = q, k, v, cache_k, cache_v, lengths, pattern
+  return form.decode(*args, scale=scale)[0]
 
 
 def nearest_code(

@@ -64,23 +64,34 @@ def decode(
     cache_k: [B, C, Hkv, K].
     cache_v: [B, C, Hkv, K].
     lengths: rows of the cache that are filled: one number, static or traced,
-      or i32[B]. All new queries see all of them.
+      or i32[B]. All new queries see all of them; what the others hold makes
+      no difference.
     pattern: which new queries see which new keys, over T and T; all if None.
     scale: multiplies the scores; 1 / sqrt(K) if None.
 
   Returns:
     out f32[B, T, H, K] and lse f32[B, H, T], as `attention`.
   """
-  batch, new, rows = q.shape[0], q.shape[1], cache_k.shape[1]
-  lengths = jnp.broadcast_to(jnp.asarray(lengths, jnp.int32), (batch,))
-  old = jnp.arange(rows)[None, :] < lengths[:, None]
-  old = jnp.broadcast_to(old[:, None], (batch, new, rows))
-  own = jnp.ones((new, new), bool) if pattern is None else pattern.mask()
-  own = jnp.broadcast_to(jnp.asarray(own)[None], (batch, new, new))
-  mask = jnp.concatenate([old, own], axis=2)[:, None]
+  check_decode(q, k, v, cache_k, cache_v, lengths, pattern)
+  mask = decode_mask(lengths, cache_k.shape[1], q.shape[1], pattern)[:, None]
+  # What lies behind the filled rows may be anything, also not a number.
+  filled = mask[:, 0, 0, : cache_k.shape[1], None, None]
+  cache_v = jnp.where(filled, cache_v, 0)
   k = jnp.concatenate([cache_k, k], axis=1)
   v = jnp.concatenate([cache_v, v], axis=1)
   return _softmax(q, k, v, mask, scale)
+
+
+def decode_mask(
+  lengths: int | Array, rows: int, new: int, pattern: Pattern | None
+) -> Array:
+  """bool[B | 1, T, C + T]: filled rows of a cache of C, then the new keys."""
+  lengths = jnp.atleast_1d(jnp.asarray(lengths, jnp.int32))[:, None, None]
+  old = jnp.arange(rows)[None, None, :] < lengths
+  old = jnp.broadcast_to(old, (len(lengths), new, rows))
+  own = jnp.ones((new, new), bool) if pattern is None else pattern.mask()
+  own = jnp.broadcast_to(jnp.asarray(own)[None], (len(lengths), new, new))
+  return jnp.concatenate([old, own], axis=2)
 
 
 def check(q: Array, k: Array, v: Array, pattern: Pattern) -> None:
@@ -96,6 +107,40 @@ def check(q: Array, k: Array, v: Array, pattern: Pattern) -> None:
   if (t, s) != (pattern.queries, pattern.keys):
     raise ValueError(
       f"attention: {t} queries and {s} keys, but the pattern is over "
+      f"{pattern.queries} and {pattern.keys}"
+    )
+
+
+def check_decode(
+  q: Array,
+  k: Array,
+  v: Array,
+  cache_k: Array,
+  cache_v: Array,
+  lengths: int | Array,
+  pattern: Pattern | None,
+) -> None:
+  """Raises ValueError unless the arguments of `decode` fit together."""
+  (b, t, heads, features), groups = q.shape, k.shape[2]
+  rows = cache_k.shape[1]
+  new, old = (b, t, groups, features), (b, rows, groups, features)
+  if not (k.shape == v.shape == new and cache_k.shape == cache_v.shape == old):
+    raise ValueError(
+      f"decode: q {q.shape}, k {k.shape}, v {v.shape} and caches "
+      f"{cache_k.shape}, {cache_v.shape} must be [B, T, H, K], twice "
+      "[B, T, Hkv, K] and twice [B, C, Hkv, K]"
+    )
+  if heads % groups:
+    raise ValueError(f"decode: {heads} heads cannot share {groups} of keys")
+  if isinstance(lengths, int) and not 0 <= lengths <= rows:
+    raise ValueError(f"decode: length {lengths} of a cache of {rows} rows")
+  if jnp.shape(lengths) not in ((), (b,)):
+    raise ValueError(
+      f"decode: lengths {jnp.shape(lengths)}; one number or [{b}]"
+    )
+  if pattern is not None and (pattern.queries, pattern.keys) != (t, t):
+    raise ValueError(
+      f"decode: {t} new positions, but the pattern is over "
       f"{pattern.queries} and {pattern.keys}"
     )
 

@@ -201,17 +201,33 @@ def compile_tiles(p: Pattern, block_q: int, block_k: int) -> Tiles:
     block_q: queries per tile, any positive size.
     block_k: keys per tile.
   """
-  rows = []
-  edges = np.arange(0, p.keys, block_k)
-  sizes = np.diff(edges, append=p.keys)
-  for start in range(0, p.queries, block_q):
-    mask = p.mask(slice(start, min(start + block_q, p.queries)))
-    seen = np.add.reduceat(mask.sum(0, dtype=np.int64), edges)
-    # The last tile has block_k keys too, some of which nobody sees.
-    full = (seen == len(mask) * sizes) & (sizes == block_k)
-    rows.append(np.where(full, FULL, np.where(seen > 0, PARTIAL, 0)))
-  kinds = np.asarray(rows, np.int32)
+  seen = _seen(p, block_q, block_k)
+  sizes = [
+    np.minimum(block, length - np.arange(0, length, block))
+    for block, length in ((block_q, p.queries), (block_k, p.keys))
+  ]
+  # The last tile has block_k keys too, some of which nobody sees.
+  full = (seen == np.multiply.outer(*sizes)) & (sizes[1] == block_k)
+  kinds = np.where(full, FULL, np.where(seen > 0, PARTIAL, 0))
   return Tiles(block_q, block_k, _visits(kinds), _visits(kinds.T))
+
+
+_BASE = 128  # tiles of multiples of it are counted from tiles of this size
+
+
+@functools.lru_cache(maxsize=256)
+def _seen(p: Pattern, block_q: int, block_k: int) -> np.ndarray:
+  """The number of visible pairs in each tile."""
+  if block_q % _BASE == block_k % _BASE == 0 < block_q + block_k - 2 * _BASE:
+    seen = _seen(p, _BASE, _BASE)
+    for axis, block in enumerate((block_q, block_k)):
+      edges = np.arange(0, seen.shape[axis], block // _BASE)
+      seen = np.add.reduceat(seen, edges, axis=axis)
+    return seen
+  edges = np.arange(0, p.keys, block_k)
+  rows = (slice(i, i + block_q) for i in range(0, p.queries, block_q))
+  columns = (p.mask(r).sum(0, dtype=np.int32) for r in rows)
+  return np.stack([np.add.reduceat(c, edges) for c in columns])
 
 
 def _visits(kinds: np.ndarray) -> Visits:

@@ -36,7 +36,7 @@ from pallas_kernels.sparse_attention.tiles import (
 
 Array = jax.Array
 
-_MASKED = -1e30  # finite: a difference of two of them is not nan
+MASKED = -1e30  # finite: a difference of two of them is not nan
 _FIRST, _LAST = 4, 8  # flags beside the kind: of the visits of one row
 _SIZES = (128, 256, 512, 1024)
 _HEADS = 8  # query heads per grid step, at most
@@ -89,7 +89,8 @@ def attention(
     NotImplementedError: a dtype or a head size that the kernel cannot serve.
   """
   reference.check(q, k, v, pattern)
-  check_supported(q, k, v)
+  if reason := unsupported(q, k, v):
+    raise NotImplementedError(f"attention: {reason}")
   heads, features = q.shape[2:]
   scale = features**-0.5 if scale is None else float(scale)
   if q.dtype == jnp.float32 or math.frexp(scale)[0] == 0.5:
@@ -115,22 +116,20 @@ def attention(
   return jnp.swapaxes(out[:, :, :t], 1, 2), lse[:, :, :t]
 
 
-def check_supported(q: Array, k: Array, v: Array) -> None:
-  """Raises NotImplementedError for what no TPU kernel here can serve."""
-  dtypes = {x.dtype for x in (q, k, v)}
-  if len(dtypes) > 1 or not dtypes <= {
-    jnp.dtype(jnp.float32),
-    jnp.dtype(jnp.bfloat16),
-  }:
-    raise NotImplementedError(
-      "attention: the TPU kernel takes q, k and v all in float32 or all in "
-      f"bfloat16, got {q.dtype}, {k.dtype} and {v.dtype}"
+def unsupported(q: Array, k: Array, v: Array) -> str | None:
+  """Why the TPU kernels cannot serve these arrays; None if they can."""
+  dtypes, features = {x.dtype.name for x in (q, k, v)}, q.shape[-1]
+  if len(dtypes) > 1 or not dtypes <= {"float32", "bfloat16"}:
+    return (
+      "the TPU kernel takes q, k and v all in float32 or all in bfloat16, got "
+      f"{q.dtype}, {k.dtype} and {v.dtype}"
     )
-  if q.shape[-1] % 8 or not 8 <= q.shape[-1] <= 256:
-    raise NotImplementedError(
-      "attention: the TPU kernel takes heads of 8 to 256 features, in steps "
-      f"of 8, got {q.shape[-1]}"
+  if features % 8 or not 8 <= features <= 256:
+    return (
+      "the TPU kernel takes heads of 8 to 256 features, in steps of 8, got "
+      f"{features}"
     )
+  return None
 
 
 @functools.lru_cache(maxsize=256)
@@ -191,7 +190,7 @@ def _integers(job: _Job) -> tuple[np.ndarray, np.ndarray]:
   return pad(p.query_columns, job.block_q), pad(p.key_columns, job.block_k)
 
 
-def _dot(a: Array, b: Array, over: tuple[int, int]) -> Array:
+def dot(a: Array, b: Array, over: tuple[int, int]) -> Array:
   """Contracts axis over[0] of a with axis over[1] of b, into float32."""
   exact = a.dtype == jnp.float32
   return jax.lax.dot_general(
@@ -246,10 +245,10 @@ def _row_of(job: _Job, ref, n) -> Array:
 
 
 def _scores(job: _Job, q, k, mask) -> Array:
-  scores = _dot(k, q, (1, 1))
+  scores = dot(k, q, (1, 1))
   if job.scale != 1.0:
     scores = scores * job.scale
-  return scores if mask is None else jnp.where(mask, scores, _MASKED)
+  return scores if mask is None else jnp.where(mask, scores, MASKED)
 
 
 def _forward_kernel(
@@ -260,7 +259,7 @@ def _forward_kernel(
 
   @pl.when(flag & _FIRST != 0)
   def _():
-    top[...] = jnp.full(top.shape, _MASKED, jnp.float32)
+    top[...] = jnp.full(top.shape, MASKED, jnp.float32)
     total[...] = jnp.zeros(total.shape, jnp.float32)
     acc[...] = jnp.zeros(acc.shape, jnp.float32)
 
@@ -272,7 +271,7 @@ def _forward_kernel(
     shrink = jnp.exp(old - new)
     top[n] = new
     total[n] = shrink * total[n] + jnp.sum(weights, axis=0, keepdims=True)
-    part = _dot(v[0, n], weights.astype(v.dtype), (0, 0))
+    part = dot(v[0, n], weights.astype(v.dtype), (0, 0))
     acc[n] = shrink * acc[n] + part
 
   _each_head(job, flag, qi, ki, tile)
@@ -281,7 +280,7 @@ def _forward_kernel(
   def _():
     def write(n, _):
       # A query that has seen masked scores only has summed nonsense.
-      blind = top[n] <= 0.5 * _MASKED
+      blind = top[n] <= 0.5 * MASKED
       divisor = jnp.where(blind, jnp.inf, total[n])
       result = jnp.transpose(acc[n] / divisor).astype(out.dtype)
       log = jnp.where(blind, -jnp.inf, top[n] + jnp.log(total[n]))
@@ -306,9 +305,9 @@ def _dq_kernel(
   def tile(n, mask):
     scores = _scores(job, _heads_of(job, q, n), k[0, n], mask)
     weights = jnp.exp(scores - _row_of(job, lse, n))
-    back = _dot(v[0, n], _heads_of(job, do, n), (1, 1))
+    back = dot(v[0, n], _heads_of(job, do, n), (1, 1))
     back = weights * (back - _row_of(job, delta, n))
-    acc[n] += _dot(k[0, n], back.astype(k.dtype), (0, 0))
+    acc[n] += dot(k[0, n], back.astype(k.dtype), (0, 0))
 
   _each_head(job, flag, qi, ki, tile)
 
@@ -337,10 +336,10 @@ def _dkv_kernel(
   def tile(n, mask):
     rows, grads = _heads_of(job, q, n), _heads_of(job, do, n)
     weights = jnp.exp(_scores(job, rows, k[0, n], mask) - _row_of(job, lse, n))
-    dv_[n] += _dot(weights.astype(do.dtype), grads, (1, 0))
-    back = _dot(v[0, n], grads, (1, 1))
+    dv_[n] += dot(weights.astype(do.dtype), grads, (1, 0))
+    back = dot(v[0, n], grads, (1, 1))
     back = weights * (back - _row_of(job, delta, n))
-    dk_[n] += _dot(back.astype(q.dtype), rows, (1, 0))
+    dk_[n] += dot(back.astype(q.dtype), rows, (1, 0))
 
   _each_head(job, flag, qi, ki, tile)
 
@@ -396,7 +395,7 @@ def _call(job, kernel, visits, inputs, outputs, scratch, by_query):
   )(*tables, *integers, *(x for x, _ in inputs))
 
 
-def _like(shape, dtype, *arrays) -> jax.ShapeDtypeStruct:
+def like(shape, dtype, *arrays) -> jax.ShapeDtypeStruct:
   """A result that varies over the same mesh axes as the inputs."""
   varying = (jax.typeof(x).manual_axis_type.varying for x in arrays)
   axes = jax.sharding.ManualAxisType(varying=frozenset().union(*varying))
@@ -411,13 +410,13 @@ def _attention(job: _Job, q: Array, k: Array, v: Array):
 
 def _forward(job, q, k, v):
   rows, features = job.groups * job.block_q, q.shape[-1]
-  lse = _like((*q.shape[:2], 1, q.shape[2]), jnp.float32, q, k, v)
+  lse = like((*q.shape[:2], 1, q.shape[2]), jnp.float32, q, k, v)
   out, lse = _call(
     job,
     _forward_kernel,
     compile_tiles(job.pattern, job.block_q, job.block_k).by_query,
     [(q, "q"), (k, "k"), (v, "k")],
-    [(_like(q.shape, v.dtype, q, k, v), "q"), (lse, "q")],
+    [(like(q.shape, v.dtype, q, k, v), "q"), (lse, "q")],
     [(job.kv_heads, 1, rows)] * 2 + [(job.kv_heads, features, rows)],
     by_query=True,
   )
@@ -436,7 +435,7 @@ def _backward(job, saved, grads):
   inputs += [(lse[:, :, None], "q"), (delta[:, :, None], "q")]
   tiles = compile_tiles(job.pattern, job.block_q, job.block_k)
   features = q.shape[-1]
-  like = lambda x: _like(x.shape, x.dtype, q, k, v, do)
+  like = lambda x: like(x.shape, x.dtype, q, k, v, do)
   (dq,) = _call(
     job,
     _dq_kernel,
