@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
+import importlib.metadata
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -69,13 +69,15 @@ The sizes are what the CUDA driver reports for this GPU.
 
 def missing() -> str | None:
   """Why nothing can be compiled for a GPU here; None if it can."""
-  plugin = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
-  found = importlib.util.find_spec("jax_plugins")
-  if found is None or not any(map(importlib.util.find_spec, plugin)):
-    return (
-      "no CUDA plugin: pip install --no-deps "
-      f"jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}"
-    )
+  wanted = f"jax-cuda13-plugin=={jax.__version__}"
+  hint = f"pip install --no-deps {wanted} {wanted.replace('plugin', 'pjrt')}"
+  for package in ("jax-cuda13-plugin", "jax-cuda13-pjrt"):
+    try:
+      version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      return f"{package} is not installed: {hint}"
+    if version != jax.__version__:
+      return f"{package} is {version}, jax is {jax.__version__}: {hint}"
   return None
 
 
@@ -106,7 +108,9 @@ def _lowering_for(mesh: AbstractMesh) -> Iterator[None]:
     yield
 
 
-def lower_for_h100(fn: Callable[..., Any], *args: Any) -> jax.stages.Lowered:
+def lower_for_h100(
+  fn: Callable[..., Any], *args: Any, devices: int = 1
+) -> jax.stages.Lowered:
   """`jax.jit(fn)` lowered for an H100; needs nothing but jax.
 
   Kernels in Mosaic GPU are checked up to their MLIR: shapes, layouts of
@@ -115,8 +119,10 @@ def lower_for_h100(fn: Callable[..., Any], *args: Any) -> jax.stages.Lowered:
   Args:
     fn: a function of arrays.
     *args: arrays or jax.ShapeDtypeStructs.
+    devices: size of the axis "x" of the mesh that a `jax.shard_map` without
+      one takes.
   """
-  mesh = AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,))
+  mesh = AbstractMesh((devices,), ("x",), axis_types=(AxisType.Auto,))
   args = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
   with _lowering_for(mesh):
     return jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",))

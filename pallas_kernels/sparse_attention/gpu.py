@@ -28,7 +28,7 @@ from pallas_kernels.sparse_attention import (
   gpu_forward,
   reference,
 )
-from pallas_kernels.sparse_attention.gpu_pipeline import ROWS
+from pallas_kernels.sparse_attention.gpu_buffers import ROWS
 from pallas_kernels.sparse_attention.tiles import Pattern
 from pallas_kernels.sparse_attention.tiles import pattern as make_pattern
 

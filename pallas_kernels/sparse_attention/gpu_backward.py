@@ -16,31 +16,25 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.sparse_attention import gpu_ops as ops
 from pallas_kernels.sparse_attention import gpu_work
+from pallas_kernels.sparse_attention.gpu_buffers import HALF, ROWS, Operand
 from pallas_kernels.sparse_attention.gpu_forward import LOG2E, see
-from pallas_kernels.sparse_attention.gpu_pipeline import (
-  HALF,
-  ROWS,
-  Kernel,
-  Operand,
-  launch,
-)
+from pallas_kernels.sparse_attention.gpu_pipeline import Kernel, launch
 from pallas_kernels.sparse_attention.tiles import Pattern, compile_tiles
 
 Array = jax.Array
 
 
-def block_k(features: int) -> int:
-  """Keys per tile of the dQ kernel: two tiles of f32 scores in registers."""
+QUERIES = 64
+"""Queries per tile of dkv, whose registers hold two sums and two scores."""
+
+
+def _keys(features: int) -> int:
+  """Keys per tile of dq, whose registers hold one sum and two scores."""
   return 128 if features <= 64 else 64
 
 
-def block_q(features: int) -> int:
-  """Queries per tile of the dK, dV kernel, whose registers hold two sums."""
-  del features
-  return 64
-
-
 def _stages(features: int) -> int:
+  """Buffers beside the 128 KB that held operands of 128 features take."""
   return 3 if features <= 64 else 2
 
 
@@ -73,7 +67,7 @@ def dq(
   """
   (batch, _, heads, features), keys = q.shape, k.shape[1]
   repeats = heads // k.shape[2]
-  wide = block_k(features)
+  wide = _keys(features)
   tiles = compile_tiles(pattern, ROWS, wide)
   q_table = gpu_work.columns(pattern.query_columns, pattern.queries, ROWS)
   k_table = gpu_work.columns(pattern.key_columns, pattern.keys, wide)
@@ -200,14 +194,13 @@ def dkv(
   """
   (batch, queries, heads, features), groups = q.shape, k.shape[2]
   repeats = heads // groups
-  wide = block_q(features)
-  tiles = compile_tiles(pattern, wide, ROWS)
-  q_table = gpu_work.columns(pattern.query_columns, pattern.queries, wide)
+  tiles = compile_tiles(pattern, QUERIES, ROWS)
+  q_table = gpu_work.columns(pattern.query_columns, pattern.queries, QUERIES)
   k_table = gpu_work.columns(pattern.key_columns, pattern.keys, ROWS)
   named = len(q_table)
   rows_of = lambda item, half: pl.ds(item.tile * ROWS + half * HALF, HALF)
   q_head = lambda item, member: item.head * repeats + member
-  q_rows = lambda tile: pl.ds(tile * wide, wide)
+  q_rows = lambda tile: pl.ds(tile * QUERIES, QUERIES)
 
   def start(half, item):
     zeros = ops.filled((HALF, features), 0.0, interpret)
@@ -251,14 +244,14 @@ def dkv(
     ],
   )
   streamed = lambda n: Operand(
-    (wide, features),
+    (QUERIES, features),
     q.dtype,
     lambda refs, item, tile, member: refs[n].at[
       item.batch, q_rows(tile), q_head(item, member)
     ],
   )
   numbers = lambda n: Operand(
-    (wide,),
+    (QUERIES,),
     jnp.float32,
     lambda refs, item, tile, member: refs[n].at[
       item.batch, q_head(item, member), q_rows(tile)
@@ -288,7 +281,7 @@ def dkv(
         streamed(0),
         numbers(4),
         Operand(
-          (named, wide),
+          (named, QUERIES),
           jnp.int32,
           lambda refs, item, tile, _: refs[6].at[:, q_rows(tile)],
         ),

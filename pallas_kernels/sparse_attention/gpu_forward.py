@@ -18,13 +18,8 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.sparse_attention import gpu_ops as ops
 from pallas_kernels.sparse_attention import gpu_work
-from pallas_kernels.sparse_attention.gpu_pipeline import (
-  HALF,
-  ROWS,
-  Kernel,
-  Operand,
-  launch,
-)
+from pallas_kernels.sparse_attention.gpu_buffers import HALF, ROWS, Operand
+from pallas_kernels.sparse_attention.gpu_pipeline import Kernel, launch
 from pallas_kernels.sparse_attention.tiles import Pattern, compile_tiles
 
 Array = jax.Array
@@ -41,14 +36,8 @@ With it exp2(score - lse) is 0, as the gradient kernels need it.
 """
 
 
-def block_k(features: int) -> int:
-  """Keys per tile: two stages of keys and values fit shared memory."""
-  del features
-  return 128
-
-
-def stages(features: int) -> int:
-  return 4 if features <= 64 else 2
+KEYS = 128
+"""Keys per tile."""
 
 
 def see(pattern: Pattern, q, k, axis: int, interpret: bool):
@@ -86,14 +75,13 @@ def forward(
   interpret: bool,
 ) -> tuple[Array, Array]:
   """out [B, T, H, K] and lse f32[B, H, padded T], to the base 2."""
-  wide = block_k(q.shape[-1])
-  tiles = compile_tiles(pattern, ROWS, wide)
+  tiles = compile_tiles(pattern, ROWS, KEYS)
   return _run(
     "sparse_attention_forward",
     (q, k, v),
     (
       gpu_work.columns(pattern.query_columns, pattern.queries, ROWS),
-      gpu_work.columns(pattern.key_columns, pattern.keys, wide),
+      gpu_work.columns(pattern.key_columns, pattern.keys, KEYS),
     ),
     gpu_work.compile_work(tiles.by_query),
     lambda half, q, k: see(pattern, q, k, 0, interpret),
@@ -125,19 +113,18 @@ def over_cache(
     blocks: see `gpu_pipeline.launch`.
     interpret: see `gpu_ops`.
   """
-  wide = block_k(q.shape[-1])
   queries, rows = q.shape[1], k.shape[1]
-  row_tiles, key_tiles = -(-queries // ROWS), -(-rows // wide)
-  # Every row of tiles may visit all tiles of keys, until `bounds` says how far.
+  row_tiles, key_tiles = -(-queries // ROWS), -(-rows // KEYS)
+  # A row of tiles may visit all tiles of keys; `bounds` says how far it goes.
   table = np.zeros((row_tiles, 4), np.int32)
   table[:, 0], table[:, 3] = np.arange(row_tiles), key_tiles
   work = gpu_work.Work(table.reshape(-1), np.arange(key_tiles, dtype=np.int32))
-  index = np.arange(key_tiles * wide, dtype=np.int32)[None]
+  index = np.arange(key_tiles * KEYS, dtype=np.int32)[None]
 
   def bounds(refs, item):
     length = refs[5][item.batch]
-    end = lax.div(length + (wide - 1), jnp.int32(wide))
-    return item._replace(middle=lax.div(length, jnp.int32(wide)), stop=end)
+    end = lax.div(length + (KEYS - 1), jnp.int32(KEYS))
+    return item._replace(middle=lax.div(length, jnp.int32(KEYS)), stop=end)
 
   def mask(half, q, k):
     shape = (q.shape[1], k.shape[1])
@@ -176,12 +163,11 @@ def _run(
   q_table, k_table = tables
   (batch, _, heads, features), keys = q.shape, k.shape[1]
   repeats = heads // k.shape[2]
-  wide = block_k(features)
   factor = scale * LOG2E
   named = len(q_table), len(k_table)
   rows_of = lambda item, half: pl.ds(item.tile * ROWS + half * HALF, HALF)
   kv_head = lambda item: lax.div(item.head, jnp.int32(repeats))
-  key_rows = lambda tile: pl.ds(tile * wide, wide)
+  key_rows = lambda tile: pl.ds(tile * KEYS, KEYS)
 
   def start(half, item):
     return (
@@ -239,7 +225,8 @@ def _run(
     group=gpu_work.group_of_heads(
       batch * heads, 2 * keys * features * q.dtype.itemsize // repeats
     ),
-    stages=stages(features),
+    # Two tiles of keys and values of 128 features take 128 KB.
+    stages=4 if features <= 64 else 2,
     held=(
       Operand(
         (HALF, features),
@@ -258,21 +245,21 @@ def _run(
     streams=(
       (
         Operand(
-          (wide, features),
+          (KEYS, features),
           k.dtype,
           lambda refs, item, tile, _: refs[1].at[
             item.batch, key_rows(tile), kv_head(item)
           ],
         ),
         Operand(
-          (named[1], wide),
+          (named[1], KEYS),
           jnp.int32,
           lambda refs, item, tile, _: refs[4].at[:, key_rows(tile)],
         ),
       ),
       (
         Operand(
-          (wide, features),
+          (KEYS, features),
           v.dtype,
           lambda refs, item, tile, _: refs[2].at[
             item.batch, key_rows(tile), kv_head(item)

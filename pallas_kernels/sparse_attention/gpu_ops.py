@@ -1,11 +1,11 @@
 """Operations of the Hopper kernels on one tile, on a GPU or interpreted.
 
-The kernels are written once, over these functions. With `interpret` they
-take the place of the operations that jax's interpreter of Mosaic GPU does
-not have (0.10 lacks layouts, and products whose left side is in registers);
-loops, tables, copies, barriers and arithmetic are then the very code that a
-GPU runs. What is never interpreted is what only a compiler can check:
-`wgmma`, the layouts of registers and the swizzles of shared memory.
+The kernels are written once, over these functions. With `interpret` the
+functions avoid what jax's interpreter of Mosaic GPU does not have (in 0.10:
+layouts, and products whose left side is in registers); loops, tables, copies,
+barriers and arithmetic are then the very code that a GPU runs. Not
+interpreted is what only a compiler can check: `wgmma`, the layouts of
+registers and the swizzles of shared memory.
 
 A warpgroup (128 threads) is what Mosaic GPU calls a thread.
 """
@@ -56,7 +56,7 @@ def products(
   pairs: list[tuple[Ref, Ref]],
   interpret: bool,
   issued: Callable[[], None] = lambda: None,
-) -> Callable[[int], Array]:
+) -> list[Array]:
   """a b^T for every (a, b) [M, K], [N, K] in shared memory, f32[M, N].
 
   On a GPU all products are in flight before the first is awaited.
@@ -85,18 +85,12 @@ def add_product(
   a: Array,
   b: Ref,
   interpret: bool,
-  issued: Callable[[], None] = lambda: None,
 ) -> Array:
-  """total + a b, with f32[M, N], a [M, K] in registers, b [K, N] shared."""
+  """total + a b, f32[M, N]; a [M, K] in registers, b [K, N] shared memory."""
   if interpret:
-    issued()
     return total + _dot(a, b[...], (1, 0))
-
-  def scope(acc):
-    plgpu.wgmma(acc, a, b)
-    issued()
-
-  return pl.run_state(scope)(plgpu.ACC.init(total))
+  multiply = lambda acc: plgpu.wgmma(acc, a, b)
+  return pl.run_state(multiply)(plgpu.ACC.init(total))
 
 
 def _dot(a: Array, b: Array, axes: tuple[int, int]) -> Array:

@@ -29,103 +29,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.sparse_attention import gpu_ops
+from pallas_kernels.sparse_attention.gpu_buffers import (
+  COMPUTE,
+  Half,
+  Operand,
+  Scratch,
+)
 from pallas_kernels.sparse_attention.gpu_work import Item, Work, item_at
 
 Ref = Any
 Array = jax.Array
-
-COMPUTE = 2
-"""Warpgroups that compute; each has half of the rows of a tile."""
-
-HALF = 64
-"""Rows of a tile that one warpgroup owns: the rows of one `wgmma`."""
-
-ROWS = COMPUTE * HALF
-"""Rows of a tile."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Operand:
-  """What is copied into one buffer.
-
-  Attributes:
-    shape: of the buffer.
-    dtype: of the buffer.
-    fetch: held: (refs, item, half) -> the part of a reference to copy, with
-      half 0 or 1; streamed: (refs, item, tile, member) -> the same, with the
-      tile of the visit and the head within its group (0 unless `repeats`).
-      None: the buffer is there for results only.
-  """
-
-  shape: tuple[int, ...]
-  dtype: Any
-  fetch: Callable[..., Ref] | None
-
-  def buffers(self, count: int, interpret: bool) -> Any:
-    shape = (count, *self.shape)
-    if jnp.issubdtype(self.dtype, jnp.floating) and len(self.shape) == 2:
-      return gpu_ops.matrix_buffer(shape, self.dtype, interpret)
-    return plgpu.SMEM(shape, self.dtype)
-
-
-class Half:
-  """One computing warpgroup's side of the pipeline.
-
-  Attributes:
-    refs: all operands and results in global memory.
-    half: 0 or 1.
-    item: the current item.
-    held: the buffers of the held operands.
-    streamed: per stream, the buffers of the current visit.
-  """
-
-  def __init__(self, refs, half, scratch, stages: int, ping_pong: bool):
-    self.refs, self.half, self.item = refs, half, None
-    self._held, self._streams, self._barriers = scratch[0], scratch[1], scratch
-    self._stages, self._ping_pong = stages, ping_pong
-    self.held: Sequence[Ref] = ()
-    self.streamed: Sequence[Sequence[Ref]] = ()
-    self._slot = self._step = None
-
-  def take(self, slot: Array) -> None:
-    """Waits for the held operands of an item."""
-    self._slot = slot * COMPUTE + self.half
-    plgpu.barrier_wait(self._barriers[2].at[self._slot])
-    self.held = [buffer.at[self._slot] for buffer in self._held]
-
-  def give_back(self) -> None:
-    """Frees the held operands; their buffers may have been written to."""
-    plgpu.barrier_arrive(self._barriers[3].at[self._slot])
-
-  def turn_to(self, step: Array) -> None:
-    """Makes `streamed` the buffers of visit `step` of this block."""
-    self._step = lax.rem(step, jnp.int32(self._stages))
-    self.streamed = [[b.at[self._step] for b in s] for s in self._streams]
-
-  def wait(self, stream: int) -> None:
-    """Waits until the buffers of a stream hold the current visit."""
-    plgpu.barrier_wait(self._barriers[4][stream].at[self._step])
-
-  def release(self, stream: int) -> None:
-    """Lets the buffers of a stream be overwritten."""
-    plgpu.barrier_arrive(self._barriers[5][stream].at[self._step])
-
-  def change_over(self) -> None:
-    """Hands the tensor cores over to the other warpgroup, and waits for them.
-
-    While one warpgroup multiplies, the other one does its softmax.
-    """
-    if self._ping_pong:
-      self.announce()
-      self.await_turn()
-
-  def announce(self) -> None:
-    if self._ping_pong:
-      plgpu.barrier_arrive(self._barriers[6])
-
-  def await_turn(self) -> None:
-    if self._ping_pong:
-      plgpu.barrier_wait(self._barriers[6])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,18 +106,20 @@ def launch(
   streams = [
     [o.buffers(kernel.stages, interpret) for o in s] for s in kernel.streams
   ]
-  scratch = (
+  copied = sum(operand.fetch is not None for operand in kernel.held)
+  scratch_types = Scratch(
     held,
     streams,
-    barriers(2 * COMPUTE, sum(o.fetch is not None for o in kernel.held)),
-    barriers(2 * COMPUTE, 1),
-    [barriers(kernel.stages, len(s)) for s in streams],
-    [barriers(kernel.stages, COMPUTE) for s in streams],
-    barriers(1, COMPUTE),
+    held_ready=barriers(2 * COMPUTE, copied),
+    held_free=barriers(2 * COMPUTE, 1),
+    ready=[barriers(kernel.stages, len(s)) for s in streams],
+    free=[barriers(kernel.stages, COMPUTE) for _ in streams],
+    turn=barriers(1, COMPUTE),
   )
 
   def body(rows, minor, *args):
-    refs, scratch = args[: -len(scratch_types)], args[-len(scratch_types) :]
+    refs = args[: -len(scratch_types)]
+    scratch = Scratch(*args[-len(scratch_types) :])
     warpgroup = lax.axis_index("warpgroup")
     block = lax.axis_index("block")
     items = lax.div(total - block + (blocks - 1), jnp.int32(blocks))
@@ -228,12 +143,11 @@ def launch(
       plgpu.set_max_registers(memory, action="decrease")
       _fetch(kernel, refs, minor, scratch, items, item_of)
 
-  scratch_types = scratch
   body.__name__ = kernel.name
   return plgpu.kernel(
     body,
     out_type=list(out_type),
-    scratch_types=scratch,
+    scratch_types=tuple(scratch_types),
     grid=(blocks,),
     grid_names=("block",),
     num_threads=COMPUTE + 1,
@@ -245,7 +159,8 @@ def launch(
 
 def _compute(kernel: Kernel, half: Half, items: Array, item_of) -> None:
   """The program of a warpgroup that computes."""
-  # The second warpgroup begins half a visit behind the first.
+  # The second warpgroup begins half a visit behind the first; both change
+  # over equally often, so that neither waits for the other in the end.
   pl.when(half.half == 1)(half.change_over)
 
   def one_item(i, step):
@@ -273,21 +188,25 @@ def _compute(kernel: Kernel, half: Half, items: Array, item_of) -> None:
   pl.when(half.half == 0)(half.change_over)
 
 
-def _fetch(kernel: Kernel, refs, minor, scratch, items: Array, item_of) -> None:
+def _fetch(
+  kernel: Kernel, refs, minor: Ref, scratch: Scratch, items: Array, item_of
+) -> None:
   """The program of the warpgroup that issues copies."""
-  held, streams, held_ready, held_free, ready, free, _ = scratch
   stages = jnp.int32(kernel.stages)
 
   def one_item(i, step):
     item = item_of(i)
     for half in range(COMPUTE):
       slot = lax.rem(i, jnp.int32(2)) * COMPUTE + half
-      pl.when(i >= 2)(lambda s=slot: plgpu.barrier_wait(held_free.at[s]))
-      for operand, buffer in zip(kernel.held, held, strict=True):
+      pl.when(i >= 2)(
+        lambda s=slot: plgpu.barrier_wait(scratch.held_free.at[s])
+      )
+      for operand, buffer in zip(kernel.held, scratch.held, strict=True):
         if operand.fetch is None:
           continue
         source = operand.fetch(refs, item, half)
-        plgpu.copy_gmem_to_smem(source, buffer.at[slot], held_ready.at[slot])
+        barrier = scratch.held_ready.at[slot]
+        plgpu.copy_gmem_to_smem(source, buffer.at[slot], barrier)
 
     def one_visit(j, step, first, span):
       slot = lax.rem(step, stages)
@@ -297,11 +216,12 @@ def _fetch(kernel: Kernel, refs, minor, scratch, items: Array, item_of) -> None:
       tile = minor[first + j]
       for index, operands in enumerate(kernel.streams):
         pl.when(step >= stages)(
-          lambda i=index: plgpu.barrier_wait(free[i].at[slot])
+          lambda i=index: plgpu.barrier_wait(scratch.free[i].at[slot])
         )
-        for operand, buffer in zip(operands, streams[index], strict=True):
+        buffers = scratch.streams[index]
+        for operand, buffer in zip(operands, buffers, strict=True):
           source = operand.fetch(refs, item, tile, member)
-          barrier = ready[index].at[slot]
+          barrier = scratch.ready[index].at[slot]
           plgpu.copy_gmem_to_smem(source, buffer.at[slot], barrier)
       return step + 1
 
@@ -318,10 +238,10 @@ def _fetch(kernel: Kernel, refs, minor, scratch, items: Array, item_of) -> None:
     last = items - 1 - i
     for half in range(COMPUTE):
       slot = lax.rem(last, jnp.int32(2)) * COMPUTE + half
-      plgpu.barrier_wait(held_free.at[slot])
+      plgpu.barrier_wait(scratch.held_free.at[slot])
 
   @pl.loop(0, lax.min(steps, stages))
   def _(i):
     slot = lax.rem(steps - 1 - i, stages)
-    for barrier in free:
+    for barrier in scratch.free:
       plgpu.barrier_wait(barrier.at[slot])

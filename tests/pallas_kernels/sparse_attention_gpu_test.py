@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
+from jax.sharding import PartitionSpec
 
 from pallas_kernels import aot_cuda
-from pallas_kernels.sparse_attention import gpu, gpu_work, reference, tiles
-
-
-def causal(q, k):
-  return q["step"] >= k["step"]
+from pallas_kernels.sparse_attention import (
+  gpu,
+  gpu_work,
+  reference,
+  shapes,
+  tiles,
+)
 
 
 def earlier(q, k):
@@ -23,25 +26,13 @@ def earlier(q, k):
   return q["step"] > k["step"]
 
 
-def window(q, k):
-  return (q["slot"] >= k["slot"]) & (q["slot"] - k["slot"] < 70)
-
-
-def doubled(q, k):
-  """SDAR: a noisy block sees itself and the clean blocks before it."""
-  clean = (k["noisy"] == 0) & (k["block"] < q["block"] + 1 - q["noisy"])
-  return clean | (q["noisy"] & k["noisy"] & (q["block"] == k["block"]))
-
-
 def pattern_of(kind: str, length: int) -> tiles.Pattern:
-  slot = np.arange(length)
   if kind == "window":
-    return tiles.pattern(window, {"slot": slot})
+    return shapes.sliding(length, 70)
   if kind == "doubled":
-    block, noisy = slot % (length // 2) // 24, slot >= length // 2
-    return tiles.pattern(doubled, {"block": block, "noisy": noisy})
-  rule = {"causal": causal, "earlier": earlier}[kind]
-  return tiles.pattern(rule, {"step": slot // 40})
+    return shapes.noisy_clean(length // 2, 24)
+  rule = {"causal": shapes.causal, "earlier": earlier}[kind]
+  return tiles.pattern(rule, {"step": np.arange(length) // 40})
 
 
 def values(shape, kv_heads, dtype, keys=None):
@@ -210,6 +201,109 @@ class LoweringTest(parameterized.TestCase):
     text = aot_cuda.lower_for_h100(step, q, k, v, dout).as_text()
     for kernel in ("forward", "dq", "dkv"):
       self.assertIn(f"sparse_attention_{kernel}", text)
+
+  def test_decoding_lowers_in_a_sharded_program(self):
+    q, k, v, _ = jax.eval_shape(
+      functools.partial(values, (4, 1, 8, 128), 2, jnp.bfloat16)
+    )
+    cache = jax.ShapeDtypeStruct((4, 256, 2, 128), jnp.bfloat16)
+    lengths = jax.ShapeDtypeStruct((4,), jnp.int32)
+
+    def step(q, k, v, cache_k, cache_v, lengths):
+      rows, all_rows = PartitionSpec("x", None, None), PartitionSpec("x")
+      return jax.shard_map(
+        gpu.decode,
+        in_specs=(rows,) * 5 + (all_rows,),
+        out_specs=(rows, rows),
+        check_vma=False,
+      )(q, k, v, cache_k, cache_v, lengths)
+
+    text = aot_cuda.lower_for_h100(
+      step, q, k, v, cache, cache, lengths, devices=2
+    ).as_text()
+    self.assertIn("sparse_attention_decode", text)
+    # Each device has half of the batch.
+    self.assertIn("tensor<2x256x2x128xbf16>", text)
+
+
+class AotTest(absltest.TestCase):
+  """Compiled to machine code, where the CUDA plugin is installed."""
+
+  def setUp(self):
+    super().setUp()
+    if reason := aot_cuda.missing():
+      self.skipTest(reason)
+
+  def test_every_named_shape_compiles(self):
+    for name, (run, args) in shapes.cases("gpu").items():
+      with self.subTest(name):
+        if args[0].dtype == jnp.float32:
+          with self.assertRaisesRegex(NotImplementedError, "TF32"):
+            jax.eval_shape(run, *args)
+          continue
+        aot_cuda.compile_for_h100(run, *args)
+
+
+class DeviceTest(parameterized.TestCase):
+  """On a GPU, against the reference in float32."""
+
+  def setUp(self):
+    super().setUp()
+    if jax.default_backend() != "gpu":
+      self.skipTest("no GPU")
+
+  @parameterized.product(
+    kind=("causal", "earlier", "window", "doubled"),
+    size=((680, 64, 4, 4), (1001, 128, 4, 2), (2240, 96, 2, 1)),
+    dtype=(jnp.bfloat16, jnp.float16),
+  )
+  def test_device_both_ways(self, kind, size, dtype):
+    length, features, heads, kv_heads = size
+    length += length % 2 if kind == "doubled" else 0
+    p = pattern_of(kind, length)
+    args = values((2, length, heads, features), kv_heads, dtype)
+    attend = functools.partial(gpu.attention, pattern=p)
+    run = jax.jit(functools.partial(results, attend))
+    found = run(*args)
+    dense = functools.partial(reference.attention, pattern=p)
+    wanted = jax.jit(exact(functools.partial(results, dense)))(*args)
+    self.assertLess(max(distance(found, wanted)), 2e-2)
+    # A race shows up as two runs that differ.
+    for first, second in zip(found, run(*args), strict=True):
+      np.testing.assert_array_equal(first, second)
+
+  def test_device_negative_control(self):
+    args = values((1, 680, 2, 64), 2, jnp.bfloat16)
+    attend = functools.partial(gpu.attention, pattern=pattern_of("window", 680))
+    found = jax.jit(functools.partial(results, attend))(*args)
+    dense = functools.partial(
+      reference.attention, pattern=pattern_of("causal", 680)
+    )
+    wrong = exact(functools.partial(results, dense))(*args)
+    self.assertGreater(min(distance(found, wrong)), 2e-2)
+
+  def test_device_under_vmap_and_scan(self):
+    p = pattern_of("causal", 200)
+    q, k, v, _ = values((2, 200, 2, 64), 2, jnp.bfloat16)
+    attend = lambda q, k, v: gpu.attention(q, k, v, p)[0]
+    wanted = attend(q, k, v)
+    each = jax.vmap(lambda *x: attend(*(y[None] for y in x))[0])
+    np.testing.assert_array_equal(jax.jit(each)(q, k, v), wanted)
+    body = lambda c, x: (c, attend(*(y[None] for y in x))[0])
+    scanned = jax.jit(lambda *x: jax.lax.scan(body, 0, x)[1])
+    np.testing.assert_array_equal(scanned(q, k, v), wanted)
+
+  @parameterized.parameters((1, 1), (5, 2), (81, 4))
+  def test_device_decode(self, new, share):
+    q, k, v, _ = values((3, new, 4, 128), 4 // share, jnp.bfloat16)
+    _, cache_k, cache_v, _ = values(
+      (3, 1, 4, 128), 4 // share, jnp.bfloat16, keys=2048
+    )
+    lengths = jnp.asarray([0, 1531, 2048])
+    found = jax.jit(gpu.decode)(q, k, v, cache_k, cache_v, lengths)
+    run = lambda *args: reference.decode(*args, lengths)
+    wanted = exact(run)(q, k, v, cache_k, cache_v)
+    self.assertLess(max(distance(found, wanted)), 2e-2)
 
 
 if __name__ == "__main__":
