@@ -13,8 +13,12 @@ import contextlib
 import functools
 import importlib.metadata
 import inspect
+import os
+import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -133,10 +137,6 @@ def compile_for_h100(
 ) -> jax.stages.Compiled:
   """`jax.jit(fn)` compiled for an H100 that need not be there.
 
-  Set MOSAIC_GPU_DUMP_PTXAS=1 and MOSAIC_GPU_DUMP_TO=FOLDER before jax is
-  imported to have the assembler's report of every kernel, with registers and
-  spills, written to a file.
-
   Args:
     fn: a function of arrays.
     *args: arrays or jax.ShapeDtypeStructs; with a sharding over `mesh`, or
@@ -165,3 +165,65 @@ def compile_for_h100(
   with _lowering_for(mesh.abstract_mesh):
     lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",))
   return lowered.compile()
+
+
+class Registers(NamedTuple):
+  """What the assembler says of one kernel.
+
+  Attributes:
+    registers: per thread, at the launch.
+    spilled: bytes stored to memory for want of registers.
+    warnings: its other complaints, such as of `wgmma`s that wait in line.
+  """
+
+  registers: int
+  spilled: int
+  warnings: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def assembler_report() -> Iterator[dict[str, Registers]]:
+  """Collects what the assembler says of the Mosaic GPU kernels compiled inside.
+
+  The plugin prints it, so the standard output of the process is caught (and
+  lost) meanwhile.
+
+  Yields:
+    name of a kernel -> its registers; filled when the block ends.
+  """
+  found = {}
+  with tempfile.TemporaryFile() as file, _stdout_into(file):
+    os.environ["MOSAIC_GPU_DUMP_PTXAS"] = "1"
+    try:
+      yield found
+    finally:
+      del os.environ["MOSAIC_GPU_DUMP_PTXAS"]
+      file.seek(0)
+      found.update(read_assembler_report(file.read().decode()))
+
+
+@contextlib.contextmanager
+def _stdout_into(file: Any) -> Iterator[None]:
+  """Sends what C code prints into a file, too."""
+  sys.stdout.flush()
+  kept = os.dup(1)
+  os.dup2(file.fileno(), 1)
+  try:
+    yield
+  finally:
+    os.dup2(kept, 1)
+    os.close(kept)
+
+
+def read_assembler_report(text: str) -> dict[str, Registers]:
+  """Name of a kernel -> its registers, from what `ptxas -v` prints."""
+  found = {}
+  parts = re.split(r"Compiling entry function '(\w+)'.*\n", text)
+  for name, part in zip(parts[1::2], parts[2::2], strict=True):
+    used = re.search(r"Used (\d+) registers", part)
+    spills = re.search(r"(\d+) bytes spill stores", part)
+    warnings = re.findall(r"^ptxas (?!info).*|.*[Ww]arning.*", part, re.M)
+    found[name.removesuffix("_mosaic_gpu_kernel")] = Registers(
+      int(used[1]), int(spills[1]), tuple(warnings)
+    )
+  return found

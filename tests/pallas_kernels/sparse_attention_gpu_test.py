@@ -187,6 +187,18 @@ class InterpretTest(absltest.TestCase):
 class LoweringTest(parameterized.TestCase):
   """For an H100, with nothing but jax."""
 
+  def test_report_of_the_assembler_is_read(self):
+    text = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'a_mosaic_gpu_kernel' for 'sm_90a'
+ptxas info    : Function properties for a_mosaic_gpu_kernel
+    8 bytes stack frame, 12 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 168 registers, used 16 barriers, 1 bytes smem
+ptxas warning : Potential Performance Loss
+"""
+    said = aot_cuda.read_assembler_report(text)["a"]
+    self.assertEqual((said.registers, said.spilled), (168, 12))
+    self.assertLen(said.warnings, 1)
+
   def test_training_step_lowers(self):
     p = pattern_of("doubled", 2240)
     q, k, v, dout = jax.eval_shape(
@@ -241,7 +253,11 @@ class AotTest(absltest.TestCase):
           with self.assertRaisesRegex(NotImplementedError, "TF32"):
             jax.eval_shape(run, *args)
           continue
-        aot_cuda.compile_for_h100(run, *args)
+        with aot_cuda.assembler_report() as report:
+          aot_cuda.compile_for_h100(run, *args)
+        self.assertNotEmpty(report)
+        for kernel, said in report.items():
+          self.assertEqual((said.spilled, said.warnings), (0, ()), kernel)
 
 
 class DeviceTest(parameterized.TestCase):
