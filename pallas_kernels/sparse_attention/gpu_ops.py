@@ -1,0 +1,129 @@
+"""Operations of the Hopper kernels on one tile, on a GPU or interpreted.
+
+The kernels are written once, over these functions. With `interpret` the
+functions avoid what jax's interpreter of Mosaic GPU does not have (in 0.10:
+layouts, and products whose left side is in registers); loops, tables, copies,
+barriers and arithmetic are then the very code that a GPU runs. Not
+interpreted is what only a compiler can check: `wgmma`, the layouts of
+registers and the swizzles of shared memory.
+
+A warpgroup (128 threads) is what Mosaic GPU calls a thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+Ref = Any
+Array = jax.Array
+
+# jax 0.10 demands an index, 0.12 knows none.
+_WHOLE = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
+
+
+def interpreter() -> Any:
+  """The argument `interpret` of plgpu.kernel that interprets on the CPU."""
+  try:
+    params = plgpu.InterpretGPUParams
+  except AttributeError:  # jax 0.10 has it, but not in its public module
+    from jax._src.pallas.mosaic_gpu.interpret import params as private
+
+    params = private.InterpretGPUParams
+  return params()
+
+
+def matrix_buffer(shape: tuple[int, ...], dtype: Any, interpret: bool) -> Any:
+  """Shared memory for matrices [..., rows, K] that `wgmma` reads."""
+  if interpret:
+    return plgpu.SMEM(shape, dtype)
+  bits = jnp.finfo(dtype).bits
+  swizzle = plgpu.find_swizzle(shape[-1] * bits)
+  tiling = plgpu.TilingTransform((8, 8 * swizzle // bits))
+  return plgpu.SMEM(
+    shape, dtype, transforms=(tiling, plgpu.SwizzleTransform(swizzle))
+  )
+
+
+def products(
+  pairs: list[tuple[Ref, Ref]],
+  interpret: bool,
+  issued: Callable[[], None] = lambda: None,
+) -> list[Array]:
+  """a b^T for every (a, b) [M, K], [N, K] in shared memory, f32[M, N].
+
+  On a GPU all products are in flight before the first is awaited.
+
+  Args:
+    pairs: the operands.
+    interpret: see the module.
+    issued: called when all products are on their way.
+  """
+  if interpret:
+    issued()
+    return [_dot(a[...], b[...], (1, 1)) for a, b in pairs]
+
+  def scope(*accumulators):
+    for acc, (a, b) in zip(accumulators, pairs, strict=True):
+      plgpu.wgmma(acc, a, b.transpose((1, 0)))
+    issued()
+    return [acc[...] for acc in accumulators]
+
+  shapes = [plgpu.ACC((a.shape[0], b.shape[0]), jnp.float32) for a, b in pairs]
+  return pl.run_scoped(scope, *shapes)
+
+
+def add_product(
+  total: Array,
+  a: Array,
+  b: Ref,
+  interpret: bool,
+) -> Array:
+  """total + a b, f32[M, N]; a [M, K] in registers, b [K, N] shared memory."""
+  if interpret:
+    return total + _dot(a, b[...], (1, 0))
+  multiply = lambda acc: plgpu.wgmma(acc, a, b)
+  return pl.run_state(multiply)(plgpu.ACC.init(total))
+
+
+def _dot(a: Array, b: Array, axes: tuple[int, int]) -> Array:
+  dims = (((axes[0],), (axes[1],)), ((), ()))
+  return lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+
+
+def filled(shape: tuple[int, ...], value: float, interpret: bool) -> Array:
+  """f32[M, N], or f32[M], one value for each of its rows."""
+  x = jnp.full(shape, value, jnp.float32)
+  if interpret:
+    return x
+  layout = plgpu.Layout.WGMMA
+  return plgpu.layout_cast(x, layout if len(shape) == 2 else layout.reduce(1))
+
+
+def load(ref: Ref, axis: int, interpret: bool) -> Array:
+  """A vector out of shared memory, to be spread along `axis` of a tile."""
+  if interpret:
+    return ref[...]
+  return plgpu.load(ref, *_WHOLE, layout=plgpu.Layout.WGMMA.reduce(axis))
+
+
+def spread(x: Array, shape: tuple[int, int], axis: int) -> Array:
+  """A vector along the other axis than `axis`, repeated along `axis`."""
+  return lax.broadcast_in_dim(x, shape, [1 - axis])
+
+
+def registers(compute: int) -> tuple[int, int]:
+  """Registers per thread of the warpgroups: (that compute, that load).
+
+  A multiprocessor has 512 per thread of a warpgroup to give away; the kernel
+  starts with equal shares, in steps of 8.
+  """
+  memory = 40
+  return min(232, (512 - memory) // compute // 8 * 8), memory
