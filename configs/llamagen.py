@@ -104,8 +104,9 @@ def _published(depth, width, heads, size, guidance):
   )
   c.weights.tokenizer = "runs/vq_ds16_c2i"
   c.data.update(name="imagenet2012", size=size)
-  # Ten views of each image are coded once: five crops, each also flipped.
-  c.augment = ("flip", "shift")
+  # Ten views of each image are coded once and one is drawn each time; the
+  # official ones are five fixed crops, each also flipped.
+  c.augment = ("flip",)
   c.cache.views = 10
   c.batch = 256
   steps = 300 * IMAGENET_IMAGES // c.batch

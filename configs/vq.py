@@ -71,6 +71,7 @@ def paper():
   c.model.update(gan_weight=0.5, gan_start=20_000, gan_norm="batch")
   c.optim.groups = {"discriminator": {}}  # clipped on its own
   c.data.update(name="imagenet2012", size=256, channels=3)
+  c.data.crop = "random"
   c.augment = ("flip",)
   c.batch = 128
   c.optim.update(lr=1e-4, schedule="constant", warmup=0, weight_decay=0.05)
