@@ -65,22 +65,17 @@ def config(
   try:
     vocab, width = state["tok_embeddings.weight"].shape
     hidden = len(state["layers.0.feed_forward.w1.weight"])
-    heads_of_values = len(state["layers.0.attention.wqkv.weight"]) - width
   except KeyError as e:
     raise UserError(
       f"not a transformer of LlamaGen: there is no {e.args[0]} in the file"
     ) from e
-  heads = heads or HEADS.get(width, width // 64)
   model = {
     "tokenizer": {"name": "vq", "vocab": vocab, "size": size},
     "depth": sum(key.endswith("attention_norm.weight") for key in state),
     "width": width,
-    "heads": heads,
+    "heads": heads or HEADS.get(width, width // 64),
     "multiple_of": _multiple(hidden, width),
   }
-  kv_heads = heads_of_values // 2 // (width // heads)
-  if kv_heads != heads:
-    model["kv_heads"] = kv_heads
   if f"{_TEXT}.uncond_embedding" in state:
     length, features = state[f"{_TEXT}.uncond_embedding"].shape
     model["text"] = {"name": "features", "length": length, "width": features}

@@ -48,6 +48,11 @@ class Cache:
     """Whether every layer has buffers of its own."""
     return isinstance(self.k, tuple)
 
+  @property
+  def size(self) -> int:
+    """S."""
+    return (self.k[0] if self.apart else self.k).shape[-2]
+
   def taken_apart(self) -> Cache:
     """The same with buffers of its own for every layer."""
     return Cache(tuple(self.k), tuple(self.v), self.index)
@@ -85,7 +90,7 @@ class Cache:
     return rows < stop[:, None, :, None]
 
   def _rows(self) -> Array:
-    return jnp.arange(self.k[0].shape[2])[None, None, None]
+    return jnp.arange(self.size)[None, None, None]
 
   def extend(
     self, layer: Array | int, k: Array, v: Array
@@ -97,11 +102,11 @@ class Cache:
     Returns:
       The keys and values to be read by this layer, and the new cache.
     """
-    new, stop = k.shape[1], self.k[0].shape[2]
+    stop = self.size
     if isinstance(self.index, int):
-      size, stop = stop, self.index + new
-      if stop > size:
-        raise UserError(f"a cache of {size} rows cannot hold {stop}")
+      stop = self.index + k.shape[1]
+      if stop > self.size:
+        raise UserError(f"a cache of {self.size} rows cannot hold {stop}")
 
     def put(buffer, rows):
       if not self.apart:

@@ -166,27 +166,11 @@ class LlamaGen(System):
         for 384 pixels are measured at 256.
       **options: as in `generate`.
     """
-    image = self.decode(
-      variables, self.generate(variables, cond, keys, **options)
-    )
-    if size is not None:
-      image = jnp.clip(resize(image, (size, size), "bicubic"), 0.0, 1.0)
-    return image
-
-  def decode(self, variables: Vars, units: Array) -> Array:
-    """Images in [0, 1] of units i32[B, L]."""
-    return (self._tokenizer(variables).decode(units) + 1) / 2
+    units = self.generate(variables, cond, keys, **options)
+    return _sized((self._tokenizer(variables).decode(units) + 1) / 2, size)
 
   def generate(
-    self,
-    variables: Vars,
-    cond: Batch,
-    keys: Array,
-    *,
-    guidance: float | None = 1.0,
-    schedule: str = "constant",
-    stop: int | None = None,
-    **law: float,
+    self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
     """Draws the units of one image per key, i32[B, L].
 
@@ -196,23 +180,18 @@ class LlamaGen(System):
         `prompt` i32[B, M] and `known` i32[B], how many of these M units to
         keep: the batch is ragged.
       keys: Key[B].
-      guidance: scale; 1.0 or None is off.
-      schedule: a key of `pick.SCHEDULES`.
-      stop: guidance is off from this unit on, and costs nothing there.
-      **law: temperature, top_k, top_p, min_p; see `pick.law`.
+      **options: as in `program`.
 
     Raises:
-      UserError: an option is out of range, a prompt has more units than an
-        image, or guidance is asked of a model built without a null class.
+      UserError: an option is out of range, a prompt leaves nothing to draw,
+        or guidance is asked of a model built without a null class.
     """
-    program = self.program(
-      guidance=guidance, schedule=schedule, stop=stop, **law
-    )
-    variables, given = self._own(variables), cond[self.needs[0]]
+    program, own = self.program(**options), self._own(variables)
+    given = cond[self.needs[0]]
     if "prompt" in cond:
       known = cond["prompt"], cond["known"]
-      return program.complete(variables, given, *known, keys)
-    return program.run(variables, given, keys)
+      return program.complete(own, given, *known, keys)
+    return program.run(own, given, keys)
 
   def stream(
     self,
@@ -221,6 +200,7 @@ class LlamaGen(System):
     keys: Array,
     *,
     every: int | None = None,
+    size: int | None = None,
     **options,
   ) -> Iterator[np.ndarray]:
     """Yields the images while they are drawn; the last ones are `sample`'s.
@@ -231,7 +211,7 @@ class LlamaGen(System):
     Args:
       variables, cond, keys: as in `generate`.
       every: units between two previews; a row if None.
-      **options: as in `generate`.
+      size, **options: as in `sample`.
 
     Yields:
       f32[B, H, W, c] in [0, 1], grey where nothing is drawn yet.
@@ -241,7 +221,7 @@ class LlamaGen(System):
     own, given = self._own(variables), cond[self.needs[0]]
     drawn = decode.stream(program, own, given, keys, every=every)
     for units, done in drawn:
-      yield np.asarray(_show(self, variables, units, np.int32(done)))
+      yield np.asarray(_show(self, variables, units, np.int32(done), size))
 
   def program(
     self,
@@ -251,7 +231,17 @@ class LlamaGen(System):
     stop: int | None = None,
     **law: float,
   ) -> TokenProgram:
-    """How `generate` runs, as a value; arguments as there."""
+    """How units are drawn, as a value.
+
+    Args:
+      guidance: scale; 1.0 or None is off.
+      schedule: a key of `pick.SCHEDULES`.
+      stop: guidance is off from this unit on, and costs nothing there.
+      **law: temperature, top_k, top_p, min_p; see `pick.law`.
+
+    Raises:
+      UserError: as in `generate`.
+    """
     guidance = 1.0 if guidance is None else guidance
     scales = pick.schedule(schedule, guidance, len(self.plan), stop=stop)
     guided = guidance != 1.0
@@ -272,16 +262,16 @@ class LlamaGen(System):
     return self.tokenizer.bind({"params": frozen})
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _show(system: LlamaGen, variables: Vars, units: Array, done: Array):
-  """Images in [0, 1] of the first `done` units."""
-  tokenizer = system._tokenizer(variables)
-  drawn = (jnp.arange(units.shape[1]) < done).astype(jnp.float32)
-  latent = tokenizer.embed(units) * drawn[None, :, None]
-  grid = lambda x: x.reshape(len(x), *tokenizer.grid, -1)
-  image = (tokenizer.decode_latent(grid(latent)) + 1) / 2
-  shown = resize(grid(drawn[None]), image.shape[1:3], "nearest")
-  return jnp.where(shown > 0, image, 0.5)
+def _sized(image: Array, size: int | None) -> Array:
+  if size is None:
+    return image
+  return jnp.clip(resize(image, (size, size), "bicubic"), 0.0, 1.0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _show(system, variables, units, done, size):
+  image = system._tokenizer(variables).decode_part(units, done)
+  return _sized((image + 1) / 2, size)
 
 
 def build(
@@ -292,7 +282,6 @@ def build(
   heads: int,
   num_classes: int | None = None,
   text: Mapping[str, Any] | None = None,
-  kv_heads: int | None = None,
   multiple_of: int = 256,
   prefix_rope: str = "zero",
   label_dropout: float = 0.1,
@@ -313,7 +302,6 @@ def build(
     num_classes: labels are 0 .. num_classes - 1; the next one is null.
     text: `{"name": "bytes" or "features", **arguments}` of `encoders.text`;
       in place of num_classes.
-    kv_heads: heads of keys and values; `heads` if None.
     multiple_of: the hidden width of the MLP is 8 D / 3 rounded up to it.
     prefix_rope: see `positions.rope_grid`.
     label_dropout: see `LlamaGen`.
@@ -330,11 +318,8 @@ def build(
   """
   tokenizer = dict(tokenizer)
   codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
-  if width % heads or heads % (kv_heads or heads):
-    raise UserError(
-      f"width={width} is not a multiple of heads={heads}, or that not one of "
-      f"kv_heads={kv_heads}"
-    )
+  if width % heads:
+    raise UserError(f"width={width} is not a multiple of heads={heads}")
   if (num_classes is None) == (text is None):
     raise UserError("give either num_classes or text, the condition")
   if text is None:
@@ -342,7 +327,7 @@ def build(
   else:
     prefix = TextPrefix(encoders.build(**text), width)
   dtype = jnp.dtype(dtype)
-  mixer = Attention(heads, kv_heads, out_bias=False, dtype=dtype, impl=impl)
+  mixer = Attention(heads, out_bias=False, dtype=dtype, impl=impl)
   hidden = -(-int(8 * width / 3) // multiple_of) * multiple_of
   block = PlainBlock(
     mixer,

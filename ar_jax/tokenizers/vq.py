@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.resize import resize
 from ar_jax.core.system import UserError
 from ar_jax.nn.conv import Decoder, Encoder
 from ar_jax.nn.quantize import VectorQuantizer
@@ -131,6 +132,13 @@ class VQ(nn.Module):
     side = round(units.shape[1] ** 0.5)
     codes = self.embed(units)
     return self.decode_latent(codes.reshape(len(units), side, side, -1))
+
+  def decode_part(self, units: Array, done: Array | int) -> Array:
+    """As `decode`, of the first `done` units only; the rest is 0, grey."""
+    drawn = (jnp.arange(units.shape[1]) < done).astype(jnp.float32)
+    grid = lambda x: x.reshape(len(x), *self.grid, -1)
+    image = self.decode_latent(grid(self.embed(units) * drawn[None, :, None]))
+    return image * resize(grid(drawn[None]), image.shape[1:3], "nearest")
 
   def decode_latent(self, latent: Array) -> Array:
     """Images f32[B, H, W, c] in [-1, 1] of codes f32[B, h, w, C]."""

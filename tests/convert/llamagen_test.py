@@ -40,7 +40,6 @@ class LlamaGenTest(parameterized.TestCase):
     self.assertEqual(model["num_classes"], 10)
     sizes = {k: model[k] for k in ("depth", "width", "heads")}
     self.assertEqual(sizes, dict(depth=3, width=128, heads=4))
-    self.assertNotIn("kv_heads", model)
     text = convert.config(official("text"), heads=4)["model"]["text"]
     self.assertEqual(text, dict(name="features", length=12, width=40))
 
@@ -52,7 +51,6 @@ class LlamaGenTest(parameterized.TestCase):
     state = {
       "tok_embeddings.weight": empty(16384, width),
       "layers.0.feed_forward.w1.weight": empty(hidden, width),
-      "layers.0.attention.wqkv.weight": empty(3 * width, width),
       "cls_embedding.embedding_table.weight": empty(1001, width),
     }
     model = convert.config(state)["model"]
