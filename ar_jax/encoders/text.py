@@ -71,6 +71,10 @@ class Bytes(nn.Module):
   depth: int = 2
   heads: int = 4
 
+  def example(self) -> Array:
+    """A text of the right shape."""
+    return jnp.zeros((1, self.length), jnp.int32)
+
   def align(self, text: Array) -> tuple[Array, Array]:
     """(i32[B, P], bool[B, P]) of bytes i32[B, n], zeros at the end."""
     if not jnp.issubdtype(text.dtype, jnp.integer):
@@ -105,6 +109,10 @@ class Features(nn.Module):
 
   length: int = 120
   width: int = 2048
+
+  def example(self) -> Array:
+    """A text of the right shape."""
+    return jnp.zeros((1, self.length, self.width))
 
   def align(self, text: Array) -> tuple[Array, Array]:
     """(f32[B, P, C], bool[B, P]) of features [B, n, C]; rows of zeros are

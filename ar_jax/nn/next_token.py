@@ -34,6 +34,10 @@ class ClassPrefix(nn.Module):
   stddev: float = 0.02
   length = 1
 
+  def example(self) -> Array:
+    """A condition of the right shape, for one image."""
+    return jnp.zeros((1,), jnp.int32)
+
   def seen(self, label: Array) -> None:
     """Nothing is padding."""
     del label
@@ -68,6 +72,10 @@ class TextPrefix(nn.Module):
   @property
   def length(self) -> int:
     return self.encoder.length
+
+  def example(self) -> Array:
+    """A condition of the right shape, for one image."""
+    return self.encoder.example()
 
   def seen(self, text: Array) -> Array:
     """bool[B, P]: the positions that are no padding."""

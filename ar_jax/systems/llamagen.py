@@ -92,12 +92,7 @@ class LlamaGen(System):
     size, channels = self.tokenizer.size, self.tokenizer.in_channels
     image = jnp.zeros((1, size, size, channels))
     key, frozen = jax.random.split(key)
-    cond = jnp.zeros((1,), jnp.int32)
-    if not self._by_class:
-      encoder = self.net.prefix.encoder
-      cond = jnp.zeros((1, encoder.length), jnp.int32)
-      if isinstance(encoder, encoders.Features):
-        cond = jnp.zeros((1, encoder.length, encoder.width))
+    cond = self.net.prefix.example()
     units = jnp.zeros((1, len(self.plan)), jnp.int32)
     every = lambda net, *args: net.head.logits(net(*args))
     variables = self.net.init(key, cond, units, method=every)
