@@ -17,6 +17,7 @@ from ar_jax import ops
 from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
 from ar_jax.nn import positions
+from ar_jax.nn.linear import Linear
 
 Array = jax.Array
 
@@ -223,7 +224,7 @@ class Attention(nn.Module):
     features = width // self.heads
     heads = {"q": self.heads}
     heads["k"] = heads["v"] = self.kv_heads or self.heads
-    dense = lambda n, stddev, name, bias: nn.Dense(
+    dense = lambda n, stddev, name, bias: Linear(
       n,
       use_bias=bias,
       kernel_init=nn.initializers.normal(stddev),

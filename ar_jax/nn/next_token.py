@@ -12,12 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.plan import Plan, blocks
+from ar_jax.core.system import Vars
 from ar_jax.nn.attention import Cache
 from ar_jax.nn.heads import Categorical
+from ar_jax.nn.linear import TURNED, turned
 from ar_jax.nn.positions import rope_grid
 from ar_jax.nn.transformer import Backbone, dropout
 
 Array = jax.Array
+
+
+# From so many rows on, turning the matrices pays; see `linear.turned`.
+_TURN = 4
 
 
 class ClassPrefix(nn.Module):
@@ -175,6 +181,13 @@ class NextToken(nn.Module):
       mask = _without(jnp.asarray(mask.mask())[None, None], seen)
     h, _ = self.backbone(x, mask, pos=self.turns(), keys=keys)
     return h[:, self.prefix.length - 1 :]
+
+  def ready(self, variables: Vars, rows: int) -> Vars:
+    """The variables, made ready for a loop of steps of so many rows."""
+    if jax.default_backend() != "cpu" or rows < _TURN:
+      return variables
+    stack = variables["params"]["backbone"]["block"]
+    return {**variables, TURNED: {"backbone": {"layers": turned(stack)}}}
 
   def begin(
     self,

@@ -64,6 +64,7 @@ class TokenProgram:
     """Units i32[B, L]; the null rows are dropped where guidance stops."""
     alone = dataclasses.replace(self, scales=None)
     guided = self._guided()
+    variables = self.net.ready(variables, len(keys) * (1 + bool(guided)))
     if not guided:
       return decode.run(alone, variables, cond, keys)
     if guided == self.length:
@@ -111,6 +112,7 @@ class TokenProgram:
         f"a prompt of {prompt.shape[1]} units: an image has {self.length}, "
         "and at least one must be left to draw"
       )
+    variables = self.net.ready(variables, len(keys) * self._rows)
     known = jnp.clip(known, 0, prompt.shape[1])
     h, cache, seen = self._read(variables, cond, prompt)
     # A row is as long as what it knows; what lies behind is written again.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from ar_jax.core.decode import fold
 from ar_jax.core.plan import Plan
 from ar_jax.nn.attention import Cache
+from ar_jax.nn.linear import TURNED, Linear
 from ar_jax.nn.norms import RMSNorm, layer_norm
 
 Array = jax.Array
@@ -63,7 +64,7 @@ class SwiGLU(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[B, T, D] of x [B, T, D]."""
-    dense = lambda n, stddev, name: nn.Dense(
+    dense = lambda n, stddev, name: Linear(
       n,
       use_bias=False,
       kernel_init=nn.initializers.normal(stddev),
@@ -306,8 +307,11 @@ class Backbone(nn.Module):
     block = self.block.clone(parent=None, _deep_clone=True, _reset_names=True)
     params = self.block.variables["params"]
     for i in range(self.depth):
-      own = jax.tree.map(lambda p, i=i: p[i], params)
-      bound = functools.partial(block.apply, {"params": own})
+      if self.has_variable(TURNED, "layers"):
+        own = self.get_variable(TURNED, "layers")[i]
+      else:
+        own = {"params": jax.tree.map(lambda p, i=i: p[i], params)}
+      bound = functools.partial(block.apply, own)
       inputs = i, None if mod is None else mod[i]
       (x, cache), _ = layer(bound, (x, cache), inputs)
     return x, cache
