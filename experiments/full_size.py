@@ -1,4 +1,4 @@
-"""VAR-d16 at full size with random weights, for the two benchmarks."""
+"""Published models at full size with random weights, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ar_jax.core.system import System, Vars, build
+from ar_jax.systems.llamagen import SIZES
 
 LENGTH = 680
 
@@ -21,6 +22,17 @@ def var(depth: int = 16, dtype: str = "float32") -> System:
     depth=depth,
     num_classes=1000,
     dtype=dtype,
+  )
+
+
+def llamagen(size: str = "b", dtype: str = "float32") -> System:
+  """LlamaGen at 256 pixels with the published tokenizer's sizes."""
+  return build(
+    "llamagen",
+    tokenizer={"name": "vq"},
+    num_classes=1000,
+    dtype=dtype,
+    **SIZES[size],
   )
 
 

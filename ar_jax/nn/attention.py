@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
+from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
+from ar_jax.nn import positions
+from ar_jax.nn.linear import Linear
 
 Array = jax.Array
 
@@ -26,17 +29,41 @@ class Cache:
 
   A Python int as index is static: a part of the type, as in an unrolled loop,
   where only the filled rows are read and no mask is needed. A traced index is
-  data: all rows are read, and those not filled are masked.
+  data: all rows are read, and those not filled are masked. A traced index per
+  example is a ragged batch, whose examples are of different lengths; rows
+  beyond the last are then dropped, so a finished example may run on.
 
   Attributes:
-    k: [N, B, S, H, K].
-    v: [N, B, S, H, K].
-    index: rows that are filled.
+    k: [N, B, H, S, K], as the products of attention read them; or a tuple of
+      N arrays [B, H, S, K], which a CPU reads without copying them.
+    v: the same.
+    index: rows that are filled; int, i32[] or i32[B].
   """
 
-  k: Array
-  v: Array
+  k: Array | tuple[Array, ...]
+  v: Array | tuple[Array, ...]
   index: int | Array = 0
+
+  @property
+  def apart(self) -> bool:
+    """Whether every layer has buffers of its own."""
+    return isinstance(self.k, tuple)
+
+  @property
+  def size(self) -> int:
+    """S."""
+    return (self.k[0] if self.apart else self.k).shape[-2]
+
+  def taken_apart(self) -> Cache:
+    """The same with buffers of its own for every layer."""
+    return Cache(tuple(self.k), tuple(self.v), self.index)
+
+  def rows(self, rows: slice) -> Cache:
+    """The cache of some of the examples; `index` must be the same for all."""
+    if not self.apart:
+      return Cache(self.k[:, rows], self.v[:, rows], self.index)
+    k, v = (tuple(x[rows] for x in xs) for xs in (self.k, self.v))
+    return Cache(k, v, self.index)
 
   def tree_flatten(self):
     if isinstance(self.index, int):
@@ -52,8 +79,19 @@ class Cache:
     new ones among them. None if just these are read."""
     if isinstance(self.index, int):
       return None
-    filled = jnp.arange(self.k.shape[2]) < self.index + new
-    return filled[None, None, None]
+    return self._rows() < jnp.reshape(self.index + new, (-1, 1, 1, 1))
+
+  def causal(self, new: int) -> Array:
+    """bool[B | 1, 1, new, S]: as `mask`, but of the new positions each sees
+    only itself and those before it."""
+    stop = jnp.reshape(self.index, (-1, 1)) + jnp.arange(1, new + 1)[None]
+    rows = self._rows()
+    if isinstance(self.index, int):
+      rows = rows[..., : self.index + new]
+    return rows < stop[:, None, :, None]
+
+  def _rows(self) -> Array:
+    return jnp.arange(self.size)[None, None, None]
 
   def extend(
     self, layer: Array | int, k: Array, v: Array
@@ -65,26 +103,46 @@ class Cache:
     Returns:
       The keys and values to be read by this layer, and the new cache.
     """
-    _, b, size, heads, features = self.k.shape
-    stop = size
+    stop = self.size
     if isinstance(self.index, int):
       stop = self.index + k.shape[1]
-      if stop > size:
-        raise ValueError(f"a cache of {size} rows cannot hold {stop}")
-    start, shape = (layer, 0, self.index, 0, 0), (1, b, stop, heads, features)
+      if stop > self.size:
+        raise UserError(f"a cache of {self.size} rows cannot hold {stop}")
 
-    def put(buffer, new):
-      new = new[None].astype(buffer.dtype)
-      buffer = jax.lax.dynamic_update_slice(buffer, new, start)
-      rows = jax.lax.dynamic_slice(buffer, (layer, 0, 0, 0, 0), shape)
-      return rows[0], buffer
+    def put(buffer, rows):
+      if not self.apart:
+        buffer = self._write(buffer, layer, rows)
+        return _first(buffer, layer, stop), buffer
+      own = self._write(buffer[layer][None], 0, rows)[0]
+      others = buffer[:layer], buffer[layer + 1 :]
+      return own[:, :, :stop], (*others[0], own, *others[1])
 
     (k, all_k), (v, all_v) = put(self.k, k), put(self.v, v)
-    return k, v, Cache(all_k, all_v, self.index)
+    read = lambda x: jnp.swapaxes(x, 1, 2)
+    return read(k), read(v), Cache(all_k, all_v, self.index)
+
+  def _write(self, buffer: Array, layer: Array | int, rows: Array) -> Array:
+    """`buffer` [N, B, H, S, K] with the rows [B, T, H, K] of one layer."""
+    rows = rows.astype(buffer.dtype)
+    if jnp.ndim(self.index):
+      b, new = rows.shape[:2]
+      at = self.index[:, None] + jnp.arange(new)[None]
+      place = buffer.at[layer, jnp.arange(b)[:, None], :, at]
+      return place.set(rows, mode="drop")
+    rows = jnp.swapaxes(rows, 1, 2)[None]
+    start = (layer, 0, 0, self.index, 0)
+    return jax.lax.dynamic_update_slice(buffer, rows, start)
 
   def advance(self, new: int) -> Cache:
     """The cache with `new` more rows filled."""
     return dataclasses.replace(self, index=self.index + new)
+
+
+def _first(buffer: Array, layer: Array | int, stop: int) -> Array:
+  """[B, H, stop, K], the first rows of one layer."""
+  _, b, heads, _, features = buffer.shape
+  shape = (1, b, heads, stop, features)
+  return jax.lax.dynamic_slice(buffer, (layer, 0, 0, 0, 0), shape)[0]
 
 
 class CosineNorm(nn.Module):
@@ -121,6 +179,7 @@ class Attention(nn.Module):
     scale: of the scores; 1 / sqrt(K) if None.
     norm: maps (q, k) to normalised ones before they are cached; optional.
     bias: which of q, k and v have a bias, for example "qv".
+    out_bias: whether the output matrix has one.
     stddev: initial standard deviation of the input matrix.
     out_stddev: the same of the output matrix.
     dtype: of the computation.
@@ -132,6 +191,7 @@ class Attention(nn.Module):
   scale: float | None = None
   norm: nn.Module | None = None
   bias: str = ""
+  out_bias: bool = True
   stddev: float = 0.02
   out_stddev: float = 0.02
   dtype: jnp.dtype = jnp.float32
@@ -143,6 +203,7 @@ class Attention(nn.Module):
     x: Array,
     mask: Array | Plan | None = None,
     *,
+    pos: Array | None = None,
     cache: Cache | None = None,
     layer: Array | int = 0,
   ) -> tuple[Array, Cache | None]:
@@ -151,6 +212,8 @@ class Attention(nn.Module):
     Args:
       x: [B, T, D].
       mask: as in `ops.attention`, over the rows that are read.
+      pos: turns of queries and keys before they are cached; see
+        `positions.rotate`.
       cache: keys and values of earlier positions.
       layer: which layer of the cache is ours.
 
@@ -161,7 +224,7 @@ class Attention(nn.Module):
     features = width // self.heads
     heads = {"q": self.heads}
     heads["k"] = heads["v"] = self.kv_heads or self.heads
-    dense = lambda n, stddev, name, bias: nn.Dense(
+    dense = lambda n, stddev, name, bias: Linear(
       n,
       use_bias=bias,
       kernel_init=nn.initializers.normal(stddev),
@@ -182,8 +245,10 @@ class Attention(nn.Module):
     q, k, v = parts.values()
     if self.norm is not None:
       q, k = (y.astype(self.dtype) for y in self.norm(q, k))
+    if pos is not None:
+      q, k = positions.rotate(q, pos), positions.rotate(k, pos)
     if cache is not None:
       k, v, cache = cache.extend(layer, k, v)
     out = ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
     out = out.reshape(b, t, width)
-    return dense(width, self.out_stddev, "out", True)(out), cache
+    return dense(width, self.out_stddev, "out", self.out_bias)(out), cache
