@@ -3,8 +3,9 @@
   python -m experiments.bench_training [batch] [repeats] [official]
 
 Forward and backward pass on known units, float32: the form in which the
-official code is usually timed; and the whole update with AdamW beside it. `official`: seconds
-of the official code, timed by whoever has it, in turns with this program.
+official code is usually timed; and the whole update with AdamW beside it.
+`official`: seconds of the official code, timed by whoever has it, in turns
+with this program.
 """
 
 from __future__ import annotations
