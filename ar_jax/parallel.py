@@ -8,7 +8,7 @@ and sizes, and XLA inserts the collectives.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -80,6 +80,16 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     ),
     tree,
   )
+
+
+def on(mesh: Mesh, call: Callable) -> Callable:
+  """`call` with the mesh set: kernels map themselves over it."""
+
+  def run(*args, **kwargs):
+    with jax.set_mesh(mesh):
+      return call(*args, **kwargs)
+
+  return run
 
 
 def ways(mesh: Mesh) -> int:

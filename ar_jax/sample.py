@@ -77,10 +77,10 @@ def conditions(
 
 def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
   """`step.draw` over all devices, its batch rounded up to fill them."""
-  ways = parallel.ways(mesh)
+  ways, over_all = parallel.ways(mesh), parallel.on(mesh, step.draw)
 
   def draw(*args, batch: int, **kwargs) -> np.ndarray:
-    return step.draw(
+    return over_all(
       *args,
       batch=-(-batch // ways) * ways,
       put=lambda part: parallel.put_batch(part, mesh),

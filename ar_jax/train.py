@@ -173,6 +173,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     update = parallel.pmap_step(train_step, system, tx, options)
   else:
     update = functools.partial(jit_step, system, tx, options)
+    update = parallel.on(mesh, update)
   writer = metrics.Writer(workdir, start=start, total=config.train.steps)
   meta = {"config": _jsonable(config.to_dict()), "jax": jax.__version__}
   watch = Watch(config, system, dataset, mesh, workdir, writer)

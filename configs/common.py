@@ -67,6 +67,20 @@ def stage(of: str, mode: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(of=of, mode=mode))
 
 
+def from_nothing(tokenizer, generator) -> ml_collections.ConfigDict:
+  """The stages from pixels to the evaluation of a generator by class."""
+  generator.weights.tokenizer = "tokenizer"
+  generator.cache.views = 1
+  generator.sample.update(count=200, batch=100, columns=10)
+  generator.evals.likelihood = {}
+  return stages(
+    tokenizer=tokenizer,
+    generator=generator,
+    samples=stage("generator", "sample"),
+    evaluation=stage("generator", "eval"),
+  )
+
+
 def choose(file: str, makers: dict, preset: str):
   """The maker of a preset.
 

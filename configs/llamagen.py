@@ -50,20 +50,6 @@ def generator(tokenizer, **model):
   return c
 
 
-def staged(tokenizer, c):
-  """The tokenizer, then the generator, then what it draws is looked at."""
-  c.weights.tokenizer = "tokenizer"
-  c.cache.views = 1
-  c.sample.update(count=200, batch=100, columns=10)
-  c.evals.likelihood = {}
-  return common.stages(
-    tokenizer=tokenizer,
-    generator=c,
-    samples=common.stage("generator", "sample"),
-    evaluation=common.stage("generator", "eval"),
-  )
-
-
 def digits():
   """scikit-learn's digits at 16 pixels: the tokenizer, then LlamaGen."""
   tokenizer = vq.get_config("digits")
@@ -74,7 +60,7 @@ def digits():
   c.train.update(steps=300, save_every=150, ema=0.98)
   c.evals.judge_accuracy = {"n": 300}
   c.evals.frechet = {"features": "judge"}
-  return staged(tokenizer, c)
+  return common.from_nothing(tokenizer, c)
 
 
 def fashion():
@@ -87,7 +73,7 @@ def fashion():
   c.train.update(steps=700, save_every=350, ema=0.99)
   c.evals.judge_accuracy = {"n": 1000}
   c.evals.frechet = {"features": "judge", "n": 2000}
-  return staged(tokenizer, c)
+  return common.from_nothing(tokenizer, c)
 
 
 def _published(depth, width, heads, size, guidance):

@@ -34,7 +34,7 @@ def emoji():
   )
   c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
   c.train.update(steps=1500, save_every=500, ema=0.99)
-  return llamagen.staged(tokenizer, c)
+  return common.from_nothing(tokenizer, c)
 
 
 def _published(size, images):

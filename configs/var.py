@@ -57,7 +57,7 @@ def digits():
   c.train.update(steps=220, save_every=110, ema=0.98)
   c.evals.judge_accuracy = {"n": 300}
   c.evals.frechet = {"features": "judge"}
-  return _from_nothing(tokenizer, c)
+  return common.from_nothing(tokenizer, c)
 
 
 def fashion():
@@ -68,7 +68,7 @@ def fashion():
   c.train.update(steps=800, save_every=200, ema=0.99)
   c.evals.judge_accuracy = {"n": 1000}
   c.evals.frechet = {"features": "judge", "n": 2000}
-  return _from_nothing(tokenizer, c)
+  return common.from_nothing(tokenizer, c)
 
 
 def folder():
@@ -81,20 +81,6 @@ def folder():
   c.tokenizer.model.in_channels = 3
   c.generator.model.tokenizer.in_channels = 3
   return c
-
-
-def _from_nothing(tokenizer, c):
-  """The stages from pixels to the evaluation of the generator `c`."""
-  c.weights.tokenizer = "tokenizer"
-  c.cache.views = 1
-  c.sample.update(count=200, batch=100, columns=10)
-  c.evals.likelihood = {}
-  return common.stages(
-    tokenizer=tokenizer,
-    generator=c,
-    samples=common.stage("generator", "sample"),
-    evaluation=common.stage("generator", "eval"),
-  )
 
 
 def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
