@@ -68,7 +68,7 @@ def stage(of: str, mode: str) -> ml_collections.ConfigDict:
 
 
 def from_nothing(tokenizer, generator) -> ml_collections.ConfigDict:
-  """The stages from pixels to the evaluation of a generator by class."""
+  """The stages from pixels to the evaluation of a generator."""
   generator.weights.tokenizer = "tokenizer"
   generator.cache.views = 1
   generator.sample.update(count=200, batch=100, columns=10)
