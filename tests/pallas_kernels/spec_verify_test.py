@@ -304,7 +304,7 @@ class DoorTest(parameterized.TestCase):
     )
     with self.assertRaisesRegex(NotImplementedError, "sum per group"):
       tpu.verify(*first, **arrays, **settings, interpret=True)
-    with self.assertRaisesRegex(NotImplementedError, "not for cpu"):
+    with self.assertRaisesRegex(NotImplementedError, "no kernel for cpu"):
       go(impl="pallas")
     with self.assertRaisesRegex(UserError, "choose None"):
       go(impl="triton")
