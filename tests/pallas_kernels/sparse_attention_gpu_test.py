@@ -173,8 +173,8 @@ class InterpretTest(absltest.TestCase):
     self.assertLess(max(distance(found, wanted)), 2e-3)
 
   def test_decode_over_ragged_cache(self):
-    q, k, v, _ = values((3, 5, 4, 64), 2, jnp.bfloat16)
-    _, cache_k, cache_v, _ = values((3, 1, 4, 64), 2, jnp.bfloat16, keys=192)
+    q, k, v, _ = values((3, 5, 2, 32), 1, jnp.bfloat16)
+    _, cache_k, cache_v, _ = values((3, 1, 2, 32), 1, jnp.bfloat16, keys=192)
     lengths = jnp.asarray([0, 131, 192])
     found = jax.jit(functools.partial(gpu.decode, interpret=True))(
       q, k, v, cache_k, cache_v, lengths
