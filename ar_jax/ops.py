@@ -8,6 +8,7 @@ batch, T queries, S keys, H heads, K features per head, C rows of a cache.
 from __future__ import annotations
 
 import functools
+import importlib
 from types import ModuleType
 
 import jax
@@ -17,35 +18,36 @@ from absl import logging
 
 from ar_jax.core.plan import Plan
 from ar_jax.core.system import UserError
-from pallas_kernels.sparse_attention import tiles, tpu, tpu_decode, xla
+from pallas_kernels.per_device import per_device
+from pallas_kernels.sparse_attention import tiles, xla
 
 Array = jax.Array
 
 # The kernel that "pallas" is, per backend. The full names compile a program
 # for an accelerator that is not attached.
 _PALLAS = {"tpu": "pallas_tpu"}
-_KERNELS: dict[str, ModuleType] = {"pallas_tpu": tpu}
-_DECODE: dict[str, ModuleType] = {"pallas_tpu": tpu_decode}
+_ATTENTION = {"xla": "xla", "pallas_tpu": "tpu"}
+_DECODE = {"xla": "xla", "pallas_tpu": "tpu_decode"}
 
 
 @functools.cache
-def _choose(op: str, impl: str | None, kernels: tuple[str, ...] = ()) -> str:
+def _choose(
+  op: str, impl: str | None, forms: tuple[str, ...] = ("xla",)
+) -> str:
   """The implementation of `op` to run; cached, so that it is logged once."""
   backend = jax.default_backend()
   chosen = impl
   if impl in (None, "pallas"):
     chosen = _PALLAS.get(backend)
-    if chosen not in kernels and impl == "pallas":
+    if chosen not in forms and impl == "pallas":
       raise NotImplementedError(
         f"ops.{op}: impl='pallas' has no kernel for {backend}, only "
-        f"{list(kernels)}; use impl='xla' or None"
+        f"{list(forms)}"
       )
-  if chosen is None:
-    chosen = "xla"
-  if chosen not in ("xla", *kernels):
+    chosen = chosen if chosen in forms else "xla"
+  if chosen not in forms:
     raise UserError(
-      f"ops.{op}: impl={impl!r}; choose None, 'xla', 'pallas' or one of "
-      f"{list(kernels)}"
+      f"ops.{op}: impl={impl!r}; choose None, 'pallas' or one of {list(forms)}"
     )
   logging.info("ops.%s: %s", op, chosen)
   return chosen
@@ -67,10 +69,20 @@ def _every_pair(q: tiles.Slots, k: tiles.Slots) -> bool:
   return True
 
 
-def _refused(q: Array, k: Array, v: Array) -> bool:
-  """Whether the kernel of this backend cannot serve these arrays."""
-  kernel = _KERNELS.get(_PALLAS.get(jax.default_backend()))
-  return kernel is not None and kernel.unsupported(q, k, v) is not None
+@functools.cache
+def _form(name: str) -> ModuleType:
+  """A form of attention; kernels are imported when they are needed."""
+  return importlib.import_module(f"pallas_kernels.sparse_attention.{name}")
+
+
+def _refused(forms: dict[str, str], q: Array, k: Array, v: Array) -> bool:
+  """Whether the kernel of this backend cannot serve this call."""
+  kernel = forms.get(_PALLAS.get(jax.default_backend()))
+  if kernel is None:
+    return False
+  # Arrays may be split over devices, which a kernel only learns from a mesh.
+  lost = jax.device_count() > 1 and jax.sharding.get_abstract_mesh().empty
+  return lost or _form(kernel).unsupported(q, k, v) is not None
 
 
 def attention(
@@ -105,9 +117,9 @@ def attention(
     UserError: there is no such implementation.
   """
   sparse = isinstance(mask, Plan)
-  if impl is None and (not sparse or _refused(q, k, v)):
+  if impl is None and (not sparse or _refused(_ATTENTION, q, k, v)):
     impl = "xla"
-  chosen = _choose("attention", impl, tuple(_KERNELS))
+  chosen = _choose("attention", impl, tuple(_ATTENTION))
   if chosen == "xla" and not sparse:
     return xla.masked(q, k, v, mask, scale=scale)
   if not sparse and mask is not None:
@@ -116,8 +128,9 @@ def attention(
       f"{mask.shape}; use impl='xla' or None"
     )
   pattern = pattern_of(mask) if sparse else _all(q.shape[1], k.shape[1])
-  form = _KERNELS.get(chosen, xla)
-  return form.attention(q, k, v, pattern, scale=scale)[0]
+  form = _form(_ATTENTION[chosen])
+  call = lambda *x: form.attention(*x, pattern, scale=scale)[0]
+  return call(q, k, v) if chosen == "xla" else per_device(call, q, k, v)
 
 
 def decode_attention(
@@ -156,12 +169,14 @@ def decode_attention(
     UserError: there is no such implementation.
   """
   pattern = None if mask is None else pattern_of(mask)
-  if impl is None and _refused(q, k, v):
+  if impl is None and _refused(_DECODE, q, k, v):
     impl = "xla"
   chosen = _choose("decode_attention", impl, tuple(_DECODE))
-  form = _DECODE.get(chosen, xla)
-  args = q, k, v, cache_k, cache_v, lengths, pattern
-  return form.decode(*args, scale=scale)[0]
+  form = _form(_DECODE[chosen])
+  static = () if isinstance(lengths, jax.Array) else (lengths,)
+  call = lambda *x: form.decode(*x, *static, pattern, scale=scale)[0]
+  args = q, k, v, cache_k, cache_v, *(() if static else (lengths,))
+  return call(*args) if chosen == "xla" else per_device(call, *args)
 
 
 def nearest_code(

@@ -1,9 +1,12 @@
 """Cases that need eight devices; `multi_device_test` runs them in a process
 of their own, because the number of devices is fixed when JAX starts."""
 
+import functools
 import os
 import sys
 import tempfile
+import types
+from unittest import mock
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,9 +17,11 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from absl.testing import absltest, parameterized  # noqa: E402
 
-from ar_jax import checkpoint, optim, parallel, step  # noqa: E402
+from ar_jax import checkpoint, ops, optim, parallel, step  # noqa: E402
+from ar_jax.core import plan  # noqa: E402
 from ar_jax.core.system import UserError, build  # noqa: E402
 from configs import var  # noqa: E402
+from pallas_kernels.sparse_attention import tpu  # noqa: E402
 
 KEY = jax.random.key(0)
 # Compiles in a tenth of the time; what is drawn does not matter here.
@@ -97,6 +102,31 @@ class MultiDevice(parameterized.TestCase):
         if x.size >= 64
       ]
       self.assertGreater(np.mean(split), 0.5)
+
+  def test_kernels_are_split_over_batch_and_heads(self):
+    p = plan.scales((1, 2, 3))
+    shapes = (4, 14, 4, 8), (4, 14, 2, 8), (4, 14, 2, 8)
+    args = [jax.random.normal(KEY, shape) for shape in shapes]
+    calls = []
+
+    def kernel(q, k, v, pattern, *, scale):
+      calls.append((q.shape, k.shape))
+      return tpu.attention(q, k, v, pattern, scale=scale, interpret=True)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(impl, *args):
+      attend = lambda *x: ops.attention(*x, p, impl=impl)
+      out, back = jax.vjp(attend, *args)
+      return out, *back(out)
+
+    want = both("xla", *args)
+    mesh = parallel.make_mesh(dict(data=2, fsdp=2, tensor=2))
+    fake = types.SimpleNamespace(attention=kernel)
+    with jax.set_mesh(mesh), mock.patch.object(ops, "_form", lambda _: fake):
+      got = both("pallas_tpu", *args)
+    self.assertEqual(set(calls), {((1, 14, 2, 8), (1, 14, 1, 8))})
+    for a, b in zip(got, want, strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-5)
 
   def test_pmap_is_jit(self):
     state, losses = train(parallel.make_mesh(), pmapped=True)

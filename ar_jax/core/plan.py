@@ -33,6 +33,27 @@ def within(q: Slots, k: Slots) -> np.ndarray:
   return q["step"] == k["step"]
 
 
+def recent(q: Slots, k: Slots) -> np.ndarray:
+  """A slot sees those from its `first` to itself."""
+  return (q["index"] >= k["index"]) & (q["first"] <= k["index"])
+
+
+def ancestors(q: Slots, k: Slots) -> np.ndarray:
+  """A node of a tree sees the nodes above it and itself.
+
+  `enter` and `leave` bound the numbers of a node and all below it, in an
+  order in which each node comes right before those below it.
+  """
+  return (q["enter"] >= k["enter"]) & (q["enter"] < k["leave"])
+
+
+def denoising(q: Slots, k: Slots) -> np.ndarray:
+  """Clean slots see clean ones up to their block; noisy ones see their own
+  noisy block and the clean ones before it (arXiv 2503.09573, 2510.06303)."""
+  own = (q["block"] == k["block"]) & (q["clean"] == k["clean"])
+  return own | ((q["block"] > k["block"]) & (k["clean"] > 0))
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """The order of generation and the pattern of visibility; hashable.
@@ -159,3 +180,71 @@ def diagonals(h: int, w: int, rule: Rule = causal) -> Plan:
   row, col = _grid(h, w)
   order = np.argsort(row + col, kind="stable")
   return plan(np.bincount(row + col), rule, row=row[order], col=col[order])
+
+
+def prefixed(p: Plan, length: int, *, each: bool = False) -> Plan:
+  """`p` behind a prefix that all its slots see: text, a class, given frames.
+
+  Args:
+    p: a plan with the rule `causal`.
+    length: slots of the prefix; their other integers are 0.
+    each: whether the prefix is causal, rather than one step that sees itself.
+
+  Raises:
+    UserError: `p` has another rule, which would hide the prefix.
+  """
+  if p.rule is not causal:
+    raise UserError(f"prefixed: needs a causal plan, got {p.rule.__name__}")
+  columns = {
+    name: np.pad(column, (length, 0))
+    for name, column in p.slots.items()
+    if name not in ("step", "index")
+  }
+  sizes = (1,) * length if each else (length,)
+  return plan(sizes + p.sizes, **columns)
+
+
+def sliding(length: int, size: int) -> Plan:
+  """One unit a step, of which each sees the last `size`, itself included."""
+  first = np.arange(length) - size + 1
+  return plan((1,) * length, recent, first=first)
+
+
+def noisy_clean(p: Plan) -> Plan:
+  """A noisy and a clean copy of the slots of `p`, to train block diffusion.
+
+  The first half is noisy, the second clean; `block` is the step in `p`.
+  """
+  columns = {n: np.tile(c, 2) for n, c in p.slots.items()}
+  columns["block"] = columns.pop("step")
+  columns["position"] = columns.pop("index")
+  clean = np.repeat([0, 1], len(p))
+  return plan(p.sizes * 2, denoising, clean=clean, **columns)
+
+
+def tree(parents: Sequence[int]) -> Plan:
+  """A tree of drafts, verified in one step; each node sees its ancestors.
+
+  Args:
+    parents: the parent of each node, before it in this order; -1 for a root.
+
+  Raises:
+    UserError: a parent does not come before its node.
+  """
+  nodes = len(parents)
+  if not all(-1 <= parent < node for node, parent in enumerate(parents)):
+    raise UserError(f"tree: a parent must come before its node, got {parents}")
+  below = np.ones(nodes, int)
+  depth, enter, free = np.zeros((3, nodes + 1), int)  # the last: above roots
+  for node in reversed(range(nodes)):
+    if parents[node] >= 0:
+      below[parents[node]] += below[node]
+  for node, parent in enumerate(parents):
+    depth[node] = depth[parent] + 1
+    enter[node] = free[parent]
+    free[parent] += below[node]
+    free[node] = enter[node] + 1
+  enter = enter[:-1]
+  return plan(
+    (nodes,), ancestors, enter=enter, leave=enter + below, depth=depth[:-1] - 1
+  )

@@ -1,58 +1,40 @@
 """Blockwise sparse attention for TPU (Mosaic), forward and backward.
 
-The grid walks the tiles that `compile_tiles` lists: their numbers are
-prefetched into scalar memory and steer the copies, so an empty tile costs
-nothing, and the pipeline loads the next tile while this one is computed.
-Scores are kept transposed, [keys, queries]: the softmax then reduces over
-sublanes, its statistics are rows that lie along the lanes, and a head of 64
-features fills the lanes too.
-
-Shapes: B batch, T queries, S keys, H heads, G of them to one head of keys and
-values (Hkv), K features per head; N heads of keys and values per grid step,
-Q queries and C keys per tile, n visits.
+Online softmax over the tiles that are visited, with the log-sum-exp kept for
+the backward pass, which computes the weights again. `tpu_grid` has the walk,
+the masks and the glossary of shapes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.sparse_attention import reference
-from pallas_kernels.sparse_attention.tiles import (
-  FULL,
-  PARTIAL,
-  Pattern,
-  Visits,
-  compile_tiles,
+from pallas_kernels.sparse_attention.tiles import Pattern, compile_tiles
+from pallas_kernels.sparse_attention.tpu_grid import (
+  FIRST,
+  HEADS,
+  LAST,
+  MASKED,
+  Job,
+  block_sizes,
+  call,
+  dot,
+  each_head,
+  like,
+  queries_of,
+  row_of,
+  scores_of,
+  unsupported,
 )
 
 Array = jax.Array
-
-MASKED = -1e30  # finite: a difference of two of them is not nan
-_FIRST, _LAST = 4, 8  # flags beside the kind: of the visits of one row
-_SIZES = (128, 256, 512, 1024)
-_HEADS = 8  # query heads per grid step, at most
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-  """All that is static about one call."""
-
-  pattern: Pattern
-  block_q: int
-  block_k: int
-  kv_heads: int  # N
-  groups: int  # G
-  scale: float
-  interpret: Any
 
 
 def attention(
@@ -103,9 +85,9 @@ def attention(
     raise ValueError(
       f"attention: tiles of {block_q} x {block_k}; choose multiples of 128"
     )
-  limit = max(1, _HEADS // groups)
+  limit = max(1, HEADS // groups)
   shared = max(n for n in range(1, limit + 1) if k.shape[2] % n == 0)
-  job = _Job(pattern, block_q, block_k, shared, groups, scale, interpret)
+  job = Job(pattern, block_q, block_k, shared, groups, scale, interpret)
   t, s = pattern.queries, pattern.keys
   # Heads in front of positions; padding to whole tiles is a part of that copy.
   q, k, v = (
@@ -116,155 +98,20 @@ def attention(
   return jnp.swapaxes(out[:, :, :t], 1, 2), lse[:, :, :t]
 
 
-def unsupported(q: Array, k: Array, v: Array) -> str | None:
-  """Why the TPU kernels cannot serve these arrays; None if they can."""
-  dtypes, features = {x.dtype.name for x in (q, k, v)}, q.shape[-1]
-  if len(dtypes) > 1 or not dtypes <= {"float32", "bfloat16"}:
-    return (
-      "the TPU kernel takes q, k and v all in float32 or all in bfloat16, got "
-      f"{q.dtype}, {k.dtype} and {v.dtype}"
-    )
-  if features % 8 or not 8 <= features <= 256:
-    return (
-      "the TPU kernel takes heads of 8 to 256 features, in steps of 8, got "
-      f"{features}"
-    )
-  return None
-
-
-@functools.lru_cache(maxsize=256)
-def block_sizes(pattern: Pattern, groups: int) -> tuple[int, int]:
-  """(queries, keys) per tile: the fewest pairs against the fewest steps.
-
-  A grid step costs about as much as the pairs of six tiles of 128 x 128 and
-  serves `_HEADS` heads; a tile that needs a mask, a third more.
-  """
-
-  def fits(n: int) -> list[int]:
-    padded = -(-n // 128) * 128
-    return [s for s in _SIZES if s <= padded] or [128]
-
-  def cost(sizes: tuple[int, int]) -> float:
-    tiles = compile_tiles(pattern, *sizes)
-    partial = int((tiles.by_query.kinds == PARTIAL).sum())
-    pairs = (tiles.visited + partial / 3) * sizes[0] * sizes[1] / 128**2
-    return pairs + tiles.visited * 6 / _HEADS
-
-  # Scores of a tile, [C, G Q] in float32, stay below 2 MiB.
-  choices = [
-    (q, k)
-    for q in fits(pattern.queries)
-    for k in fits(pattern.keys)
-    if q * k * groups <= 2**19 or (q, k) == (128, 128)
-  ]
-  return min(choices, key=lambda sizes: (cost(sizes), sizes))
-
-
-def _tables(visits: Visits) -> tuple[np.ndarray, ...]:
-  """(major, minor, flags), with an empty visit for each row that has none, so
-  that every tile of the result is written."""
-  counts = np.diff(visits.starts)
-  empty = np.flatnonzero(counts == 0)
-  major = np.concatenate([visits.major, empty])
-  order = np.argsort(major, kind="stable")
-  minor = np.concatenate([visits.minor, 0 * empty])[order]
-  kinds = np.concatenate([visits.kinds, 0 * empty])[order]
-  major = major[order]
-  change = np.diff(major) > 0
-  first, last = np.r_[True, change], np.r_[change, True]
-  tables = major, minor, kinds + _FIRST * first + _LAST * last
-  return tuple(x.astype(np.int32) for x in tables)
-
-
-def _integers(job: _Job) -> tuple[np.ndarray, np.ndarray]:
-  """i32[names + 1, T or S], padded to tiles; the last row is the index."""
-
-  def pad(columns: np.ndarray, block: int) -> np.ndarray:
-    index = np.arange(columns.shape[1], dtype=np.int32)[None]
-    extra = -columns.shape[1] % block
-    columns = np.pad(columns, ((0, 0), (0, extra)), mode="edge")
-    index = np.pad(index, ((0, 0), (0, extra)), constant_values=2**30)
-    return np.concatenate([columns, index])
-
-  p = job.pattern
-  return pad(p.query_columns, job.block_q), pad(p.key_columns, job.block_k)
-
-
-def dot(a: Array, b: Array, over: tuple[int, int]) -> Array:
-  """Contracts axis over[0] of a with axis over[1] of b, into float32."""
-  exact = a.dtype == jnp.float32
-  return jax.lax.dot_general(
-    a,
-    b,
-    (((over[0],), (over[1],)), ((), ())),
-    precision=jax.lax.Precision.HIGHEST if exact else None,
-    preferred_element_type=jnp.float32,
-  )
-
-
-def _mask(job: _Job, qi, ki) -> Array:
-  """bool[C, G Q] from the refs i32[names + 1, Q] and i32[names + 1, C]."""
-  names = range(len(job.pattern.names))
-  rows = lambda i: jnp.concatenate([qi[pl.ds(i, 1), :]] * job.groups, axis=1)
-
-  def column(i):
-    # A row becomes a column by transposing a square of copies of it.
-    square = jnp.broadcast_to(ki[pl.ds(i, 1), :], (128, job.block_k))
-    return jnp.transpose(square)[:, :1]
-
-  seen = job.pattern.see([rows(i) for i in names], [column(i) for i in names])
-  shape = (job.block_k, job.groups * job.block_q)
-  seen = jnp.broadcast_to(jnp.asarray(seen, bool), shape)
-  if job.pattern.keys % job.block_k:
-    seen = seen & (column(len(names)) < job.pattern.keys)
-  return seen
-
-
-def _each_head(job: _Job, flag, qi, ki, tile) -> None:
-  """Runs tile(head, mask or None) for each head, if there is a tile at all."""
-
-  def run(mask):
-    loop = lambda n, _: tile(n, mask)
-    jax.lax.fori_loop(0, job.kv_heads, loop, None, unroll=job.kv_heads <= 2)
-
-  kind = flag & 3
-  pl.when(kind == FULL)(lambda: run(None))
-  pl.when(kind == PARTIAL)(lambda: run(_mask(job, qi, ki)))
-
-
-def _heads_of(job: _Job, ref, n) -> Array:
-  """The rows [G Q, K] of the queries that share head n, of [1, N G, Q, K]."""
-  rows = ref[0, pl.ds(n * job.groups, job.groups)]
-  return rows.reshape(job.groups * job.block_q, rows.shape[-1])
-
-
-def _row_of(job: _Job, ref, n) -> Array:
-  """One number for each such row, [1, G Q], of [1, N G, 1, Q]."""
-  heads = range(job.groups)
-  return jnp.concatenate([ref[0, n * job.groups + g] for g in heads], axis=1)
-
-
-def _scores(job: _Job, q, k, mask) -> Array:
-  scores = dot(k, q, (1, 1))
-  if job.scale != 1.0:
-    scores = scores * job.scale
-  return scores if mask is None else jnp.where(mask, scores, MASKED)
-
-
 def _forward_kernel(
   job, major, minor, flags, qi, ki, q, k, v, out, lse, top, total, acc
 ):
   """acc f32[N, K, G Q] sums exp(scores - top) v; total f32[N, 1, G Q] of 1."""
   flag = flags[pl.program_id(2)]
 
-  @pl.when(flag & _FIRST != 0)
+  @pl.when(flag & FIRST != 0)
   def _():
     top[...] = jnp.full(top.shape, MASKED, jnp.float32)
     total[...] = jnp.zeros(total.shape, jnp.float32)
     acc[...] = jnp.zeros(acc.shape, jnp.float32)
 
   def tile(n, mask):
-    scores = _scores(job, _heads_of(job, q, n), k[0, n], mask)
+    scores = scores_of(job, queries_of(job, q, n), k[0, n], mask)
     old = top[n]
     new = jnp.maximum(old, jnp.max(scores, axis=0, keepdims=True))
     weights = jnp.exp(scores - new)
@@ -274,9 +121,9 @@ def _forward_kernel(
     part = dot(v[0, n], weights.astype(v.dtype), (0, 0))
     acc[n] = shrink * acc[n] + part
 
-  _each_head(job, flag, qi, ki, tile)
+  each_head(job, flag, qi, ki, tile)
 
-  @pl.when(flag & _LAST != 0)
+  @pl.when(flag & LAST != 0)
   def _():
     def write(n, _):
       # A query that has seen masked scores only has summed nonsense.
@@ -298,20 +145,20 @@ def _dq_kernel(
   """acc f32[N, K, G Q] sums k^T dS^T, with dS = P (dO v^T - delta)."""
   flag = flags[pl.program_id(2)]
 
-  @pl.when(flag & _FIRST != 0)
+  @pl.when(flag & FIRST != 0)
   def _():
     acc[...] = jnp.zeros(acc.shape, jnp.float32)
 
   def tile(n, mask):
-    scores = _scores(job, _heads_of(job, q, n), k[0, n], mask)
-    weights = jnp.exp(scores - _row_of(job, lse, n))
-    back = dot(v[0, n], _heads_of(job, do, n), (1, 1))
-    back = weights * (back - _row_of(job, delta, n))
+    scores = scores_of(job, queries_of(job, q, n), k[0, n], mask)
+    weights = jnp.exp(scores - row_of(job, lse, n))
+    back = dot(v[0, n], queries_of(job, do, n), (1, 1))
+    back = weights * (back - row_of(job, delta, n))
     acc[n] += dot(k[0, n], back.astype(k.dtype), (0, 0))
 
-  _each_head(job, flag, qi, ki, tile)
+  each_head(job, flag, qi, ki, tile)
 
-  @pl.when(flag & _LAST != 0)
+  @pl.when(flag & LAST != 0)
   def _():
     def write(n, _):
       result = jnp.transpose(acc[n] * job.scale).astype(dq.dtype)
@@ -328,82 +175,29 @@ def _dkv_kernel(
   """The sums dk_, dv_ f32[N, C, K], over the queries that see a tile."""
   flag = flags[pl.program_id(2)]
 
-  @pl.when(flag & _FIRST != 0)
+  @pl.when(flag & FIRST != 0)
   def _():
     dk_[...] = jnp.zeros(dk_.shape, jnp.float32)
     dv_[...] = jnp.zeros(dv_.shape, jnp.float32)
 
   def tile(n, mask):
-    rows, grads = _heads_of(job, q, n), _heads_of(job, do, n)
-    weights = jnp.exp(_scores(job, rows, k[0, n], mask) - _row_of(job, lse, n))
+    rows, grads = queries_of(job, q, n), queries_of(job, do, n)
+    weights = jnp.exp(scores_of(job, rows, k[0, n], mask) - row_of(job, lse, n))
     dv_[n] += dot(weights.astype(do.dtype), grads, (1, 0))
     back = dot(v[0, n], grads, (1, 1))
-    back = weights * (back - _row_of(job, delta, n))
+    back = weights * (back - row_of(job, delta, n))
     dk_[n] += dot(back.astype(q.dtype), rows, (1, 0))
 
-  _each_head(job, flag, qi, ki, tile)
+  each_head(job, flag, qi, ki, tile)
 
-  @pl.when(flag & _LAST != 0)
+  @pl.when(flag & LAST != 0)
   def _():
     dk[0] = (dk_[...] * job.scale).astype(dk.dtype)
     dv[0] = dv_[...].astype(dv.dtype)
 
 
-def _call(job, kernel, visits, inputs, outputs, scratch, by_query):
-  """One kernel over `visits`; by_query says what a row of the visits is.
-
-  Inputs and outputs are (array or shape, side), side "q" or "k".
-  """
-  tables = _tables(visits)
-  side = {"q": 0, "k": 1} if by_query else {"q": 1, "k": 0}
-  blocks = {"q": job.block_q, "k": job.block_k}
-  heads = {"q": job.kv_heads * job.groups, "k": job.kv_heads}
-
-  def spec(array, of):
-    rows = array.shape[2] == 1  # [B, H, 1, T]: numbers along the lanes
-    if rows:
-      shape = (1, heads[of], 1, blocks[of])
-      place = lambda b, h, i, *t: (b, h, 0, t[side[of]][i])
-    else:
-      shape = (1, heads[of], blocks[of], array.shape[3])
-      place = lambda b, h, i, *t: (b, h, t[side[of]][i], 0)
-    return pl.BlockSpec(shape, place)
-
-  integers = _integers(job)
-  index = lambda of: lambda b, h, i, *t: (0, t[side[of]][i])
-  specs = [
-    pl.BlockSpec((len(x), blocks[of]), index(of))
-    for x, of in zip(integers, "qk", strict=True)
-  ]
-  batch, kv_heads = next(x.shape[:2] for x, of in inputs if of == "k")
-  grid = (batch, kv_heads // job.kv_heads, len(tables[0]))
-  return pl.pallas_call(
-    functools.partial(kernel, job),
-    grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=3,
-      grid=grid,
-      in_specs=specs + [spec(*x) for x in inputs],
-      out_specs=[spec(*x) for x in outputs],
-      scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
-    ),
-    out_shape=[x for x, _ in outputs],
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "parallel", "arbitrary"),
-    ),
-    interpret=job.interpret,
-    name=f"sparse_attention{kernel.__name__}",
-  )(*tables, *integers, *(x for x, _ in inputs))
-
-
-def like(shape, dtype, *arrays) -> jax.ShapeDtypeStruct:
-  """A result that varies over the same mesh axes as the inputs."""
-  varying = (jax.typeof(x).manual_axis_type.varying for x in arrays)
-  axes = jax.sharding.ManualAxisType(varying=frozenset().union(*varying))
-  return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=axes)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(job: _Job, q: Array, k: Array, v: Array):
+def _attention(job: Job, q: Array, k: Array, v: Array):
   """out [B, H, T, K] and lse f32[B, H, T] of whole tiles."""
   return _forward(job, q, k, v)[0]
 
@@ -411,7 +205,7 @@ def _attention(job: _Job, q: Array, k: Array, v: Array):
 def _forward(job, q, k, v):
   rows, features = job.groups * job.block_q, q.shape[-1]
   lse = like((*q.shape[:2], 1, q.shape[2]), jnp.float32, q, k, v)
-  out, lse = _call(
+  out, lse = call(
     job,
     _forward_kernel,
     compile_tiles(job.pattern, job.block_q, job.block_k).by_query,
@@ -435,22 +229,22 @@ def _backward(job, saved, grads):
   inputs += [(lse[:, :, None], "q"), (delta[:, :, None], "q")]
   tiles = compile_tiles(job.pattern, job.block_q, job.block_k)
   features = q.shape[-1]
-  like = lambda x: like(x.shape, x.dtype, q, k, v, do)
-  (dq,) = _call(
+  same = lambda x: like(x.shape, x.dtype, q, k, v, do)
+  (dq,) = call(
     job,
     _dq_kernel,
     tiles.by_query,
     inputs,
-    [(like(q), "q")],
+    [(same(q), "q")],
     [(job.kv_heads, features, job.groups * job.block_q)],
     by_query=True,
   )
-  dk, dv = _call(
+  dk, dv = call(
     job,
     _dkv_kernel,
     tiles.by_key,
     inputs,
-    [(like(k), "k"), (like(v), "k")],
+    [(same(k), "k"), (same(v), "k")],
     [(job.kv_heads, job.block_k, features)] * 2,
     by_query=False,
   )

@@ -22,13 +22,13 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.sparse_attention import reference
+from pallas_kernels.sparse_attention import reference, tpu_grid
 from pallas_kernels.sparse_attention.tiles import Pattern
-from pallas_kernels.sparse_attention.tpu import MASKED, dot, like, unsupported
 
 Array = jax.Array
 
-_ROWS = 1024  # rows of queries per grid step, at most
+_ROWS = 512  # rows of queries per grid step, at most
+_NEW = 1024  # new positions, which are one tile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,17 @@ class _Job:
   """All that is static about one call."""
 
   pattern: Pattern | None
-  new: int  # T
+  queries: int  # T, or a part of it
+  keys: int  # T
   groups: int  # G
-  rows: int  # R, padded
   block: int  # Q
-  heads: int  # N
+  tiles: int  # of the cache
   scale: float
+
+  @property
+  def rows(self) -> int:
+    """R, in whole sublanes of 16 bits."""
+    return -(-self.groups * self.queries // 16) * 16
 
 
 def decode(
@@ -69,7 +74,7 @@ def decode(
       i32[B].
     pattern: which new queries see which new keys; all if None.
     scale: multiplies the scores; 1 / sqrt(K) if None.
-    block: keys per tile, a multiple of 128; chosen if None.
+    block: rows of the cache per tile, a multiple of 16; chosen if None.
     interpret: run as plain JAX, for tests: True or `pltpu.InterpretParams`.
 
   Returns:
@@ -77,59 +82,77 @@ def decode(
 
   Raises:
     ValueError: shapes do not fit together.
-    NotImplementedError: a dtype or a head size that the kernel cannot serve.
+    NotImplementedError: a dtype, a head size or a number of new positions that
+      the kernel cannot serve.
   """
   reference.check_decode(q, k, v, cache_k, cache_v, lengths, pattern)
-  if reason := unsupported(q, cache_k, cache_v) or unsupported(q, k, v):
+  reason = unsupported(q, k, v) or unsupported(q, cache_k, cache_v)
+  if reason:
     raise NotImplementedError(f"decode: {reason}")
-  b, t, heads, features = q.shape
-  kv_heads = k.shape[2]
-  groups = heads // kv_heads
+  batch, t, heads, features = q.shape
+  groups, rows = heads // k.shape[2], cache_k.shape[1]
   scale = features**-0.5 if scale is None else float(scale)
+  if not rows:  # no cache: a tile of which nothing is read
+    cache_k = cache_v = jnp.zeros_like(q, shape=(batch, 16, *k.shape[2:]))
+  block = min(block or 512, -(-cache_k.shape[1] // 16) * 16)
+  if block % 16:
+    raise ValueError(f"decode: tiles of {block} keys; choose a multiple of 16")
   if isinstance(lengths, int):
-    cache_k, cache_v = cache_k[:, :lengths], cache_v[:, :lengths]
-  block = block or min(512, -(-max(cache_k.shape[1], 1) // 128) * 128)
-  if block % 128:
-    raise ValueError(f"decode: tiles of {block} keys; choose a multiple of 128")
-  # Rows are (head of the group, position), in whole sublanes of 16 bits.
-  rows = -(-groups * t // 16) * 16
-  limit = max(1, min(8, _ROWS // rows))
-  shared = max(n for n in range(1, limit + 1) if kv_heads % n == 0)
-  job = _Job(pattern, t, groups, rows, block, shared, scale)
-
-  def tiled(x, size):
-    x = jnp.swapaxes(x, 1, 2)
-    return jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % size), (0, 0)))
-
-  q = jnp.swapaxes(q, 1, 2).reshape(b, kv_heads, groups * t, features)
-  q = jnp.pad(q, ((0, 0), (0, 0), (0, rows - groups * t), (0, 0)))
-  k, v = tiled(k, 128), tiled(v, 128)
-  lengths = jnp.broadcast_to(jnp.asarray(lengths, jnp.int32), (b,))
-  if not cache_k.shape[1]:  # nothing is filled: a tile that nobody reads
-    cache_k, cache_v = (
-      jnp.zeros((b, block, kv_heads, features), x.dtype)
-      for x in (cache_k, cache_v)
+    rows = lengths
+  lengths = jnp.broadcast_to(jnp.asarray(lengths, jnp.int32), (batch,))
+  # Not padded to whole tiles, and transposed only, which costs nothing where
+  # XLA is free to lay the cache out like that: a step does not copy it.
+  keep = lambda x: jnp.swapaxes(x, 1, 2)
+  pad = ((0, 0), (0, 0), (0, -t % 128), (0, 0))
+  new = [jnp.pad(keep(x), pad) for x in (k, v)]
+  most, outs, sums = max(1, _ROWS // groups), [], []
+  for start in range(0, t, most):
+    part = q[:, start : start + most]
+    seen = pattern
+    if pattern is not None and part.shape[1] < t:
+      seen = _queries(pattern, slice(start, start + most))
+    job = _Job(seen, part.shape[1], t, groups, block, -(-rows // block), scale)
+    out, lse = _call(
+      job, lengths, keep(part), *new, keep(cache_k), keep(cache_v), interpret
     )
-  caches = tiled(cache_k, block), tiled(cache_v, block)
-  out, lse = _call(job, lengths, q, k, v, *caches, interpret)
-  out = out[:, :, : groups * t].reshape(b, heads, t, features)
-  lse = lse[:, :, : groups * t, 0].reshape(b, heads, t)
-  return jnp.swapaxes(out, 1, 2), lse
+    outs.append(out)
+    sums.append(lse)
+  return keep(jnp.concatenate(outs, axis=2)), jnp.concatenate(sums, axis=2)
+
+
+def unsupported(q: Array, k: Array, v: Array) -> str | None:
+  """Why the kernel cannot serve these arrays; None if it can."""
+  if q.shape[1] > _NEW:
+    return (
+      f"the TPU kernel takes up to {_NEW} new positions, got {q.shape[1]}; "
+      "use `tpu.attention` with a pattern over the cache and these"
+    )
+  return tpu_grid.unsupported(q, k, v)
+
+
+def _queries(pattern: Pattern, rows: slice) -> Pattern:
+  """The pattern of the queries `rows` alone."""
+  columns = pattern.query_columns[:, rows]
+  return dataclasses.replace(
+    pattern, queries=columns.shape[1], query_table=columns.tobytes()
+  )
 
 
 def _integers(job: _Job) -> tuple[np.ndarray, np.ndarray]:
-  """i32[names + 1, R, 1] of the queries, i32[names + 1, 1, S] of the keys.
+  """i32[names, R, 1] of the queries, i32[names + 1, 1, S] of the keys.
 
-  The last integer is the index; the keys are padded to whole lanes.
+  The last integer of the keys is the index; they are padded to whole lanes.
+  Without names the queries have a column that is not read.
   """
-  index = np.arange(job.new, dtype=np.int32)[None]
-  q = k = index
-  if job.pattern is not None:
-    q = np.concatenate([job.pattern.query_columns, index])
+  index = np.arange(job.keys, dtype=np.int32)[None]
+  if job.pattern is None:
+    q, k = np.zeros((1, job.queries), np.int32), index
+  else:
+    q = job.pattern.query_columns
     k = np.concatenate([job.pattern.key_columns, index])
-  q = np.tile(q, (1, job.groups))
+  q = np.tile(q if len(q) else index[:, : job.queries], (1, job.groups))
   q = np.pad(q, ((0, 0), (0, job.rows - q.shape[1])), mode="edge")
-  k = np.pad(k, ((0, 0), (0, -job.new % 128)), constant_values=2**30)
+  k = np.pad(k, ((0, 0), (0, -job.keys % 128)), constant_values=2**30)
   return q[:, :, None], k[:, None, :]
 
 
@@ -143,13 +166,13 @@ def _kernel(
 
   @pl.when(step == 0)
   def _():
-    top[...] = jnp.full(top.shape, MASKED, jnp.float32)
+    top[...] = jnp.full(top.shape, tpu_grid.MASKED, jnp.float32)
     total[...] = jnp.zeros(total.shape, jnp.float32)
     acc[...] = jnp.zeros(acc.shape, jnp.float32)
 
   def tile(n, keys, values, mask):
-    scores = dot(q[0, n], keys, (1, 1)) * job.scale
-    scores = jnp.where(mask, scores, MASKED)
+    scores = tpu_grid.dot(q[0, n], keys, (1, 1)) * job.scale
+    scores = jnp.where(mask, scores, tpu_grid.MASKED)
     old = top[n]
     new = jnp.maximum(old, jnp.max(scores, axis=1, keepdims=True))
     # The first tiles of a query may be all masked: nothing, not exp(0).
@@ -157,12 +180,11 @@ def _kernel(
     shrink = jnp.exp(old - new)
     top[n] = new
     total[n] = shrink * total[n] + jnp.sum(weights, axis=1, keepdims=True)
-    part = dot(weights.astype(values.dtype), values, (1, 0))
+    part = tpu_grid.dot(weights.astype(values.dtype), values, (1, 0))
     acc[n] = shrink * acc[n] + part
 
   def each(run):
-    loop = lambda n, _: run(n)
-    jax.lax.fori_loop(0, job.heads, loop, None)
+    jax.lax.fori_loop(0, q.shape[1], lambda n, _: run(n), None)
 
   start = step * job.block
 
@@ -183,7 +205,7 @@ def _kernel(
 
   @pl.when(step == last)
   def _():
-    seen = jnp.broadcast_to(ki[-1] < job.new, (job.rows, ki.shape[2]))
+    seen = jnp.broadcast_to(ki[-1] < job.keys, (job.rows, ki.shape[2]))
     if job.pattern is not None:
       names = range(len(job.pattern.names))
       own = job.pattern.see([qi[i] for i in names], [ki[i] for i in names])
@@ -200,8 +222,14 @@ def _kernel(
 
 
 def _call(job, lengths, q, k, v, cache_k, cache_v, interpret):
-  b, kv_heads, rows, features = q.shape
-  tiles = cache_k.shape[2] // job.block
+  """out [B, H, t, K] and lse f32[B, H, t] of q [B, H, t, K]."""
+  batch, heads, queries, features = q.shape
+  kv_heads, rows = k.shape[1], job.rows
+  # Rows are (head of the group, position).
+  q = q.reshape(batch, kv_heads, -1, features)
+  q = jnp.pad(q, ((0, 0), (0, 0), (0, rows - q.shape[2]), (0, 0)))
+  limit = max(1, min(8, _ROWS // rows))
+  shared = max(n for n in range(1, limit + 1) if kv_heads % n == 0)
   integers = _integers(job)
 
   def cached(i, h, j, lengths):
@@ -210,17 +238,17 @@ def _call(job, lengths, q, k, v, cache_k, cache_v, interpret):
     return i, h, jnp.minimum(j, filled - 1), 0
 
   own = lambda size, width=features: pl.BlockSpec(
-    (1, job.heads, size, width), lambda i, h, j, lengths: (i, h, 0, 0)
+    (1, shared, size, width), lambda i, h, j, lengths: (i, h, 0, 0)
   )
-  old = pl.BlockSpec((1, job.heads, job.block, features), cached)
+  old = pl.BlockSpec((1, shared, job.block, features), cached)
   whole = lambda x: pl.BlockSpec(x.shape, lambda *_: (0, 0, 0))
   arrays = q, k, v, cache_k, cache_v
-  scratch = [(job.heads, rows, 1)] * 2 + [(job.heads, rows, features)]
-  return pl.pallas_call(
+  scratch = [(shared, rows, 1)] * 2 + [(shared, rows, features)]
+  out, lse = pl.pallas_call(
     functools.partial(_kernel, job),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
-      grid=(b, kv_heads // job.heads, tiles + 1),
+      grid=(batch, kv_heads // shared, job.tiles + 1),
       in_specs=[
         *map(whole, integers),
         own(rows),
@@ -233,8 +261,8 @@ def _call(job, lengths, q, k, v, cache_k, cache_v, interpret):
       scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
     ),
     out_shape=[
-      like(q.shape, v.dtype, *arrays, lengths),
-      like((*q.shape[:3], 1), jnp.float32, *arrays, lengths),
+      tpu_grid.like(q.shape, v.dtype, *arrays, lengths),
+      tpu_grid.like((*q.shape[:3], 1), jnp.float32, *arrays, lengths),
     ],
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=("parallel", "parallel", "arbitrary"),
@@ -242,3 +270,6 @@ def _call(job, lengths, q, k, v, cache_k, cache_v, interpret):
     interpret=interpret,
     name="sparse_attention_decode",
   )(lengths, *integers, *arrays)
+  real = job.groups * queries
+  out = out[:, :, :real].reshape(batch, heads, queries, features)
+  return out, lse[:, :, :real, 0].reshape(batch, heads, queries)

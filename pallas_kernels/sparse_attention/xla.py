@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +75,9 @@ def attention(
   pairs = q.shape[0] * q.shape[2] * sum(g.pairs for g in groups)
   # Heads go in front of positions once, for all products of matrices.
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-  one = functools.partial(_group, pattern, scale)
-  if 4 * pairs > _KEPT:
-    one = jax.checkpoint(one, static_argnums=0)
-  outs, sums = zip(*(one(g, q, k, v) for g in groups), strict=True)
+  kept = jax.checkpoint if 4 * pairs > _KEPT else lambda f: f
+  one = lambda g: kept(functools.partial(_group, pattern, scale, g))(q, k, v)
+  outs, sums = zip(*map(one, groups), strict=True)
   out = jnp.swapaxes(jnp.concatenate(outs, axis=2), 1, 2)
   return out.astype(v.dtype), jnp.concatenate(sums, axis=2)
 
@@ -238,10 +238,7 @@ _GAP = 32  # hidden keys between two ranges that are better read than skipped
 def split(pattern: Pattern) -> tuple[Group, ...]:
   """The groups of queries that cost least, by dynamic programming."""
   cuts = _cuts(pattern)
-  seen = [
-    pattern.mask(slice(a, b)).any(0)
-    for a, b in zip(cuts, cuts[1:], strict=False)
-  ]
+  seen = [pattern.mask(slice(a, b)).any(0) for a, b in pairwise(cuts)]
   call = _CALL + pattern.queries * pattern.keys // _PART
   best, start = [0.0], [0]
   for stop in range(1, len(cuts)):
@@ -281,10 +278,8 @@ def _cuts(pattern: Pattern) -> list[int]:
     near = np.searchsorted(change, ideal).clip(max=len(change) - 1)
     change = change[near]
   cuts = np.unique(np.concatenate([[0, length], change])).tolist()
-  for a, b in zip(cuts, cuts[1:], strict=False):
-    cuts = (
-      cuts + np.linspace(a, b, -(-(b - a) // _ROWS) + 1, dtype=int).tolist()
-    )
+  for a, b in pairwise(tuple(cuts)):
+    cuts += np.linspace(a, b, -(-(b - a) // _ROWS) + 1, dtype=int).tolist()
   return sorted(set(cuts))
 
 

@@ -42,6 +42,43 @@ class PlanTest(absltest.TestCase):
     self.assertEqual(plan.blocks(10, 4).sizes, (4, 4, 2))
     self.assertEqual(plan.blocks(8, 4).sizes, (4, 4))
 
+  def test_prefixed(self):
+    step = np.array([0, 0, 1, 2, 2, 3])
+    p = plan.prefixed(plan.diagonals(2, 2), 2)
+    np.testing.assert_array_equal(p.step_of(), step)
+    np.testing.assert_array_equal(p.mask(), step[:, None] >= step[None, :])
+    np.testing.assert_array_equal(p["row"], [0, 0, 0, 0, 1, 1])
+    one_by_one = plan.prefixed(plan.diagonals(2, 2), 2, each=True)
+    self.assertEqual(one_by_one.sizes, (1, 1, 1, 2, 1))
+    with self.assertRaisesRegex(UserError, "within"):
+      plan.prefixed(plan.blocks(4, 2, plan.within), 2)
+
+  def test_sliding(self):
+    want = np.tri(7, dtype=bool) & ~np.tri(7, k=-3, dtype=bool)
+    np.testing.assert_array_equal(plan.sliding(7, 3).mask(), want)
+
+  def test_noisy_clean(self):
+    block = np.arange(6) // 2
+    earlier = block[:, None] > block[None, :]
+    own = block[:, None] == block[None, :]
+    want = np.block([[own, earlier], [np.zeros_like(own), own | earlier]])
+    p = plan.noisy_clean(plan.blocks(6, 2))
+    np.testing.assert_array_equal(p.mask(), want)
+    np.testing.assert_array_equal(p["position"], np.tile(np.arange(6), 2))
+
+  def test_tree(self):
+    parents = (-1, 0, 0, 1, 2, 1, -1, 6)
+    want = np.eye(len(parents), dtype=bool)
+    for node, parent in enumerate(parents):
+      while parent >= 0:
+        want[node, parent] = True
+        parent = parents[parent]
+    p = plan.tree(parents)
+    np.testing.assert_array_equal(p.mask(), want)
+    np.testing.assert_array_equal(p["depth"], want.sum(1) - 1)
+    with self.assertRaisesRegex(UserError, "before its node"):
+      plan.tree((-1, 2, 0))
+
   def test_own_columns_and_rule(self):
     p = plan.plan((2, 2), _same_part, part=np.array([0, 1, 0, 1]))
     np.testing.assert_array_equal(p.mask()[0], [True, False, True, False])
