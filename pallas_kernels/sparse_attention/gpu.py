@@ -7,7 +7,8 @@ no mask, partial tiles compute theirs from the integers of the slots. Softmax
 and all sums are in float32; the operands of the products are 16 bits wide.
 
 What has been run where: interpreted on a CPU (numerics, copies, barriers) and
-compiled for an H100 on a machine without one; never yet on a GPU.
+compiled for an H100 on a machine without one; never yet on a GPU. Inside
+`jax.shard_map`, over examples or heads, pass check_vma=False.
 
 Shapes: B batch, T queries, S keys, H heads, Hkv heads of keys and values, K
 features per head.
