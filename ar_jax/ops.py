@@ -16,6 +16,7 @@ from absl import logging
 
 from ar_jax.core.plan import Plan
 from ar_jax.core.system import UserError
+from pallas_kernels.nearest_code import gpu as code_gpu
 from pallas_kernels.nearest_code import reference as code_reference
 from pallas_kernels.nearest_code import tpu as code_tpu
 from pallas_kernels.nearest_code import xla as code_xla
@@ -164,14 +165,17 @@ def nearest_code(
     i32[...]; the lowest index where codes tie.
 
   Raises:
-    NotImplementedError: there is no kernel for this platform.
+    NotImplementedError: the named implementation cannot do this.
     UserError: the widths differ.
   """
   with _user_error("nearest_code"):
     code_reference.check(z, codebook)
-  if _choose("nearest_code", impl, ("tpu",)) == "xla":
+  gpu = _platform() == "gpu"
+  if impl is None and gpu and code_gpu.refusal(z.shape[-1]):
+    impl = "xla"
+  if _choose("nearest_code", impl, ("tpu", "gpu")) == "xla":
     return code_xla.nearest_code(z, codebook)
-  return code_tpu.nearest_code(z, codebook)
+  return (code_gpu if gpu else code_tpu).nearest_code(z, codebook)
 
 
 def verify(

@@ -146,7 +146,7 @@ def p_value(text, exact):
   counts = np.bincount(text @ [25, 5, 1], minlength=125)
   expected = exact * len(text) / exact.sum()
   rare = expected < 5
-  pooled = lambda x: np.append(x[~rare], x[rare].sum())
+  pooled = lambda x: np.append(x[~rare], [x[rare].sum()] * rare.any())
   return stats.chisquare(pooled(counts), pooled(expected)).pvalue
 
 
