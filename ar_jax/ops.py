@@ -41,7 +41,11 @@ _DECODE = {
   "pallas_tpu": "sparse_attention.tpu_decode",
   "pallas_gpu": "sparse_attention.gpu",
 }
-_NEAREST = {"xla": "nearest_code.xla", "pallas_tpu": "nearest_code.tpu"}
+_NEAREST = {
+  "xla": "nearest_code.xla",
+  "pallas_tpu": "nearest_code.tpu",
+  "pallas_gpu": "nearest_code.gpu",
+}
 _VERIFY = {"xla": "spec_verify.reference", "pallas_tpu": "spec_verify.tpu"}
 
 _KERNEL = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
@@ -243,12 +247,13 @@ def nearest_code(
     i32[...]; the lowest index where codes tie.
 
   Raises:
-    NotImplementedError: there is no kernel for this platform.
+    NotImplementedError: the named implementation cannot do this.
     UserError: the widths differ.
   """
   with _user_error("nearest_code"):
     code_reference.check(z, codebook)
-  _, form = _choose("nearest_code", impl, _NEAREST, lambda _: _scattered(False))
+  refusal = lambda kernel: _scattered(False) or kernel.refusal(z.shape[-1])
+  _, form = _choose("nearest_code", impl, _NEAREST, refusal)
   return form.nearest_code(z, codebook)
 
 

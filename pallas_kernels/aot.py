@@ -62,6 +62,8 @@ def device(platform: str):
   """A TPU that need not be attached."""
   # Otherwise libtpu asks the network which machine this is.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  # Nobody's chips are taken, so that two processes may do this at a time.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   return topologies.get_topology_desc(
     platform="tpu", topology_name=TPUS[platform]
   ).devices[0]

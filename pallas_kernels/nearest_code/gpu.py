@@ -68,7 +68,6 @@ def nearest_code(z: Array, codebook: Array) -> Array:
       plgpu.SMEM((_TOKENS,), jnp.int32),
       plgpu.Barrier(),
     ),
-    name="nearest_code",
   )(tokens, fill(codebook.T, _CODES, 0.0), norms)
   return index[:count].reshape(shape)
 

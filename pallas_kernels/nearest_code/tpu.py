@@ -32,6 +32,10 @@ _WIDEST = 64
 _TOKENS, _CODES = 512, 256
 
 
+def refusal(width: int) -> None:
+  """Why this kernel cannot serve a codebook: it serves all."""
+
+
 def nearest_code(
   z: Array,
   codebook: Array,
