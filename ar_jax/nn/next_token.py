@@ -239,7 +239,7 @@ class NextToken(nn.Module):
     if seen is not None:
       mask = mask & _columns(mask, seen)
     # Clipped only for examples that are finished.
-    at = cache.index[..., None] + jnp.arange(new)
+    at = jnp.reshape(cache.index, (-1, 1)) + jnp.arange(new)[None]
     pos = jnp.take(self.turns(), at, axis=0, mode="clip")
     return self.backbone(self.units(units), mask, pos=pos, cache=cache)
 

@@ -65,7 +65,7 @@ class NetTest(parameterized.TestCase):
       seen, parts = net.prefix.seen(cond), [h]
       dirt = cache.causal(1)[0, 0, 0] if size == 1 else None
       if dirt is not None:
-        poison = lambda x: jnp.where(dirt[..., None], x, 1e4)
+        poison = lambda x: jnp.where(dirt[None, None, :, None], x, 1e4)
         k, v = jax.tree.map(poison, (cache.k, cache.v))
         # The row to be written next is seen by that mask, and overwritten.
         cache = Cache(k, v, cache.index)
