@@ -157,7 +157,8 @@ class AttentionTest(parameterized.TestCase):
   def check(self, attend, pattern, gradients, scale=None, **options):
     args = arrays(pattern, **options)
     got = run(attend, pattern, gradients, scale, *args)
-    want = run(reference.attention, pattern, gradients, scale, *args)
+    want = run(reference.attention, pattern, True, scale, *args)
+    want = want[: len(got)]
     half = options.get("dtype") == "bfloat16"
     for i, (a, b) in enumerate(zip(got, want, strict=True)):
       exact = 1e-5 if i < 2 else 1e-4
@@ -332,11 +333,12 @@ class DecodeTest(parameterized.TestCase):
     pattern = KINDS.get(kind)
     if not isinstance(lengths, int):
       lengths = jnp.asarray(lengths)
-    want = reference.decode(*args, lengths, pattern)
+    call = lambda decode: jax.jit(lambda *x: decode(*x, lengths, pattern))
+    want = call(reference.decode)(*args)
     kernel = functools.partial(tpu_decode.decode, block=128, interpret=True)
     atol = 2e-2 if dtype == "bfloat16" else 1e-5
     for decode in (xla.decode, kernel):
-      got = decode(*args, lengths, pattern)
+      got = call(decode)(*args)
       self.assertEqual(got[0].dtype, dtype)
       for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(float32(a), float32(b), atol=atol)
@@ -361,6 +363,7 @@ class DecodeTest(parameterized.TestCase):
       xla.decode,
       functools.partial(tpu_decode.decode, block=128, interpret=True),
     ):
+      decode = jax.jit(decode)
       clean = decode(q, k, v, cache_k, cache_v, lengths)
       for bad in (1e4, jnp.nan):
         dirty = (jnp.where(poison, bad, x) for x in (cache_k, cache_v))
@@ -383,19 +386,15 @@ class LoweringTest(absltest.TestCase):
     for name, (function, args) in shapes.cases("tpu").items():
       with self.subTest(name):
         exported = jax.export.export(jax.jit(function), platforms=["tpu"])
-        text = exported(*args).mlir_module()
+        lowered = exported(*args)
         kernels = 1 if "decode" in name else 3
+        text = lowered.mlir_module()
         self.assertEqual(text.count("@tpu_custom_call"), kernels)
-
-  def test_every_named_shape_has_its_results(self):
-    for name, shape in shapes.shapes().items():
-      args = shapes.arguments(shape)
-      for impl in ("xla", "tpu"):
-        got = jax.eval_shape(shapes.cases(impl)[name][0], *args)
-        want = args[:1] if shape.cache is not None else (args[0], *args[:3])
-        got = got if isinstance(got, tuple) else (got,)
+        # The result, and without a cache the gradients of q, k and v.
+        want = args[:1] if "decode" in name else (args[0], *args[:3])
+        got = lowered.out_avals
         for a, b in zip(got, want, strict=True):
-          self.assertEqual((a.shape, a.dtype), (b.shape, b.dtype), name)
+          self.assertEqual((a.shape, a.dtype), (b.shape, b.dtype))
 
   def test_under_a_mesh(self):
     pattern = KINDS["tree"]
