@@ -23,7 +23,7 @@ BATCH = ("data", "fsdp")
 # Matrices whose output (-1) or input (-2) is split over `tensor`, in the
 # Megatron pairing: one all-reduce after each pair.
 TENSOR_RULES = (
-  (r"(qkv|fc1|query|key|value)/kernel$", -1),
+  (r"(qkv|fc1|gate|query|key|value)/kernel$", -1),
   (r"(proj|fc2|out)/kernel$", -2),
   (r"head/kernel$", -1),
 )

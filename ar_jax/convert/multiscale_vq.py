@@ -14,7 +14,8 @@ from ar_jax.core.system import UserError
 from ar_jax.tokenizers.multiscale_vq import SCALES, MultiScaleVQ
 
 
-def _res(theirs: str, ours: str) -> tuple[Rule, ...]:
+def res(theirs: str, ours: str) -> tuple[Rule, ...]:
+  """Rules of a residual block, alike in the whole VQGAN line."""
   return (
     *norm(f"{theirs}.norm1", f"{ours}/norm1"),
     *affine(f"{theirs}.conv1", f"{ours}/conv1", CONV),
@@ -24,7 +25,8 @@ def _res(theirs: str, ours: str) -> tuple[Rule, ...]:
   )
 
 
-def _attn(theirs: str, ours: str) -> tuple[Rule, ...]:
+def attn(theirs: str, ours: str) -> tuple[Rule, ...]:
+  """Rules of attention in one matrix; see `tables.fuse` for three."""
   return (
     *norm(f"{theirs}.norm", f"{ours}/norm"),
     *affine(f"{theirs}.qkv", f"{ours}/qkv", CONV),
@@ -36,11 +38,11 @@ def _body(side: str, way: str, sample: str) -> tuple[Rule, ...]:
   theirs, ours = f"{side}.{way}.{{l}}", f"{side}/{way}_{{l}}"
   return (
     *affine(f"{side}.conv_in", f"{side}/conv_in", CONV),
-    *_res(f"{theirs}.block.{{i}}", f"{ours}_block_{{i}}"),
-    *_attn(f"{theirs}.attn.{{i}}", f"{ours}_attn_{{i}}"),
+    *res(f"{theirs}.block.{{i}}", f"{ours}_block_{{i}}"),
+    *attn(f"{theirs}.attn.{{i}}", f"{ours}_attn_{{i}}"),
     *affine(f"{theirs}.{sample}.conv", f"{ours}_{sample}/conv", CONV),
-    *_res(f"{side}.mid.block_{{i}}", f"{side}/mid/block_{{i}}"),
-    *_attn(f"{side}.mid.attn_1", f"{side}/mid/attn_1"),
+    *res(f"{side}.mid.block_{{i}}", f"{side}/mid/block_{{i}}"),
+    *attn(f"{side}.mid.attn_1", f"{side}/mid/attn_1"),
     *norm(f"{side}.norm_out", f"{side}/norm_out"),
     *affine(f"{side}.conv_out", f"{side}/conv_out", CONV),
   )

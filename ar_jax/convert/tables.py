@@ -96,6 +96,42 @@ def _find(table: Sequence[Rule], side: str, key: str):
   raise KeyError(key)
 
 
+QKV = ("q", "k", "v")
+
+
+def fuse(state: State, parts: Sequence[str] = QKV) -> dict[str, np.ndarray]:
+  """Joins matrices that an official file keeps apart and we do not.
+
+  `x.q.weight`, `x.k.weight` and `x.v.weight` become `x.qkv.weight`, their
+  rows behind each other; so do biases. `split` is the way back.
+  """
+  fused = dict(state)
+  for key in state:
+    stem, dot, leaf = key.rpartition(".")
+    if not stem.endswith("." + parts[0]):
+      continue
+    stem = stem[: -len(parts[0])]
+    keys = [f"{stem}{part}.{leaf}" for part in parts]
+    if all(k in state for k in keys):
+      joined = np.concatenate([fused.pop(k) for k in keys])
+      fused[f"{stem}{''.join(parts)}.{leaf}"] = joined
+  return fused
+
+
+def split(state: State, parts: Sequence[str] = QKV) -> dict[str, np.ndarray]:
+  """Undoes `fuse`; the parts are of equal size."""
+  apart, name = {}, "".join(parts)
+  for key, array in state.items():
+    stem, _, leaf = key.rpartition(".")
+    if not stem.endswith("." + name):
+      apart[key] = array
+      continue
+    pieces = np.split(array, len(parts))
+    for part, piece in zip(parts, pieces, strict=True):
+      apart[f"{stem[: -len(name)]}{part}.{leaf}"] = piece
+  return apart
+
+
 def to_official(table: Sequence[Rule], params: Params) -> dict[str, np.ndarray]:
   """The official state of our parameters.
 

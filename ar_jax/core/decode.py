@@ -4,15 +4,21 @@ A *step* is a function `(carry, s, keys) -> (carry, units)`: it reads what is
 known from the carry, draws the units of step s with one key per example, and
 returns the new carry. Each example's key is folded with s, so what it draws
 depends on the example and the step, never on the batch around it.
+
+A *program* is a whole generator of this kind as a value: how it begins and
+how it goes on. `run` puts it into the caller's program; `stream` drives it
+from the host and shows what is there so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ar_jax.core.plan import Plan
 
@@ -22,12 +28,13 @@ Step = Callable[[Carry, Any, Array], tuple[Carry, Array]]
 
 
 def fold(keys: Array, step: Array | int) -> Array:
-  """Key[B]: the keys of one step."""
-  return jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+  """Key[B]: the keys of one step, i32[] or one for each example, i32[B]."""
+  axes = (0, 0 if jnp.ndim(step) else None)
+  return jax.vmap(jax.random.fold_in, axes)(keys, step)
 
 
 def scan_steps(
-  step: Step, carry: Carry, n: int, keys: Array
+  step: Step, carry: Carry, n: int, keys: Array, *, start: int = 0
 ) -> tuple[Carry, Array]:
   """Runs n steps of equal shapes in one loop, traced once.
 
@@ -36,12 +43,13 @@ def scan_steps(
     carry: the state, of constant shapes.
     n: number of steps.
     keys: Key[B], one per example.
+    start: number of the first step.
 
   Returns:
     The last carry, and the units of all steps, [B, n, ...].
   """
   body = lambda carry, s: step(carry, s, fold(keys, s))
-  carry, units = jax.lax.scan(body, carry, jnp.arange(n))
+  carry, units = jax.lax.scan(body, carry, jnp.arange(start, start + n))
   return carry, jnp.moveaxis(units, 0, 1)
 
 
@@ -64,3 +72,101 @@ def unroll_steps(
     carry, new = step(carry, s, fold(keys, s))
     units.append(new)
   return carry, jnp.concatenate(units, axis=1)
+
+
+def fill_steps(
+  step: Step,
+  carry: Carry,
+  units: Array,
+  start: Array | int,
+  stop: Array | int,
+  keys: Array,
+  offset: Array | None = None,
+) -> tuple[Carry, Array]:
+  """Runs steps whose number is known only at run time, in one loop.
+
+  Args:
+    step: draws one unit per example, i32[B], for the place it is given; with
+      an offset, places are i32[B], one for each example.
+    carry: the state, of constant shapes.
+    units: i32[B, L], filled in place.
+    start: the first place.
+    stop: the place after the last.
+    keys: Key[B], one per example.
+    offset: i32[B], added to the places of each example (ragged batches); what
+      lies beyond L is dropped.
+
+  Returns:
+    The last carry, and the units.
+  """
+  rows = jnp.arange(len(units))
+
+  def body(s, state):
+    carry, units = state
+    place = s if offset is None else s + offset
+    carry, new = step(carry, place, fold(keys, place))
+    return carry, units.at[rows, place].set(new, mode="drop")
+
+  return jax.lax.fori_loop(start, stop, body, (carry, units))
+
+
+class Program(Protocol):
+  """A generator of one unit a step; hashable, a static argument of jit.
+
+  Attributes:
+    length: L, units of an example.
+  """
+
+  length: int
+
+  def begin(self, variables: Any, cond: Any, keys: Array) -> tuple:
+    """(carry, i32[B]): reads the condition and draws the first unit."""
+
+  def step(self, variables: Any, carry: Carry, s: Array, keys: Array) -> tuple:
+    """(carry, i32[B]): reads the unit before and draws unit s."""
+
+
+def run(program: Program, variables: Any, cond: Any, keys: Array) -> Array:
+  """Units i32[B, L] of a whole program, inside the caller's jit."""
+  carry, first = program.begin(variables, cond, fold(keys, 0))
+  step = functools.partial(program.step, variables)
+  _, rest = scan_steps(step, carry, program.length - 1, keys, start=1)
+  return jnp.concatenate([first[:, None], rest], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _begin(program, variables, cond, keys):
+  carry, first = program.begin(variables, cond, fold(keys, 0))
+  units = jnp.zeros((len(first), program.length), jnp.int32)
+  return carry, units.at[:, 0].set(first)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
+def _advance(program, variables, carry, units, start, stop, keys):
+  step = functools.partial(program.step, variables)
+  return fill_steps(step, carry, units, start, stop, keys)
+
+
+def stream(
+  program: Program, variables: Any, cond: Any, keys: Array, *, every: int
+) -> Iterator[tuple[np.ndarray, int]]:
+  """The same units as `run`, shown while they are drawn.
+
+  Two compiled programs for any number of calls: one reads the condition, one
+  goes on by `every` steps and updates its state, the cache, in place.
+
+  Yields:
+    Units i32[B, L] and how many of them are drawn; the last time all.
+  """
+  carry, units = _begin(program, variables, cond, keys)
+  done = 1
+  while True:
+    if done == program.length or done % every == 0:
+      yield np.array(units), done
+    if done == program.length:
+      return
+    stop = min(program.length, done - done % every + every)
+    carry, units = _advance(
+      program, variables, carry, units, np.int32(done), np.int32(stop), keys
+    )
+    done = stop

@@ -45,17 +45,31 @@ def ramp(scale: float, n: int) -> tuple[float, ...]:
 SCHEDULES = {"constant": constant, "ramp": ramp}
 
 
-def schedule(name: str, scale: float, n: int) -> tuple[float, ...]:
+def schedule(
+  name: str, scale: float, n: int, *, stop: int | None = None
+) -> tuple[float, ...]:
   """The guidance scale of each of n steps, by the name of its schedule.
 
+  Args:
+    name: a key of SCHEDULES.
+    scale: 1.0 is off.
+    n: number of steps.
+    stop: guidance is off from this step on (the `cfg_interval` of LlamaGen,
+      arXiv 2406.06525, which is `stop` - 2); None for never.
+
   Raises:
-    UserError: there is no such schedule, or the scale is negative.
+    UserError: there is no such schedule, or a value is out of range.
   """
   if name not in SCHEDULES:
     raise UserError(f"schedule={name!r}: choose one of {sorted(SCHEDULES)}")
   if not scale >= 0:
     raise UserError(f"guidance={scale}: must be at least 0; 1.0 is off")
-  return SCHEDULES[name](scale, n)
+  scales = SCHEDULES[name](scale, n)
+  if stop is None:
+    return scales
+  if not 0 <= stop <= n:
+    raise UserError(f"guidance stop={stop}: must be in 0..{n}, the steps")
+  return scales[:stop] + (1.0,) * (n - stop)
 
 
 def law(

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
+from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
+from ar_jax.nn import positions
 
 Array = jax.Array
 
@@ -26,12 +28,14 @@ class Cache:
 
   A Python int as index is static: a part of the type, as in an unrolled loop,
   where only the filled rows are read and no mask is needed. A traced index is
-  data: all rows are read, and those not filled are masked.
+  data: all rows are read, and those not filled are masked. A traced index per
+  example is a ragged batch, whose examples are of different lengths; rows
+  beyond the last are then dropped, so a finished example may run on.
 
   Attributes:
-    k: [N, B, S, H, K].
-    v: [N, B, S, H, K].
-    index: rows that are filled.
+    k: [N, B, H, S, K], as the products of attention read them.
+    v: [N, B, H, S, K].
+    index: rows that are filled; int, i32[] or i32[B].
   """
 
   k: Array
@@ -52,8 +56,19 @@ class Cache:
     new ones among them. None if just these are read."""
     if isinstance(self.index, int):
       return None
-    filled = jnp.arange(self.k.shape[2]) < self.index + new
-    return filled[None, None, None]
+    return self._rows() < jnp.reshape(self.index + new, (-1, 1, 1, 1))
+
+  def causal(self, new: int) -> Array:
+    """bool[B | 1, 1, new, S]: as `mask`, but of the new positions each sees
+    only itself and those before it."""
+    stop = jnp.reshape(self.index, (-1, 1)) + jnp.arange(1, new + 1)[None]
+    rows = self._rows()
+    if isinstance(self.index, int):
+      rows = rows[..., : self.index + new]
+    return rows < stop[:, None, :, None]
+
+  def _rows(self) -> Array:
+    return jnp.arange(self.k.shape[3])[None, None, None]
 
   def extend(
     self, layer: Array | int, k: Array, v: Array
@@ -65,19 +80,26 @@ class Cache:
     Returns:
       The keys and values to be read by this layer, and the new cache.
     """
-    _, b, size, heads, features = self.k.shape
-    stop = size
+    _, b, heads, size, features = self.k.shape
+    new, stop = k.shape[1], size
     if isinstance(self.index, int):
-      stop = self.index + k.shape[1]
+      stop = self.index + new
       if stop > size:
-        raise ValueError(f"a cache of {size} rows cannot hold {stop}")
-    start, shape = (layer, 0, self.index, 0, 0), (1, b, stop, heads, features)
+        raise UserError(f"a cache of {size} rows cannot hold {stop}")
+    shape = (1, b, heads, stop, features)
 
-    def put(buffer, new):
-      new = new[None].astype(buffer.dtype)
-      buffer = jax.lax.dynamic_update_slice(buffer, new, start)
+    def put(buffer, rows):
+      rows = rows.astype(buffer.dtype)
+      if jnp.ndim(self.index):
+        at = self.index[:, None] + jnp.arange(new)[None]
+        place = buffer.at[layer, jnp.arange(b)[:, None], :, at]
+        buffer = place.set(rows, mode="drop")
+      else:
+        rows = jnp.swapaxes(rows, 1, 2)[None]
+        start = (layer, 0, 0, self.index, 0)
+        buffer = jax.lax.dynamic_update_slice(buffer, rows, start)
       rows = jax.lax.dynamic_slice(buffer, (layer, 0, 0, 0, 0), shape)
-      return rows[0], buffer
+      return jnp.swapaxes(rows[0], 1, 2), buffer
 
     (k, all_k), (v, all_v) = put(self.k, k), put(self.v, v)
     return k, v, Cache(all_k, all_v, self.index)
@@ -121,6 +143,7 @@ class Attention(nn.Module):
     scale: of the scores; 1 / sqrt(K) if None.
     norm: maps (q, k) to normalised ones before they are cached; optional.
     bias: which of q, k and v have a bias, for example "qv".
+    out_bias: whether the output matrix has one.
     stddev: initial standard deviation of the input matrix.
     out_stddev: the same of the output matrix.
     dtype: of the computation.
@@ -132,6 +155,7 @@ class Attention(nn.Module):
   scale: float | None = None
   norm: nn.Module | None = None
   bias: str = ""
+  out_bias: bool = True
   stddev: float = 0.02
   out_stddev: float = 0.02
   dtype: jnp.dtype = jnp.float32
@@ -143,6 +167,7 @@ class Attention(nn.Module):
     x: Array,
     mask: Array | Plan | None = None,
     *,
+    pos: Array | None = None,
     cache: Cache | None = None,
     layer: Array | int = 0,
   ) -> tuple[Array, Cache | None]:
@@ -151,6 +176,8 @@ class Attention(nn.Module):
     Args:
       x: [B, T, D].
       mask: as in `ops.attention`, over the rows that are read.
+      pos: turns of queries and keys before they are cached; see
+        `positions.rotate`.
       cache: keys and values of earlier positions.
       layer: which layer of the cache is ours.
 
@@ -182,8 +209,10 @@ class Attention(nn.Module):
     q, k, v = parts.values()
     if self.norm is not None:
       q, k = (y.astype(self.dtype) for y in self.norm(q, k))
+    if pos is not None:
+      q, k = positions.rotate(q, pos), positions.rotate(k, pos)
     if cache is not None:
       k, v, cache = cache.extend(layer, k, v)
     out = ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
     out = out.reshape(b, t, width)
-    return dense(width, self.out_stddev, "out", True)(out), cache
+    return dense(width, self.out_stddev, "out", self.out_bias)(out), cache

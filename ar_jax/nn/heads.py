@@ -35,14 +35,17 @@ class Categorical(nn.Module):
   Attributes:
     vocab: V.
     stddev: initial standard deviation.
+    bias: whether the map has one.
   """
 
   vocab: int
   stddev: float = 0.02
+  bias: bool = True
 
   def setup(self):
     self.linear = nn.Dense(
       self.vocab,
+      use_bias=self.bias,
       kernel_init=nn.initializers.normal(self.stddev),
       dtype=jnp.float32,
     )

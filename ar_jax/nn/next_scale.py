@@ -74,7 +74,4 @@ class NextScale(nn.Module):
 
   def cache(self, batch: int) -> Cache:
     """An empty cache for all slots."""
-    heads = self.backbone.block.mixer.heads
-    shape = (self.backbone.depth, batch, len(self.plan), heads)
-    rows = jnp.zeros((*shape, self.width // heads), self.backbone.dtype)
-    return Cache(rows, rows)
+    return self.backbone.cache(batch, len(self.plan), self.width)

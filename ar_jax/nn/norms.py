@@ -20,6 +20,25 @@ def layer_norm(x: Array, eps: float = 1e-6) -> Array:
   return x * jax.lax.rsqrt(variance + eps)
 
 
+class RMSNorm(nn.Module):
+  """x / rms(x) times a learned scale (arXiv 1910.07467).
+
+  The mean square is taken in float32; the result has the dtype of x before
+  it is scaled, as in Llama.
+  """
+
+  eps: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[..., D] of x [..., D]."""
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    square = jnp.mean(jnp.square(y), -1, keepdims=True)
+    y = (y * jax.lax.rsqrt(square + self.eps)).astype(x.dtype)
+    return y * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 class AdaLN(nn.Module):
   """Modulations of every layer from one condition (DiT, arXiv 2212.09748).
 

@@ -1,11 +1,16 @@
-"""Where a slot is: learned tables over the slots and steps of a plan."""
+"""Where a slot is: learned tables over a plan, and rotations of a grid.
+
+Shapes: B batch, T positions, L slots, H heads, K features per head.
+"""
 
 from __future__ import annotations
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
 
 Array = jax.Array
@@ -31,3 +36,64 @@ class SlotEmbed(nn.Module):
     slot = self.param("slot", init, (len(self.plan), self.width))
     step = self.param("step", init, (self.plan.steps, self.width))
     return slot[span] + jnp.take(step, self.plan["step"][span], axis=0)
+
+
+PREFIX_ROPES = ("zero", "identity")
+
+
+def rope_grid(
+  plan: Plan, features: int, *, prefix: int, prefix_rope: str, base: float = 1e4
+) -> np.ndarray:
+  """Two-dimensional rotations (RoPE) of a prefix and the slots behind it.
+
+  The first half of the pairs turns by the row, the second by the column, with
+  frequencies base^(-4 j / K), j = 0 .. K/4 - 1. A slot turns by its own place,
+  wherever the prefix moves it in the sequence.
+
+  Args:
+    plan: has `row` and `col`.
+    features: K, a multiple of 4.
+    prefix: positions before the slots.
+    prefix_rope: "zero" gives the prefix cos = sin = 0, as in the published
+      LlamaGen: its queries and keys vanish, so every score from or to it is 0
+      and only its values matter. "identity" leaves it unturned.
+    base: of the frequencies.
+
+  Returns:
+    f32[prefix + L, K / 2, 2], cosines and sines, for `rotate`.
+
+  Raises:
+    UserError: no such `prefix_rope`, or K is not a multiple of 4.
+  """
+  if prefix_rope not in PREFIX_ROPES:
+    raise UserError(
+      f"prefix_rope={prefix_rope!r}: choose one of {', '.join(PREFIX_ROPES)}"
+    )
+  if features % 4:
+    raise UserError(f"heads of {features} features: RoPE needs a multiple of 4")
+  half = features // 2
+  frequency = base ** (-2 * np.arange(half // 2) / half)
+  angle = np.concatenate(
+    [plan[axis][:, None] * frequency for axis in ("row", "col")], axis=1
+  )
+  turns = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+  before = np.zeros((prefix, half, 2))
+  if prefix_rope == "identity":
+    before[..., 0] = 1
+  return np.concatenate([before, turns]).astype(np.float32)
+
+
+def rotate(x: Array, pos: Array) -> Array:
+  """Turns the pairs (x_0, x_1), (x_2, x_3), ... of every head, in float32.
+
+  Args:
+    x: [B, T, H, K].
+    pos: cosines and sines, f32[T, K / 2, 2] or f32[B, T, K / 2, 2].
+  """
+  pos = jnp.asarray(pos)[..., None, :, :]  # the same for all heads
+  pos = pos if pos.ndim == 5 else pos[None]
+  pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+  cos, sin = pos[..., 0], pos[..., 1]
+  a, b = pairs[..., 0], pairs[..., 1]
+  turned = jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1)
+  return turned.reshape(x.shape).astype(x.dtype)

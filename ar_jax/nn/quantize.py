@@ -1,4 +1,5 @@
-"""Vector quantisation: the pieces, and VAR's multi-scale residual quantiser.
+"""Vector quantisation: the pieces, one codebook on a map, and VAR's residual
+quantiser over many scales.
 
 Everything here runs in float32 whatever the compute dtype, because rounding
 flips codes. Losses are per example. Shapes: B batch, L units, H latent side,
@@ -76,6 +77,90 @@ def codebook_init(spread: float | None) -> Callable[..., Array]:
       key, shape, minval=-1 / shape[0], maxval=1 / shape[0]
     )
   return nn.initializers.normal(spread)
+
+
+def entropy_loss(
+  z: Array, codebook: Array, temperature: float = 0.01
+) -> Array:
+  """Sure of each code, even over all: E H(p) - H(E p), f32[].
+
+  p = softmax(-|z - e|^2 / temperature) over the codes; the means run over all
+  latents of the batch (MAGVIT-2, arXiv 2310.05737, equation 5). It takes
+  memory for every pair of a latent and a code.
+
+  Args:
+    z: f32[..., C].
+    codebook: f32[V, C].
+    temperature: of the softmax.
+  """
+  z = z.reshape(-1, z.shape[-1])
+  dots = jnp.matmul(z, codebook.T, precision=jax.lax.Precision.HIGHEST)
+  norms = jnp.square(z).sum(-1)[:, None] + jnp.square(codebook).sum(-1)[None]
+  logp = jax.nn.log_softmax((2 * dots - norms) / temperature, -1)
+  p = jnp.exp(logp)
+  even = p.mean(0)
+  total = -(even * jnp.log(even + 1e-5)).sum()
+  return -(p * logp).sum(-1).mean() - total
+
+
+class VectorQuantizer(nn.Module):
+  """One code for each latent of a map.
+
+  Attributes:
+    vocab: V.
+    channels: C.
+    sphere: latents and codes are brought to unit length before anything else
+      (l2-VQ, arXiv 2110.04627); the stored codes need not have it.
+    beta: weight of the term that moves the encoder.
+    entropy: weight of `entropy_loss`; above 0, what is said of one example
+      depends on the whole batch.
+    spread: see `codebook_init`.
+  """
+
+  vocab: int
+  channels: int
+  sphere: bool = True
+  beta: float = 0.25
+  entropy: float = 0.0
+  spread: float | None = None
+
+  def setup(self):
+    init = codebook_init(self.spread)
+    shape = (self.vocab, self.channels)
+    self.codes = self.param(
+      "codebook", lambda key, shape: self._scaled(init(key, shape)), shape
+    )
+
+  def codebook(self) -> Array:
+    """f32[V, C], of unit length on the sphere."""
+    return self._scaled(self.codes)
+
+  def encode(self, z: Array) -> Array:
+    """Ids i32[...] of latents [..., C]."""
+    z = self._scaled(z.astype(jnp.float32))
+    return ops.nearest_code(z, self.codebook())
+
+  def __call__(self, z: Array) -> tuple[Array, dict[str, Array], Array]:
+    """Quantises for training.
+
+    Returns:
+      The codes with the gradient of z [B, ..., C]; losses "codebook" and
+      "commit" and perhaps "entropy", f32[B]; ids i32[B, ...].
+    """
+    z, codebook = self._scaled(z.astype(jnp.float32)), self.codebook()
+    ids = ops.nearest_code(z, codebook)
+    e = codebook[ids]
+    losses = {
+      "codebook": codebook_loss(z, e),
+      "commit": commitment(z, e, self.beta),
+    }
+    if self.entropy:
+      value = self.entropy * entropy_loss(z, codebook)
+      losses["entropy"] = jnp.full(len(z), value)
+    return straight_through(z, e), losses, ids
+
+  def _scaled(self, x: Array) -> Array:
+    return unit(x) if self.sphere else x
 
 
 def phi_of_scales(scales: int, phis: int) -> tuple[int, ...]:

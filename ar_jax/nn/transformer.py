@@ -1,4 +1,5 @@
-"""The one transformer: pre-norm blocks, modulated by a condition, scanned.
+"""The one transformer: pre-norm blocks, scanned, with or without a condition
+that modulates them.
 
 Shapes: B batch, T positions, D width, N layers.
 """
@@ -11,8 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.decode import fold
 from ar_jax.core.plan import Plan
-from ar_jax.nn.norms import layer_norm
+from ar_jax.nn.attention import Cache
+from ar_jax.nn.norms import RMSNorm, layer_norm
 
 Array = jax.Array
 
@@ -45,6 +48,32 @@ class Mlp(nn.Module):
     return dense(x.shape[-1], self.out_stddev, "fc2")(h)
 
 
+class SwiGLU(nn.Module):
+  """Linear, times SiLU of another linear, linear; no biases (2002.05202).
+
+  Attributes: as `Mlp`.
+  """
+
+  hidden: int
+  stddev: float = 0.02
+  out_stddev: float = 0.02
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[B, T, D] of x [B, T, D]."""
+    dense = lambda n, stddev, name: nn.Dense(
+      n,
+      use_bias=False,
+      kernel_init=nn.initializers.normal(stddev),
+      dtype=self.dtype,
+      name=name,
+    )
+    gate = nn.silu(dense(self.hidden, self.stddev, "gate")(x))
+    h = gate * dense(self.hidden, self.stddev, "fc1")(x)
+    return dense(x.shape[-1], self.out_stddev, "fc2")(h)
+
+
 class Block(nn.Module):
   """x += gate mixer(norm(x) (1 + scale) + shift), then the same with an MLP.
 
@@ -64,8 +93,10 @@ class Block(nn.Module):
     mod: Array,
     mask: Array | Plan | None,
     *,
+    pos: Array | None = None,
     cache: Any = None,
     layer: Array | int = 0,
+    keys: Array | None = None,
   ) -> tuple[Array, Any]:
     """One layer.
 
@@ -73,23 +104,91 @@ class Block(nn.Module):
       x: [B, T, D].
       mod: [B, 6, D]: gates, scales, shifts, of the mixer and the MLP each.
       mask: what the mixer sees.
+      pos: where the positions are, for the mixer.
       cache: of all layers.
       layer: which of them is ours.
+      keys: not used, nothing in here is random.
 
     Returns:
       [B, T, D] and the new cache.
     """
+    del keys
     gate1, gate2, scale1, scale2, shift1, shift2 = (
       mod[:, None, i] for i in range(6)
     )
     h = self._modulated(x, scale1, shift1)
-    h, cache = self.mixer(h, mask, cache=cache, layer=layer)
+    h, cache = self.mixer(h, mask, pos=pos, cache=cache, layer=layer)
     x = x + (gate1 * h).astype(x.dtype)
     h = self.mlp(self._modulated(x, scale2, shift2))
     return x + (gate2 * h).astype(x.dtype), cache
 
   def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
     return modulate(layer_norm(x, self.eps), scale, shift).astype(x.dtype)
+
+
+class PlainBlock(nn.Module):
+  """x += mixer(norm(x)), then the same with an MLP; unconditional (Llama).
+
+  Attributes:
+    mixer: mixes positions; called and answering as `Attention`.
+    mlp: acts on each position.
+    eps: of the norms.
+    dropout: share of the features of both branches that training drops.
+  """
+
+  mixer: nn.Module
+  mlp: nn.Module
+  eps: float = 1e-5
+  dropout: float = 0.0
+
+  def setup(self):
+    self.norm1 = RMSNorm(self.eps)
+    self.norm2 = RMSNorm(self.eps)
+
+  def __call__(
+    self,
+    x: Array,
+    mod: Array | None,
+    mask: Array | Plan | None,
+    *,
+    pos: Array | None = None,
+    cache: Any = None,
+    layer: Array | int = 0,
+    keys: Array | None = None,
+  ) -> tuple[Array, Any]:
+    """One layer; arguments as those of `Block`, and
+
+    Args:
+      mod: factors on the two branches, [B, 2, 1], or None.
+      keys: Key[B] of this layer for dropout, or None.
+    """
+    factors = (1, 1) if mod is None else (mod[:, None, 0], mod[:, None, 1])
+    h, cache = self.mixer(
+      self.norm1(x), mask, pos=pos, cache=cache, layer=layer
+    )
+    x = x + (factors[0] * dropout(h, keys, self.dropout, 0)).astype(x.dtype)
+    h = self.mlp(self.norm2(x))
+    x = x + (factors[1] * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
+    return x, cache
+
+
+def dropout(x: Array, keys: Array | None, rate: float, place: int) -> Array:
+  """Zeroes a share `rate` of x [B, ...] and scales up the rest.
+
+  Args:
+    x: activations.
+    keys: Key[B]; None changes nothing.
+    rate: in [0, 1).
+    place: tells the dropouts apart that have the same keys.
+  """
+  if keys is None or not rate:
+    return x
+
+  def kept(key):
+    key = jax.random.fold_in(key, place)
+    return jax.random.bernoulli(key, 1 - rate, x.shape[1:])
+
+  return jnp.where(jax.vmap(kept)(keys), x / (1 - rate), 0)
 
 
 def modulate(x: Array, scale: Array, shift: Array) -> Array:
@@ -115,17 +214,20 @@ class Backbone(nn.Module):
   Attributes:
     block: the layer; its parameters get a leading axis over layers.
     depth: N.
-    ada: cond [B, D] -> modulations of the layers, [N, B, 6, D].
+    ada: cond [B, D] -> modulations of the layers, [N, B, 6, D]; None with
+      blocks that take none.
     out_ada: the same of the last norm, [1, B, 2, D].
+    out_norm: the last norm itself where nothing modulates it.
     drop: rate of stochastic depth in the last layer, linear from 0.
     remat: compute activations again in the backward pass.
     dtype: of the computation.
   """
 
-  block: Block
+  block: Block | PlainBlock
   depth: int
-  ada: nn.Module
-  out_ada: nn.Module
+  ada: nn.Module | None = None
+  out_ada: nn.Module | None = None
+  out_norm: nn.Module | None = None
   drop: float = 0.0
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
@@ -139,7 +241,8 @@ class Backbone(nn.Module):
     x: Array,
     mask: Array | Plan | None = None,
     *,
-    cond: tuple[Array, Array],
+    pos: Array | None = None,
+    cond: tuple[Array, Array] | None = None,
     cache: Any = None,
     keys: Array | None = None,
   ) -> tuple[Array, Any]:
@@ -149,25 +252,32 @@ class Backbone(nn.Module):
       x: [B, T, D].
       mask: as in `ops.attention`; with a cache, over the rows that are read,
         and None for all that are filled.
-      cond: what `condition` returns.
+      pos: where the positions are; see `positions.rotate`.
+      cond: what `condition` returns; None without `ada`.
       cache: of earlier positions, for example an `attention.Cache`.
-      keys: Key[B] for stochastic depth; None turns it off.
+      keys: Key[B] for stochastic depth and dropout; None turns both off.
 
     Returns:
       f32[B, T, D], and the cache with T more rows.
     """
-    mod, out_mod = cond
+    mod, out_mod = cond or (None, None)
     if keys is not None and self.drop:
       stays = drop_path(keys, self.drop, self.depth)[..., None]
-      gates, rest = jnp.split(mod, [2], axis=2)
-      mod = jnp.concatenate([gates * stays.astype(mod.dtype), rest], axis=2)
+      if mod is None:
+        mod = stays
+      else:
+        gates, rest = jnp.split(mod, [2], axis=2)
+        mod = jnp.concatenate([gates * stays.astype(mod.dtype), rest], axis=2)
     if cache is not None and mask is None:
       mask = cache.mask(x.shape[1])
 
     def layer(block, carry, inputs):
       x, cache = carry
       index, mod = inputs
-      return block(x, mod, mask, cache=cache, layer=index), None
+      own = None if keys is None else fold(keys, index)
+      return block(
+        x, mod, mask, pos=pos, cache=cache, layer=index, keys=own
+      ), None
 
     if self.remat:
       layer = nn.remat(layer, prevent_cse=False)
@@ -178,6 +288,17 @@ class Backbone(nn.Module):
     (h, cache), _ = stack(
       self.block, (x.astype(self.dtype), cache), (layers, mod)
     )
-    scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
-    h = modulate(layer_norm(h, self.block.eps), scale, shift)
+    if self.out_norm is not None:
+      h = self.out_norm(h).astype(jnp.float32)
+    else:
+      scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
+      h = modulate(layer_norm(h, self.block.eps), scale, shift)
     return h, cache if cache is None else cache.advance(x.shape[1])
+
+  def cache(self, batch: int, length: int, width: int) -> Cache:
+    """An empty cache of `length` rows for an Attention over D = `width`."""
+    mixer = self.block.mixer
+    heads = mixer.kv_heads or mixer.heads
+    shape = (self.depth, batch, heads, length, width // mixer.heads)
+    rows = jnp.zeros(shape, self.dtype)
+    return Cache(rows, rows)

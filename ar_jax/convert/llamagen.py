@@ -1,0 +1,124 @@
+"""The key table of LlamaGen's transformers, `c2i_{B,L,XL,XXL,3B}_*.pt` and
+`t2i_XL_*.pt`.
+
+The tokenizer comes in a file of its own; see `convert/vq.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from ar_jax.convert import tables
+from ar_jax.convert.tables import LINEAR, Params, Rule, State
+from ar_jax.core.system import UserError, build
+
+# The tree holds `params` and, for texts, `null`.
+PLACE = ()
+
+_THEIRS, _OURS = "layers.{i}", "params/backbone/block"
+_TEXT = "cls_embedding"
+
+
+def _linear(theirs: str, ours: str) -> Rule:
+  return Rule(f"{theirs}.weight", f"{ours}/kernel", LINEAR)
+
+
+TABLE = (
+  Rule("tok_embeddings.weight", "params/units/embedding"),
+  Rule(
+    f"{_TEXT}.embedding_table.weight", "params/prefix/label/embedding"
+  ),
+  _linear(f"{_TEXT}.cap_proj.fc1", "params/prefix/fc1"),
+  _linear(f"{_TEXT}.cap_proj.fc2", "params/prefix/fc2"),
+  Rule(f"{_TEXT}.uncond_embedding", "null/prefix/features"),
+  _linear(f"{_THEIRS}.attention.wqkv", f"{_OURS}/mixer/qkv"),
+  _linear(f"{_THEIRS}.attention.wo", f"{_OURS}/mixer/out"),
+  _linear(f"{_THEIRS}.feed_forward.w1", f"{_OURS}/mlp/gate"),
+  _linear(f"{_THEIRS}.feed_forward.w3", f"{_OURS}/mlp/fc1"),
+  _linear(f"{_THEIRS}.feed_forward.w2", f"{_OURS}/mlp/fc2"),
+  Rule(f"{_THEIRS}.attention_norm.weight", f"{_OURS}/norm1/scale"),
+  Rule(f"{_THEIRS}.ffn_norm.weight", f"{_OURS}/norm2/scale"),
+  Rule("norm.weight", "params/backbone/out_norm/scale"),
+  _linear("output", "params/head/linear"),
+)
+
+# Heads of the published widths: 64 features each, but for the largest.
+HEADS = {2048: 32, 3200: 32, 4096: 32}
+
+
+def config(
+  state: State, *, heads: int | None = None, size: int = 256
+) -> dict[str, Any]:
+  """The config of a state, as far as shapes tell.
+
+  Args:
+    state: official key -> array.
+    heads: of attention, which no shape shows; those published for this width,
+      64 features each for others, if None.
+    size: side of the images; most files were trained at 384.
+
+  Raises:
+    UserError: this is not such a file.
+  """
+  try:
+    vocab, width = state["tok_embeddings.weight"].shape
+    hidden = len(state["layers.0.feed_forward.w1.weight"])
+    heads_of_values = len(state["layers.0.attention.wqkv.weight"]) - width
+  except KeyError as e:
+    raise UserError(
+      f"not a transformer of LlamaGen: there is no {e.args[0]} in the file"
+    ) from e
+  heads = heads or HEADS.get(width, width // 64)
+  model = {
+    "tokenizer": {"name": "vq", "vocab": vocab, "size": size},
+    "depth": sum(key.endswith("attention_norm.weight") for key in state),
+    "width": width,
+    "heads": heads,
+    "multiple_of": _multiple(hidden, width),
+  }
+  kv_heads = heads_of_values // 2 // (width // heads)
+  if kv_heads != heads:
+    model["kv_heads"] = kv_heads
+  if f"{_TEXT}.uncond_embedding" in state:
+    length, features = state[f"{_TEXT}.uncond_embedding"].shape
+    model["text"] = {"name": "features", "length": length, "width": features}
+  elif f"{_TEXT}.embedding_table.weight" in state:
+    table = state[f"{_TEXT}.embedding_table.weight"]
+    model["num_classes"] = len(table) - 1
+  else:
+    raise UserError(f"not a transformer of LlamaGen: there is no {_TEXT}")
+  return {"system": "llamagen", "model": model}
+
+
+def _multiple(hidden: int, width: int) -> int:
+  """The `multiple_of` that leads to this hidden width."""
+  least = int(8 * width / 3)
+  for multiple in (256, *(2**i for i in range(12, -1, -1)), hidden):
+    if math.ceil(least / multiple) * multiple == hidden:
+      return multiple
+  raise UserError(
+    f"an MLP of {hidden} for a width of {width}: no multiple leads there"
+  )
+
+
+def to_ours(state: State, *, heads: int | None = None) -> dict[str, Any]:
+  """`params`, and for texts `null`, of LlamaGen from an official state.
+
+  Raises:
+    UserError: the state is not one of this family.
+  """
+  model = config(state, heads=heads)["model"]
+  system = build("llamagen", **model)
+  like = jax.eval_shape(lambda key: system.init(key, {}), jax.random.key(0))
+  like = {k: v for k, v in like.items() if k != "tokenizer"}
+  return tables.to_ours(TABLE, state, like, ignore=("freqs_cis",))
+
+
+def to_official(variables: Params) -> dict[str, np.ndarray]:
+  """The official state of the variables of LlamaGen."""
+  own = {k: v for k, v in variables.items() if k != "tokenizer"}
+  return tables.to_official(TABLE, own)

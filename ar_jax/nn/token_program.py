@@ -1,0 +1,159 @@
+"""How a `NextToken` draws: one unit a step, guided, cached, ragged.
+
+Shapes: B examples, P positions of the prefix, L units, M known units, V codes.
+The rows of the net are the examples or, with guidance, [B, 2]: pairs with and
+without the condition lie side by side, so that sharding keeps them on one
+device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core import decode, pick
+from ar_jax.core.errors import UserError
+from ar_jax.core.system import Vars
+from ar_jax.nn.attention import Cache
+from ar_jax.nn.next_token import NextToken
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenProgram:
+  """A `decode.Program`; `variables` are those of the net, `cond` is what its
+  prefix takes.
+
+  Attributes:
+    net: the transformer.
+    scales: of guidance, one for each unit; None is off.
+    law: arguments of `pick.law`, as a tuple of pairs.
+  """
+
+  net: NextToken
+  scales: tuple[float, ...] | None = None
+  law: tuple[tuple[str, float], ...] = ()
+
+  @property
+  def length(self) -> int:
+    """L."""
+    return len(self.net.plan)
+
+  def begin(self, variables: Vars, cond: Array, keys: Array) -> tuple:
+    """(carry, i32[B]): reads the condition and draws the first unit."""
+    h, cache, seen = self._read(variables, cond)
+    first = self._draw(variables, h, 0, keys)
+    return (cache, first, seen), first
+
+  def step(self, variables: Vars, carry: tuple, s: Array, keys: Array) -> tuple:
+    """(carry, i32[B]): reads unit s - 1 and draws unit s, s i32[] or i32[B].
+
+    The carry is the cache, the unit that is not yet in it, and which
+    positions of the prefix are no padding.
+    """
+    cache, units, seen = carry
+    rows = jnp.repeat(units[:, None], self._rows, axis=0)
+    h, cache = self.net.bind(variables).step(rows, cache, seen)
+    units = self._draw(variables, h, s, keys)
+    return (cache, units, seen), units
+
+  def run(self, variables: Vars, cond: Array, keys: Array) -> Array:
+    """Units i32[B, L]; the null rows are dropped where guidance stops."""
+    alone = dataclasses.replace(self, scales=None)
+    guided = self._guided()
+    if not guided:
+      return decode.run(alone, variables, cond, keys)
+    if guided == self.length:
+      return decode.run(self, variables, cond, keys)
+    carry, first = self.begin(variables, cond, decode.fold(keys, 0))
+    step = functools.partial(self.step, variables)
+    carry, early = decode.scan_steps(step, carry, guided - 1, keys, start=1)
+    cache, units, seen = carry
+    seen = None if seen is None else seen[::2]
+    cache = Cache(cache.k[:, ::2], cache.v[:, ::2], cache.index)
+    step = functools.partial(alone.step, variables)
+    _, late = decode.scan_steps(
+      step,
+      (cache, units, seen),
+      self.length - guided,
+      keys,
+      start=guided,
+    )
+    return jnp.concatenate([first[:, None], early, late], axis=1)
+
+  def complete(
+    self,
+    variables: Vars,
+    cond: Array,
+    prompt: Array,
+    known: Array,
+    keys: Array,
+  ) -> Array:
+    """Units i32[B, L] of images that are known in part.
+
+    A ragged batch: every row goes on from where its own prompt ends, and
+    what it draws is what it would draw alone.
+
+    Args:
+      variables, cond: as above.
+      prompt: i32[B, M], the first units of each image.
+      known: i32[B], how many of them to keep, 0 ... M.
+      keys: Key[B].
+
+    Raises:
+      UserError: M is not below L.
+    """
+    if prompt.shape[1] >= self.length:
+      raise UserError(
+        f"a prompt of {prompt.shape[1]} units: an image has {self.length}, "
+        "and at least one must be left to draw"
+      )
+    known = jnp.clip(known, 0, prompt.shape[1])
+    h, cache, seen = self._read(variables, cond, prompt)
+    # A row is as long as what it knows; what lies behind is written again.
+    rows = jnp.repeat(known, self._rows)
+    h = jnp.take_along_axis(h, rows[:, None, None], axis=1)
+    cache = Cache(cache.k, cache.v, self.net.prefix.length + rows)
+    first = self._draw(variables, h, known, decode.fold(keys, known))
+    rest = ((0, 0), (0, self.length - prompt.shape[1]))
+    units = jnp.pad(prompt, rest).at[jnp.arange(len(known)), known].set(first)
+    step = functools.partial(self.step, variables)
+    stop = self.length - jnp.min(known)
+    return decode.fill_steps(
+      step, (cache, first, seen), units, 1, stop, keys, known
+    )[1]
+
+  @property
+  def _rows(self) -> int:
+    return 1 if self.scales is None else 2
+
+  def _guided(self) -> int:
+    """The units up to the last one with guidance."""
+    on = [s for s, scale in enumerate(self.scales or ()) if scale != 1.0]
+    return on[-1] + 1 if on else 0
+
+  def _read(self, variables: Vars, cond: Array, units: Array | None = None):
+    """(hidden states [rows, M + 1, D], cache, what is no padding)."""
+    net, cond, hidden = self.net.bind(variables), jnp.asarray(cond), None
+    if self.scales is not None:
+      hidden = jnp.arange(2 * len(cond)) % 2 == 1
+      cond = jnp.repeat(cond, 2, axis=0)
+      units = None if units is None else jnp.repeat(units, 2, axis=0)
+    h, cache = net.begin(cond, units, hidden)
+    return h, cache, net.prefix.seen(cond)
+
+  def _draw(
+    self, variables: Vars, h: Array, s: Array | int, keys: Array
+  ) -> Array:
+    """Unit s of each example, i32[B], after hidden states [rows, 1, D]."""
+    head, law = self.net.bind(variables).head, dict(self.law)
+    if self.scales is None:
+      return pick.draw(head.law(h, **law), keys)[:, 0]
+    h = h.reshape(-1, 2, *h.shape[1:])
+    scale = jnp.reshape(jnp.asarray(self.scales)[s], (-1, 1, 1))
+    logp = head.law(h[:, 0], h_null=h[:, 1], scale=scale, **law)
+    return pick.draw(logp, keys)[:, 0]

@@ -1,0 +1,200 @@
+"""LlamaGen's tokenizer: a VQGAN whose codes lie on a small sphere.
+
+Autoregressive Model Beats Diffusion: Llama for Scalable Image Generation
+(arXiv 2406.06525), section 2.1, in the line of VQGAN (arXiv 2012.09841) and
+ViT-VQGAN (arXiv 2110.04627): few code channels, latents and codes of unit
+length, which is what keeps a codebook of 16,384 in use.
+
+Shapes: B batch, H W image sides, c image channels, h = H / stride latent
+side, C code channels, L = h^2 units, V codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.system import UserError
+from ar_jax.nn.conv import Decoder, Encoder
+from ar_jax.nn.quantize import VectorQuantizer
+from ar_jax.tokenizers.autoencoder import (
+  Autoencoder,
+  Reconstruction,
+  autoencoder,
+)
+
+Array = jax.Array
+
+# Levels of the published nets: VQ-16 and VQ-8 by stride.
+MULT = {16: (1, 1, 2, 2, 4), 8: (1, 2, 2, 4)}
+
+
+class VQ(nn.Module):
+  """The single-scale VQ autoencoder. Defaults: the published VQ-16.
+
+  Attributes:
+    vocab: V.
+    channels: C.
+    z: channels of the convolutional nets at the latent.
+    ch: width of the first level of the convolutional nets.
+    mult: width of each level in multiples of ch; stride 2^(levels - 1).
+    blocks: residual blocks a level in the encoder, one more in the decoder.
+    size: H, for generators; the tokenizer itself takes any multiple of the
+      stride.
+    in_channels: c.
+    sphere: codes of unit length.
+    beta: weight of the loss that moves the encoder to its codes.
+    entropy: weight of the entropy loss; see `VectorQuantizer`.
+    spread: of the initial codebook; see `quantize.codebook_init`.
+    dtype: of the convolutions; the quantiser is float32 always.
+  """
+
+  vocab: int = 16384
+  channels: int = 8
+  z: int = 256
+  ch: int = 128
+  mult: tuple[int, ...] = MULT[16]
+  blocks: int = 2
+  size: int = 256
+  in_channels: int = 3
+  sphere: bool = True
+  beta: float = 0.25
+  entropy: float = 0.0
+  spread: float | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    body = dict(
+      ch=self.ch,
+      mult=self.mult,
+      blocks=self.blocks,
+      attention=(len(self.mult) - 1,),
+      dtype=self.dtype,
+    )
+    self.encoder = Encoder(z=self.z, **body)
+    self.decoder = Decoder(channels=self.in_channels, **body)
+    self.quant_conv = nn.Conv(self.channels, (1, 1))
+    self.post_quant_conv = nn.Conv(self.z, (1, 1))
+    self.quantizer = VectorQuantizer(
+      self.vocab,
+      self.channels,
+      sphere=self.sphere,
+      beta=self.beta,
+      entropy=self.entropy,
+      spread=self.spread,
+    )
+
+  @property
+  def stride(self) -> int:
+    """Pixels per side of a latent."""
+    return 2 ** (len(self.mult) - 1)
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """(h, h), the units of an image of `size`."""
+    return (self.size // self.stride,) * 2
+
+  @property
+  def length(self) -> int:
+    """L, units per image."""
+    return self.grid[0] * self.grid[1]
+
+  def latent(self, x: Array) -> Array:
+    """quant_conv(E(x)), f32[B, h, w, C], of images in [-1, 1].
+
+    Raises:
+      UserError: the sides are no multiples of the stride, or the channels
+        are not those of this tokenizer.
+    """
+    height, width, channels = x.shape[1:]
+    if height % self.stride or width % self.stride:
+      raise UserError(
+        f"image {height}x{width}: this tokenizer takes sides that are "
+        f"multiples of {self.stride}; resize the data or change mult"
+      )
+    if channels != self.in_channels:
+      raise UserError(
+        f"image of {channels} channels: this tokenizer takes "
+        f"{self.in_channels}; change data.channels or in_channels"
+      )
+    return self.quant_conv(self.encoder(x))
+
+  def encode(self, x: Array) -> Array:
+    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], row by row."""
+    return self.quantizer.encode(self.latent(x)).reshape(len(x), -1)
+
+  def decode(self, units: Array) -> Array:
+    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L] of a square."""
+    side = round(units.shape[1] ** 0.5)
+    codes = self.embed(units)
+    return self.decode_latent(codes.reshape(len(units), side, side, -1))
+
+  def decode_latent(self, latent: Array) -> Array:
+    """Images f32[B, H, W, c] in [-1, 1] of codes f32[B, h, w, C]."""
+    image, _ = self.decoder(self.post_quant_conv(latent))
+    return jnp.clip(image, -1.0, 1.0)
+
+  def embed(self, units: Array) -> Array:
+    """The codes f32[..., C] of units i32[...]."""
+    return self.codebook()[units]
+
+  def codebook(self) -> Array:
+    """f32[V, C]."""
+    return self.quantizer.codebook()
+
+  def to_image(self, feature: Array) -> Array:
+    """The decoder's last convolution alone, unclipped."""
+    return self.decoder.head(feature)
+
+  def __call__(self, x: Array) -> Reconstruction:
+    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
+    codes, losses, ids = self.quantizer(self.latent(x))
+    image, feature = self.decoder(self.post_quant_conv(codes))
+    return Reconstruction(image, feature, ids.reshape(len(x), -1), losses)
+
+
+def build(
+  *,
+  vocab: int = 16384,
+  channels: int = 8,
+  z: int = 256,
+  ch: int = 128,
+  mult: Sequence[int] = MULT[16],
+  blocks: int = 2,
+  size: int = 256,
+  in_channels: int = 3,
+  sphere: bool = True,
+  beta: float = 0.25,
+  entropy: float = 0.0,
+  spread: float | None = None,
+  dtype: str = "float32",
+  **training,
+) -> Autoencoder:
+  """The tokenizer in training; `training` as `autoencoder.autoencoder`.
+
+  Raises:
+    UserError: the size is no multiple of the stride.
+  """
+  tokenizer = VQ(
+    vocab=vocab,
+    channels=channels,
+    z=z,
+    ch=ch,
+    mult=tuple(mult),
+    blocks=blocks,
+    size=size,
+    in_channels=in_channels,
+    sphere=sphere,
+    beta=beta,
+    entropy=entropy,
+    spread=spread,
+    dtype=jnp.dtype(dtype),
+  )
+  if size % tokenizer.stride:
+    raise UserError(
+      f"size={size} is not a multiple of the stride {tokenizer.stride}"
+    )
+  return autoencoder(tokenizer, **training)
