@@ -165,11 +165,13 @@ def show(
   system: System, images: np.ndarray, cond: dict, columns: int
 ) -> np.ndarray:
   """The grid of samples: `columns` of each class per row. Systems that read
-  an image are shown as pairs, the original first."""
+  an image are shown as pairs, the original first; others in order."""
   if "image" in cond:
     pairs = np.stack([cond["image"], images], 1)
     n = min(len(pairs), columns * columns // 2)
     return grid(pairs[:n].reshape(-1, *images.shape[1:]), columns)
+  if "label" not in cond:
+    return grid(images[: columns * columns], columns)
   label = cond["label"]
   chosen = np.concatenate(
     [np.flatnonzero(label == c)[:columns] for c in np.unique(label)[:columns]]

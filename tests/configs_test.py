@@ -53,7 +53,42 @@ class ConfigsTest(parameterized.TestCase):
     # The autoencoder and its PatchGAN of three layers.
     self.assertAlmostEqual(parameters(config), 108.948 + 2.766, places=2)
 
-  @parameterized.parameters("quickstart", "var")
+  @parameterized.parameters(
+    ("b", 110_888_448, 256),
+    ("l", 342_910_976, 256),
+    ("b384", 110_888_448, 576),
+    ("xl", 774_699_520, 576),
+    ("xxl", 1_410_972_672, 576),
+    ("3b", 3_096_659_200, 576),
+  )
+  def test_llamagen(self, preset, count, length):
+    config = importlib.import_module("configs.llamagen").get_config(preset)
+    self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+    self.assertAlmostEqual(parameters(config, "tokenizer"), 71.883, places=2)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, length)
+    system.program(
+      **{k: v for k, v in config.sample.options.items() if k != "size"}
+    )
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  def test_llamagen_from_texts(self):
+    module = importlib.import_module("configs.llamagen_text")
+    for preset, length in (("paper", 256), ("stage2", 1024)):
+      config = module.get_config(preset)
+      # As by class, with two matrices in place of the table of classes.
+      count = 774_699_520 + 1280 * (2048 + 1280 - 1001)
+      self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+      self.assertAlmostEqual(parameters(config, "null"), 0.24576, places=5)
+      self.assertLen(build("llamagen", **config.model.to_dict()).plan, length)
+
+  @parameterized.parameters(("paper", 71.883), ("vq8", 70.106))
+  def test_vq(self, preset, millions):
+    config = importlib.import_module("configs.vq").get_config(preset)
+    # The autoencoder and its PatchGAN of three layers.
+    self.assertAlmostEqual(parameters(config), millions + 2.766, places=2)
+
+  @parameterized.parameters("quickstart", "var", "llamagen", "llamagen_text")
   def test_staged_presets_build(self, name):
     config = importlib.import_module(f"configs.{name}").get_config()
     for stage in config.stages:

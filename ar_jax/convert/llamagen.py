@@ -29,9 +29,7 @@ def _linear(theirs: str, ours: str) -> Rule:
 
 TABLE = (
   Rule("tok_embeddings.weight", "params/units/embedding"),
-  Rule(
-    f"{_TEXT}.embedding_table.weight", "params/prefix/label/embedding"
-  ),
+  Rule(f"{_TEXT}.embedding_table.weight", "params/prefix/label/embedding"),
   _linear(f"{_TEXT}.cap_proj.fc1", "params/prefix/fc1"),
   _linear(f"{_TEXT}.cap_proj.fc2", "params/prefix/fc2"),
   Rule(f"{_TEXT}.uncond_embedding", "null/prefix/features"),

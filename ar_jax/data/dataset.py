@@ -120,3 +120,9 @@ def split_by_seed(n: int, test: int) -> tuple[np.ndarray, np.ndarray]:
   """A fixed random division of range(n): (train, test) positions, sorted."""
   order = np.random.default_rng(0).permutation(n)
   return np.sort(order[test:]), np.sort(order[:test])
+
+
+def utf8(text: str, length: int) -> np.ndarray:
+  """i32[length]: the bytes of a text, cut or filled up with zeros."""
+  raw = text.encode("utf-8")[:length].ljust(length, b"\0")
+  return np.frombuffer(raw, np.uint8).astype(np.int32)

@@ -10,7 +10,13 @@ import numpy as np
 
 from ar_jax.core.system import UserError
 from ar_jax.data import transforms
-from ar_jax.data.dataset import Arrays, Dataset, Example, split_by_seed
+from ar_jax.data.dataset import (
+  Arrays,
+  Dataset,
+  Example,
+  split_by_seed,
+  utf8,
+)
 
 _FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _FASHION_NAMES = (
@@ -113,6 +119,7 @@ def fake(
   path: str,
   num_classes: int = 10,
   length: int = 1024,
+  text: int = 0,
 ) -> Dataset:
   """Made-up images: a smooth pattern per class under a little noise.
 
@@ -122,6 +129,8 @@ def fake(
     path: not used.
     num_classes: how many patterns.
     length: number of training examples; an eighth of it for test.
+    text: if positive, adds the field `text`, i32[text]: the UTF-8 bytes of the
+      name of the class.
   """
   del path
   if num_classes < 1 or length < 1:
@@ -130,17 +139,25 @@ def fake(
     256, size=(num_classes, 4, 4, channels), dtype=np.uint8
   )
   patterns = np.stack([transforms.resize(c, size, channels) for c in coarse])
-  train = _Fake(patterns, length, seed=1)
-  test = _Fake(patterns, max(length // 8, 1), seed=2)
   names = tuple(f"class {i}" for i in range(num_classes))
+  told = [utf8(name, text) for name in names] if text > 0 else None
+  train = _Fake(patterns, length, seed=1, text=told)
+  test = _Fake(patterns, max(length // 8, 1), seed=2, text=told)
   return Dataset("fake", train, test, num_classes, names)
 
 
 class _Fake:
   """Examples computed when asked for."""
 
-  def __init__(self, patterns: np.ndarray, length: int, seed: int):
+  def __init__(
+    self,
+    patterns: np.ndarray,
+    length: int,
+    seed: int,
+    text: list[np.ndarray] | None,
+  ):
     self._patterns, self._length, self._seed = patterns, length, seed
+    self._text = text
 
   def __len__(self) -> int:
     return self._length
@@ -154,4 +171,7 @@ class _Fake:
       -16, 17, size=pattern.shape, dtype=np.int16
     )
     image = np.clip(pattern + noise, 0, 255).astype(np.uint8)
-    return {"image": image, "label": np.int32(label)}
+    example = {"image": image, "label": np.int32(label)}
+    return (
+      example if self._text is None else {**example, "text": self._text[label]}
+    )

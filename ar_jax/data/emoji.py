@@ -17,7 +17,7 @@ import numpy as np
 
 from ar_jax.core.system import UserError
 from ar_jax.data import transforms
-from ar_jax.data.dataset import Arrays, Dataset
+from ar_jax.data.dataset import Arrays, Dataset, utf8
 
 _CELL = 64
 _STYLES = ("google", "twitter", "apple", "facebook")
@@ -69,7 +69,7 @@ def emoji(
     )
   }
   if text > 0:
-    extra["text"] = np.stack([_bytes(sign.name, text) for sign in signs])
+    extra["text"] = np.stack([utf8(sign.name, text) for sign in signs])
   fit = functools.partial(transforms.resize, size=size, channels=channels)
   held_out = np.asarray([sign.held_out for sign in signs])
 
@@ -139,8 +139,3 @@ def _signs(entry: dict[str, Any], style: str) -> list[_Sign]:
       name = entry["name"] or entry["short_name"]
       found.append(_Sign(box, entry["category"], name.lower(), held_out))
   return found
-
-
-def _bytes(text: str, length: int) -> np.ndarray:
-  raw = text.encode("utf-8")[:length].ljust(length, b"\0")
-  return np.frombuffer(raw, np.uint8).astype(np.int32)

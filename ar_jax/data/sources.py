@@ -7,6 +7,7 @@ import importlib
 import inspect
 
 from ar_jax.core.system import UserError
+from ar_jax.data import features
 from ar_jax.data.dataset import Dataset
 
 # Where each set is loaded: module of this package, function. The function
@@ -25,7 +26,13 @@ _LARGEST = 8192  # beyond it one RGB image takes more than 200 MB
 
 
 def load(
-  name: str, *, size: int, channels: int = 3, path: str = "", **options
+  name: str,
+  *,
+  size: int,
+  channels: int = 3,
+  path: str = "",
+  text_features: str = "",
+  **options,
 ) -> Dataset:
   """Loads a data set as random-access sources of size x size images.
 
@@ -37,6 +44,7 @@ def load(
     channels: 1 for grey, 3 for colour; the images are converted.
     path: the user's data: the images of `folder`, the caches of `cached`, the
       TFDS data_dir, the `node_modules` of `emoji`.
+    text_features: a folder of features of the texts; see `features.py`.
     **options: of that set; see its function.
 
   Raises:
@@ -62,7 +70,8 @@ def load(
       raise UserError(
         f"data.{option}: no option of {name!r}, which knows {', '.join(known)}"
       )
-  return loader(**arguments)
+  dataset = loader(**arguments)
+  return features.add(dataset, text_features) if text_features else dataset
 
 
 def _tfds_name(name: str, path: str) -> str:

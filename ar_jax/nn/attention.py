@@ -33,14 +33,31 @@ class Cache:
   beyond the last are then dropped, so a finished example may run on.
 
   Attributes:
-    k: [N, B, H, S, K], as the products of attention read them.
-    v: [N, B, H, S, K].
+    k: [N, B, H, S, K], as the products of attention read them; or a tuple of
+      N arrays [B, H, S, K], which a CPU reads without copying them.
+    v: the same.
     index: rows that are filled; int, i32[] or i32[B].
   """
 
-  k: Array
-  v: Array
+  k: Array | tuple[Array, ...]
+  v: Array | tuple[Array, ...]
   index: int | Array = 0
+
+  @property
+  def apart(self) -> bool:
+    """Whether every layer has buffers of its own."""
+    return isinstance(self.k, tuple)
+
+  def taken_apart(self) -> Cache:
+    """The same with buffers of its own for every layer."""
+    return Cache(tuple(self.k), tuple(self.v), self.index)
+
+  def rows(self, rows: slice) -> Cache:
+    """The cache of some of the examples; `index` must be the same for all."""
+    if not self.apart:
+      return Cache(self.k[:, rows], self.v[:, rows], self.index)
+    k, v = (tuple(x[rows] for x in xs) for xs in (self.k, self.v))
+    return Cache(k, v, self.index)
 
   def tree_flatten(self):
     if isinstance(self.index, int):
@@ -68,7 +85,7 @@ class Cache:
     return rows < stop[:, None, :, None]
 
   def _rows(self) -> Array:
-    return jnp.arange(self.k.shape[3])[None, None, None]
+    return jnp.arange(self.k[0].shape[2])[None, None, None]
 
   def extend(
     self, layer: Array | int, k: Array, v: Array
@@ -80,33 +97,46 @@ class Cache:
     Returns:
       The keys and values to be read by this layer, and the new cache.
     """
-    _, b, heads, size, features = self.k.shape
-    new, stop = k.shape[1], size
+    new, stop = k.shape[1], self.k[0].shape[2]
     if isinstance(self.index, int):
-      stop = self.index + new
+      size, stop = stop, self.index + new
       if stop > size:
         raise UserError(f"a cache of {size} rows cannot hold {stop}")
-    shape = (1, b, heads, stop, features)
 
     def put(buffer, rows):
-      rows = rows.astype(buffer.dtype)
-      if jnp.ndim(self.index):
-        at = self.index[:, None] + jnp.arange(new)[None]
-        place = buffer.at[layer, jnp.arange(b)[:, None], :, at]
-        buffer = place.set(rows, mode="drop")
-      else:
-        rows = jnp.swapaxes(rows, 1, 2)[None]
-        start = (layer, 0, 0, self.index, 0)
-        buffer = jax.lax.dynamic_update_slice(buffer, rows, start)
-      rows = jax.lax.dynamic_slice(buffer, (layer, 0, 0, 0, 0), shape)
-      return jnp.swapaxes(rows[0], 1, 2), buffer
+      if not self.apart:
+        buffer = self._write(buffer, layer, rows)
+        return _first(buffer, layer, stop), buffer
+      own = self._write(buffer[layer][None], 0, rows)[0]
+      others = buffer[:layer], buffer[layer + 1 :]
+      return own[:, :, :stop], (*others[0], own, *others[1])
 
     (k, all_k), (v, all_v) = put(self.k, k), put(self.v, v)
-    return k, v, Cache(all_k, all_v, self.index)
+    read = lambda x: jnp.swapaxes(x, 1, 2)
+    return read(k), read(v), Cache(all_k, all_v, self.index)
+
+  def _write(self, buffer: Array, layer: Array | int, rows: Array) -> Array:
+    """`buffer` [N, B, H, S, K] with the rows [B, T, H, K] of one layer."""
+    rows = rows.astype(buffer.dtype)
+    if jnp.ndim(self.index):
+      b, new = rows.shape[:2]
+      at = self.index[:, None] + jnp.arange(new)[None]
+      place = buffer.at[layer, jnp.arange(b)[:, None], :, at]
+      return place.set(rows, mode="drop")
+    rows = jnp.swapaxes(rows, 1, 2)[None]
+    start = (layer, 0, 0, self.index, 0)
+    return jax.lax.dynamic_update_slice(buffer, rows, start)
 
   def advance(self, new: int) -> Cache:
     """The cache with `new` more rows filled."""
     return dataclasses.replace(self, index=self.index + new)
+
+
+def _first(buffer: Array, layer: Array | int, stop: int) -> Array:
+  """[B, H, stop, K], the first rows of one layer."""
+  _, b, heads, _, features = buffer.shape
+  shape = (1, b, heads, stop, features)
+  return jax.lax.dynamic_slice(buffer, (layer, 0, 0, 0, 0), shape)[0]
 
 
 class CosineNorm(nn.Module):

@@ -81,8 +81,9 @@ class TextPrefix(nn.Module):
     null = self.variable(
       "null",
       "features",
-      lambda: jax.random.normal(self.make_rng("params"), shape)
-      / jnp.sqrt(shape[-1]),
+      lambda: (
+        jax.random.normal(self.make_rng("params"), shape) / jnp.sqrt(shape[-1])
+      ),
     )
     if hidden is not None:
       hidden = hidden[:, None, None]
@@ -194,6 +195,8 @@ class NextToken(nn.Module):
     pos = self.turns()[: x.shape[1]]
     h, cache = self.backbone(x, mask, pos=pos, cache=cache)
     cache = Cache(cache.k, cache.v, jnp.asarray(cache.index, jnp.int32))
+    if jax.default_backend() == "cpu":
+      cache = cache.taken_apart()
     return h[:, self.prefix.length - 1 :], cache
 
   def step(
@@ -219,9 +222,7 @@ class NextToken(nn.Module):
     pos = jnp.take(self.turns(), at, axis=0, mode="clip")
     return self.backbone(self.units(units), mask, pos=pos, cache=cache)
 
-  def _embed(
-    self, cond: Array, units: Array, hidden: Array | None
-  ) -> Array:
+  def _embed(self, cond: Array, units: Array, hidden: Array | None) -> Array:
     prefix = self.prefix(cond, hidden)
     return jnp.concatenate([prefix, self.units(units)], axis=1)
 

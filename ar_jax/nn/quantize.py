@@ -79,9 +79,7 @@ def codebook_init(spread: float | None) -> Callable[..., Array]:
   return nn.initializers.normal(spread)
 
 
-def entropy_loss(
-  z: Array, codebook: Array, temperature: float = 0.01
-) -> Array:
+def entropy_loss(z: Array, codebook: Array, temperature: float = 0.01) -> Array:
   """Sure of each code, even over all: E H(p) - H(E p), f32[].
 
   p = softmax(-|z - e|^2 / temperature) over the codes; the means run over all

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from ar_jax.core import decode, pick
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
-from ar_jax.nn.attention import Cache
 from ar_jax.nn.next_token import NextToken
 
 Array = jax.Array
@@ -74,7 +73,7 @@ class TokenProgram:
     carry, early = decode.scan_steps(step, carry, guided - 1, keys, start=1)
     cache, units, seen = carry
     seen = None if seen is None else seen[::2]
-    cache = Cache(cache.k[:, ::2], cache.v[:, ::2], cache.index)
+    cache = cache.rows(slice(None, None, 2))
     step = functools.partial(alone.step, variables)
     _, late = decode.scan_steps(
       step,
@@ -117,7 +116,7 @@ class TokenProgram:
     # A row is as long as what it knows; what lies behind is written again.
     rows = jnp.repeat(known, self._rows)
     h = jnp.take_along_axis(h, rows[:, None, None], axis=1)
-    cache = Cache(cache.k, cache.v, self.net.prefix.length + rows)
+    cache = dataclasses.replace(cache, index=self.net.prefix.length + rows)
     first = self._draw(variables, h, known, decode.fold(keys, known))
     rest = ((0, 0), (0, self.length - prompt.shape[1]))
     units = jnp.pad(prompt, rest).at[jnp.arange(len(known)), known].set(first)

@@ -6,6 +6,7 @@ Shapes: B batch, T positions, D width, N layers.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -279,21 +280,37 @@ class Backbone(nn.Module):
         x, mod, mask, pos=pos, cache=cache, layer=index, keys=own
       ), None
 
-    if self.remat:
-      layer = nn.remat(layer, prevent_cse=False)
-    stack = nn.scan(
-      layer, variable_axes={"params": 0}, split_rngs={"params": True}
-    )
-    layers = jnp.arange(self.depth)
-    (h, cache), _ = stack(
-      self.block, (x.astype(self.dtype), cache), (layers, mod)
-    )
+    x = x.astype(self.dtype)
+    if cache is not None and cache.apart:
+      h, cache = self._one_by_one(layer, x, cache, mod)
+    else:
+      if self.remat:
+        layer = nn.remat(layer, prevent_cse=False)
+      stack = nn.scan(
+        layer, variable_axes={"params": 0}, split_rngs={"params": True}
+      )
+      layers = jnp.arange(self.depth)
+      (h, cache), _ = stack(self.block, (x, cache), (layers, mod))
     if self.out_norm is not None:
       h = self.out_norm(h).astype(jnp.float32)
     else:
       scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
       h = modulate(layer_norm(h, self.block.eps), scale, shift)
     return h, cache if cache is None else cache.advance(x.shape[1])
+
+  def _one_by_one(
+    self, layer: Any, x: Array, cache: Cache, mod: Array | None
+  ) -> tuple[Array, Cache]:
+    """The stack without a loop: weights are not copied out of their stack
+    once more for every call, but once for all calls of a loop around it."""
+    block = self.block.clone(parent=None, _deep_clone=True, _reset_names=True)
+    params = self.block.variables["params"]
+    for i in range(self.depth):
+      own = jax.tree.map(lambda p, i=i: p[i], params)
+      bound = functools.partial(block.apply, {"params": own})
+      inputs = i, None if mod is None else mod[i]
+      (x, cache), _ = layer(bound, (x, cache), inputs)
+    return x, cache
 
   def cache(self, batch: int, length: int, width: int) -> Cache:
     """An empty cache of `length` rows for an Attention over D = `width`."""

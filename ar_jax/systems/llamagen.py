@@ -342,9 +342,7 @@ def build(
   else:
     prefix = TextPrefix(encoders.build(**text), width)
   dtype = jnp.dtype(dtype)
-  mixer = Attention(
-    heads, kv_heads, out_bias=False, dtype=dtype, impl=impl
-  )
+  mixer = Attention(heads, kv_heads, out_bias=False, dtype=dtype, impl=impl)
   hidden = -(-int(8 * width / 3) // multiple_of) * multiple_of
   block = PlainBlock(
     mixer,

@@ -58,6 +58,32 @@ class MainTest(absltest.TestCase):
     for key, value in self.state.items():
       np.testing.assert_array_equal(returned[key], value, err_msg=key)
 
+  def test_a_generator_with_its_tokenizer(self):
+    description, _ = golden_weights.load("llamagen_gpt")
+    # Heads of 64 features, as published, of which no shape tells.
+    shapes = description["state_dict"]
+    state = {k: golden_weights.weight(k, tuple(s)) for k, s in shapes.items()}
+    file, codes = self.folder / "gpt.safetensors", self.folder / "codes"
+    save_file(state, file)
+    tokenizer = dict(vocab=64, channels=4, z=8, ch=8, mult=(1, 2), blocks=1)
+    like = build("vq", **tokenizer).tokenizer
+    image = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
+    hollow = jax.eval_shape(like.init, jax.random.key(0), image)["params"]
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), hollow)
+    config = {"system": "vq", "model": tokenizer}
+    checkpoint.export(codes, {"params": {"tokenizer": params}}, config)
+    run, back = self.folder / "gpt", self.folder / "gpt_back.safetensors"
+    made = convert.forward(file, run, "llamagen", codes)
+    self.assertEqual(made["model"]["heads"], 2)
+    self.assertEqual(made["model"]["tokenizer"]["ch"], 8)
+    variables = checkpoint.load_variables(run)
+    self.assertEqual(variables.keys(), {"params", "tokenizer"})
+    convert.reverse(run, back, "llamagen")
+    returned = load_file(back)
+    self.assertEqual(returned.keys(), state.keys())
+    for key, value in state.items():
+      np.testing.assert_array_equal(returned[key], value, err_msg=key)
+
   def test_one_line_for_what_cannot_be_done(self):
     other = self.folder / "other.safetensors"
     save_file({"x": np.zeros(2, np.float32)}, other)

@@ -1,5 +1,8 @@
 """Loops over steps."""
 
+import dataclasses
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -42,6 +45,58 @@ class DecodeTest(absltest.TestCase):
     step = lambda carry, s, keys: (carry, jnp.full((3, p.sizes[s]), s))
     _, units = decode.unroll_steps(step, None, p, self.keys)
     np.testing.assert_array_equal(units[1], p.step_of())
+
+  def test_scan_may_start_later(self):
+    _, units = decode.scan_steps(draw, 0, 5, self.keys)
+    _, late = decode.scan_steps(draw, 0, 3, self.keys, start=2)
+    np.testing.assert_array_equal(units[:, 2:], late)
+
+  def test_filled_equals_scanned(self):
+    def place(carry, s, keys):
+      carry, units = draw(carry, 0, keys)
+      return carry, (units % 1000).astype(jnp.int32)
+
+    _, want = decode.scan_steps(place, 0, 5, self.keys)
+    blank = jnp.zeros((3, 5), jnp.int32)
+    fill = jax.jit(functools.partial(decode.fill_steps, place, 0))
+    _, got = fill(blank, 0, 5, self.keys)
+    np.testing.assert_array_equal(got, want)
+    # Rows that begin later stop by themselves, at the end of their units.
+    offset = jnp.array([0, 2, 4])
+    _, ragged = fill(blank, 0, 5, self.keys, offset)
+    for row, start in enumerate(offset.tolist()):
+      np.testing.assert_array_equal(ragged[row, start:], want[row, start:])
+      np.testing.assert_array_equal(ragged[row, :start], 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+  """Unit s is the condition plus the sum of the units before it."""
+
+  length: int = 7
+
+  def begin(self, variables, cond, keys):
+    first = cond * variables
+    return first, first
+
+  def step(self, variables, carry, s, keys):
+    return carry + carry, carry * variables
+
+
+class ProgramTest(absltest.TestCase):
+  def test_stream_equals_run(self):
+    keys = jax.random.split(jax.random.key(0), 2)
+    cond, one = jnp.array([1, 3]), jnp.array(1)
+    want = jax.jit(decode.run, static_argnums=0)(Sums(), one, cond, keys)
+    np.testing.assert_array_equal(want[0], [1, 1, 2, 4, 8, 16, 32])
+    before = decode._advance._cache_size()
+    for every, places in ((3, [3, 6, 7]), (1, list(range(1, 8))), (9, [7])):
+      shown = list(decode.stream(Sums(), one, cond, keys, every=every))
+      self.assertEqual([done for _, done in shown], places)
+      for units, done in shown:
+        np.testing.assert_array_equal(units[:, :done], want[:, :done])
+        np.testing.assert_array_equal(units[:, done:], 0)
+    self.assertEqual(decode._advance._cache_size() - before, 1)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,9 @@ class GuidanceTest(absltest.TestCase):
   def test_schedules(self):
     self.assertEqual(pick.schedule("constant", 2, 3), (2.0, 2.0, 2.0))
     self.assertEqual(pick.schedule("ramp", 2.5, 4), (1.0, 1.5, 2.0, 2.5))
+    self.assertEqual(pick.schedule("constant", 2, 3, stop=1), (2.0, 1.0, 1.0))
+    with self.assertRaisesRegex(UserError, "stop=5"):
+      pick.schedule("constant", 2, 4, stop=5)
     for name, scale in (("linear", 1.0), ("ramp", -1.0)):
       with self.assertRaises(UserError):
         pick.schedule(name, scale, 4)

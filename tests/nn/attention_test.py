@@ -85,7 +85,7 @@ class AttentionTest(parameterized.TestCase):
 class CacheTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    self.cache = Cache(*jnp.zeros((2, 3, 2, 10, 4, 8)))
+    self.cache = Cache(*jnp.zeros((2, 3, 2, 4, 10, 8)))
     self.k = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
 
   def test_static_index_reads_the_filled_rows_only(self):
@@ -94,10 +94,11 @@ class CacheTest(absltest.TestCase):
     k, _, cache = cache.extend(1, self.k, self.k)
     self.assertEqual(k.shape, (2, 7, 4, 8))
     np.testing.assert_array_equal(k[:, 3:], self.k)
-    np.testing.assert_array_equal(cache.k[1, :, 3:7], self.k)
+    stored = jnp.swapaxes(cache.k[1, :, :, 3:7], 1, 2)
+    np.testing.assert_array_equal(stored, self.k)
     self.assertEqual(float(jnp.abs(cache.k[::2]).sum()), 0)
     self.assertEqual(jax.jit(lambda c: c.advance(4))(cache).index, 7)
-    with self.assertRaisesRegex(ValueError, "10 rows cannot hold 11"):
+    with self.assertRaisesRegex(UserError, "10 rows cannot hold 11"):
       cache.advance(4).extend(0, self.k, self.k)
 
   def test_traced_index_masks_the_rest(self):
@@ -105,7 +106,38 @@ class CacheTest(absltest.TestCase):
     np.testing.assert_array_equal(cache.mask(4)[0, 0, 0], np.arange(10) < 7)
     k, _, cache = cache.extend(2, self.k, self.k)
     self.assertEqual(k.shape, (2, 10, 4, 8))
-    np.testing.assert_array_equal(cache.k[2, :, 3:7], self.k)
+    np.testing.assert_array_equal(k[:, 3:7], self.k)
+
+  def test_ragged_rows_lie_behind_each_other(self):
+    cache = Cache(self.cache.k, self.cache.v, jnp.array([1, 8]))
+    k, _, cache = cache.extend(0, self.k, self.k)
+    np.testing.assert_array_equal(k[0, 1:5], self.k[0])
+    # What does not fit is dropped; nothing else is overwritten.
+    np.testing.assert_array_equal(k[1, 8:], self.k[1, :2])
+    self.assertEqual(
+      float(jnp.abs(k[0, 5:]).sum() + jnp.abs(k[1, :8]).sum()), 0
+    )
+    seen = cache.mask(4)[:, 0, 0]
+    np.testing.assert_array_equal(seen.sum(1), [5, 10])
+    self.assertEqual(cache.advance(4).index.tolist(), [5, 12])
+
+  def test_new_positions_see_those_before_them(self):
+    for index in (3, jnp.array(3), jnp.array([3, 3])):
+      seen = Cache(self.cache.k, self.cache.v, index).causal(2)[-1, 0]
+      np.testing.assert_array_equal(seen.sum(1), [4, 5])
+      self.assertTrue(bool(seen[0, :4].all()))
+
+  def test_separate_buffers_hold_the_same(self):
+    for index in (2, jnp.array(2), jnp.array([2, 5])):
+      cache = Cache(self.cache.k, self.cache.v, index)
+      k, v, after = cache.extend(1, self.k, -self.k)
+      k2, v2, apart = cache.taken_apart().extend(1, self.k, -self.k)
+      np.testing.assert_array_equal(k, k2)
+      np.testing.assert_array_equal(v, v2)
+      np.testing.assert_array_equal(after.k, jnp.stack(apart.k))
+    half = cache.taken_apart().rows(slice(None, None, 2))
+    self.assertEqual(half.k[0].shape, (1, 4, 10, 8))
+    self.assertEqual(cache.rows(slice(None, None, 2)).k.shape, (3, 1, 4, 10, 8))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Vector quantisation: the pieces and the multi-scale residual quantiser."""
+"""Vector quantisation: the pieces, one codebook, many scales."""
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +116,57 @@ class MultiScaleTest(absltest.TestCase):
     codebook = self.variables["params"]["codebook"]
     expected = ops.nearest_code(self.f.mean((1, 2)), codebook)
     np.testing.assert_array_equal(units[:, 0], expected)
+
+
+class VectorQuantizerTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.z = 2 * jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+
+  def quantizer(self, **kwargs):
+    net = quantize.VectorQuantizer(16, 4, **kwargs)
+    init = jax.jit(net.init)(jax.random.key(1, impl="rbg"), self.z)
+    return net, init, jax.jit(net.apply)(init, self.z)
+
+  def test_on_the_sphere(self):
+    net, variables, (codes, losses, ids) = self.quantizer()
+    stored = np.asarray(variables["params"]["codebook"])
+    np.testing.assert_allclose(np.linalg.norm(stored, axis=-1), 1, rtol=1e-5)
+    z = np.asarray(self.z)
+    z = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    nearest = np.einsum("bhwc,vc->bhwv", z, stored).argmax(-1)
+    np.testing.assert_array_equal(ids, nearest)
+    np.testing.assert_allclose(codes, stored[nearest], atol=1e-5)
+    error = np.square(z - stored[nearest]).mean((1, 2, 3))
+    np.testing.assert_allclose(losses["codebook"], error, rtol=1e-5)
+    np.testing.assert_allclose(losses["commit"], 0.25 * error, rtol=1e-5)
+    again = net.apply(variables, self.z, method="encode")
+    np.testing.assert_array_equal(again, ids)
+
+  def test_plain(self):
+    _, variables, (codes, losses, ids) = self.quantizer(sphere=False)
+    codebook = np.asarray(variables["params"]["codebook"])
+    far = np.square(np.asarray(self.z)[..., None, :] - codebook).sum(-1)
+    np.testing.assert_array_equal(ids, far.argmin(-1))
+    np.testing.assert_allclose(codes, codebook[ids], atol=1e-5)
+    self.assertEqual(losses.keys(), {"codebook", "commit"})
+
+  def test_entropy(self):
+    codebook = jnp.eye(4)
+    # Sure of each code and even over all; sure of one; sure of none.
+    value = lambda z, t=0.01: float(quantize.entropy_loss(z, codebook, t))
+    self.assertAlmostEqual(value(codebook), -np.log(4), places=3)
+    self.assertAlmostEqual(value(codebook[:1]), 0, places=3)
+    self.assertAlmostEqual(value(jnp.zeros((3, 4))), 0, places=3)
+    z = np.asarray(self.z).reshape(-1, 4)
+    logits = -np.square(z[:, None] - np.eye(4)).sum(-1)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    entropy = lambda p: -(p * np.log(p)).sum(-1)
+    want = entropy(p).mean() - entropy(p.mean(0))
+    self.assertAlmostEqual(value(jnp.asarray(z), 1.0), want, places=4)
+    _, _, (_, losses, _) = self.quantizer(entropy=0.5)
+    self.assertEqual(losses["entropy"].shape, (2,))
 
 
 if __name__ == "__main__":

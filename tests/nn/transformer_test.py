@@ -10,8 +10,16 @@ from absl.testing import absltest, parameterized
 
 from ar_jax.core import plan
 from ar_jax.nn.attention import Attention, Cache, CosineNorm
-from ar_jax.nn.norms import AdaLN
-from ar_jax.nn.transformer import Backbone, Block, Mlp, drop_path
+from ar_jax.nn.norms import AdaLN, RMSNorm
+from ar_jax.nn.transformer import (
+  Backbone,
+  Block,
+  Mlp,
+  PlainBlock,
+  SwiGLU,
+  drop_path,
+  dropout,
+)
 
 PLAN = plan.scales((1, 2, 3))
 DEPTH, WIDTH, HEADS = 3, 16, 4
@@ -58,7 +66,7 @@ class BackboneTest(parameterized.TestCase):
     }
 
   def cache(self, index):
-    shape = (DEPTH, 2, len(PLAN) + 3, HEADS, WIDTH // HEADS)
+    shape = (DEPTH, 2, HEADS, len(PLAN) + 3, WIDTH // HEADS)
     # Rows that nobody wrote must not matter.
     return Cache(jnp.full(shape, 1e4), jnp.full(shape, 1e4), index)
 
@@ -151,6 +159,77 @@ class BackboneTest(parameterized.TestCase):
   def test_equal_modules_are_equal_values(self):
     self.assertEqual(backbone(), backbone())
     self.assertEqual(hash(backbone()), hash(backbone()))
+
+
+class PlainTest(absltest.TestCase):
+  """The unconditional stack, against a few lines of NumPy."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    block = PlainBlock(Attention(HEADS, out_bias=False), SwiGLU(24))
+    cls.net = Backbone(block, 2, out_norm=RMSNorm())
+    cls.x = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
+    init = jax.jit(cls.net.init)(jax.random.key(1), cls.x)
+    # Away from the initial ones, which hide a scale that is not applied.
+    noise = lambda p: p + 0.3 * jax.random.normal(jax.random.key(2), p.shape)
+    cls.variables = jax.tree.map(noise, init)
+    cls.call = staticmethod(jax.jit(cls.net.apply))
+
+  def test_equals_the_formula(self):
+    params = jax.tree.map(np.asarray, self.variables["params"])
+
+    def rms(x, p):
+      return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * p["scale"]
+
+    def attend(x, p):
+      qkv = (x @ p["qkv"]["kernel"]).reshape(2, 5, 3, HEADS, -1)
+      q, k, v = np.moveaxis(qkv, 2, 0)
+      scores = np.einsum("bthk,bshk->bhts", q, k) / np.sqrt(WIDTH / HEADS)
+      weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+      out = np.einsum("bhts,bshk->bthk", weights, v).reshape(x.shape)
+      return out @ p["out"]["kernel"]
+
+    x = np.asarray(self.x, np.float64)
+    for i in range(2):
+      p = jax.tree.map(lambda a, i=i: a[i], params["block"])
+      x = x + attend(rms(x, p["norm1"]), p["mixer"])
+      h, mlp = rms(x, p["norm2"]), p["mlp"]
+      gate = h @ mlp["gate"]["kernel"]
+      gate = gate / (1 + np.exp(-gate)) * (h @ mlp["fc1"]["kernel"])
+      x = x + gate @ mlp["fc2"]["kernel"]
+    h, _ = self.call(self.variables, self.x)
+    np.testing.assert_allclose(h, rms(x, params["out_norm"]), atol=1e-4)
+
+  def test_no_biases(self):
+    names = [
+      path[-1].key
+      for path, _ in jax.tree_util.tree_leaves_with_path(self.variables)
+    ]
+    self.assertEqual(set(names), {"kernel", "scale"})
+
+  def test_dropout(self):
+    keys = jax.random.split(jax.random.key(3), 2)
+    x = jnp.ones((2, 50, 40))
+    y = dropout(x, keys, 0.25, 0)
+    self.assertEqual(
+      set(np.unique(y).tolist()), {0.0, float(x[0, 0, 0] / 0.75)}
+    )
+    self.assertAlmostEqual(float(y.mean()), 1.0, delta=0.05)
+    self.assertGreater(np.mean(y != dropout(x, keys, 0.25, 1)), 0.2)
+    # By example, and not at all without keys.
+    np.testing.assert_array_equal(y[1:], dropout(x[1:], keys[1:], 0.25, 0))
+    np.testing.assert_array_equal(x, dropout(x, None, 0.25, 0))
+
+  def test_layers_drop_different_features(self):
+    block = self.net.block.clone(dropout=0.5)
+    net = self.net.clone(block=block, drop=0.5)
+    keys = jax.random.split(jax.random.key(3), 2)
+    run = jax.jit(lambda v, k: net.apply(v, self.x, keys=k)[0])
+    h = run(self.variables, keys)
+    self.assertGreater(float(jnp.abs(h - run(self.variables, None)).max()), 0.1)
+    off = self.call(self.variables, self.x)[0]
+    np.testing.assert_allclose(run(self.variables, None), off, atol=1e-6)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""LlamaGen from texts (arXiv 2406.06525).
+
+Presets: default (the names of pictograms, read by a small encoder of bytes),
+smoke, and the published model of 775M parameters on the features of a T5-XL:
+paper (stage 1, 256 px) and stage2 (512 px). These expect the published
+tokenizer, converted, at runs/vq_ds16_t2i, image-text pairs as the user has
+them (`data.name`, `data.path`) and features at `data.text_features`.
+"""
+
+from configs import common, llamagen, vq
+
+
+def get_config(preset: str = "default"):
+  makers = {
+    "default": emoji,
+    "smoke": smoke,
+    "paper": lambda: _published(256, 50_000_000),
+    "stage2": lambda: _published(512, 10_000_000),
+  }
+  return common.choose("configs/llamagen_text.py", makers, preset)()
+
+
+def emoji():
+  """Pictograms at 32 pixels by their names."""
+  tokenizer = vq.get_config("emoji")
+  tokenizer.data.text = 32
+  c = llamagen.generator(
+    tokenizer,
+    depth=6,
+    width=160,
+    heads=5,
+    multiple_of=32,
+    text=dict(name="bytes", length=32, width=96, depth=2, heads=4),
+  )
+  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=1500, save_every=500, ema=0.99)
+  return llamagen.staged(tokenizer, c)
+
+
+def _published(size, images):
+  tokenizer = vq.get_config("paper")
+  tokenizer.model.size = size
+  c = llamagen.generator(
+    tokenizer,
+    depth=36,
+    width=1280,
+    heads=20,
+    text=dict(name="features", length=120, width=2048),
+    remat=True,
+    dtype="bfloat16",
+  )
+  c.weights.tokenizer = "runs/vq_ds16_t2i"
+  c.data = common.base("llamagen").data  # images of the user's own
+  c.data.update(name="folder", size=size, channels=3)
+  c.data.text_features = "runs/t5_xl_features"
+  c.batch = 256
+  c.train.update(steps=images // c.batch, log_every=100, save_every=5000)
+  c.optim.lr = 1e-4
+  # As in the demonstration of the paper.
+  c.sample.options.update(guidance=7.5, top_k=1000)
+  c.evals.likelihood = {}
+  return c
+
+
+def smoke():
+  """Seconds on two cores: the names of the classes of fake data."""
+  tokenizer = vq.get_config("smoke")
+  tokenizer.data.text = 8
+  c = llamagen.generator(
+    tokenizer,
+    depth=2,
+    width=32,
+    heads=2,
+    multiple_of=32,
+    text=dict(name="bytes", length=8, width=16, depth=1, heads=2),
+  )
+  c.optim.lr = 1e-2
+  c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
+  c.train.update(tokenizer.train)
+  c.sample.update(count=6, batch=4, columns=2)
+  c.evals.likelihood = {}
+  return c
