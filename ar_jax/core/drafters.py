@@ -36,7 +36,7 @@ def jacobi(k: int, **law: float) -> Drafter:
     # Of its own numbers: those of the place itself have drawn, or will.
     fill = bits(keys_at(keys, place, FILL).reshape(-1)).reshape(place.shape)
     units = jnp.where(told, draw_at(logp, keys, place), fill)
-    point = jnp.where(jnp.arange(vocab) == fill[..., None], 0.0, -jnp.inf)
+    point = jnp.log(jax.nn.one_hot(fill, vocab))
     logp = jnp.where(told[..., None], logp, point)
     return Draft(units, logp), jnp.ones_like(begun)
 

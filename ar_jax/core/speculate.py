@@ -245,7 +245,7 @@ def ancestry(parents: Array) -> tuple[Array, Array]:
   lines = jnp.broadcast_to(own, (batch, k + 1, k + 1))
 
   def add(j, lines):
-    line = lines[rows, parents[:, j]] | own[j + 1]
+    line = lines[rows, parents[:, j]] | own[j + 1][None]
     return lines.at[:, j + 1].set(line)
 
   lines = jax.lax.fori_loop(0, k, add, lines)

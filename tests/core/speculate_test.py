@@ -24,7 +24,7 @@ TREE = np.array([0, 0, 1, 1, 2, 3])  # the parents' rows: 2, then 3, then 1
 def context(units):
   """The row of a prefix i32[..., <= L - 1], whose last units may be -1."""
   places = units.shape[-1]
-  return jnp.sum((units + 1) * WEIGHTS[:places], -1)
+  return (units + 1) @ WEIGHTS[:places]
 
 
 def prefix(seen, ahead=None):
