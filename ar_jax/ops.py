@@ -6,6 +6,7 @@ once. Shapes: B batch, T queries, S keys, H heads, K features per head.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 
@@ -15,21 +16,50 @@ from absl import logging
 
 from ar_jax.core.plan import Plan
 from ar_jax.core.system import UserError
+from pallas_kernels.nearest_code import reference as code_reference
+from pallas_kernels.nearest_code import tpu as code_tpu
+from pallas_kernels.nearest_code import xla as code_xla
+from pallas_kernels.spec_verify import reference as verify_reference
+from pallas_kernels.spec_verify import rules
+from pallas_kernels.spec_verify import tpu as verify_tpu
 
 Array = jax.Array
 
 
-@functools.cache
-def _choose(op: str, impl: str | None) -> str:
-  """The implementation of `op` to run; cached, so that it is logged once."""
-  if impl == "pallas":
-    raise NotImplementedError(
-      f"ops.{op}: impl='pallas' has no kernel yet; use impl='xla' or None"
-    )
-  if impl not in (None, "xla"):
+def _platform() -> str:
+  """What is compiled for: "cpu", "tpu" or "gpu".
+
+  Ahead of time that is the device of the mesh, else the default backend.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  name = getattr(device, "platform", None) or jax.default_backend()
+  return "gpu" if name in ("cuda", "rocm") else name
+
+
+def _choose(op: str, impl: str | None, kernels: tuple[str, ...]) -> str:
+  """The implementation of `op` to run: "xla" or "pallas".
+
+  Args:
+    op: the name of the operation.
+    impl: what was asked for; None picks a kernel where there is one.
+    kernels: the platforms that it has a kernel for.
+  """
+  return _chosen(op, impl, kernels, _platform())
+
+
+@functools.cache  # so that a choice is logged once
+def _chosen(op: str, impl: str | None, kernels, platform: str) -> str:
+  if impl not in (None, "xla", "pallas"):
     raise UserError(f"ops.{op}: impl={impl!r}; choose None, 'xla' or 'pallas'")
-  logging.info("ops.%s: xla", op)
-  return "xla"
+  if impl == "pallas" and platform not in kernels:
+    raise NotImplementedError(
+      f"ops.{op}: impl='pallas' has kernels for {', '.join(kernels) or 'none'}"
+      f", not for {platform}; use impl='xla' or None"
+    )
+  if impl is None:
+    impl = "pallas" if platform in kernels else "xla"
+  logging.info("ops.%s on %s: %s", op, platform, impl)
+  return impl
 
 
 def attention(
@@ -56,7 +86,7 @@ def attention(
   Returns:
     [B, T, H, K], in the dtype of v. A query that sees nothing gets the mean.
   """
-  _choose("attention", impl)
+  _choose("attention", impl, ())
   scale = q.shape[-1] ** -0.5 if scale is None else scale
   # Heads go in front of positions once, for all products of matrices.
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
@@ -122,9 +152,8 @@ def nearest_code(
 ) -> Array:
   """Index of the nearest row of a codebook, in float32.
 
-  Distances use full float32 products: TF32 or bfloat16 flips codes. They are
-  computed over blocks of codes, so that memory is bounded for large inputs
-  and an axis of tokens that is sharded over devices stays so.
+  Distances use full float32 products: TF32 or bfloat16 flips codes. The
+  matrix of all of them is never written.
 
   Args:
     z: f32[..., d].
@@ -135,46 +164,93 @@ def nearest_code(
     i32[...]; the lowest index where codes tie.
 
   Raises:
-    NotImplementedError: the implementation does not exist.
+    NotImplementedError: there is no kernel for this platform.
+    UserError: the widths differ.
   """
-  _choose("nearest_code", impl)
-  z, codebook = z.astype(jnp.float32), codebook.astype(jnp.float32)
-  vocab, width = codebook.shape
-  tokens = max(1, z.size // width)
-  # At most 2^26 distances (256 MiB) at a time, but never absurdly few codes.
-  block = min(vocab, max(256, 2**26 // tokens))
-  blocks = -(-vocab // block)
-  pad = blocks * block - vocab
-  # |z - e|^2 = |z|^2 + 2 (|e|^2 / 2 - z.e); |z|^2 does not change the order.
-  norms = jnp.pad(
-    0.5 * jnp.square(codebook).sum(-1), (0, pad), constant_values=jnp.inf
-  ).reshape(blocks, block)
-  codes = jnp.pad(codebook, ((0, pad), (0, 0))).reshape(blocks, block, width)
+  with _user_error("nearest_code"):
+    code_reference.check(z, codebook)
+  if _choose("nearest_code", impl, ("tpu",)) == "xla":
+    return code_xla.nearest_code(z, codebook)
+  return code_tpu.nearest_code(z, codebook)
 
-  def best_of(norm, code):
-    dots = jnp.einsum(
-      "...d,vd->...v", z, code, precision=jax.lax.Precision.HIGHEST
-    )
-    score = jnp.expand_dims(norm, range(z.ndim - 1)) - dots
-    index = jnp.argmin(score, axis=-1).astype(jnp.int32)
-    return score.min(axis=-1), index
 
-  if blocks == 1:
-    return best_of(norms[0], codes[0])[1]
+def verify(
+  logits: Array,
+  drafts: Array,
+  noise: Array,
+  *,
+  mode: str = "exact",
+  draft_logp: Array | None = None,
+  valid: Array | None = None,
+  parents: Array | None = None,
+  guidance: Array | float = 1.0,
+  rule: rules.Rule = None,
+  table: Array | None = None,
+  radius: Array | None = None,
+  temperature: float = 1.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  min_p: float = 0.0,
+  impl: str | None = None,
+) -> rules.Verdict:
+  """How many drafted tokens stand, and the token that follows them.
 
-  def step(best, block_of):
-    start, norm, code = block_of
-    score, index = best_of(norm, code)
-    closer = score < best[0]
-    return (
-      jnp.where(closer, score, best[0]),
-      jnp.where(closer, start + index, best[1]),
-    ), None
+  `pallas_kernels.spec_verify.reference.verify` says what is computed and has
+  the shapes. The law is that of `core.pick.law` with the same filters. Where
+  noise is a key, rows of "gumbel" draw what `core.pick.draw` does.
 
-  first = (
-    jnp.full(z.shape[:-1], jnp.inf),
-    jnp.zeros(z.shape[:-1], jnp.int32),
-  )
-  starts = jnp.arange(blocks, dtype=jnp.int32) * block
-  (_, index), _ = jax.lax.scan(step, first, (starts, norms, codes))
-  return index
+  Args:
+    logits: [B, 1 | 2, K + 1, V]; two of them are the guided pair.
+    drafts: i32[B, K].
+    noise: "exact" and "point": uniform f32[B, K + 1]. "gumbel": typed
+      threefry keys Key[B, K + 1], or their data u32[B, K + 1, 2].
+    mode: "exact", "point" or "gumbel".
+    draft_logp: f32[B, K | K + 1, V], or None for point masses.
+    valid: i32[B], how many drafts are live.
+    parents: i32[B, K], the row of each draft's parent in a tree.
+    guidance: as in `core.pick.guide`, f32[] or f32[B].
+    rule: a relaxed rule of `pallas_kernels.spec_verify.rules`, or None.
+    table: what the rule asks for.
+    radius: what the rule asks for.
+    temperature: with the next three, the filters of `core.pick.law`.
+    top_k: see there.
+    top_p: see there.
+    min_p: see there.
+    impl: see above.
+
+  Returns:
+    A `Verdict`: accepted, token, row, logp, chance.
+
+  Raises:
+    NotImplementedError: the named implementation cannot do this.
+    UserError: shapes or settings do not fit.
+  """
+  if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+    if str(jax.random.key_impl(noise)) != "threefry2x32":
+      raise UserError("ops.verify: noise must be threefry2x32 keys")
+    noise = jax.random.key_data(noise)
+  with _user_error("verify"):
+    law = rules.Law(temperature, top_k, top_p, min_p)
+    rules.check(
+      logits, drafts, noise, draft_logp, valid, parents, guidance, table,
+      radius, mode=mode, rule=rule, law=law,
+    )  # fmt: skip
+  if impl is None and verify_tpu.refusal(rule, draft_logp):
+    impl = "xla"
+  run = verify_reference.verify
+  if _choose("verify", impl, ("tpu",)) == "pallas":
+    run = verify_tpu.verify
+  return run(
+    logits, drafts, noise, mode=mode, draft_logp=draft_logp, valid=valid,
+    parents=parents, guidance=guidance, law=law, rule=rule, table=table,
+    radius=radius,
+  )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _user_error(op: str) -> Iterator[None]:
+  """Bad input to a kernel is the user's to mend."""
+  try:
+    yield
+  except ValueError as error:
+    raise UserError(f"ops.{op}: {error}") from error

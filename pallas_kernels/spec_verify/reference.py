@@ -53,8 +53,8 @@ def verify(
       draws the token. "point": uniform f32[B, K + 1], one a row. "gumbel":
       u32[B, K + 1, 2], data of a threefry key a row.
     mode: see above.
-    draft_logp: f32[B, K, V], the law each draft was drawn from, as `law` left
-      it; "exact" only.
+    draft_logp: f32[B, K | K + 1, V], the law each draft was drawn from, as
+      the drafter's sampler left it; a row K is not read. "exact" only.
     valid: i32[B], how many drafts are live; K if None.
     parents: i32[B, K], the row of each draft's parent, at most its index;
       k (a chain) if None. "point" and "gumbel" only.
@@ -108,7 +108,7 @@ def _by_trial(
   drafts = given.drafts[..., None]
   table, radius, log_q = given.table, given.radius, given.draft_logp
   if log_q is not None:
-    log_q = _padded(log_q.astype(jnp.float32), -jnp.inf)
+    log_q = _padded(log_q[:, :k].astype(jnp.float32), -jnp.inf)
   if table is not None:
     # The lanes beyond the vocabulary are in no group and nobody's neighbour.
     table = jnp.pad(

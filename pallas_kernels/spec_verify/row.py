@@ -285,7 +285,9 @@ def _cluster(
   inside = _closest(value, place, before, rule.size // 2)
   # The mirror image: values and places in the opposite order.
   last = index.shape[-1] - 1
-  inside |= _closest(~value, last - place, after, rule.size - 1 - rule.size // 2)
+  inside |= _closest(
+    ~value, last - place, after, rule.size - 1 - rule.size // 2
+  )
   inside &= (p > 0) & (jnp.abs(p - pick_at(p, draft)) < rule.delta_p)
   if table is not None:
     inside &= table <= radius
@@ -319,4 +321,6 @@ def _closest(value: Array, place: Array, among: Array, n: int) -> Array:
 def _grouped(p: Array, q: Array, inside: Array, ratio: Array) -> Array:
   """Log of the ratio of sums; the ratio of the draft where it is alone."""
   mass = lambda x: total(jnp.where(inside, x, 0.0))
-  return jnp.where(count(inside) > 1, jnp.log(mass(p)) - jnp.log(mass(q)), ratio)
+  return jnp.where(
+    count(inside) > 1, jnp.log(mass(p)) - jnp.log(mass(q)), ratio
+  )

@@ -172,8 +172,11 @@ def check(
     wanted["noise"] += (2,)
     if noise.dtype != jnp.uint32:
       raise ValueError(f"noise is {noise.dtype}; gumbel needs uint32 key data")
+  if draft_logp is not None and draft_logp.shape[1:2] == (rows,):
+    wanted["draft_logp"], given["draft_logp"] = (batch, rows, vocab), draft_logp
+  elif draft_logp is not None:
+    wanted["draft_logp"], given["draft_logp"] = (batch, k, vocab), draft_logp
   for name, array, shape in (
-    ("draft_logp", draft_logp, (batch, k, vocab)),
     ("valid", valid, (batch,)),
     ("parents", parents, (batch, k)),
     ("table", table, (vocab,) if isinstance(rule, Groups) else (vocab, vocab)),

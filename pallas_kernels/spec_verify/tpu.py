@@ -59,12 +59,8 @@ def verify(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius,
     mode=mode, rule=rule, law=law,
   )  # fmt: skip
-  if draft_logp is not None and rule == rules.Groups("group"):
-    raise NotImplementedError(
-      "the residual of Groups('group') needs a sum per group, which this "
-      "kernel has only for point masses; use the reference or "
-      "Groups('token')"
-    )
+  if reason := refusal(rule, draft_logp):
+    raise NotImplementedError(reason)
   kernel, shapes, inputs = _plan(given, mode, law, rule)
   verdict, chance = pl.pallas_call(kernel, interpret=interpret, **shapes)(
     *inputs
@@ -76,12 +72,22 @@ def verify(
   return rules.Verdict(accepted, token, last, logp, chance)
 
 
+def refusal(rule: rules.Rule, draft_logp: Array | None) -> str | None:
+  """Why this kernel cannot serve a rule; None if it can."""
+  if draft_logp is not None and rule == rules.Groups("group"):
+    return (
+      "spec_verify: the residual of Groups('group') needs a sum per group, "
+      "which kernels have only for point masses; use the xla form or "
+      "Groups('token')"
+    )
+  return None
+
+
 def _plan(given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule):
   """(the kernel, the keywords of its pallas_call, its inputs)."""
   batch, mixed, rows, vocab = given.logits.shape
   k = rows - 1
   high = min(rows, _ROWS)
-  high_q = min(k, _ROWS)
   padded = -(-rows // _ROWS) * _ROWS
   lanes = -(-vocab // rows_of.LANES) * rows_of.LANES
   by_row = lambda *columns: jnp.stack(
@@ -128,6 +134,7 @@ def _plan(given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule):
     scratch["drawn"] = pltpu.VMEM((padded, 128), jnp.int32)
   if given.draft_logp is not None:
     log_q = given.draft_logp
+    high_q = min(log_q.shape[1], _ROWS)
     inputs["q"] = (log_q, a_sequence(high_q, vocab))
     inputs["all_q"] = (log_q, anywhere)
     scratch["more_q"] = pltpu.VMEM((high_q, vocab), log_q.dtype)
@@ -139,9 +146,8 @@ def _plan(given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule):
     one = pl.BlockSpec((1, lanes), lambda b: (0, 0))
     inputs["groups"] = (groups, one)
   elif given.table is not None:
-    # A row of a table alone in its tile is contiguous in memory.
-    inputs["table"] = (given.table[:, None], anywhere)
-    scratch["ranks"] = pltpu.VMEM((high, 1, vocab), jnp.int32)
+    inputs["table"] = (given.table, anywhere)
+    scratch["ranks"] = pltpu.VMEM((high, vocab), jnp.int32)
     scratch["row_t"] = pltpu.VMEM((high, lanes), jnp.int32)
   names = (*inputs, "verdict", "chance", *scratch)
 
@@ -150,8 +156,8 @@ def _plan(given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule):
 
   tile = high * lanes * 4
   block = mixed * tile + (tile if given.draft_logp is not None else 0)
-  table_rows = 8 * tile if "ranks" in scratch else 0
-  limit = 3 * block + 12 * tile + table_rows + 2 * 2**20
+  # Two blocks in flight and one of a later group, and room for values.
+  limit = 3 * block + 16 * tile + 2 * 2**20
   return (
     kernel,
     dict(
@@ -190,18 +196,25 @@ def _sequence(
   group(0, min(rows, _ROWS), min(k, _ROWS), refs["z"].at[0], q)
 
   def later(start, height, height_q):
-    wanted = (state[_DONE] == 0) & (state[_ROW] // _ROWS == start // _ROWS)
+    row = state[_ROW]
+    wanted = (state[_DONE] == 0) & (start <= row) & (row < start + _ROWS)
 
     @pl.when(wanted)
     def _():
       b = refs["b"]
       z, q = refs["more_z"], refs.get("more_q")
       copies = [
-        (refs["all_z"].at[b, :, pl.ds(start, height)], z.at[:, pl.ds(0, height)])
+        (
+          refs["all_z"].at[b, :, pl.ds(start, height)],
+          z.at[:, pl.ds(0, height)],
+        )
       ]
       if q is not None and height_q:
         copies.append(
-          (refs["all_q"].at[b, pl.ds(start, height_q)], q.at[pl.ds(0, height_q)])
+          (
+            refs["all_q"].at[b, pl.ds(start, height_q)],
+            q.at[pl.ds(0, height_q)],
+          )
         )
       _copy(copies, refs["sem"])
       group(start, height, height_q, z, q)
@@ -319,12 +332,15 @@ def _table(refs, start, height_q: int) -> Array | None:
   if height_q:
     _copy(
       [
-        (refs["table"].at[refs["tokens"][b, start + i]], ranks.at[i])
+        (
+          refs["table"].at[pl.ds(refs["tokens"][b, start + i], 1)],
+          ranks.at[pl.ds(i, 1)],
+        )
         for i in range(height_q)
       ],
       refs["sem"],
     )
-    row_ref[:height_q, : ranks.shape[2]] = ranks[:height_q, 0]
+    row_ref[:height_q, : ranks.shape[1]] = ranks[:height_q]
   return row_ref[...]
 
 

@@ -1,0 +1,1 @@
+"""Nearest row of a codebook without the matrix of distances."""

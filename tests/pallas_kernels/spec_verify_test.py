@@ -1,0 +1,315 @@
+"""Verification: kernel against reference, and the law of what it emits."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+from jax.experimental.pallas import tpu as pltpu
+from scipy import stats
+
+from ar_jax import ops
+from ar_jax.core import pick
+from ar_jax.core.system import UserError
+from pallas_kernels.spec_verify import reference, rules, tpu
+from pallas_kernels.spec_verify import row as rows_of
+from tests.pallas_kernels import verify_cases
+
+FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
+# Sequences, drafts, tokens, and the rest.
+CASES = {
+  "five": (2500, 3, 5, {}),
+  "thousand": (16, 8, 1000, dict(guided=True, law=FILTERS)),
+  "llamagen": (3, 8, 16384, dict(guided=True, dtype=jnp.bfloat16)),
+  "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(top_k=50))),
+  "point_masses": (9, 17, 129, dict(drawn=False)),
+  "greedy": (9, 3, 64, dict(mode="point", law=rules.Law(0.0))),
+  "gumbel": (9, 17, 300, dict(mode="gumbel", guided=True)),
+  "tree": (9, 20, 100, dict(mode="point", tree=True)),
+  "lantern": (9, 9, 100, dict(rule=rules.Neighbours(20, 0.2))),
+  "lantern_official": (
+    9,
+    3,
+    64,
+    dict(rule=rules.Neighbours(9, factor=3.0, residual="official")),
+  ),
+  "gsd": (9, 9, 100, dict(rule=rules.Cluster(14, 0.05))),
+  "groups": (9, 3, 64, dict(rule=rules.Groups("group"), drawn=False)),
+}
+
+
+def both(settings, arrays, **options):
+  """The verdicts of the reference and of the kernel, interpreted."""
+  kernel = functools.partial(tpu.verify, **options)
+  return [
+    jax.jit(functools.partial(verify_cases.run, form, settings))(arrays)
+    for form in (reference.verify, kernel)
+  ]
+
+
+class KernelTest(parameterized.TestCase):
+  def assert_same(self, want, got):
+    for name in ("accepted", "token", "row"):
+      np.testing.assert_array_equal(
+        getattr(got, name), getattr(want, name), name
+      )
+    np.testing.assert_allclose(got.logp, want.logp, atol=1e-5)
+    if want.chance is not None:
+      np.testing.assert_allclose(got.chance, want.chance, atol=1e-5)
+
+  @parameterized.named_parameters((name, *case) for name, case in CASES.items())
+  def test_same_integers(self, batch, k, vocab, options):
+    settings, arrays = verify_cases.make(batch, k, vocab, **options)
+    want, got = both(settings, arrays, interpret=True)
+    self.assert_same(want, got)
+    self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
+    if batch == 2500:  # the numbers matter: others give another answer
+      other = arrays | {"noise": arrays["noise"][:, ::-1]}
+      swapped = both(settings, other, interpret=True)[0]
+      self.assertGreater((swapped.token != want.token).mean(), 0.1)
+
+  def test_no_races_between_copies_and_rows(self):
+    # Three groups of rows: two of them are copied by hand. The interpreter
+    # of TPU memory stops where something is read that nobody has written.
+    settings, arrays = verify_cases.make(
+      2, 17, 130, drawn=True, rule=rules.Neighbours(5, 0.9)
+    )
+    arrays["valid"] = jnp.array([17, 16])
+    arrays["noise"] = arrays["noise"].at[:, :17].set(0.0)  # all stand
+    params = pltpu.InterpretParams(detect_races=True)
+    want, got = both(settings, arrays, interpret=params)
+    self.assert_same(want, got)
+    np.testing.assert_array_equal(got.accepted, [17, 16])
+    from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+
+    self.assertFalse(interpret_pallas_call.races.races_found)
+
+
+class LawTest(parameterized.TestCase):
+  def test_is_that_of_the_sampler(self):
+    logits = 3 * jax.random.normal(jax.random.key(0), (40, 300))
+    for law in (
+      FILTERS, rules.Law(top_p=0.7), rules.Law(0.0), rules.Law(1.3, 7),
+    ):  # fmt: skip
+      want = pick.law(
+        logits, temperature=law.temperature, top_k=law.top_k,
+        top_p=law.top_p, min_p=law.min_p,
+      )  # fmt: skip
+      row = jax.jit(functools.partial(rows_of.target, law=law, vocab=300))(
+        reference._padded(logits)
+      )
+      got = (row.logits - row.lse)[:, :300]
+      np.testing.assert_array_equal(jnp.isinf(got), jnp.isinf(want))
+      np.testing.assert_allclose(jnp.exp(got), jnp.exp(want), atol=1e-6)
+
+  def test_gumbel_rows_draw_what_the_sampler_draws(self):
+    logits = jax.random.normal(jax.random.key(1), (100, 2, 300))
+    keys = jax.random.split(jax.random.key(2), (100, 2))
+    drafts = jnp.zeros((100, 1), jnp.int32)
+    got = ops.verify(logits[:, None], drafts, keys, mode="gumbel", top_k=99)
+    want = [
+      pick.draw(pick.law(logits[:, k], top_k=99), keys[:, k]) for k in (0, 1)
+    ]
+    stands = want[0] == 0
+    np.testing.assert_array_equal(got.accepted, stands)
+    np.testing.assert_array_equal(got.token, jnp.where(stands, *want[::-1]))
+
+  def test_sums_have_one_order(self):
+    # Monotone in what is summed, so that thresholds can be bisected on it.
+    x = jax.random.uniform(jax.random.key(0), (7, 640))
+    np.testing.assert_allclose(rows_of.total(x)[:, 0], x.sum(1), rtol=1e-6)
+    sums = jax.vmap(lambda n: rows_of.total(jnp.where(jnp.arange(640) < n, x,
+      0.0)))(jnp.arange(641))[..., 0]  # fmt: skip
+    self.assertTrue((jnp.diff(sums, axis=0) >= 0).all())
+    weights = jnp.zeros((3, 128)).at[:, 5].set(1.0).at[:, 9].set(3.0)
+    uniform = jnp.array([[0.0], [0.25], [1.0]])
+    got = rows_of.inverse(weights, uniform)[:, 0]
+    np.testing.assert_array_equal(got, [5, 9, 9])
+
+
+def toy(size, seed=0):
+  """A Markov chain over five tokens, and the strings of three it emits."""
+  rng = np.random.default_rng(seed)
+  softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+  p = softmax(rng.standard_normal((6, 5)))  # row 5: nothing is known yet
+  q = softmax(rng.standard_normal((6, 5)))
+  exact = np.einsum("a,ab,bc->abc", p[5], p[:5], p[:5]).ravel()
+  return p.astype(np.float32), q.astype(np.float32), exact
+
+
+def draw(rng, p):
+  return (p.cumsum(-1) > rng.random((len(p), 1))).argmax(-1)
+
+
+def emitted(mode, drawn, size, residual=True, seed=0):
+  """p-value of the strings that verification emits against the chain."""
+  p, q, exact = toy(size)
+  rng = np.random.default_rng(seed)
+  first = draw(rng, np.broadcast_to(q[5], (size, 5)))
+  second = draw(rng, q[first])
+  drafts = np.stack([first, second], 1)
+  before = np.concatenate([np.full((size, 1), 5), drafts], 1)
+  logits = np.log(p[before])[:, None]
+  extra = {"draft_logp": np.log(q[before[:, :2]])} if drawn else {}
+  if mode == "gumbel":
+    noise = rng.integers(0, 2**32, (size, 3, 2), np.uint32)
+  else:
+    noise = rng.random((size, 3), np.float32)
+  verify = jax.jit(functools.partial(reference.verify, mode=mode))
+  verdict = verify(logits, drafts, noise, **extra)
+  n, token = np.asarray(verdict.accepted), np.array(verdict.token)
+  if not residual:  # after a rejection from p itself: must be noticed
+    rows = np.take_along_axis(before, n[:, None], 1)[:, 0]
+    token = np.where(n < 2, draw(rng, p[rows]), token)
+  text = np.concatenate([drafts, np.zeros((size, 1), int)], 1)
+  text[np.arange(size), n] = token
+  for place in (1, 2):  # what is not emitted yet follows the chain
+    text[:, place] = np.where(
+      place > n, draw(rng, p[text[:, place - 1]]), text[:, place]
+    )
+  counts = np.bincount(text @ [25, 5, 1], minlength=125)
+  return stats.chisquare(counts, exact * size / exact.sum()).pvalue
+
+
+class EmittedLawTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ("exact", True), ("exact", False), ("point", False), ("gumbel", False)
+  )
+  def test_chi_square(self, mode, drawn):
+    self.assertGreater(emitted(mode, drawn, 40_000), 1e-4)
+
+  def test_without_the_residual_it_is_another_law(self):
+    self.assertLess(emitted("exact", True, 40_000, residual=False), 1e-6)
+
+  def test_tree(self):
+    # Both children of the root and one of each: 0, 1 | 0 -> 2, 1 -> 3.
+    size, (p, _, exact) = 40_000, toy(1)
+    rng = np.random.default_rng(3)
+    drafts = np.broadcast_to(np.array([0, 1, 2, 3]), (size, 4))
+    parents = np.broadcast_to(np.array([0, 0, 1, 2]), (size, 4))
+    logits = np.broadcast_to(np.log(p[[5, 0, 1, 2, 3]]), (size, 1, 5, 5))
+    got = jax.jit(functools.partial(reference.verify, mode="point"))(
+      logits, drafts, rng.random((size, 5), np.float32), parents=parents
+    )
+    n, row, token = map(np.asarray, (got.accepted, got.row, got.token))
+    text = np.zeros((size, 3), int)
+    text[:, 0] = np.where(n == 0, token, np.where(np.isin(row, (1, 3)), 0, 1))
+    text[:, 1] = np.where(n == 1, token, np.where(row == 3, 2, 3))
+    text[:, 1] = np.where(n == 0, draw(rng, p[text[:, 0]]), text[:, 1])
+    text[:, 2] = np.where(n == 2, token, draw(rng, p[text[:, 1]]))
+    counts = np.bincount(text @ [25, 5, 1], minlength=125)
+    expected = exact * size / exact.sum()
+    self.assertGreater(stats.chisquare(counts, expected).pvalue, 1e-4)
+
+
+def law_of(rule, p, q, table, radius=None):
+  """f64[V]: the exact law of the first token, all drafts tried; and rates."""
+  vocab = len(p)
+  rows = rows_of.target(
+    reference._padded(jnp.log(jnp.broadcast_to(p, (vocab, vocab)))),
+    rules.Law(), vocab,
+  )  # fmt: skip
+  draft = jnp.arange(vocab)[:, None]
+  pad = lambda x, fill: reference._padded(x.astype(jnp.float32), fill)
+  log_q = None if q is None else pad(
+    jnp.broadcast_to(jnp.log(q), (vocab, vocab)), -jnp.inf
+  )  # fmt: skip
+  table = pad(table, -1.0).astype(jnp.int32)
+  trial = rows_of.trial(rows, draft, log_q, rule, table, radius)
+  rate = np.exp(np.minimum(np.asarray(trial.ratio[:, 0], np.float64), 0))
+  left = np.asarray(trial.residual, np.float64)[:, :vocab]
+  left /= left.sum(1, keepdims=True)
+  return rate[:, None] * np.eye(vocab) + (1 - rate)[:, None] * left, rate
+
+
+class RulesTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(0)
+    softmax = lambda x: np.exp(x) / np.exp(x).sum()
+    self.p, self.q = (softmax(rng.standard_normal(256)) for _ in range(2))
+    far = np.where(np.eye(256), -1, rng.random((256, 256)))
+    self.table = jnp.asarray(np.argsort(np.argsort(far, 1), 1))
+
+  def test_lantern_keeps_its_budget(self):
+    total_variation = lambda rule: (
+      np.abs(law_of(rule, self.p, None, self.table)[0] - self.p).sum(1) / 2
+    )
+    kept = total_variation(rules.Neighbours(64, 0.1))
+    self.assertLessEqual(kept.max(), 0.1 + 1e-6)
+    self.assertGreater(kept.max(), 0.05)
+    np.testing.assert_allclose(
+      total_variation(rules.Neighbours(64, 0.0)), 0, atol=1e-6
+    )
+    published = rules.Neighbours(64, 0.1, residual="official")
+    self.assertGreater(total_variation(published).max(), 0.15)
+
+  def test_exact_rule_has_the_law_of_the_target(self):
+    laws, _ = law_of(None, self.p, self.q, self.table)
+    np.testing.assert_allclose(self.q @ laws, self.p, atol=1e-6)
+    laws, _ = law_of(rules.Cluster(1), self.p, self.q, self.table,
+                     jnp.full((256, 1), 256))  # fmt: skip
+    np.testing.assert_allclose(self.q @ laws, self.p, atol=1e-6)
+
+  def test_cluster_is_a_window_of_ranks(self):
+    order = np.lexsort((np.arange(256), self.p))
+    place = np.argsort(order)
+    # 7 before and 6 after.
+    near = np.abs(place[None] - place[:, None] + 0.5) < 7
+    near &= np.abs(self.p[:, None] - self.p) < 0.01
+    near &= np.asarray(self.table) <= 99
+    want = (near * self.p).sum(1) / (near * self.q).sum(1)
+    _, rate = law_of(rules.Cluster(14, 0.01), self.p, self.q, self.table,
+                     jnp.full((256, 1), 99))  # fmt: skip
+    np.testing.assert_allclose(rate, np.minimum(want, 1), rtol=1e-4)
+
+  def test_groups_accept_more_and_keep_their_marginals(self):
+    groups = np.arange(256) % 64
+    sums = lambda x: np.bincount(groups, x, 64)
+    table = jnp.asarray(groups)[None]
+    laws, rate = law_of(rules.Groups("token"), self.p, self.q, table)
+    accepted = self.q @ rate
+    self.assertAlmostEqual(
+      accepted, np.minimum(sums(self.p), sums(self.q)).sum(), places=5
+    )
+    self.assertGreater(accepted, np.minimum(self.p, self.q).sum())
+    by_token = np.abs(sums(self.q @ laws) - sums(self.p)).sum() / 2
+    self.assertGreater(by_token, 0.01)
+    left = reference._group_residual(
+      reference._padded(jnp.float32(self.p))[None, None],
+      reference._padded(jnp.float32(self.q))[None, None], table[0],
+    )[0, 0, :256]  # fmt: skip
+    whole = (self.q * rate) + (1 - accepted) * np.asarray(left / left.sum())
+    np.testing.assert_allclose(sums(whole), sums(self.p), atol=1e-5)
+
+
+class DoorTest(parameterized.TestCase):
+  def test_refusals_say_why(self):
+    settings, arrays = verify_cases.make(2, 3, 16, rule=rules.Groups("group"))
+    arrays = dict(arrays)
+    first = [arrays.pop(name) for name in ("logits", "drafts", "noise")]
+    go = lambda **more: ops.verify(
+      *first, **arrays, rule=settings["rule"], **more
+    )
+    with self.assertRaisesRegex(NotImplementedError, "sum per group"):
+      tpu.verify(*first, **arrays, **settings, interpret=True)
+    with self.assertRaisesRegex(NotImplementedError, "not for cpu"):
+      go(impl="pallas")
+    with self.assertRaisesRegex(UserError, "choose None"):
+      go(impl="triton")
+    with self.assertRaisesRegex(UserError, "top_k=17"):
+      go(top_k=17)
+    with self.assertRaisesRegex(UserError, "takes neither"):
+      go(mode="point")
+    with self.assertRaisesRegex(UserError, "drafts has shape"):
+      ops.verify(first[0], first[1][:, :1], first[2])
+    with self.assertRaisesRegex(UserError, "guidance needs"):
+      ops.verify(*first, guidance=2.0)
+    with self.assertRaisesRegex(UserError, "needs a table"):
+      ops.verify(*first, rule=rules.Groups())
+    go()  # None takes the form that can
+
+
+if __name__ == "__main__":
+  absltest.main()
