@@ -159,3 +159,15 @@ def diagonals(h: int, w: int, rule: Rule = causal) -> Plan:
   row, col = _grid(h, w)
   order = np.argsort(row + col, kind="stable")
   return plan(np.bincount(row + col), rule, row=row[order], col=col[order])
+
+
+def fronts(frames: int, h: int, w: int) -> Plan:
+  """The fronts of a video, from the upper left of its first frame (NAR).
+
+  All units with frame + row + col = s appear at step s, in raster order.
+  """
+  frame, row, col = (x.reshape(-1) for x in np.indices((frames, h, w)))
+  total = frame + row + col
+  order = np.argsort(total, kind="stable")
+  columns = dict(frame=frame[order], row=row[order], col=col[order])
+  return plan(np.bincount(total), **columns)

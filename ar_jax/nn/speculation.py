@@ -71,6 +71,7 @@ def generate(
   rule: Any = None,
   table: Array | None = None,
   radius: Array | None = None,
+  relax: Callable[[Array, Array, Array], Array] | None = None,
   prompt: Array | None = None,
   known: Array | None = None,
   impl: str | None = None,
@@ -87,6 +88,9 @@ def generate(
     mode: see `speculate.speculate`.
     rule: a relaxed rule of `ops.rules`, None for the exact one.
     table, radius: what the rule asks for; see `ops.verify`.
+    relax: makes another law of (log-probabilities f32[B, S, V], drafts, their
+      parents), which is then drawn from in place of the target's; for modes
+      "point" and "gumbel".
     prompt: i32[B, M], the first units of each image.
     known: i32[B], how many of them to keep.
     impl: of `ops.verify`.
@@ -122,10 +126,23 @@ def generate(
   verify = functools.partial(
     ops.verify, rule=rule, table=table, radius=radius, impl=impl, **law
   )
+  if relax is not None:
+    verify = functools.partial(_verify_relaxed, relax, law, impl)
   cache = dataclasses.replace(cache, index=row)
   return speculate.speculate(
     drafter, score, verify, seen, (state, cache), keys, mode=mode
   )
+
+
+def _verify_relaxed(
+  relax: Callable, law: dict, impl: str | None, logits, drafts, noise, **kwargs
+):
+  """`ops.verify` of the law that `relax` makes."""
+  parents = kwargs["parents"]
+  if parents is None:
+    parents = jnp.broadcast_to(jnp.arange(drafts.shape[1]), drafts.shape)
+  logp = relax(pick.law(logits[:, 0], **law), drafts, parents)
+  return ops.verify(logp[:, None], drafts, noise, impl=impl, **kwargs)
 
 
 def _score(
@@ -138,6 +155,12 @@ def _score(
 ) -> tuple[Array, Array, Cache]:
   """A `speculate.Score`: rows of the cache that fell are written again."""
   pairs, net = program.pairs, program.net.bind(variables)
+  room, need = cache.k[0].shape[2], net.rows + draft.units.shape[1]
+  if room < need:
+    raise UserError(
+      f"a cache of {room} rows is too small for {draft.units.shape[1]} drafts "
+      f"a forward, which need {need}: read the prefix with more `spare` rows"
+    )
   row = net.prefix.length + seen.count - 1
   tree, after = None, jnp.arange(draft.units.shape[1] + 1)[None]
   if draft.parents is not None:
