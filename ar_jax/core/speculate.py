@@ -87,7 +87,8 @@ class Stats(NamedTuple):
     trials: i32[B], drafts that were judged.
     accepted: i32[B], drafts that were accepted.
     chance: f32[B], sum over the judged drafts of the probability with which
-      each was accepted (in a tree: `accepted`).
+      each was accepted; `accepted` where that is not known, of trees and in
+      mode "gumbel".
   """
 
   forwards: Array
@@ -195,7 +196,9 @@ def speculate(
       verdict.accepted + 1, jnp.minimum(left - 1, path.shape[1] - 1)
     )
     accepted = jnp.minimum(verdict.accepted, jnp.maximum(left - 1, 0))
-    chance = accepted if depth is not None else jnp.sum(verdict.chance, 1)
+    chance = accepted
+    if depth is None and mode != "gumbel":
+      chance = jnp.sum(verdict.chance, 1)
     stats = Stats(
       stats.forwards + (left > 0),
       stats.trials + jnp.maximum(trials, 0),
