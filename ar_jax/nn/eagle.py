@@ -158,7 +158,7 @@ def source(
         f"the drafter has a width of {eagle.width}, the target of "
         f"{start.program.net.width}: it was made for another model"
       )
-    tell = _Teller(eagle.bind(variables), start)
+    tell = _Teller(eagle, variables, start)
     draft = _chain(tell, k, chosen) if tree is None else _grown(tell, tree)
     return draft, tell.begin(spare)
 
@@ -170,11 +170,13 @@ class _Teller:
   """An eagle beside its target.
 
   Attributes:
-    eagle: bound.
+    eagle: the layer.
+    variables: its params.
     start: of the target.
   """
 
   eagle: Eagle
+  variables: Vars
   start: Start
 
   def begin(self, spare: int) -> Cache:
@@ -220,9 +222,8 @@ class _Teller:
     pos = jnp.take(
       net.turns(), net.prefix.length + pairs(place), axis=0, mode="clip"
     )
-    return self.eagle(
-      net.units(pairs(units)), features, mask, pos=pos, cache=cache
-    )
+    layer = self.eagle.bind(self.variables)
+    return layer(net.units(pairs(units)), features, mask, pos=pos, cache=cache)
 
   def catch_up(self, cache: Cache, seen: speculate.Seen) -> tuple[Array, Cache]:
     """Reads what the last forward has brought: features [rows, 1, D] before

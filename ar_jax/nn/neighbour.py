@@ -254,10 +254,12 @@ def generate(
     scales: of guidance, one for each front; None is off.
     **law: see `pick.law`.
   """
-  grid, bound = net.plan, net.bind(variables)
+  # Bound anew wherever it is called: a loop is a trace of its own.
+  grid, bound = net.plan, lambda: net.bind(variables)
   sizes, slots, weights = np.array(grid.sizes), *parents(grid)
   starts = np.cumsum(sizes) - sizes
   widest, fronts = int(sizes.max()), grid.steps
+  lane = grid["index"] - starts[grid["step"]]
   # The same tables by front and lane; lanes without a unit weigh nothing.
   lanes = np.zeros((fronts, len(slots), widest), np.int32)
   shares = np.zeros(lanes.shape, np.float32)
@@ -281,16 +283,16 @@ def generate(
       halves = [h.reshape(-1, 2, *h.shape[1:]) for h in hs]
       scale = jnp.asarray(scales)[s]
       hs = [pick.guide(h[:, 0], h[:, 1], scale) for h in halves]
-    logits = bound.mixed(hs, lanes[s], shares[s])
+    logits = bound().mixed(hs, lanes[s], shares[s])
     return pick.draw(pick.law(logits, **law), keys)
 
-  hs, caches = bound.begin(cond, hidden)
-  seen = bound.prefix.seen(cond)
+  hs, caches = bound().begin(cond, hidden)
+  seen = bound().prefix.seen(cond)
   first = draw(hs, 0, decode.fold(keys, 0))
 
   def step(carry, s, keys):
     units, caches = carry
-    hs, caches = bound.step(
+    hs, caches = bound().step(
       pairs(units), starts[s - 1], sizes[s - 1], caches, seen
     )
     units = draw(hs, s, keys)
@@ -298,5 +300,4 @@ def generate(
 
   _, rest = decode.scan_steps(step, (first, caches), fronts - 1, keys, start=1)
   every = jnp.concatenate([first[:, None], rest], axis=1)
-  lane = grid["index"] - np.asarray(starts)[grid["step"]]
   return every[:, grid["step"], lane]

@@ -255,7 +255,7 @@ def relaxed(
     moved = jnp.sum(jnp.where(fits, mass, 0), 1)
     # Drafted codes are out of reach of those that come after them.
     own = rest[batch, row, unit] + moved
-    rest = rest.at[batch[:, None], row[:, None], near].multiply(~fits)
+    rest = rest.at[batch[:, None], row[:, None], near].multiply(1.0 - fits)
     rest = rest.at[batch, row, unit].set(0.0)
     held = held.at[batch, row, unit].add(own)
     return rest, held, spent.at[batch, row].add(moved)

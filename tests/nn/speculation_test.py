@@ -1,5 +1,6 @@
 """Speculation over a net: caches that are rolled back, trees, drafters."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError, build
 from ar_jax.nn import eagle, speculation
+from ar_jax.nn.token_program import TokenProgram
 from tests import filled
 
 # 4 x 4 units from images of 8 pixels.
@@ -48,8 +50,6 @@ def cond(by):
 def source(name, program, own, layer, params):
   if name == "tree":
     return eagle.source(layer, params, k=0, tree=eagle.Tree(3, 3, 9))
-  if name == "chain":
-    return eagle.source(layer, params, k=K)
   if name == "model":
     return speculation.model(K, program, own)
   return speculation.jacobi(K, program)
@@ -100,17 +100,16 @@ class SpeculationTest(parameterized.TestCase):
       net, bound = program.net.bind(own), layer.bind(params)
       features = net.features(words, units)
       whole = bound.forced(net, words, units, features)
-      alone = eagle_program = program.__class__(program.net)
+      alone = TokenProgram(program.net)
       start = speculation.Start(
         alone, own, words, units[:, :3], features[:, : 4 + 3],
         net.prefix.seen(words),
       )  # fmt: skip
-      del eagle_program
-      tell = eagle._Teller(bound, start)
+      tell = eagle._Teller(layer, params, start)
       cache, got = tell.begin(1), []
       for first, last in ((3, 4), (4, 9), (9, 15)):
         index = jnp.full(2, 3 + first)
-        cache = cache.__class__(cache.k, cache.v, index)
+        cache = dataclasses.replace(cache, index=index)
         h, cache = tell.feed(
           cache,
           units[:, first:last],
@@ -144,7 +143,7 @@ class SpeculationTest(parameterized.TestCase):
     with self.assertRaisesRegex(UserError, "top_k=17.*16"):
       trace(
         speculation.lookup(K),
-        small.program().__class__(program.net, None, (("top_k", 17),)),
+        TokenProgram(program.net, None, (("top_k", 17),)),
       )
     with self.assertRaisesRegex(UserError, "prompt of 16 units"):
       trace(

@@ -12,7 +12,7 @@ from ar_jax.core.system import UserError, build
 from ar_jax.nn import speculation
 from tests import filled
 
-V, N = 64, 60_000
+V, N = 64, 30_000
 TOKENIZER = dict(
   name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
 )

@@ -70,7 +70,8 @@ class LanternTest(parameterized.TestCase):
     logits, _, codes = random_laws()
     # Five rows: three children of the first, one of the second.
     logp = jax.nn.log_softmax(logits.reshape(40, 5, V))
-    drafts = jnp.asarray(np.random.default_rng(1).integers(0, V, (40, 4)))
+    order = np.random.default_rng(1).random((40, V)).argsort(1)
+    drafts = jnp.asarray(order[:, :4])
     parents = jnp.broadcast_to(jnp.array([0, 0, 0, 1]), (40, 4))
     nearest = neighbours.order(codes)[:, 1:65]
     moved = lantern.relaxed(logp, drafts, parents, nearest=nearest, delta=0.2)
