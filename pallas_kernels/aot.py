@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax import export
 from jax.experimental import topologies
 from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding
 
@@ -104,7 +105,7 @@ def compile_for(platform: str, fn: Callable, *args) -> jax.stages.Compiled:
 
 def lower_for_tpu(fn: Callable, *args) -> str:
   """The text of `fn` lowered for TPU, which needs nothing but jax."""
-  exported = jax.export.export(jax.jit(fn), platforms=["tpu"])(*args)
+  exported = export.export(jax.jit(fn), platforms=["tpu"])(*args)
   return exported.mlir_module()
 
 

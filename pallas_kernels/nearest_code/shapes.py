@@ -7,12 +7,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.nearest_code import reference, tpu, xla
+from pallas_kernels.nearest_code import gpu, reference, tpu, xla
 
 FORMS = {
   "reference": reference.nearest_code,
   "xla": xla.nearest_code,
   "tpu": tpu.nearest_code,
+  "gpu": gpu.nearest_code,
 }
 
 # name -> (tokens, codes, features)
@@ -34,4 +35,5 @@ def cases(
   return {
     name: (FORMS[impl], (f32(tokens, width), f32(codes, width)))
     for name, (tokens, codes, width) in SHAPES.items()
+    if impl != "gpu" or not gpu.refusal(width)
   }

@@ -124,7 +124,7 @@ def _by_trial(
   if isinstance(rule, rules.Groups) and rule.residual == "group":
     if log_q is not None:
       residual = _group_residual(head.probs, jnp.exp(log_q), given.table)
-  index = jnp.arange(k)
+  index = jnp.arange(k, dtype=jnp.int32)[None]
   stands = jnp.log(given.noise[:, :k]) < trial.ratio[..., 0]
   stands &= index < given.valid[:, None]
   accepted = jnp.sum(jnp.cumprod(stands, 1, dtype=jnp.int32), 1)
@@ -167,7 +167,7 @@ def _by_walk(
   """From the root to the child that was drawn, until none was."""
   batch, k = given.drafts.shape
   chain = given.parents is None
-  index = jnp.arange(k)
+  index = jnp.arange(k, dtype=jnp.int32)[None]
   parents = jnp.broadcast_to(index, (batch, k)) if chain else given.parents
   live = index < given.valid[:, None]
 

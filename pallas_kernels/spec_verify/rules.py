@@ -204,6 +204,7 @@ def check(
     raise ValueError("guidance needs logits [B, 2, K + 1, V]: cond and null")
   if valid is None:
     valid = jnp.full((batch,), k, jnp.int32)
+  valid = jnp.minimum(valid, k)
   guidance = jnp.broadcast_to(jnp.asarray(guidance, jnp.float32), (batch,))
   return Request(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius

@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
+from jax._src.pallas.mosaic.interpret import (
+  interpret_pallas_call as interpreter,  # there is no public way to ask
+)
 from jax.experimental.pallas import tpu as pltpu
 from scipy import stats
 
 from ar_jax import ops
 from ar_jax.core import pick
 from ar_jax.core.system import UserError
-from pallas_kernels.spec_verify import reference, rules, tpu
+from pallas_kernels.spec_verify import examples, reference, rules, tpu
 from pallas_kernels.spec_verify import row as rows_of
-from tests.pallas_kernels import verify_cases
 
 FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
 # Sequences, drafts, tokens, and the rest.
@@ -22,7 +24,7 @@ CASES = {
   "five": (2500, 3, 5, {}),
   "thousand": (16, 8, 1000, dict(guided=True, law=FILTERS)),
   "llamagen": (3, 8, 16384, dict(guided=True, dtype=jnp.bfloat16)),
-  "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(top_k=50))),
+  "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(0.5, top_k=50))),
   "point_masses": (9, 17, 129, dict(drawn=False)),
   "greedy": (9, 3, 64, dict(mode="point", law=rules.Law(0.0))),
   "gumbel": (9, 17, 300, dict(mode="gumbel", guided=True)),
@@ -39,11 +41,11 @@ CASES = {
 }
 
 
-def both(settings, arrays, **options):
-  """The verdicts of the reference and of the kernel, interpreted."""
+def forms(settings, **options):
+  """The reference and the kernel, interpreted, as functions of arrays."""
   kernel = functools.partial(tpu.verify, **options)
   return [
-    jax.jit(functools.partial(verify_cases.run, form, settings))(arrays)
+    jax.jit(functools.partial(examples.run, form, settings))
     for form in (reference.verify, kernel)
   ]
 
@@ -60,30 +62,29 @@ class KernelTest(parameterized.TestCase):
 
   @parameterized.named_parameters((name, *case) for name, case in CASES.items())
   def test_same_integers(self, batch, k, vocab, options):
-    settings, arrays = verify_cases.make(batch, k, vocab, **options)
-    want, got = both(settings, arrays, interpret=True)
-    self.assert_same(want, got)
-    self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
+    settings, arrays = examples.make(batch, k, vocab, **options)
+    dense, kernel = forms(settings, interpret=True)
+    want = dense(arrays)
+    self.assert_same(want, kernel(arrays))
+    if batch > 3:
+      self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
     if batch == 2500:  # the numbers matter: others give another answer
-      other = arrays | {"noise": arrays["noise"][:, ::-1]}
-      swapped = both(settings, other, interpret=True)[0]
-      self.assertGreater((swapped.token != want.token).mean(), 0.1)
+      other = dense(arrays | {"noise": arrays["noise"][:, ::-1]})
+      self.assertGreater((other.token != want.token).mean(), 0.1)
 
   def test_no_races_between_copies_and_rows(self):
     # Three groups of rows: two of them are copied by hand. The interpreter
     # of TPU memory stops where something is read that nobody has written.
-    settings, arrays = verify_cases.make(
+    settings, arrays = examples.make(
       2, 17, 130, drawn=True, rule=rules.Neighbours(5, 0.9)
     )
     arrays["valid"] = jnp.array([17, 16])
     arrays["noise"] = arrays["noise"].at[:, :17].set(0.0)  # all stand
     params = pltpu.InterpretParams(detect_races=True)
-    want, got = both(settings, arrays, interpret=params)
+    want, got = (form(arrays) for form in forms(settings, interpret=params))
     self.assert_same(want, got)
     np.testing.assert_array_equal(got.accepted, [17, 16])
-    from jax._src.pallas.mosaic.interpret import interpret_pallas_call
-
-    self.assertFalse(interpret_pallas_call.races.races_found)
+    self.assertFalse(interpreter.races.races_found)
 
 
 class LawTest(parameterized.TestCase):
@@ -119,8 +120,10 @@ class LawTest(parameterized.TestCase):
     # Monotone in what is summed, so that thresholds can be bisected on it.
     x = jax.random.uniform(jax.random.key(0), (7, 640))
     np.testing.assert_allclose(rows_of.total(x)[:, 0], x.sum(1), rtol=1e-6)
-    sums = jax.vmap(lambda n: rows_of.total(jnp.where(jnp.arange(640) < n, x,
-      0.0)))(jnp.arange(641))[..., 0]  # fmt: skip
+    first = lambda n: rows_of.total(
+      jnp.where(jnp.arange(640)[None] < n, x, 0.0)
+    )
+    sums = jax.vmap(first)(jnp.arange(641))[..., 0]
     self.assertTrue((jnp.diff(sums, axis=0) >= 0).all())
     weights = jnp.zeros((3, 128)).at[:, 5].set(1.0).at[:, 9].set(3.0)
     uniform = jnp.array([[0.0], [0.25], [1.0]])
@@ -128,7 +131,7 @@ class LawTest(parameterized.TestCase):
     np.testing.assert_array_equal(got, [5, 9, 9])
 
 
-def toy(size, seed=0):
+def toy(seed=0):
   """A Markov chain over five tokens, and the strings of three it emits."""
   rng = np.random.default_rng(seed)
   softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)
@@ -138,13 +141,22 @@ def toy(size, seed=0):
   return p.astype(np.float32), q.astype(np.float32), exact
 
 
+def p_value(text, exact):
+  """Of strings [size, 3] against their law, rare ones taken together."""
+  counts = np.bincount(text @ [25, 5, 1], minlength=125)
+  expected = exact * len(text) / exact.sum()
+  rare = expected < 5
+  pooled = lambda x: np.append(x[~rare], x[rare].sum())
+  return stats.chisquare(pooled(counts), pooled(expected)).pvalue
+
+
 def draw(rng, p):
   return (p.cumsum(-1) > rng.random((len(p), 1))).argmax(-1)
 
 
 def emitted(mode, drawn, size, residual=True, seed=0):
   """p-value of the strings that verification emits against the chain."""
-  p, q, exact = toy(size)
+  p, q, exact = toy()
   rng = np.random.default_rng(seed)
   first = draw(rng, np.broadcast_to(q[5], (size, 5)))
   second = draw(rng, q[first])
@@ -168,8 +180,7 @@ def emitted(mode, drawn, size, residual=True, seed=0):
     text[:, place] = np.where(
       place > n, draw(rng, p[text[:, place - 1]]), text[:, place]
     )
-  counts = np.bincount(text @ [25, 5, 1], minlength=125)
-  return stats.chisquare(counts, exact * size / exact.sum()).pvalue
+  return p_value(text, exact)
 
 
 class EmittedLawTest(parameterized.TestCase):
@@ -198,9 +209,7 @@ class EmittedLawTest(parameterized.TestCase):
     text[:, 1] = np.where(n == 1, token, np.where(row == 3, 2, 3))
     text[:, 1] = np.where(n == 0, draw(rng, p[text[:, 0]]), text[:, 1])
     text[:, 2] = np.where(n == 2, token, draw(rng, p[text[:, 1]]))
-    counts = np.bincount(text @ [25, 5, 1], minlength=125)
-    expected = exact * size / exact.sum()
-    self.assertGreater(stats.chisquare(counts, expected).pvalue, 1e-4)
+    self.assertGreater(p_value(text, exact), 1e-4)
 
 
 def law_of(rule, p, q, table, radius=None):
@@ -216,7 +225,8 @@ def law_of(rule, p, q, table, radius=None):
     jnp.broadcast_to(jnp.log(q), (vocab, vocab)), -jnp.inf
   )  # fmt: skip
   table = pad(table, -1.0).astype(jnp.int32)
-  trial = rows_of.trial(rows, draft, log_q, rule, table, radius)
+  held = jax.jit(lambda *given: rows_of.trial(*given[:3], rule, *given[3:]))
+  trial = held(rows, draft, log_q, table, radius)
   rate = np.exp(np.minimum(np.asarray(trial.ratio[:, 0], np.float64), 0))
   left = np.asarray(trial.residual, np.float64)[:, :vocab]
   left /= left.sum(1, keepdims=True)
@@ -286,7 +296,7 @@ class RulesTest(parameterized.TestCase):
 
 class DoorTest(parameterized.TestCase):
   def test_refusals_say_why(self):
-    settings, arrays = verify_cases.make(2, 3, 16, rule=rules.Groups("group"))
+    settings, arrays = examples.make(2, 3, 16, rule=rules.Groups("group"))
     arrays = dict(arrays)
     first = [arrays.pop(name) for name in ("logits", "drafts", "noise")]
     go = lambda **more: ops.verify(

@@ -1,4 +1,4 @@
-"""Random verifications for the tests and for the experiment over many rows."""
+"""Random verifications, for tests and for whoever wants to try one."""
 
 from __future__ import annotations
 
