@@ -83,7 +83,8 @@ class LanternTest(parameterized.TestCase):
     # Rows without drafts are as they were.
     np.testing.assert_allclose(law[:, 2:], p[:, 2:], atol=1e-7)
     children = np.take_along_axis(law - p, np.asarray(drafts)[:, None], -1)
-    self.assertTrue((children[:, 0, :3] >= -1e-7).all())
+    # Later ones may have been taken for the first.
+    self.assertTrue((children[:, 0, 0] >= -1e-7).all())
     # The first child alone: the rule that judges chains.
     rule = rules.Neighbours(64, 0.2)
     table = neighbours.ranks(codes)[drafts[:, 0]]
