@@ -16,7 +16,7 @@ from ar_jax.core.system import UserError
 # gains do not. Layers are stacked, so the rank of a parameter says nothing.
 DECAY = ("kernel$", "embedding$")
 
-SCHEDULES = ("constant", "cosine", "linear", "var")
+SCHEDULES = ("constant", "cosine", "linear", "steps", "var")
 
 
 def lr_factor(
@@ -31,7 +31,8 @@ def lr_factor(
   Args:
     name: after a linear warm-up, `constant`; `cosine` or `linear` down to
       `end`; or `var` (VAR, arXiv 2404.02905): warm-up from 0.5 %, flat for 5 %
-      of the rest, then linear to `end`.
+      of the rest, then linear to `end`; `steps` (NAR, arXiv 2503.10696): times
+      0.2 at 1/2, 2/3 and 5/6 of the run.
     steps: length of the whole run.
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor at the last step.
@@ -53,6 +54,9 @@ def lr_factor(
     elif name == "var":
       rest = 1 - progress
       fall = jnp.where(rest > 0.95, 1.0, end + (1 - end) * rest / 0.95)
+    elif name == "steps":
+      passed = sum(progress >= part / 6 for part in (3, 4, 5))
+      fall = jnp.power(0.2, passed)
     else:
       fall = jnp.ones_like(progress)
     return jnp.where(step < warm, rise, fall)
@@ -85,6 +89,7 @@ def _adamw(
   weight_decay_end: float | None = None,
   decay: tuple[str, ...] = DECAY,
   clip: float = 0.0,
+  clip_value: float = 0.0,
 ) -> optax.GradientTransformation:
   factor = lr_factor(schedule, steps=steps, warmup=warmup, end=end)
   last = weight_decay if weight_decay_end is None else weight_decay_end
@@ -94,6 +99,8 @@ def _adamw(
     return last + (weight_decay - last) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
 
   parts = [optax.clip_by_global_norm(clip)] if clip else []
+  if clip_value:  # of every element
+    parts.append(optax.clip(clip_value))
   parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
   if weight_decay or last:
     mask = lambda params: decay_mask(params, tuple(decay))

@@ -86,16 +86,18 @@ def _weights(collection: str, source: str, variables: dict) -> dict:
   """One collection, from the checkpoint of the run at `source`.
 
   A tokenizer's own run keeps its params beside those of its adversary, so
-  the entry named like the collection is taken where there is one.
+  the entry named like the collection is taken where there is one; so is a
+  collection of that name beside its params.
   """
   if collection not in variables:
     raise UserError(
       f"weights.{collection}: the model has no such collection; it has "
       f"{', '.join(variables)}"
     )
-  loaded = checkpoint.load_variables(source)["params"]
+  run = checkpoint.load_variables(source)
+  loaded = run["params"]
   if collection != "params":
-    loaded = loaded.get(collection, loaded)
+    loaded = loaded.get(collection, run.get(collection, loaded))
   differs = checkpoint.mismatch(variables[collection], loaded)
   if differs:
     raise UserError(f"weights.{collection}={source}: another model: {differs}")

@@ -248,3 +248,15 @@ def tree(parents: Sequence[int]) -> Plan:
   return plan(
     (nodes,), ancestors, enter=enter, leave=enter + below, depth=depth[:-1] - 1
   )
+
+
+def fronts(frames: int, h: int, w: int) -> Plan:
+  """The fronts of a video, from the upper left of its first frame (NAR).
+
+  All units with frame + row + col = s appear at step s, in raster order.
+  """
+  frame, row, col = (x.reshape(-1) for x in np.indices((frames, h, w)))
+  total = frame + row + col
+  order = np.argsort(total, kind="stable")
+  columns = dict(frame=frame[order], row=row[order], col=col[order])
+  return plan(np.bincount(total), **columns)

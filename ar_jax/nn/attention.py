@@ -90,6 +90,37 @@ class Cache:
       rows = rows[..., : self.index + new]
     return rows < stop[:, None, :, None]
 
+  def among(self, sees: Array) -> Array:
+    """bool[B, 1, T, S]: as `causal`, but which of the rows from the index on
+    each of T positions sees is told, bool[B, T, N]. The index is i32[B]."""
+    at = self._rows()[0] - self.index[:, None, None]
+    new = sees.shape[2]
+    own = jnp.broadcast_to(
+      jnp.clip(at, 0, new - 1), (*sees.shape[:2], at.shape[2])
+    )
+    own = jnp.take_along_axis(sees, own, axis=2) & (at < new)
+    return (own | (at < 0))[:, None]
+
+  def compact(self, start: Array, path: Array) -> Cache:
+    """Moves the rows start + path to start, start + 1, ...: what stands of a
+    tree becomes a line.
+
+    Args:
+      start: i32[B].
+      path: i32[B, E].
+    """
+    batch = jnp.arange(len(start))[:, None]
+    come = (start[:, None] + path)[:, None, :, None]
+    go = start[:, None] + jnp.arange(path.shape[1])[None]
+
+    def move(buffer):
+      rows = jnp.take_along_axis(buffer, come, axis=2, mode="clip")
+      rows = jnp.swapaxes(rows, 1, 2)
+      return buffer.at[batch, :, go].set(rows, mode="drop")
+
+    every = (lambda x: tuple(map(move, x))) if self.apart else jax.vmap(move)
+    return Cache(every(self.k), every(self.v), self.index)
+
   def _rows(self) -> Array:
     return jnp.arange(self.size)[None, None, None]
 

@@ -167,6 +167,20 @@ class NextToken(nn.Module):
   ) -> Array:
     """Hidden states f32[B, L, D] before each unit, for training.
 
+    Arguments are those of `features`.
+    """
+    h = self.features(cond, units, hidden, keys)
+    return h[:, self.prefix.length - 1 :]
+
+  def features(
+    self,
+    cond: Array,
+    units: Array,
+    hidden: Array | None = None,
+    keys: Array | None = None,
+  ) -> Array:
+    """Hidden states f32[B, P + L - 1, D] of all positions.
+
     Args:
       cond: what `prefix` takes.
       units: i32[B, L].
@@ -178,9 +192,8 @@ class NextToken(nn.Module):
     # A plan where it can be one: its hidden pairs are not computed.
     mask, seen = blocks(self.rows, 1), self.prefix.seen(cond)
     if seen is not None:
-      mask = _without(jnp.asarray(mask.mask())[None, None], seen)
-    h, _ = self.backbone(x, mask, pos=self.turns(), keys=keys)
-    return h[:, self.prefix.length - 1 :]
+      mask = without(jnp.asarray(mask.mask())[None, None], seen)
+    return self.backbone(x, mask, pos=self.turns(), keys=keys)[0]
 
   def ready(self, variables: Vars, rows: int) -> Vars:
     """The variables, made ready for a loop of steps of so many rows."""
@@ -197,31 +210,53 @@ class NextToken(nn.Module):
   ) -> tuple[Array, Cache]:
     """Reads the prefix, and units behind it, into a new cache.
 
-    Args:
-      cond: what `prefix` takes.
-      units: i32[B, M], known ones, M < L.
-      hidden: as in `__call__`.
+    Arguments are those of `read`.
 
     Returns:
       Hidden states [B, M + 1, D], before each of these units and the next;
-      and the cache, whose index is traced.
+      and the cache.
+    """
+    h, cache = self.read(cond, units, hidden)
+    return h[:, self.prefix.length - 1 :], cache
+
+  def read(
+    self,
+    cond: Array,
+    units: Array | None = None,
+    hidden: Array | None = None,
+    spare: int = 0,
+  ) -> tuple[Array, Cache]:
+    """As `begin`, with the hidden states of the prefix.
+
+    Args:
+      cond: what `prefix` takes.
+      units: i32[B, M], known ones, M < L.
+      hidden: as in `features`.
+      spare: rows of the cache beyond those of an image.
+
+    Returns:
+      Hidden states [B, P + M, D], and the cache, whose index is traced.
     """
     if units is None:
       units = jnp.zeros((len(cond), 0), jnp.int32)
     x = self._embed(cond, units, hidden)
-    cache = self.backbone.cache(len(x), self.rows, self.width)
+    cache = self.backbone.cache(len(x), self.rows + spare, self.width)
     mask, seen = cache.causal(x.shape[1]), self.prefix.seen(cond)
     if seen is not None:
-      mask = _without(mask, seen)
+      mask = without(mask, seen)
     pos = self.turns()[: x.shape[1]]
     h, cache = self.backbone(x, mask, pos=pos, cache=cache)
     cache = Cache(cache.k, cache.v, jnp.asarray(cache.index, jnp.int32))
     if jax.default_backend() == "cpu":
       cache = cache.taken_apart()
-    return h[:, self.prefix.length - 1 :], cache
+    return h, cache
 
   def step(
-    self, units: Array, cache: Cache, seen: Array | None = None
+    self,
+    units: Array,
+    cache: Cache,
+    seen: Array | None = None,
+    tree: tuple[Array, Array] | None = None,
   ) -> tuple[Array, Cache]:
     """One more call.
 
@@ -229,17 +264,21 @@ class NextToken(nn.Module):
       units: i32[B, T]; each sees the cache and those before it.
       cache: of all before.
       seen: bool[B, P], what `prefix.seen` says.
+      tree: which new unit sees which, bool[B, T, T], and how many places each
+        lies behind the first, i32[B, T]; None for a line.
 
     Returns:
       Hidden states [B, T, D] after these units, and the cache with T more
       rows.
     """
     new = units.shape[1]
-    mask = cache.causal(new)
+    mask = cache.causal(new) if tree is None else cache.among(tree[0])
     if seen is not None:
-      mask = mask & _columns(mask, seen)
+      mask = mask & shown(mask, seen)
     # Clipped only for examples that are finished.
-    at = jnp.reshape(cache.index, (-1, 1)) + jnp.arange(new)[None]
+    after = jnp.arange(new) if tree is None else tree[1]
+    at = jnp.reshape(cache.index, (-1, 1))
+    at = at + (after[None] if after.ndim == 1 else after)
     pos = jnp.take(self.turns(), at, axis=0, mode="clip")
     return self.backbone(self.units(units), mask, pos=pos, cache=cache)
 
@@ -248,15 +287,15 @@ class NextToken(nn.Module):
     return jnp.concatenate([prefix, self.units(units)], axis=1)
 
 
-def _columns(mask: Array, seen: Array) -> Array:
+def shown(mask: Array, seen: Array) -> Array:
   """bool[B, 1, 1, S], false where a key is padding of the prefix."""
   rest = mask.shape[-1] - seen.shape[1]
   shown = jnp.pad(seen, ((0, 0), (0, rest)), constant_values=True)
   return shown[:, None, None]
 
 
-def _without(mask: Array, seen: Array) -> Array:
+def without(mask: Array, seen: Array) -> Array:
   """`mask` from row 0 on without the padding of the prefix. Padding still
   sees itself, so that no query is left with nothing."""
   own = jnp.eye(*mask.shape[2:], dtype=bool)[None, None]
-  return mask & (_columns(mask, seen) | own)
+  return mask & (shown(mask, seen) | own)

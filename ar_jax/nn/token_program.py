@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from ar_jax.core import decode, pick
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
+from ar_jax.nn.attention import Cache
 from ar_jax.nn.next_token import NextToken
 
 Array = jax.Array
@@ -44,8 +45,8 @@ class TokenProgram:
 
   def begin(self, variables: Vars, cond: Array, keys: Array) -> tuple:
     """(carry, i32[B]): reads the condition and draws the first unit."""
-    h, cache, seen = self._read(variables, cond)
-    first = self._draw(variables, h, 0, keys)
+    h, cache, seen = self.read(variables, cond)
+    first = self._draw(variables, h[:, -1:], 0, keys)
     return (cache, first, seen), first
 
   def step(self, variables: Vars, carry: tuple, s: Array, keys: Array) -> tuple:
@@ -55,7 +56,7 @@ class TokenProgram:
     positions of the prefix are no padding.
     """
     cache, units, seen = carry
-    rows = jnp.repeat(units[:, None], self._rows, axis=0)
+    rows = self.pairs(units[:, None])
     h, cache = self.net.bind(variables).step(rows, cache, seen)
     units = self._draw(variables, h, s, keys)
     return (cache, units, seen), units
@@ -107,18 +108,14 @@ class TokenProgram:
     Raises:
       UserError: M is not below L.
     """
-    if prompt.shape[1] >= self.length:
-      raise UserError(
-        f"a prompt of {prompt.shape[1]} units: an image has {self.length}, "
-        "and at least one must be left to draw"
-      )
-    variables = self.net.ready(variables, len(keys) * self._rows)
+    rows = len(keys) * (1 + (self.scales is not None))
+    variables = self.net.ready(variables, rows)
     known = jnp.clip(known, 0, prompt.shape[1])
-    h, cache, seen = self._read(variables, cond, prompt)
+    h, cache, seen = self.read(variables, cond, prompt)
     # A row is as long as what it knows; what lies behind is written again.
-    rows = jnp.repeat(known, self._rows)
-    h = jnp.take_along_axis(h, rows[:, None, None], axis=1)
-    cache = dataclasses.replace(cache, index=self.net.prefix.length + rows)
+    rows = self.net.prefix.length + self.pairs(known)
+    h = jnp.take_along_axis(h, rows[:, None, None] - 1, axis=1)
+    cache = dataclasses.replace(cache, index=rows)
     first = self._draw(variables, h, known, decode.fold(keys, known))
     rest = ((0, 0), (0, self.length - prompt.shape[1]))
     units = jnp.pad(prompt, rest).at[jnp.arange(len(known)), known].set(first)
@@ -128,33 +125,70 @@ class TokenProgram:
       step, (cache, first, seen), units, 1, stop, keys, known
     )[1]
 
-  @property
-  def _rows(self) -> int:
-    return 1 if self.scales is None else 2
+  def pairs(self, x: Array) -> Array:
+    """What belongs to the examples, [B, ...], for the rows of the net."""
+    return x if self.scales is None else jnp.repeat(x, 2, axis=0)
 
   def _guided(self) -> int:
     """The units up to the last one with guidance."""
     on = [s for s, scale in enumerate(self.scales or ()) if scale != 1.0]
     return on[-1] + 1 if on else 0
 
-  def _read(self, variables: Vars, cond: Array, units: Array | None = None):
-    """(hidden states [rows, M + 1, D], cache, what is no padding)."""
+  def read(
+    self,
+    variables: Vars,
+    cond: Array,
+    units: Array | None = None,
+    spare: int = 0,
+  ) -> tuple[Array, Cache, Array | None]:
+    """Reads the condition, and units behind it, into a new cache.
+
+    Args:
+      variables, cond: as above.
+      units: i32[B, M], M < L; None for none.
+      spare: rows of the cache beyond those of an image.
+
+    Returns:
+      Hidden states [rows, P + M, D], the cache, and what is no padding.
+
+    Raises:
+      UserError: M is not below L.
+    """
+    if units is not None and units.shape[1] >= self.length:
+      raise UserError(
+        f"a prompt of {units.shape[1]} units: an image has {self.length}, "
+        "and at least one must be left to draw"
+      )
     net, cond, hidden = self.net.bind(variables), jnp.asarray(cond), None
     if self.scales is not None:
       hidden = jnp.arange(2 * len(cond)) % 2 == 1
-      cond = jnp.repeat(cond, 2, axis=0)
-      units = None if units is None else jnp.repeat(units, 2, axis=0)
-    h, cache = net.begin(cond, units, hidden)
+      cond = self.pairs(cond)
+      units = None if units is None else self.pairs(units)
+    h, cache = net.read(cond, units, hidden, spare)
     return h, cache, net.prefix.seen(cond)
+
+  def logits(self, variables: Vars, h: Array, place: Array | int) -> Array:
+    """Guided logits f32[B, T, V] after hidden states [rows, T, D].
+
+    Args:
+      variables: as above.
+      h: of the rows of the net.
+      place: of the units that these are the laws of: int or i32[] for all,
+        i32[B] for each example, or i32[B, T].
+    """
+    head = self.net.bind(variables).head
+    if self.scales is not None:
+      # The head is linear: guiding its input guides the logits, at half the
+      # cost.
+      h = h.astype(jnp.float32).reshape(-1, 2, *h.shape[1:])
+      scale = jnp.asarray(self.scales)[place]
+      scale = scale[..., None] if scale.ndim == 2 else scale.reshape(-1, 1, 1)
+      h = pick.guide(h[:, 0], h[:, 1], scale)
+    return head.logits(h)
 
   def _draw(
     self, variables: Vars, h: Array, s: Array | int, keys: Array
   ) -> Array:
     """Unit s of each example, i32[B], after hidden states [rows, 1, D]."""
-    head, law = self.net.bind(variables).head, dict(self.law)
-    if self.scales is None:
-      return pick.draw(head.law(h, **law), keys)[:, 0]
-    h = h.reshape(-1, 2, *h.shape[1:])
-    scale = jnp.reshape(jnp.asarray(self.scales)[s], (-1, 1, 1))
-    logp = head.law(h[:, 0], h_null=h[:, 1], scale=scale, **law)
+    logp = pick.law(self.logits(variables, h, s), **dict(self.law))
     return pick.draw(logp, keys)[:, 0]

@@ -1,0 +1,303 @@
+"""The transformer of next-neighbour prediction: one head for every axis.
+
+Shapes: B batch, rows of the net (B, or 2 B pairs where guided), P positions of
+the prefix, L units, F fronts, W units of the widest front, A axes, T new
+positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax.core import decode, pick
+from ar_jax.core.plan import Plan, plan
+from ar_jax.core.system import Vars
+from ar_jax.nn.attention import Cache
+from ar_jax.nn.heads import Categorical
+from ar_jax.nn.next_token import ClassPrefix, TextPrefix, shown, without
+from ar_jax.nn.norms import RMSNorm
+from ar_jax.nn.positions import rope_grid
+from ar_jax.nn.transformer import Backbone, dropout
+
+Array = jax.Array
+AXES = ("col", "row", "frame")
+
+
+class Bare(nn.Module):
+  """No norm at the end of a stack that another one continues."""
+
+  def __call__(self, x: Array) -> Array:
+    return x
+
+
+@functools.cache
+def parents(grid: Plan) -> tuple[np.ndarray, np.ndarray]:
+  """Where the law of every unit comes from.
+
+  The unit at cell u has one parent on every axis a with u_a > 0, the cell
+  before it on that axis, which lies in the front before. Its logits are the
+  mean of what the heads of these axes say there (NAR, arXiv 2503.10696).
+
+  Args:
+    grid: a plan of fronts, with the columns of AXES that it has.
+
+  Returns:
+    i32[A, L], the slot of each parent, -1 where there is none, and its weight
+    f32[A, L]. The first unit takes the mean of all heads at the prefix.
+  """
+  axes = [axis for axis in AXES if axis in grid.names]
+  cell = np.stack([grid[axis] for axis in axes])
+  extent = cell.max(1) + 1
+  number = lambda cell: np.ravel_multi_index(tuple(cell), extent)
+  slot = np.argsort(number(cell))  # the slot of every cell
+  found = np.full(cell.shape, -1, np.int32)
+  for a in range(len(axes)):
+    inside = cell[a] > 0
+    before = cell[:, inside].copy()
+    before[a] -= 1
+    found[a, inside] = slot[number(before)]
+  weight = (found >= 0).astype(np.float32)
+  weight[:, 0] = 1
+  return found, weight / weight.sum(0)
+
+
+class NextNeighbour(nn.Module):
+  """The transformer over prefix and fronts.
+
+  The stack `stacks[0]` is the trunk; each further one continues the one
+  before it and is read by the next axis.
+
+  Attributes:
+    plan: of fronts.
+    vocab: V.
+    width: D.
+    prefix: condition -> [B, P, D]; of length P.
+    stacks: A backbones without a norm of their own.
+    heads: A laws of a unit, in the order of AXES.
+    prefix_rope: see `positions.rope_grid`; None for learned positions.
+    stddev: initial standard deviation of the embedding of units.
+    dropout: of the embeddings, in training.
+  """
+
+  plan: Plan
+  vocab: int
+  width: int
+  prefix: ClassPrefix | TextPrefix
+  stacks: Sequence[Backbone]
+  heads: Sequence[Categorical]
+  prefix_rope: str | None = "zero"
+  stddev: float = 0.02
+  dropout: float = 0.0
+
+  def setup(self):
+    init = nn.initializers.normal(self.stddev)
+    self.units = nn.Embed(self.vocab, self.width, embedding_init=init)
+    self.norms = [RMSNorm() for _ in self.stacks]
+    if self.prefix_rope is None:
+      shape = (self.prefix.length + len(self.plan), self.width)
+      self.places = self.param("places", init, shape)
+
+  def turns(self) -> Array | None:
+    """The rotations f32[P + L, K / 2, 2] of all positions."""
+    if self.prefix_rope is None:
+      return None
+    features = self.width // self.stacks[0].block.mixer.heads
+    return jnp.asarray(
+      rope_grid(
+        self.plan,
+        features,
+        prefix=self.prefix.length,
+        prefix_rope=self.prefix_rope,
+      )
+    )
+
+  def __call__(
+    self,
+    cond: Array,
+    units: Array,
+    hidden: Array | None = None,
+    keys: Array | None = None,
+  ) -> Array:
+    """Logits f32[B, L, V] of all units, given the fronts before them.
+
+    Args:
+      cond: what `prefix` takes.
+      units: i32[B, L], in the order of the plan.
+      hidden: bool[B], examples whose condition is not shown; None for none.
+      keys: Key[B] for dropout, or None.
+    """
+    count = self.prefix.length
+    x = jnp.concatenate([self.prefix(cond, hidden), self.units(units)], 1)
+    x = dropout(self._placed(x, 0), keys, self.dropout, 2**20)
+    # Of the prefix each sees those before it, then a front is a step.
+    mask = plan((1,) * count + self.plan.sizes)
+    seen = self.prefix.seen(cond)
+    if seen is not None:
+      mask = without(jnp.asarray(mask.mask())[None, None], seen)
+    hs, _ = self._run(x, mask, self.turns(), None, keys)
+    slots, weights = parents(self.plan)
+    # The prefix's last position stands before the slots, for the first unit.
+    hs = [h[:, count - 1 :] for h in hs]
+    return self.mixed(hs, np.maximum(slots + 1, 0), weights)
+
+  def mixed(self, hs: Sequence[Array], at: Array, weights: Array) -> Array:
+    """Logits f32[B, T, V]: the mean over axes, taken before the softmax.
+
+    Args:
+      hs: A hidden states [B, N, D].
+      at: i32[A, T], where in N each axis is read.
+      weights: f32[A, T].
+    """
+    total = 0.0
+    for head, h, place, weight in zip(self.heads, hs, at, weights, strict=True):
+      logits = head.logits(jnp.take(h, place, axis=1))
+      total = total + jnp.asarray(weight)[None, :, None] * logits
+    return total
+
+  def begin(
+    self, cond: Array, hidden: Array | None = None
+  ) -> tuple[list[Array], tuple[Cache, ...]]:
+    """Reads the prefix: A hidden states [B, 1, D] of its last position, and a
+    cache for each stack with room for all units."""
+    x = self._placed(self.prefix(cond, hidden), 0)
+    count = x.shape[1]
+    # The widest front may be written behind the last unit.
+    rows = count + len(self.plan) + max(self.plan.sizes)
+    caches = [s.cache(len(x), rows, self.width) for s in self.stacks]
+    mask, seen = caches[0].causal(count), self.prefix.seen(cond)
+    if seen is not None:
+      mask = without(mask, seen)
+    pos = self.turns()
+    pos = None if pos is None else pos[:count]
+    hs, caches = self._run(x, mask, pos, caches, None)
+    traced = lambda c: dataclasses.replace(c, index=jnp.int32(count))
+    return [h[:, -1:] for h in hs], tuple(map(traced, caches))
+
+  def step(
+    self,
+    units: Array,
+    start: Array,
+    size: Array,
+    caches: tuple[Cache, ...],
+    seen: Array | None = None,
+  ) -> tuple[list[Array], tuple[Cache, ...]]:
+    """Reads a front, in W lanes of which the first `size` are real.
+
+    The other lanes write behind the front, where the next one overwrites
+    them, and nothing sees them.
+
+    Args:
+      units: i32[B, W].
+      start: i32[], the first slot of the front.
+      size: i32[], its units.
+      caches: of all fronts before.
+      seen: bool[B, P], the positions of the prefix that are no padding.
+
+    Returns:
+      A hidden states [B, W, D], and the caches.
+    """
+    count, width = self.prefix.length, units.shape[1]
+    row = count + start
+    caches = tuple(dataclasses.replace(c, index=row) for c in caches)
+    mask = caches[0].mask(size)
+    if seen is not None:
+      mask = mask & shown(mask, seen)
+    at = jnp.minimum(row + jnp.arange(width), count + len(self.plan) - 1)
+    pos = self.turns()
+    pos = None if pos is None else jnp.take(pos, at, axis=0)
+    return self._run(
+      self._placed(self.units(units), at), mask, pos, caches, None
+    )
+
+  def _placed(self, x: Array, at: Array | int) -> Array:
+    if self.prefix_rope is not None:
+      return x
+    if isinstance(at, int):
+      at = at + np.arange(x.shape[1])
+    return x + jnp.take(self.places, at, axis=0)[None]
+
+  def _run(self, x, mask, pos, caches, keys):
+    hs, new = [], []
+    for i, (stack, norm) in enumerate(
+      zip(self.stacks, self.norms, strict=True)
+    ):
+      own = keys if keys is None or i == 0 else decode.fold(keys, 2**20 + i)
+      cache = None if caches is None else caches[i]
+      x, cache = stack(x, mask, pos=pos, cache=cache, keys=own)
+      hs.append(norm(x))
+      new.append(cache)
+    return hs, tuple(new)
+
+
+def generate(
+  net: NextNeighbour,
+  variables: Vars,
+  cond: Array,
+  keys: Array,
+  scales: tuple[float, ...] | None = None,
+  **law: float,
+) -> Array:
+  """Draws the units of one example per key, i32[B, L], a front a step.
+
+  Args:
+    net: the transformer.
+    variables: its own.
+    cond: what its prefix takes.
+    keys: Key[B].
+    scales: of guidance, one for each front; None is off.
+    **law: see `pick.law`.
+  """
+  # Bound anew wherever it is called: a loop is a trace of its own.
+  grid, bound = net.plan, lambda: net.bind(variables)
+  sizes, slots, weights = np.array(grid.sizes), *parents(grid)
+  starts = np.cumsum(sizes) - sizes
+  widest, fronts = int(sizes.max()), grid.steps
+  lane = grid["index"] - starts[grid["step"]]
+  # The same tables by front and lane; lanes without a unit weigh nothing.
+  lanes = np.zeros((fronts, len(slots), widest), np.int32)
+  shares = np.zeros(lanes.shape, np.float32)
+  for s, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+    at = slots[:, start : start + size] - starts[max(s - 1, 0)]
+    lanes[s, :, :size] = np.maximum(at, 0)
+    shares[s, :, :size] = weights[:, start : start + size]
+  starts, sizes, lanes, shares = map(
+    jnp.asarray, (starts, sizes, lanes, shares)
+  )
+  hidden = None
+  pairs = lambda x: x
+  if scales is not None:
+    pairs = lambda x: jnp.repeat(x, 2, axis=0)
+    cond = pairs(cond)
+    hidden = jnp.arange(len(cond)) % 2 == 1
+
+  def draw(hs, s, keys):
+    if scales is not None:
+      # The heads are linear: guiding their input guides the mixed logits.
+      halves = [h.reshape(-1, 2, *h.shape[1:]) for h in hs]
+      scale = jnp.asarray(scales)[s]
+      hs = [pick.guide(h[:, 0], h[:, 1], scale) for h in halves]
+    logits = bound().mixed(hs, lanes[s], shares[s])
+    return pick.draw(pick.law(logits, **law), keys)
+
+  hs, caches = bound().begin(cond, hidden)
+  seen = bound().prefix.seen(cond)
+  first = draw(hs, 0, decode.fold(keys, 0))
+
+  def step(carry, s, keys):
+    units, caches = carry
+    hs, caches = bound().step(
+      pairs(units), starts[s - 1], sizes[s - 1], caches, seen
+    )
+    units = draw(hs, s, keys)
+    return (units, caches), units
+
+  _, rest = decode.scan_steps(step, (first, caches), fronts - 1, keys, start=1)
+  every = jnp.concatenate([first[:, None], rest], axis=1)
+  return every[:, grid["step"], lane]

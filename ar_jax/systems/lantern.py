@@ -1,0 +1,312 @@
+"""LANTERN: speculation that takes a near code for the drafted one.
+
+LANTERN: Accelerating Visual Autoregressive Models with Relaxed Speculative
+Decoding (arXiv 2410.03355), and LANTERN++ (arXiv 2502.06352). New in it:
+  - an image model spreads its probability over codes that look alike, so a
+    draft is judged by the mass of itself and of its nearest codes;
+  - that mass is bounded by a budget, which bounds how far the law moves;
+  - the drafter is an EAGLE layer, trained here on the features of a frozen
+    target.
+
+Shapes: B batch, P positions of the prefix, L units, M known units, D width, V
+vocabulary, K drafts, S = K + 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ar_jax import ops
+from ar_jax.core import neighbours, plan, system
+from ar_jax.core.speculate import Stats
+from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.nn import eagle, speculation
+from ar_jax.nn.heads import cross_entropy
+from ar_jax.nn.next_token import NextToken
+
+# The published feature noise: (U - 1/2) 0.2 * 512 / length.
+_NOISE_LENGTH = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Lantern(System):
+  """The system. Variables: `params` of the drafter, the frozen `target`, and
+  what else the target has, its frozen `tokenizer` among it.
+
+  Attributes:
+    target: what is drawn from; its `net` is a `NextToken`.
+    eagle: the drafter.
+    noise: of the features in training; see `build`.
+    label_dropout: how often training hides the condition.
+  """
+
+  target: System
+  eagle: eagle.Eagle
+  noise: float = 0.2
+  label_dropout: float = 0.1
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return self.target.needs
+
+  @property
+  def plan(self) -> plan.Plan:
+    return self.target.plan
+
+  @property
+  def classes(self) -> int | None:
+    return self.target.classes
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    key, drafter = jax.random.split(key)
+    variables = self.target.init(key, batch)
+    row = jnp.zeros((1, 1, self.eagle.width))
+    pos = self.target.net.turns()[:1]
+    params = self.eagle.init(drafter, row, row, None, pos=pos)["params"]
+    target = variables.pop("params")
+    return {"params": params, "target": target, **variables}
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    return self.target.encode(_of_target(variables), batch)
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    """Smooth L1 of the features plus a tenth of the cross-entropy of the laws
+    that they lead to (EAGLE). `nll` is that of the drafter's law, of the
+    target's for the first unit."""
+    batch = self.encode(variables, batch)
+    cond, units = batch[self.needs[0]], batch["units"]
+    net = self.target.net.bind(_of_net(variables))
+    hidden, keys = None, None
+    if train:
+      keys = system.example_keys(key, batch)
+      keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
+      if self.label_dropout:
+        draw = jax.vmap(jax.random.bernoulli, (0, None))
+        hidden = draw(hide, self.label_dropout)
+    features = jax.lax.stop_gradient(net.features(cond, units, hidden))
+    given = features
+    if train and self.noise:
+      half = 0.5 * self.noise * _NOISE_LENGTH / features.shape[1]
+      draw = lambda key: jax.random.uniform(
+        key, features.shape[1:], minval=-half, maxval=half
+      )
+      given = features + jax.vmap(draw)(keys)
+    drafted = self.eagle.bind({"params": variables["params"]}).forced(
+      net, cond, units, given
+    )
+    prefix = net.prefix.length
+    gap = jnp.abs(drafted - features[:, prefix:])
+    smooth = jnp.where(gap < 1, 0.5 * jnp.square(gap), gap - 0.5)
+    logits = net.head.logits(features[:, prefix - 1 :])
+    drafted = net.head.logits(drafted)
+    p = jax.nn.softmax(logits[:, 1:], -1)
+    logq = jax.nn.log_softmax(drafted, -1)
+    distill = -jnp.sum(p * logq, -1)
+    regression, distill = jnp.mean(smooth, (1, 2)), jnp.mean(distill, 1)
+    overlap = jnp.sum(jnp.minimum(p, jnp.exp(logq)), -1)
+    metrics = {
+      "regression": regression,
+      "distill": distill,
+      # The chance that a draft is accepted, without guidance and filters.
+      "overlap": jnp.mean(overlap, 1),
+    }
+    both = jnp.concatenate([logits[:, :1], drafted], axis=1)
+    nll = cross_entropy(both, units)
+    return Loss(regression + 0.1 * distill, metrics, nll=nll)
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
+    `generate`."""
+    units, _ = self.generate(variables, cond, keys, **options)
+    return self.target.decode(_of_target(variables), units)
+
+  def generate(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    drafts: int = 4,
+    k: int = 1000,
+    delta: float = 0.1,
+    factor: float | None = None,
+    residual: str = "budget",
+    metric: str = "used",
+    chosen: bool = False,
+    tree: tuple[int, int, int] | None = None,
+    impl: str | None = None,
+    **options,
+  ) -> tuple[Array, Stats]:
+    """Draws the units of one image per key, i32[B, L], and tells what it took.
+
+    Args:
+      variables: as `init` makes them.
+      cond: what the target needs; also `prompt` i32[B, M] and `known` i32[B]
+        where images are known in part.
+      keys: Key[B].
+      drafts: K of a chain.
+      k: the most neighbours whose mass may count for a draft; all there are
+        if that is fewer.
+      delta: the budget: the most mass of neighbours that counts. 0 is exact.
+      factor: lambda of LANTERN++: counts as much as (factor - 1) times the
+        mass of the draft in place of delta.
+      residual: "budget" or "official"; see `ops.rules.Neighbours`.
+      metric: of the codes: "used", as the decoder reads them (LlamaGen's are
+        of unit length), or "stored", the rows of the table as published.
+      chosen: the most probable units are drafted, none is drawn.
+      tree: (levels, beam, nodes) of `eagle.Tree` in place of a chain; the
+        published one is (5, 10, 58). The budget is then that of all drafts
+        behind one unit together.
+      impl: of `ops.verify`.
+      **options: of the target's `program`: guidance, filters.
+
+    Raises:
+      UserError: an option is out of range, or one of the target's.
+    """
+    program, own = self.target.program(**options), _of_net(variables)
+    codes = self._codes(variables, metric)
+    k = min(k, len(codes) - 1)
+    try:
+      rule = ops.rules.Neighbours(k, delta, factor, residual)
+    except ValueError as error:
+      raise UserError(f"lantern: {error}") from error
+    if delta == 0 and factor is None:
+      rule = None
+    source = eagle.source(
+      self.eagle,
+      {"params": variables["params"]},
+      k=drafts,
+      chosen=chosen,
+      tree=None if tree is None else eagle.Tree(*tree),
+    )
+    relax, table = None, None
+    if rule is not None and tree is not None:
+      if residual != "budget" or factor is not None:
+        raise UserError("a tree keeps to a budget: take delta, not factor")
+      nearest = neighbours.order(codes)[:, 1 : k + 1]
+      relax = functools.partial(relaxed, nearest=nearest, delta=delta)
+      rule = None
+    elif rule is not None:
+      table = neighbours.ranks(codes)
+    return speculation.generate(
+      program,
+      own,
+      cond[self.needs[0]],
+      keys,
+      source,
+      mode="exact" if tree is None else "point",
+      rule=rule,
+      table=table,
+      relax=relax,
+      prompt=cond.get("prompt"),
+      known=cond.get("known"),
+      impl=impl,
+    )
+
+  def _codes(self, variables: Vars, metric: str) -> Array:
+    """f32[V, C]."""
+    frozen = variables["tokenizer"]
+    if metric == "stored":
+      return frozen["quantizer"]["codebook"]
+    if metric != "used":
+      raise UserError(f"metric={metric!r}: choose 'used' or 'stored'")
+    return self.target.tokenizer.bind({"params": frozen}).codebook()
+
+
+def relaxed(
+  logp: Array, drafts: Array, parents: Array, *, nearest: Array, delta: float
+) -> Array:
+  """The law that takes near codes for the drafted ones, for whole trees.
+
+  Draft after draft, the mass of its nearest codes moves onto it, the nearest
+  first and whole codes only, until the row has spent its budget. One draw
+  from what results accepts as judging the children of a row one after the
+  other does (LANTERN with the residual of the budget), and it is within a
+  total variation of delta of the law for any number of children.
+
+  Args:
+    logp: f32[B, S, V], the law of every row.
+    drafts: i32[B, K].
+    parents: i32[B, K], their rows.
+    nearest: i32[V, k], the nearest codes of each.
+    delta: the budget.
+
+  Returns:
+    f32[B, S, V], log-probabilities.
+  """
+  batch, rows = jnp.arange(len(drafts)), logp.shape[1]
+
+  def move(j, state):
+    rest, held, spent = state
+    row, unit = parents[:, j], drafts[:, j]
+    near = nearest[unit]
+    mass = rest[batch[:, None], row[:, None], near]
+    fits = jnp.cumsum(mass, 1) <= (delta - spent[batch, row])[:, None]
+    moved = jnp.sum(jnp.where(fits, mass, 0), 1)
+    # Drafted codes are out of reach of those that come after them.
+    own = rest[batch, row, unit] + moved
+    rest = rest.at[batch[:, None], row[:, None], near].multiply(1.0 - fits)
+    rest = rest.at[batch, row, unit].set(0.0)
+    held = held.at[batch, row, unit].add(own)
+    return rest, held, spent.at[batch, row].add(moved)
+
+  p = jnp.exp(logp)
+  start = p, jnp.zeros_like(p), jnp.zeros((len(drafts), rows))
+  rest, held, _ = jax.lax.fori_loop(0, drafts.shape[1], move, start)
+  return jnp.log(rest + held)
+
+
+def _of_target(variables: Vars) -> Vars:
+  rest = {k: v for k, v in variables.items() if k not in ("params", "target")}
+  return {"params": variables["target"], **rest}
+
+
+def _of_net(variables: Vars) -> Vars:
+  return {k: v for k, v in _of_target(variables).items() if k != "tokenizer"}
+
+
+def build(
+  *,
+  target: Mapping[str, Any],
+  noise: float = 0.2,
+  label_dropout: float = 0.1,
+) -> Lantern:
+  """Builds LANTERN over another system.
+
+  Args:
+    target: `{"name": "llamagen", **arguments}`; any system whose net is a
+      `NextToken` and whose tokenizer has a codebook.
+    noise: features get uniform noise of this width times 512 / length.
+    label_dropout: see `Lantern`; the target must have a null condition.
+
+  Raises:
+    UserError: the target does not draw one unit of a vocabulary a step.
+  """
+  target = dict(target)
+  name = target.pop("name")
+  target = system.build(name, **target)
+  net = getattr(target, "net", None)
+  if not isinstance(net, NextToken):
+    raise UserError(
+      f"lantern: target {name!r} does not draw one unit after the other; take "
+      "one that does, such as 'llamagen'"
+    )
+  block = net.backbone.block
+  drafter = eagle.Eagle(
+    net.width,
+    block.mixer.clone(),
+    block.mlp.clone(),
+    eps=block.eps,
+    dtype=net.backbone.dtype,
+  )
+  return Lantern(target, drafter, noise, label_dropout)

@@ -1,0 +1,97 @@
+"""LANTERN: relaxed speculation (arXiv 2410.03355), over LlamaGen.
+
+Presets: default (digits), fashion, smoke, and the published drafter of
+LlamaGen's text-conditional model: paper (stage 1, 256 px) with the published
+tree. That one expects the published tokenizer and model, converted, at
+runs/vq_ds16_t2i and runs/t2i_xl_stage1, and data as configs/llamagen_text.py.
+The first two have three stages to train: tokenizer, target, drafter.
+"""
+
+import copy
+
+import ml_collections
+
+from configs import common, llamagen, llamagen_text
+
+# Captions of COCO that the published drafter of Lumina-mGPT was trained on.
+CAPTIONS = 30_000
+
+
+def get_config(preset: str = "default"):
+  makers = {
+    "default": lambda: _staged("default"),
+    "fashion": lambda: _staged("fashion"),
+    "smoke": smoke,
+    "paper": paper,
+  }
+  return common.choose("configs/lantern.py", makers, preset)()
+
+
+def drafter(target):
+  """A run that trains the drafter of the run `target`."""
+  model = {"name": target.system, **target.model.to_dict()}
+  c = common.base("lantern")
+  c.model = ml_collections.ConfigDict({"target": model, "noise": 0.2})
+  c.data = target.data  # the very same: an override reaches both
+  c.optim.update(
+    lr=1e-4,
+    schedule="linear",
+    warmup=0.03,
+    weight_decay=0.0,
+    clip=0.0,
+    clip_value=0.5,
+  )
+  c.batch, c.eval_batch = target.batch, target.eval_batch
+  c.sample = copy.deepcopy(target.sample)
+  c.sample.options.update(
+    drafts=4, k=1000, delta=0.1, residual="budget", metric="used"
+  )
+  return c
+
+
+def _staged(preset):
+  """Tokenizer, target, drafter, then what is drawn is looked at."""
+  like = llamagen.get_config(preset)
+  c = drafter(like.generator)
+  # An image has 64 units: the published noise would drown small features.
+  c.model.noise = 0.02
+  c.optim.lr = 2e-3
+  c.train.update(steps=300, save_every=150)
+  c.weights.update(tokenizer="tokenizer", target="generator")
+  c.cache.views = 1
+  c.sample.options.k = 16
+  c.evals = copy.deepcopy(like.generator.evals)
+  del c.evals["likelihood"]
+  return common.stages(
+    tokenizer=like.tokenizer,
+    generator=like.generator,
+    drafter=c,
+    samples=common.stage("drafter", "sample"),
+    evaluation=common.stage("drafter", "eval"),
+  )
+
+
+def paper():
+  """20 epochs, as published."""
+  c = drafter(llamagen_text.get_config("paper"))
+  c.weights.update(
+    tokenizer="runs/vq_ds16_t2i",
+    target="runs/t2i_xl_stage1",
+    null="runs/t2i_xl_stage1",
+  )
+  c.batch = 4
+  c.train.update(steps=20 * CAPTIONS // c.batch, log_every=100, save_every=5000)
+  c.sample.options.update(guidance=3.0, top_k=1000, tree=(5, 10, 58))
+  return c
+
+
+def smoke():
+  """Seconds on two cores: fake data, a target that knows nothing."""
+  target = llamagen.get_config("smoke")
+  c = drafter(target)
+  c.model.noise = 0.0
+  c.optim.lr = 1e-2
+  c.train.update(target.train)
+  c.sample.options.update(drafts=3, k=4)
+  c.evals.likelihood = {}
+  return c
