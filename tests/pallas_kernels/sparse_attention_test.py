@@ -163,7 +163,8 @@ class AttentionTest(parameterized.TestCase):
     for i, (a, b) in enumerate(zip(got, want, strict=True)):
       exact = 1e-5 if i < 2 else 1e-4
       atol = 2e-2 * max(1.0, float32(jnp.abs(b)).std()) if half else exact
-      np.testing.assert_allclose(float32(a), float32(b), atol=atol)
+      rtol = 1e-2 if half else 1e-7  # bfloat16 has eight bits
+      np.testing.assert_allclose(float32(a), float32(b), rtol, atol)
 
   @parameterized.parameters(*KINDS)
   def test_xla_equals_the_reference(self, kind):
@@ -177,7 +178,7 @@ class AttentionTest(parameterized.TestCase):
     want = jax.jit(gradient)(*args[:3])
     with mock.patch.object(xla, "_KEPT", 0):
       self.assertGreater(
-        str(jax.make_jaxpr(gradient)(*args[:3])).count("exp "),
+        str(jax.make_jaxpr(lambda *x: gradient(*x))(*args[:3])).count("exp "),
         str(kept).count("exp "),
       )
       got = jax.jit(lambda *x: gradient(*x))(*args[:3])
