@@ -162,7 +162,11 @@ class LlamaGen(System):
       **options: as in `generate`.
     """
     units = self.generate(variables, cond, keys, **options)
-    return _sized((self._tokenizer(variables).decode(units) + 1) / 2, size)
+    return _sized(self.decode(variables, units), size)
+
+  def decode(self, variables: Vars, units: Array) -> Array:
+    """Images in [0, 1] of units i32[B, L]."""
+    return (self._tokenizer(variables).decode(units) + 1) / 2
 
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
