@@ -25,7 +25,7 @@ CASES = {
   "thousand": (16, 8, 1000, dict(guided=True, law=FILTERS)),
   "llamagen": (3, 8, 16384, dict(guided=True, dtype=jnp.bfloat16)),
   "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(0.5, top_k=50))),
-  "point_masses": (9, 17, 129, dict(drawn=False)),
+  "point_masses": (9, 17, 5, dict(drawn=False)),
   "greedy": (9, 3, 64, dict(mode="point", law=rules.Law(0.0))),
   "gumbel": (9, 17, 300, dict(mode="gumbel", guided=True)),
   "tree": (9, 20, 100, dict(mode="point", tree=True)),
