@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 
 # The suite is written for the CPU; a device run names its platform itself.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,20 +13,8 @@ _CACHE = pathlib.Path(
 )
 
 import jax  # noqa: E402
-import pytest  # noqa: E402
 
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-  """A file stays on one worker, where its tests share compiled programs; the
-  contract, the longest of all, is split by config."""
-  for item in items:
-    group = item.nodeid.split("::")[0]
-    if group.endswith("contract_test.py"):
-      group += re.search(r"\d*$", item.name).group()
-    item.add_marker(pytest.mark.xdist_group(group))
