@@ -182,7 +182,7 @@ class SpeculateTest(parameterized.TestCase):
     units, stats = many(name, 4)
     self.assertGreater(p_value(units), 1e-4)
     self.assertTrue((stats.forwards <= L).all())
-    self.assertLess(stats.forwards.mean(), L - 0.5)
+    self.assertLess(stats.forwards.mean(), L - 0.2)  # some are saved
     # The chance of acceptance has the mean of acceptance.
     gap = (stats.chance - stats.accepted).sum() / stats.trials.sum()
     self.assertLess(abs(gap), 3 * 0.5 / np.sqrt(stats.trials.sum()))
