@@ -122,7 +122,7 @@ class MultiDevice(parameterized.TestCase):
     want = both("xla", *args)
     mesh = parallel.make_mesh(dict(data=2, fsdp=2, tensor=2))
     fake = types.SimpleNamespace(attention=kernel)
-    with jax.set_mesh(mesh), mock.patch.object(ops, "_form", lambda _: fake):
+    with jax.set_mesh(mesh), mock.patch.object(ops, "_module", lambda _: fake):
       got = both("pallas_tpu", *args)
     self.assertEqual(set(calls), {((1, 14, 2, 8), (1, 14, 1, 8))})
     for a, b in zip(got, want, strict=True):
