@@ -48,7 +48,7 @@ setup(
       "nbclient",
       "nbformat",
       "pytest",
-      "pytest-xdist",
+      "pytest-xdist>=3.7",
       "ruff",
       "scikit-image",
     ],

@@ -226,9 +226,11 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
     return dataset.train
   frozen = {k: v for k, v in state.variables.items() if k != "params"}
   encode = jax.jit(system.encode)
+  # Without augmentation a view is the example itself, whatever the seed.
+  seed = config.seed if config.augment else None
   digest = cache.fingerprint(
     config.data.to_dict(),
-    [config.augment, config.cache.views, config.seed],
+    [config.augment, config.cache.views, seed],
     jax.device_get(frozen),
   )
   path = workdir / "units"

@@ -13,7 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 
 from ar_jax import data, main, optim, step
 from ar_jax.core.system import build
@@ -82,21 +82,22 @@ class Case:
 
 
 case = functools.cache(Case)
-every_config = parameterized.parameters(*[(name,) for name in CONFIGS])
 
 
-class ContractTest(parameterized.TestCase):
-  @every_config
-  def test_loss_is_finite_and_per_example(self, name):
-    c = case(name)
+class Contract:
+  """The tests of one config."""
+
+  name: str
+
+  def test_loss_is_finite_and_per_example(self):
+    c = case(self.name)
     loss = c.loss(c.state.variables, c.batch)
     for value in (loss.value, *loss.metrics.values()):
       chex.assert_shape(value, (4,))
       chex.assert_tree_all_finite(value)
 
-  @every_config
-  def test_loss_of_a_batch_is_that_of_its_parts(self, name):
-    c = case(name)
+  def test_loss_of_a_batch_is_that_of_its_parts(self):
+    c = case(self.name)
     whole = c.loss(c.state.variables, c.batch)
     for rows in (slice(0, 2), slice(2, 4)):
       part = c.loss(c.state.variables, {k: v[rows] for k, v in c.batch.items()})
@@ -104,9 +105,8 @@ class ContractTest(parameterized.TestCase):
         part.value, whole.value[rows], rtol=2e-4, atol=1e-5
       )
 
-  @every_config
-  def test_every_parameter_moves(self, name):
-    c = case(name)
+  def test_every_parameter_moves(self):
+    c = case(self.name)
     state, _ = c.updated(2)
     before = jax.tree_util.tree_leaves_with_path(c.state.variables["params"])
     after = jax.tree.leaves(state.variables["params"])
@@ -117,23 +117,20 @@ class ContractTest(parameterized.TestCase):
     ]
     self.assertEmpty(still)
 
-  @every_config
-  def test_frozen_collections_stay(self, name):
-    c = case(name)
+  def test_frozen_collections_stay(self):
+    c = case(self.name)
     state, _ = c.updated(2)
     for collection in c.state.variables.keys() - {"params"}:
       chex.assert_trees_all_equal(
         c.state.variables[collection], state.variables[collection]
       )
 
-  @every_config
-  def test_one_batch_can_be_overfitted(self, name):
-    _, losses = case(name).updated(30)
+  def test_one_batch_can_be_overfitted(self):
+    _, losses = case(self.name).updated(30)
     self.assertLess(np.mean(losses[-3:]), 0.9 * losses[0])
 
-  @every_config
-  def test_one_trace(self, name):
-    c = case(name)
+  def test_one_trace(self):
+    c = case(self.name)
     before = step.jit_step._cache_size(), step._draw._cache_size()
     c.updated(3)
     c.sample(), c.sample()
@@ -141,9 +138,8 @@ class ContractTest(parameterized.TestCase):
     self.assertLessEqual(after[0] - before[0], 1)
     self.assertLessEqual(after[1] - before[1], 1)
 
-  @every_config
-  def test_samples(self, name):
-    c = case(name)
+  def test_samples(self):
+    c = case(self.name)
     whole = c.sample()
     self.assertEqual(whole.shape[0], 4)
     self.assertTrue(np.isfinite(whole).all())
@@ -153,17 +149,15 @@ class ContractTest(parameterized.TestCase):
     parts = [c.sample(slice(0, 2)), c.sample(slice(2, 4))]
     np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-4)
 
-  @every_config
-  def test_guidance_of_one_is_none(self, name):
-    c = case(name)
+  def test_guidance_of_one_is_none(self):
+    c = case(self.name)
     if "guidance" in c.config.sample.options:
       np.testing.assert_allclose(
         c.sample(guidance=1.0), c.sample(guidance=None), atol=1e-4
       )
 
-  @every_config
-  def test_steps_do_not_leak(self, name):
-    c = case(name)
+  def test_steps_do_not_leak(self):
+    c = case(self.name)
     batch = jax.jit(c.system.encode)(c.state.variables, c.batch)
     plan = c.system.plan
     if plan is None:  # not autoregressive: a tokenizer
@@ -184,11 +178,10 @@ class ContractTest(parameterized.TestCase):
       after = nll(c.state.variables, {**batch, "units": other})
       np.testing.assert_array_equal(before[:, : at.start], after[:, : at.start])
 
-  @every_config
-  def test_modes_write_their_files_and_resume_is_exact(self, name):
+  def test_modes_write_their_files_and_resume_is_exact(self):
     with tempfile.TemporaryDirectory() as folder:
       folder = pathlib.Path(folder)
-      whole = smoke(name, **{"train.steps": 4, "train.save_every": 2})
+      whole = smoke(self.name, **{"train.steps": 4, "train.save_every": 2})
       main.run(whole, folder / "whole")
       # The schedule looks at the length of the run, so the interrupted run
       # has the same length and loses everything after step 2.
@@ -210,6 +203,13 @@ class ContractTest(parameterized.TestCase):
       with np.load(folder / "cut/samples.npz") as samples:
         self.assertEqual(samples["arr_0"].dtype, np.uint8)
         self.assertEqual(samples["arr_0"].ndim, 4)
+
+
+# A class for each config, so that workers can share them out.
+for config_name in CONFIGS:
+  kind = f"{config_name.title().replace('_', '')}Test"
+  bases, of = (Contract, absltest.TestCase), {"name": config_name}
+  globals()[kind] = type(kind, bases, of)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,8 @@ def generate(
     known = jnp.zeros(len(keys), jnp.int32)
   known = jnp.clip(known, 0, prompt.shape[1]).astype(jnp.int32)
   prefix, law = program.net.prefix.length, dict(program.law)
+  rows = len(program.pairs(known)) * (source.k + 1)
+  variables = program.net.ready(variables, rows)
   h, cache, shown = program.read(variables, cond, prompt, spare=source.k)
   row = program.pairs(prefix + known)
   hidden = jnp.take_along_axis(h, row[:, None, None] - 1, axis=1)
