@@ -21,6 +21,7 @@ from ar_jax.core.plan import Plan, plan
 from ar_jax.core.system import Vars
 from ar_jax.nn.attention import Cache
 from ar_jax.nn.heads import Categorical
+from ar_jax.nn.linear import TURNED, laid_out
 from ar_jax.nn.next_token import ClassPrefix, TextPrefix, shown, without
 from ar_jax.nn.norms import RMSNorm
 from ar_jax.nn.positions import rope_grid
@@ -161,6 +162,16 @@ class NextNeighbour(nn.Module):
       total = total + jnp.asarray(weight)[None, :, None] * logits
     return total
 
+  def ready(self, variables: Vars, rows: int) -> Vars:
+    """The variables, made ready for a loop of steps of so many rows."""
+    every = variables["params"]
+    stacks = {
+      name: laid_out(every[name]["block"], rows)
+      for name in every
+      if name.startswith("stacks_")
+    }
+    return {**variables, TURNED: stacks}
+
   def begin(
     self, cond: Array, hidden: Array | None = None
   ) -> tuple[list[Array], tuple[Cache, ...]]:
@@ -177,8 +188,10 @@ class NextNeighbour(nn.Module):
     pos = self.turns()
     pos = None if pos is None else pos[:count]
     hs, caches = self._run(x, mask, pos, caches, None)
-    traced = lambda c: dataclasses.replace(c, index=jnp.int32(count))
-    return [h[:, -1:] for h in hs], tuple(map(traced, caches))
+    caches = [dataclasses.replace(c, index=jnp.int32(count)) for c in caches]
+    if jax.default_backend() == "cpu":
+      caches = [c.taken_apart() for c in caches]
+    return [h[:, -1:] for h in hs], tuple(caches)
 
   def step(
     self,
@@ -286,6 +299,7 @@ def generate(
     logits = bound().mixed(hs, lanes[s], shares[s])
     return pick.draw(pick.law(logits, **law), keys)
 
+  variables = net.ready(variables, len(cond) * widest)
   hs, caches = bound().begin(cond, hidden)
   seen = bound().prefix.seen(cond)
   first = draw(hs, 0, decode.fold(keys, 0))

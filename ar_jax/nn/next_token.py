@@ -15,15 +15,11 @@ from ar_jax.core.plan import Plan, blocks
 from ar_jax.core.system import Vars
 from ar_jax.nn.attention import Cache
 from ar_jax.nn.heads import Categorical
-from ar_jax.nn.linear import TURNED, turned
+from ar_jax.nn.linear import TURNED, laid_out
 from ar_jax.nn.positions import rope_grid
 from ar_jax.nn.transformer import Backbone, dropout
 
 Array = jax.Array
-
-
-# From so many rows on, turning the matrices pays; see `linear.turned`.
-_TURN = 4
 
 
 class ClassPrefix(nn.Module):
@@ -197,10 +193,8 @@ class NextToken(nn.Module):
 
   def ready(self, variables: Vars, rows: int) -> Vars:
     """The variables, made ready for a loop of steps of so many rows."""
-    if jax.default_backend() != "cpu" or rows < _TURN:
-      return variables
     stack = variables["params"]["backbone"]["block"]
-    return {**variables, TURNED: {"backbone": {"layers": turned(stack)}}}
+    return {**variables, TURNED: {"backbone": laid_out(stack, rows)}}
 
   def begin(
     self,

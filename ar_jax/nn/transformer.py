@@ -302,8 +302,8 @@ class Backbone(nn.Module):
   def _one_by_one(
     self, layer: Any, x: Array, cache: Cache, mod: Array | None
   ) -> tuple[Array, Cache]:
-    """The stack without a loop: weights are not copied out of their stack
-    once more for every call, but once for all calls of a loop around it."""
+    """The stack without a loop, its layers as `linear.laid_out` has made them
+    for the calls of a loop around it."""
     block = self.block.clone(parent=None, _deep_clone=True, _reset_names=True)
     params = self.block.variables["params"]
     for i in range(self.depth):
