@@ -55,21 +55,6 @@ def request(batch: int) -> tuple[jax.Array, jax.Array]:
   return jnp.arange(batch), jax.random.split(jax.random.key(0), batch)
 
 
-def machine() -> tuple[float, float]:
-  """(bytes/s read from memory, float32 operations/s of a large product)."""
-
-  def best(run, *args):
-    jax.block_until_ready(run(*args))
-    return min(full_size.timed(lambda: run(*args), 3)[1])
-
-  large = jnp.ones((8, 2**25))  # 1 GiB, read by as many threads as there are
-  ones = jnp.ones(2**25)
-  read = large.nbytes / best(jax.jit(jnp.matmul), large, ones)
-  side = 2048
-  square = jnp.ones((side, side))
-  return read, 2 * side**3 / best(jax.jit(jnp.matmul), square, square)
-
-
 def weights(system: System, variables) -> int:
   """Parameters that a step multiplies with: all but the look-up tables."""
   params = variables["params"]
@@ -83,7 +68,7 @@ def sampling(repeats: int) -> list[dict]:
   variables = full_size.random_variables(system)
   variables = {k: v for k, v in variables.items() if k != "tokenizer"}
   count, options = weights(system, variables), tuple(OPTIONS.items())
-  read, multiply = machine()
+  read, multiply = full_size.read_rate(), full_size.matmul_rate()
   rows = []
   for batch, official in OFFICIAL.items():
     run = functools.partial(

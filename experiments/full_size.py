@@ -63,6 +63,14 @@ def matmul_rate() -> float:
   return 2 * a.size * b.shape[1] / min(seconds)
 
 
+def read_rate() -> float:
+  """Bytes per second read from memory, by as many threads as there are."""
+  large, ones = jax.numpy.ones((8, 2**25)), jax.numpy.ones(2**25)
+  product = jax.jit(jax.numpy.matmul)
+  _, seconds = timed(lambda: product(large, ones), 3)
+  return large.nbytes / min(seconds)
+
+
 def stack_flops(system: System, rows: int) -> float:
   """Of one pass of the stack and the head over all slots of `rows` images."""
   width, depth = system.net.width, system.net.backbone.depth
