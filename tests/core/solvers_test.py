@@ -24,7 +24,11 @@ def gaussian(mean, std, path=flow.LINEAR):
   return velocity
 
 
-MIXTURE = dict(weights=(0.3, 0.5, 0.2), means=(-2.0, 0.5, 2.5), stds=(0.3, 0.5, 0.2))  # fmt: skip
+MIXTURE = {
+  "weights": (0.3, 0.5, 0.2),
+  "means": (-2.0, 0.5, 2.5),
+  "stds": (0.3, 0.5, 0.2),
+}
 
 
 def mixture(path=flow.LINEAR, *, weights, means, stds):
@@ -117,16 +121,16 @@ class SolversTest(parameterized.TestCase):
   @parameterized.parameters((1.0, 0.987), (0.5, 0.492), (0.2, 0.188))
   def test_deviations_of_xar(self, std, want):
     # 50 points from noise to 0.04, then the last step without noise.
-    x = jax.random.normal(jax.random.key(3), (1, 1_000_000))
+    x = jax.random.normal(jax.random.key(3), (1, 200_000))
     grid = np.append(np.linspace(0, 0.96, 50), 1.0)
     x = solvers.euler_maruyama(gaussian(0.7, std), x, grid, KEYS)
-    self.assertAlmostEqual(float(x.std()), want, delta=2e-3)
+    self.assertAlmostEqual(float(x.std()), want, delta=4e-3)
     # The tolerance of the mean is the sheet's; it, too, has a bias.
     self.assertAlmostEqual(float(x.mean()), 0.7, delta=5e-3)
 
-  @parameterized.parameters((25, 0.2397), (50, 0.2421), (250, 0.2444))
+  @parameterized.parameters((25, 0.2397), (250, 0.2444))
   def test_variance_of_the_stochastic_sampler(self, n, want):
-    x = jax.random.normal(jax.random.key(4), (1, 500_000))
+    x = jax.random.normal(jax.random.key(4), (1, 200_000))
     grid = np.append(np.linspace(0, 0.96, n), 1.0)
     x = solvers.euler_maruyama(gaussian(0.0, 0.5), x, grid, KEYS)
     self.assertAlmostEqual(float(x.var()), want, delta=5e-3)
