@@ -88,6 +88,12 @@ class ConfigsTest(parameterized.TestCase):
     # The autoencoder and its PatchGAN of three layers.
     self.assertAlmostEqual(parameters(config), millions + 2.766, places=2)
 
+  @parameterized.parameters(("paper", 66.46), ("f8", 83.65))
+  def test_kl_vae(self, preset, millions):
+    config = importlib.import_module("configs.kl_vae").get_config(preset)
+    self.assertAlmostEqual(parameters(config), millions + 2.766, delta=0.006)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters("quickstart", "var", "llamagen", "llamagen_text")
   def test_staged_presets_build(self, name):
     config = importlib.import_module(f"configs.{name}").get_config()
