@@ -26,6 +26,7 @@ def get_config(preset: str = "default"):
     "digits": digits,
     "fashion": fashion,
     "smoke": smoke,
+    "smoke_stages": smoke_stages,
     "paper": published["b"],
     **published,
   }
@@ -120,3 +121,13 @@ def smoke():
   c.sample.options.steps = 3
   c.evals.likelihood = {}
   return c
+
+
+def smoke_stages():
+  """The stages of the default on fake data, for tests."""
+  config = digits()
+  weights = config.generator.weights
+  config.tokenizer = kl_vae.get_config("smoke")
+  config.generator = smoke()
+  config.generator.weights = weights
+  return config

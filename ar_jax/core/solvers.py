@@ -45,29 +45,39 @@ def _plus(x: Any, *terms: tuple[Any, Any]) -> Any:
   return x
 
 
-def euler(velocity: Velocity, x: Any, times: Sequence[float]) -> Any:
+def euler(
+  velocity: Velocity, x: Any, times: Sequence[float], trail: bool = False
+) -> Any:
   """Order 1, one evaluation a step."""
 
   def step(x, row):
     t, dt, _ = row
-    return _plus(x, (dt, velocity(x, t))), None
+    x = _plus(x, (dt, velocity(x, t)))
+    return x, x if trail else None
 
-  return jax.lax.scan(step, x, _rows(times))[0]
+  x, seen = jax.lax.scan(step, x, _rows(times))
+  return (x, seen) if trail else x
 
 
-def heun(velocity: Velocity, x: Any, times: Sequence[float]) -> Any:
+def heun(
+  velocity: Velocity, x: Any, times: Sequence[float], trail: bool = False
+) -> Any:
   """Order 2, two evaluations a step: the mean slope of both ends."""
 
   def step(x, row):
     t, dt, _ = row
     first = velocity(x, t)
     second = velocity(_plus(x, (dt, first)), t + dt)
-    return _plus(x, (dt / 2, first), (dt / 2, second)), None
+    x = _plus(x, (dt / 2, first), (dt / 2, second))
+    return x, x if trail else None
 
-  return jax.lax.scan(step, x, _rows(times))[0]
+  x, seen = jax.lax.scan(step, x, _rows(times))
+  return (x, seen) if trail else x
 
 
-def adams_bashforth(velocity: Velocity, x: Any, times: Sequence[float]) -> Any:
+def adams_bashforth(
+  velocity: Velocity, x: Any, times: Sequence[float], trail: bool = False
+) -> Any:
   """Order 2, one evaluation a step: extrapolates from the slope before.
 
   The first step is Euler's, whose one error of order dt^2 keeps the order.
@@ -78,17 +88,22 @@ def adams_bashforth(velocity: Velocity, x: Any, times: Sequence[float]) -> Any:
     t, dt, ratio = row
     now = velocity(x, t)
     x = _plus(x, (dt * (1 + ratio / 2), now), (-dt * ratio / 2, before))
-    return (x, now), None
+    return (x, now), x if trail else None
 
   start = x, jax.tree.map(jnp.zeros_like, x)
-  return jax.lax.scan(step, start, _rows(times))[0][0]
+  (x, _), seen = jax.lax.scan(step, start, _rows(times))
+  return (x, seen) if trail else x
 
 
 SOLVERS = {"euler": euler, "heun": heun, "adams_bashforth": adams_bashforth}
 
 
 def integrate(
-  velocity: Velocity, x: Any, times: Sequence[float], method: str = "euler"
+  velocity: Velocity,
+  x: Any,
+  times: Sequence[float],
+  method: str = "euler",
+  trail: bool = False,
 ) -> Any:
   """Solves dx/dt = velocity(x, t) over a grid of times, traced once.
 
@@ -97,16 +112,17 @@ def integrate(
     x: f32[B, ...] or a tree of such, at times[0]: noise, to sample.
     times: n + 1 numbers, known at trace time, rising or falling.
     method: a key of SOLVERS.
+    trail: whether to return the way as well.
 
   Returns:
-    x at times[-1].
+    x at times[-1]; with `trail` also x at times[1:], f32[n, B, ...].
 
   Raises:
     UserError: no such method, or the grid stands still.
   """
   if method not in SOLVERS:
     raise UserError(f"method={method!r}: choose one of {', '.join(SOLVERS)}")
-  return SOLVERS[method](velocity, x, times)
+  return SOLVERS[method](velocity, x, times, trail)
 
 
 def noise(keys: Array, shape: Sequence[int], step: Array | int = 0) -> Array:
@@ -134,7 +150,8 @@ def euler_maruyama(
   diffusion: str = "sigma",
   last: str = "mean",
   start: int = 0,
-) -> Array:
+  trail: bool = False,
+) -> Any:
   """Solves dx = (v + w score) dt + sqrt(2 w) dW, which has the laws of the
   path for any w >= 0 (SiT, arXiv 2401.08740).
 
@@ -152,9 +169,10 @@ def euler_maruyama(
     last: the last step: "mean" follows the drift, "euler" the velocity,
       "data" returns the data that the velocity implies.
     start: number of the first step, folded into the keys.
+    trail: whether to return the way as well.
 
   Returns:
-    x at times[-1].
+    x at times[-1]; with `trail` also x at times[1:], f32[n, B, ...].
 
   Raises:
     UserError: an option or the grid is not one.
@@ -178,14 +196,17 @@ def euler_maruyama(
     t, dt, index = row
     _, slope, w = drift(x, t)
     fresh = noise(keys, x.shape[1:], index)
-    return x + dt * slope + jnp.sqrt(2 * w * dt) * fresh, None
+    x = x + dt * slope + jnp.sqrt(2 * w * dt) * fresh
+    return x, x if trail else None
 
   index = start + np.arange(len(t))
-  x, _ = jax.lax.scan(step, x, (t[:-1], dt[:-1], index[:-1]))
+  x, seen = jax.lax.scan(step, x, (t[:-1], dt[:-1], index[:-1]))
   form, slope, _ = drift(x, jnp.float32(t[-1]))
   if last == "data":
-    return form.data
-  return x + dt[-1] * (slope if last == "mean" else form.velocity)
+    x = form.data
+  else:
+    x = x + dt[-1] * (slope if last == "mean" else form.velocity)
+  return (x, jnp.concatenate([seen, x[None]])) if trail else x
 
 
 def log_likelihood(

@@ -26,11 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import decode, flow, pick, plan, solvers, system
+from ar_jax.core.entities import entities
 from ar_jax.core.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.nn import next_entity
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.mlp import SwiGLU
-from ar_jax.nn.next_entity import Caches, NextEntity
+from ar_jax.nn.next_entity import NextEntity
 from ar_jax.nn.norms import AdaLN, RMSNorm
 from ar_jax.nn.transformer import Backbone, Block
 
@@ -40,40 +42,7 @@ SIZES = {
   "l": dict(depth=32, width=1024, heads=16),
   "h": dict(depth=40, width=1280, heads=16),
 }
-ENTITIES = ("token", "cell", "subsample", "scale", "image")
 CONTEXTS = ("noisy", "clean")
-
-
-def partition(
-  entity: str, grid: tuple[int, int], part: int | Sequence[int]
-) -> plan.Plan:
-  """The entities of a map, as a plan with `row` and `col`.
-
-  Args:
-    entity: one of ENTITIES.
-    grid: (h, h).
-    part: side of a cell, stride of a subsample, or sides of the scales, the
-      last h; not read for a token or the image.
-
-  Raises:
-    UserError: no such entity, or the parts do not make up the map.
-  """
-  if entity not in ENTITIES:
-    raise UserError(f"entity={entity!r}: choose one of {', '.join(ENTITIES)}")
-  if entity == "scale":
-    sides = (part,) if isinstance(part, int) else tuple(part)
-    if sides[-1] != grid[0] or any(grid[0] % side for side in sides):
-      raise UserError(
-        f"part={part}: the sides of scales must divide the latent side "
-        f"{grid[0]}, and the last must be equal to it"
-      )
-    p = plan.scales(sides)
-    step = grid[0] // np.array(sides)[p.step_of()]  # where coarse cells begin
-    return plan.plan(p.sizes, row=p["row"] * step, col=p["col"] * step)
-  if entity == "subsample":
-    return plan.subsamples(*grid, part)
-  side = {"token": 1, "image": grid[0]}.get(entity, part)
-  return plan.cells(*grid, side)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +116,16 @@ class XAR(System):
       return rest
     x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
     moments = self._tokenizer(variables).moments(x)
-    return {**rest, "units": moments[:, self._raster()]}
+    return {**rest, "units": moments[:, self.raster()]}
 
-  def entities(self, latents: Array) -> Array:
+  def raster(self) -> np.ndarray:
+    """i64[h^2]: where in the raster each latent of `encode` is."""
+    rows, cols = self.tokenizer.grid
+    if self.sides:
+      return np.arange(rows * cols)
+    return self.plan["row"] * cols + self.plan["col"]
+
+  def parts(self, latents: Array) -> Array:
     """f32[B, L, C] of scaled latents, f32[B, h^2, C], that are in the order
     of `encode`."""
     if self.sides is None:
@@ -166,7 +142,7 @@ class XAR(System):
     keys = system.example_keys(key, batch)
     draws, times, noises, hide, drop = (decode.fold(keys, i) for i in range(5))
     latents = self._tokenizer(variables).draw(batch["units"], draws)
-    x, label, p = self.entities(latents), batch["label"], self.plan
+    x, label, p = self.parts(latents), batch["label"], self.plan
     t = jax.vmap(lambda key: self.times.draw(key, (p.steps,)))(times)
     noise = solvers.noise(noises, x.shape[1:])
     slots = t[:, p.step_of()]
@@ -201,7 +177,7 @@ class XAR(System):
   def decode(self, variables: Vars, x: Array) -> Array:
     """Images in [0, 1] of entities f32[B, L, C], finished or not."""
     last = x[:, self.plan.span(-1)] if self.sides else x
-    latents = last[:, np.argsort(self._raster())]
+    latents = last[:, np.argsort(self.raster())]
     return (self._tokenizer(variables).decode(latents) + 1) / 2
 
   def generate(
@@ -215,6 +191,7 @@ class XAR(System):
     steps: int = 50,
     method: str = "sde",
     last: float = 0.04,
+    trail: bool = False,
   ) -> Array:
     """Draws the entities of one image per key, f32[B, L, C].
 
@@ -229,87 +206,60 @@ class XAR(System):
       method: "sde", as published, or a key of `solvers.SOLVERS`.
       last: length of the last step of the SDE, which adds no noise; the
         others are equal.
+      trail: whether to return every entity after each of its steps, f32[B, L,
+        steps, C]; see `frames`.
 
     Raises:
       UserError: an option is out of range, or guidance is asked of a model
         that was built without a null class.
     """
-    run, carry = self._steps(
-      variables, cond, keys, guidance, schedule, steps, method, last
-    )
-    p = self.plan
-    if not self.net.even:
-      return decode.unroll_steps(run, carry, p, keys)[1]
-    carry, first = run(carry, 0, decode.fold(keys, 0))
-    _, rest = decode.scan_steps(run, carry, p.steps - 1, keys, start=1)
-    x = jnp.concatenate([first[:, None], rest], axis=1)
-    return x.reshape(len(x), len(p), -1)
-
-  def _steps(
-    self, variables, cond, keys, guidance, schedule, steps, method, last
-  ) -> tuple[decode.Step, tuple[Caches, Array | None]]:
-    """The step that draws one entity, and what it begins with: empty caches
-    and no entity before."""
-    net, p, b = self.net, self.plan, len(keys)
-    channels = self.tokenizer.channels
-    params = {"params": variables["params"]}
     guidance = 1.0 if guidance is None else guidance
-    scales = np.float32(pick.schedule(schedule, guidance, p.steps))
-    guided = guidance != 1.0
-    if guided and self.null is None:
+    scales = pick.schedule(schedule, guidance, self.plan.steps)
+    if guidance != 1.0 and self.null is None:
       raise UserError(
         f"guidance={guidance}: this xAR has no null class; build it with "
         "label_dropout > 0, or sample with guidance=1.0"
       )
-    times = _grid(steps, method, last)
-    label = cond["label"]
-    if guided:
-      # Pairs lie side by side, so that sharding keeps them on one device.
-      null = jnp.full_like(label, self.null)
-      label = jnp.stack([label, null], axis=1).reshape(-1)
-    pair = lambda x: jnp.repeat(x, 2, axis=0) if guided else x
+    times = _times(steps, method, last)
+    if method == "sde":
+      follow = lambda velocity, x, keys: solvers.euler_maruyama(
+        velocity, x, times, keys, trail=trail
+      )
+    else:
+      follow = lambda velocity, x, _: solvers.integrate(
+        velocity, x, times, method, trail
+      )
+    return next_entity.generate(
+      self.net,
+      {"params": variables["params"]},
+      cond["label"],
+      keys,
+      follow,
+      null=self.null if guidance != 1.0 else None,
+      scales=scales,
+      trail=trail,
+    )
 
-    def evaluate(start, x, t, caches):
-      return net.apply(params, start, pair(x), label, t, caches, method="step")
-
-    def step(carry, s, keys):
-      caches, before = carry
-      size = p.sizes[0] if net.even else p.sizes[s]
-      start = s * size if net.even else p.span(s).start
-      if before is not None:  # now without noise, it joins the context
-        at = start - before.shape[1]
-        _, caches = evaluate(at, before, jnp.float32(1), caches)
-
-      def velocity(x, t):
-        v, _ = evaluate(start, x, t, caches)
-        if not guided:
-          return v
-        v = v.reshape(b, 2, *x.shape[1:])
-        return flow.guide(v[:, 0], v[:, 1], jnp.asarray(scales)[s])
-
-      x = solvers.noise(keys, (size, channels), step=steps)
-      if method == "sde":
-        x = solvers.euler_maruyama(velocity, x, times, keys)
-      else:
-        x = solvers.integrate(velocity, x, times, method)
-      return (caches, x), x
-
-    caches = net.apply(params, len(label), traced=net.even, method="caches")
-    return step, (caches, None)
-
-  def _raster(self) -> np.ndarray:
-    """i64[h^2]: where in the raster each latent of `encode` is."""
-    rows, cols = self.tokenizer.grid
-    if self.sides:
-      return np.arange(rows * cols)
-    return self.plan["row"] * cols + self.plan["col"]
+  def frames(self, trail: Array) -> Array:
+    """The latents of a map while it is drawn, f32[F, B, L, C], of what
+    `generate` returns with `trail`: a frame for each step of each entity, in
+    which later entities are still 0."""
+    step = self.plan.step_of()
+    at, i = (
+      x.reshape(-1, 1, 1, 1)
+      for x in np.indices((self.plan.steps, trail.shape[2]))
+    )
+    now = jnp.moveaxis(trail, 2, 0)[i.ravel()]
+    mine = step.reshape(1, 1, -1, 1)
+    done = jnp.where(mine < at, trail[None, :, :, -1], 0)
+    return jnp.where(mine == at, now, done)
 
   def _tokenizer(self, variables: Vars) -> Any:
     frozen = jax.lax.stop_gradient(variables["tokenizer"])
     return self.tokenizer.bind({"params": frozen})
 
 
-def _grid(steps: int, method: str, last: float) -> np.ndarray:
+def _times(steps: int, method: str, last: float) -> np.ndarray:
   """The times of a sampler, `steps` + 1 from 0 to 1."""
   if steps < (2 if method == "sde" else 1):
     raise UserError(f"steps={steps}: too few for method={method!r}")
@@ -346,8 +296,8 @@ def build(
     width: D.
     heads: of attention.
     num_classes: labels are 0 .. num_classes - 1; the next one is null.
-    entity: what X is; one of ENTITIES.
-    part: see `partition`.
+    entity: what X is; one of `entities.ENTITIES`.
+    part: see `entities.entities`.
     context: see `XAR`.
     time_mean, time_std: of the logit-normal law of times.
     label_dropout: see `XAR`.
@@ -369,7 +319,7 @@ def build(
     raise UserError(f"depth={depth}: two equal stacks need an even number")
   if context not in CONTEXTS:
     raise UserError(f"context={context!r}: choose one of {', '.join(CONTEXTS)}")
-  p = partition(entity, codes.grid, part)
+  p = entities(entity, codes.grid, part)
   products = jnp.dtype(dtype)
 
   def stack():  # nothing is shared by the two
