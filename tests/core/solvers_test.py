@@ -1,5 +1,7 @@
 """Samplers on laws whose velocity is known exactly."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,6 +148,29 @@ class SolversTest(parameterized.TestCase):
     self.assertAlmostEqual(run("euler"), 2.05, places=5)
     self.assertAlmostEqual(run("data"), 2.05, places=5)
     self.assertAlmostEqual(run("mean"), 2 + 0.1 * (v + 0.1 * score), places=5)
+
+  def test_the_way(self):
+    times = np.array([0.0, 0.3, 0.8, 1.0])
+    x, field = jnp.full((1, 2), 2.0), lambda x, t: (1 + t) * jnp.cos(x)
+    for method in solvers.SOLVERS:
+      end, way = solvers.integrate(field, x, times, method, trail=True)
+      np.testing.assert_array_equal(
+        end, solvers.integrate(field, x, times, method)
+      )
+      self.assertEqual(way.shape, (3, 1, 2))
+      np.testing.assert_array_equal(way[-1], end)
+      part = solvers.integrate(field, x, times[:3], method)
+      np.testing.assert_allclose(way[1], part, rtol=1e-6)
+    run = functools.partial(solvers.euler_maruyama, field, x, times, KEYS)
+    end, way = run(trail=True)
+    np.testing.assert_array_equal(end, run())
+    self.assertEqual(way.shape, (3, 1, 2))
+    np.testing.assert_array_equal(way[-1], end)
+    # The first step, with the noise that every run of these keys has.
+    slope = field(x, 0.0) - x  # the score is -x at t = 0
+    fresh = solvers.noise(KEYS, (2,), 0)
+    first = x + 0.3 * slope + np.sqrt(0.6) * fresh
+    np.testing.assert_allclose(way[0], first, rtol=1e-5)
 
   def test_noise_of_an_example_is_its_own(self):
     keys = jax.random.split(jax.random.key(5), 3)
