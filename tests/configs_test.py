@@ -88,7 +88,24 @@ class ConfigsTest(parameterized.TestCase):
     # The autoencoder and its PatchGAN of three layers.
     self.assertAlmostEqual(parameters(config), millions + 2.766, places=2)
 
-  @parameterized.parameters("quickstart", "var", "llamagen", "llamagen_text")
+  @parameterized.parameters(("paper", 66.46), ("f8", 83.65))
+  def test_kl_vae(self, preset, millions):
+    config = importlib.import_module("configs.kl_vae").get_config(preset)
+    self.assertAlmostEqual(parameters(config), millions + 2.766, delta=0.006)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters(("b", 172.6), ("l", 608.4), ("h", 1186.0))
+  def test_xar(self, preset, millions):
+    config = importlib.import_module("configs.xar").get_config(preset)
+    self.assertAlmostEqual(parameters(config) / millions, 1, delta=5e-4)
+    self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
+    system = build(config.system, **config.model.to_dict())
+    self.assertEqual(system.plan.sizes, (64,) * 4)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters(
+    "quickstart", "var", "llamagen", "llamagen_text", "xar"
+  )
   def test_staged_presets_build(self, name):
     config = importlib.import_module(f"configs.{name}").get_config()
     for stage in config.stages:

@@ -34,7 +34,8 @@ def attn(theirs: str, ours: str) -> tuple[Rule, ...]:
   )
 
 
-def _body(side: str, way: str, sample: str) -> tuple[Rule, ...]:
+def body(side: str, way: str, sample: str) -> tuple[Rule, ...]:
+  """Rules of an encoder ("down") or decoder ("up") as VQGAN names them."""
   theirs, ours = f"{side}.{way}.{{l}}", f"{side}/{way}_{{l}}"
   return (
     *affine(f"{side}.conv_in", f"{side}/conv_in", CONV),
@@ -51,8 +52,8 @@ def _body(side: str, way: str, sample: str) -> tuple[Rule, ...]:
 _PHI = "quantize.quant_resi.qresi_ls.{i}"
 
 TABLE = (
-  *_body("encoder", "down", "downsample"),
-  *_body("decoder", "up", "upsample"),
+  *body("encoder", "down", "downsample"),
+  *body("decoder", "up", "upsample"),
   *affine("quant_conv", "quant_conv", CONV),
   *affine("post_quant_conv", "post_quant_conv", CONV),
   Rule("quantize.embedding.weight", "quantizer/codebook"),
@@ -79,8 +80,8 @@ def config(state: State) -> dict[str, Any]:
     ch, in_channels = state["encoder.conv_in.weight"].shape[:2]
     vocab, channels = state["quantize.embedding.weight"].shape
     levels, blocks = (
-      _count(state, r"(\d+)\.block\.0"),
-      _count(state, r"0\.block\.(\d+)"),
+      count(state, r"(\d+)\.block\.0"),
+      count(state, r"0\.block\.(\d+)"),
     )
     mult = tuple(
       state[f"encoder.down.{level}.block.0.conv1.weight"].shape[0] // ch
@@ -105,7 +106,8 @@ def config(state: State) -> dict[str, Any]:
   }
 
 
-def _count(state: State, index: str) -> int:
+def count(state: State, index: str) -> int:
+  """How many blocks of the encoder have the `index`, a pattern."""
   pattern = re.compile(rf"encoder\.down\.{index}\.conv1\.weight")
   return sum(pattern.fullmatch(key) is not None for key in state)
 

@@ -12,7 +12,8 @@ A *batch* is a dict of arrays with a leading batch axis B:
 
   image   u8[B, H, W, C]     pixels 0..255
   label   i32[B]             class
-  units   i32[B, L] or f32   precomputed units in place of `image`
+  units   i32[B, L] or f32   precomputed units in place of `image`; where they
+          f32[B, L, 2 C]     are continuous, the moments of their law
   index   i32[B]             position of the example in the data stream
   mask    f32[B]             optional; 0 marks padding
 """
@@ -49,12 +50,16 @@ class Loss:
     updates: new values of collections other than `params`.
     nll: f32[B, L], -log p of each unit given those of earlier steps, in the
       order of `System.plan`; None where there is no such law.
+    errors: f32[B, L], where there is none: the objective at each unit given
+      those of earlier steps, for example the squared error of a velocity. No
+      likelihood, and never counted as one.
   """
 
   value: Array
   metrics: dict[str, Array] = dataclasses.field(default_factory=dict)
   updates: dict[str, Any] = dataclasses.field(default_factory=dict)
   nll: Array | None = None
+  errors: Array | None = None
 
 
 class System(abc.ABC):

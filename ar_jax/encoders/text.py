@@ -19,8 +19,9 @@ import jax.numpy as jnp
 
 from ar_jax.core.errors import UserError
 from ar_jax.nn.attention import Attention
+from ar_jax.nn.mlp import SwiGLU
 from ar_jax.nn.norms import RMSNorm
-from ar_jax.nn.transformer import Backbone, PlainBlock, SwiGLU
+from ar_jax.nn.transformer import Backbone, PlainBlock
 
 Array = jax.Array
 

@@ -85,7 +85,9 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     and under its own name (`rfid`, `rfd_judge`, ...), with the floor: the
     originals against as many training images. Where the tokenizer has
     `units(variables, batch) -> i32[B, L]` and `vocab`, also `codebook_usage`
-    (the fraction of codes that occur) and `codebook_perplexity`.
+    (the fraction of codes that occur) and `codebook_perplexity`; where the
+    units are f32[B, L, C], `units_std`, the least and the largest standard
+    deviation of a channel.
   """
   if features == "inception" and not network.get("path"):
     net, missing = None, "unavailable: set path to the Inception weights"
@@ -95,15 +97,18 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
 
   def evaluate(system, variables, batches, key):
     originals, rebuilt = [], []
-    counts = None
+    counts, latents = None, []
     for batch in batches:
       real = np.asarray(batch.get("mask", np.ones(len(batch["image"])))) > 0
       out = np.asarray(_reconstruct(system, variables, batch, key))
       originals.append(np.asarray(batch["image"])[real])
       rebuilt.append(samples.to_uint8(out[real]))
       if hasattr(system, "units"):
-        codes = np.asarray(_units(system, variables, batch))[real].ravel()
-        seen = np.bincount(codes, minlength=system.vocab)
+        units = np.asarray(_units(system, variables, batch))[real]
+        if system.vocab is None:
+          latents.append(units.reshape(-1, units.shape[-1]))
+          continue
+        seen = np.bincount(units.ravel(), minlength=system.vocab)
         counts = seen if counts is None else counts + seen
     if not originals:
       raise UserError("reconstruction: the test split holds no example")
@@ -117,6 +122,9 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
       p = counts[counts > 0] / counts.sum()
       found["codebook_usage"] = float((counts > 0).mean())
       found["codebook_perplexity"] = float(np.exp(-(p * np.log(p)).sum()))
+    if latents:
+      std = np.concatenate(latents).std(0)
+      found["units_std"] = {"min": float(std.min()), "max": float(std.max())}
     n = sum(map(len, originals))
     if missing:
       found["rfid"] = missing

@@ -17,7 +17,7 @@ from ar_jax import ops
 from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
 from ar_jax.nn import positions
-from ar_jax.nn.linear import Linear
+from ar_jax.nn.linear import Linear, initial
 
 Array = jax.Array
 
@@ -211,7 +211,8 @@ class Attention(nn.Module):
     norm: maps (q, k) to normalised ones before they are cached; optional.
     bias: which of q, k and v have a bias, for example "qv".
     out_bias: whether the output matrix has one.
-    stddev: initial standard deviation of the input matrix.
+    stddev: initial standard deviation of the input matrix; None is
+      Xavier-uniform.
     out_stddev: the same of the output matrix.
     dtype: of the computation.
     impl: of `ops.attention`.
@@ -223,8 +224,8 @@ class Attention(nn.Module):
   norm: nn.Module | None = None
   bias: str = ""
   out_bias: bool = True
-  stddev: float = 0.02
-  out_stddev: float = 0.02
+  stddev: float | None = 0.02
+  out_stddev: float | None = 0.02
   dtype: jnp.dtype = jnp.float32
   impl: str | None = None
 
@@ -258,7 +259,7 @@ class Attention(nn.Module):
     dense = lambda n, stddev, name, bias: Linear(
       n,
       use_bias=bias,
-      kernel_init=nn.initializers.normal(stddev),
+      kernel_init=initial(stddev),
       dtype=self.dtype,
       name=name,
     )

@@ -1,6 +1,15 @@
 """What law the next units follow, given the hidden states before them.
 
-Shapes: B batch, T positions, D width, V vocabulary.
+Any backbone wears any head, here and in `nn.flow_heads`:
+
+  loss(h, target, keys, *, plan, pos) -> f32[B, T]    what training minimises
+  draw(h, keys, *, h_null, scale, **own) -> units     guided where h_null is
+  nll(h, target, ...) -> f32[B, T]                    where there is such a law
+
+`plan` and `pos` tell heads whose units of one step see each other which these
+are and where; other heads do not look at them.
+
+Shapes: B batch, T positions, D width, V vocabulary, K bits.
 """
 
 from __future__ import annotations
@@ -10,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core import pick
+from ar_jax.core.plan import Plan
 
 Array = jax.Array
 
@@ -58,6 +68,20 @@ class Categorical(nn.Module):
     """f32[B, T], the cross-entropy of target i32[B, T]."""
     return cross_entropy(self.logits(h), target, smoothing=smoothing)
 
+  def loss(
+    self,
+    h: Array,
+    target: Array,
+    keys: Array | None = None,
+    *,
+    plan: Plan | None = None,
+    pos: Array | None = None,
+    smoothing: float = 0.0,
+  ) -> Array:
+    """As `nll`; nothing is random here, and every unit is alone."""
+    del keys, plan, pos
+    return self.nll(h, target, smoothing=smoothing)
+
   def law(
     self, h: Array, *, h_null: Array | None = None, scale: float = 1.0, **law
   ) -> Array:
@@ -76,6 +100,78 @@ class Categorical(nn.Module):
       h = pick.guide(h, h_null, scale)
     return pick.law(self.logits(h), **law)
 
-  def draw(self, h: Array, keys: Array, **options) -> Array:
+  def draw(
+    self, h: Array, keys: Array, *, pos: Array | None = None, **options
+  ) -> Array:
     """Units i32[B, T], drawn with keys Key[B]; options as in `law`."""
+    del pos
     return pick.draw(self.law(h, **options), keys)
+
+
+class Bitwise(nn.Module):
+  """K independent bits of a unit, each by a linear logit in float32.
+
+  Attributes:
+    bits: K.
+    stddev: initial standard deviation.
+  """
+
+  bits: int
+  stddev: float = 0.02
+
+  def setup(self):
+    init = nn.initializers.normal(self.stddev)
+    self.linear = nn.Dense(self.bits, kernel_init=init, dtype=jnp.float32)
+
+  def logits(self, h: Array) -> Array:
+    """f32[B, T, K] of h [B, T, D]: log-odds of a 1."""
+    return self.linear(h.astype(jnp.float32))
+
+  def nll(self, h: Array, target: Array) -> Array:
+    """f32[B, T], summed over the bits of target, i32[B, T, K] in {0, 1}."""
+    logits = self.logits(h)
+    return jnp.sum(jax.nn.softplus(logits) - target * logits, -1)
+
+  def loss(
+    self,
+    h: Array,
+    target: Array,
+    keys: Array | None = None,
+    *,
+    plan: Plan | None = None,
+    pos: Array | None = None,
+  ) -> Array:
+    """As `nll`."""
+    del keys, plan, pos
+    return self.nll(h, target)
+
+  def draw(
+    self,
+    h: Array,
+    keys: Array,
+    *,
+    h_null: Array | None = None,
+    scale: Array | float = 1.0,
+    pos: Array | None = None,
+    temperature: float = 1.0,
+  ) -> Array:
+    """Bits i32[B, T, K].
+
+    Args:
+      h: [B, T, D].
+      keys: Key[B].
+      h_null: the same without the condition; None if guidance is off.
+      scale: of guidance of the log-odds; 1.0 is off.
+      pos: not used.
+      temperature: divides the log-odds; 0 takes the likelier bit.
+    """
+    del pos
+    if h_null is not None:
+      h = pick.guide(h.astype(jnp.float32), h_null.astype(jnp.float32), scale)
+    logits = self.logits(h)
+    if not temperature:
+      return (logits > 0).astype(jnp.int32)
+    odds = jax.nn.sigmoid(logits / temperature)
+    shape = odds.shape[1:]
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+    return (uniform < odds).astype(jnp.int32)

@@ -30,6 +30,13 @@ _TURN = 4
 _FEW = 2
 
 
+def initial(stddev: float | None) -> nn.initializers.Initializer:
+  """Normal with a standard deviation; Xavier-uniform for None."""
+  if stddev is None:
+    return nn.initializers.xavier_uniform()
+  return nn.initializers.normal(stddev)
+
+
 class Linear(nn.Module):
   """`nn.Dense`, with the same parameters, but for one thing: a kernel that
   the collection `turned` holds as well, transposed, is read from there.

@@ -20,6 +20,29 @@ def layer_norm(x: Array, eps: float = 1e-6) -> Array:
   return x * jax.lax.rsqrt(variance + eps)
 
 
+def rms_norm(x: Array, eps: float = 1e-6) -> Array:
+  """x / rms(x) over the last axis, without parameters, f32."""
+  x = x.astype(jnp.float32)
+  square = jnp.mean(jnp.square(x), -1, keepdims=True)
+  return x * jax.lax.rsqrt(square + eps)
+
+
+class LayerNorm(nn.Module):
+  """LayerNorm with a learned scale and bias, taken in float32."""
+
+  eps: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[..., D] of x [..., D]."""
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    width = (x.shape[-1],)
+    scale = self.param("scale", nn.initializers.ones, width)
+    bias = self.param("bias", nn.initializers.zeros, width)
+    y = layer_norm(x, self.eps)
+    return (y * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)
+
+
 class RMSNorm(nn.Module):
   """x / rms(x) times a learned scale (arXiv 1910.07467).
 
@@ -33,9 +56,7 @@ class RMSNorm(nn.Module):
   def __call__(self, x: Array) -> Array:
     """[..., D] of x [..., D]."""
     scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-    y = x.astype(jnp.float32)
-    square = jnp.mean(jnp.square(y), -1, keepdims=True)
-    y = (y * jax.lax.rsqrt(square + self.eps)).astype(x.dtype)
+    y = rms_norm(x, self.eps).astype(x.dtype)
     return y * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -47,22 +68,26 @@ class AdaLN(nn.Module):
 
   Attributes:
     depth: N.
-    stddevs: initial standard deviation of each part of a layer; as many as
-      there are parts.
+    stddevs: initial standard deviation of each part of a layer, as many as
+      there are parts; or their number, then each layer is Xavier-uniform.
     dtype: of the computation.
   """
 
   depth: int
-  stddevs: tuple[float, ...]
+  stddevs: tuple[float, ...] | int
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, cond: Array) -> Array:
-    """[N, B, parts, D] of cond [B, D]."""
-    width, parts = cond.shape[-1], len(self.stddevs)
-    kernel = self.param(
-      "kernel", normal(self.stddevs), (self.depth, width, parts * width)
-    )
+    """[N, ..., parts, D] of cond [..., D]: one condition for each example,
+    [B, D], or for each of several parts of it, [B, E, D]."""
+    lead, width = cond.shape[:-1], cond.shape[-1]
+    if isinstance(self.stddevs, int):
+      parts = self.stddevs
+      init = nn.initializers.xavier_uniform(batch_axis=(0,))
+    else:
+      parts, init = len(self.stddevs), normal(self.stddevs)
+    kernel = self.param("kernel", init, (self.depth, width, parts * width))
     bias = self.param(
       "bias", nn.initializers.zeros, (self.depth, parts * width)
     )
@@ -71,9 +96,10 @@ class AdaLN(nn.Module):
     )
     # With layers as a batch axis of both: else the kernels are transposed,
     # which on a CPU takes ten times as long as the product.
+    cond = cond.reshape(-1, width)
     cond = jnp.broadcast_to(cond, (self.depth, *cond.shape))
     mod = jnp.einsum("nbc,ncd->nbd", cond, kernel) + bias[:, None]
-    return mod.reshape(self.depth, -1, parts, width)
+    return mod.reshape(self.depth, *lead, parts, width)
 
 
 class SharedAdaLN(nn.Module):

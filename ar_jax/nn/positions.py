@@ -5,6 +5,8 @@ Shapes: B batch, T positions, L slots, H heads, K features per head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -42,12 +44,12 @@ PREFIX_ROPES = ("zero", "identity")
 
 
 def rope_grid(
-  plan: Plan, features: int, *, prefix: int, prefix_rope: str, base: float = 1e4
+  plan: Plan, features: int, *, prefix: int, prefix_rope: str
 ) -> np.ndarray:
   """Two-dimensional rotations (RoPE) of a prefix and the slots behind it.
 
   The first half of the pairs turns by the row, the second by the column, with
-  frequencies base^(-4 j / K), j = 0 .. K/4 - 1. A slot turns by its own place,
+  frequencies 10000^(-4 j / K), j = 0 .. K/4 - 1. A slot turns by its own place,
   wherever the prefix moves it in the sequence.
 
   Args:
@@ -57,7 +59,6 @@ def rope_grid(
     prefix_rope: "zero" gives the prefix cos = sin = 0, as in the published
       LlamaGen: its queries and keys vanish, so every score from or to it is 0
       and only its values matter. "identity" leaves it unturned.
-    base: of the frequencies.
 
   Returns:
     f32[prefix + L, K / 2, 2], cosines and sines, for `rotate`.
@@ -69,18 +70,43 @@ def rope_grid(
     raise UserError(
       f"prefix_rope={prefix_rope!r}: choose one of {', '.join(PREFIX_ROPES)}"
     )
+  before = np.zeros((prefix, features // 2, 2), np.float32)
+  if prefix_rope == "identity":
+    before[..., 0] = 1
+  return np.concatenate([before, turns(plan["row"], plan["col"], features)])
+
+
+def turns(
+  row: np.ndarray, col: np.ndarray, features: int, base: float = 1e4
+) -> np.ndarray:
+  """The rotations f32[L, K / 2, 2] of places (row[L], col[L]); see
+  `rope_grid`."""
   if features % 4:
     raise UserError(f"heads of {features} features: RoPE needs a multiple of 4")
   half = features // 2
   frequency = base ** (-2 * np.arange(half // 2) / half)
   angle = np.concatenate(
-    [plan[axis][:, None] * frequency for axis in ("row", "col")], axis=1
+    [axis[:, None] * frequency for axis in (row, col)], axis=1
   )
-  turns = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-  before = np.zeros((prefix, half, 2))
-  if prefix_rope == "identity":
-    before[..., 0] = 1
-  return np.concatenate([before, turns]).astype(np.float32)
+  return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+
+
+def rope_scales(
+  sides: Sequence[int], features: int, *, extent: float = 16.0
+) -> np.ndarray:
+  """Rotations f32[L, K / 2, 2] of square maps that cover the same ground.
+
+  Cell i of a map of side p lies at extent * i / p, so that coarse cells have
+  the places of the fine ones at their upper left corner (FlowAR, arXiv
+  2412.15205).
+
+  Args:
+    sides: of the maps, one behind the other.
+    features: K.
+    extent: of the ground, in cells of the published finest map.
+  """
+  places = [np.indices((p, p)).reshape(2, -1) * (extent / p) for p in sides]
+  return turns(*np.concatenate(places, axis=1), features)
 
 
 def rotate(x: Array, pos: Array) -> Array:

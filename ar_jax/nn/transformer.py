@@ -16,64 +16,10 @@ import jax.numpy as jnp
 from ar_jax.core.decode import fold
 from ar_jax.core.plan import Plan
 from ar_jax.nn.attention import Cache
-from ar_jax.nn.linear import TURNED, Linear
-from ar_jax.nn.norms import RMSNorm, layer_norm
+from ar_jax.nn.linear import TURNED
+from ar_jax.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 
 Array = jax.Array
-
-
-class Mlp(nn.Module):
-  """Linear, tanh-GELU, linear.
-
-  Attributes:
-    hidden: width between the two.
-    stddev: initial standard deviation of the first matrix.
-    out_stddev: the same of the second.
-    dtype: of the computation.
-  """
-
-  hidden: int
-  stddev: float = 0.02
-  out_stddev: float = 0.02
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """[B, T, D] of x [B, T, D]."""
-    dense = lambda n, stddev, name: nn.Dense(
-      n,
-      kernel_init=nn.initializers.normal(stddev),
-      dtype=self.dtype,
-      name=name,
-    )
-    h = nn.gelu(dense(self.hidden, self.stddev, "fc1")(x), approximate=True)
-    return dense(x.shape[-1], self.out_stddev, "fc2")(h)
-
-
-class SwiGLU(nn.Module):
-  """Linear, times SiLU of another linear, linear; no biases (2002.05202).
-
-  Attributes: as `Mlp`.
-  """
-
-  hidden: int
-  stddev: float = 0.02
-  out_stddev: float = 0.02
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """[B, T, D] of x [B, T, D]."""
-    dense = lambda n, stddev, name: Linear(
-      n,
-      use_bias=False,
-      kernel_init=nn.initializers.normal(stddev),
-      dtype=self.dtype,
-      name=name,
-    )
-    gate = nn.silu(dense(self.hidden, self.stddev, "gate")(x))
-    h = gate * dense(self.hidden, self.stddev, "fc1")(x)
-    return dense(x.shape[-1], self.out_stddev, "fc2")(h)
 
 
 class Block(nn.Module):
@@ -83,11 +29,16 @@ class Block(nn.Module):
     mixer: mixes positions; called and answering as `Attention`.
     mlp: acts on each position.
     eps: of the norms.
+    rms: whether the norms are RMS norms and not layer norms; neither has
+      parameters.
+    dropout: share of the features of both branches that training drops.
   """
 
   mixer: nn.Module
   mlp: nn.Module
   eps: float = 1e-6
+  rms: bool = False
+  dropout: float = 0.0
 
   def __call__(
     self,
@@ -104,28 +55,43 @@ class Block(nn.Module):
 
     Args:
       x: [B, T, D].
-      mod: [B, 6, D]: gates, scales, shifts, of the mixer and the MLP each.
+      mod: [B, 6, D]: gates, scales, shifts, of the mixer and the MLP each;
+        or [B, E, 6, D], one for each of E runs of T / E positions.
       mask: what the mixer sees.
       pos: where the positions are, for the mixer.
       cache: of all layers.
       layer: which of them is ours.
-      keys: not used, nothing in here is random.
+      keys: Key[B] of this layer for dropout, or None.
 
     Returns:
       [B, T, D] and the new cache.
     """
-    del keys
-    gate1, gate2, scale1, scale2, shift1, shift2 = (
-      mod[:, None, i] for i in range(6)
-    )
+    gate1, gate2, scale1, scale2, shift1, shift2 = parts(mod, x.shape[1])
     h = self._modulated(x, scale1, shift1)
     h, cache = self.mixer(h, mask, pos=pos, cache=cache, layer=layer)
-    x = x + (gate1 * h).astype(x.dtype)
+    x = x + (gate1 * dropout(h, keys, self.dropout, 0)).astype(x.dtype)
     h = self.mlp(self._modulated(x, scale2, shift2))
-    return x + (gate2 * h).astype(x.dtype), cache
+    x = x + (gate2 * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
+    return x, cache
 
   def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
-    return modulate(layer_norm(x, self.eps), scale, shift).astype(x.dtype)
+    norm = rms_norm if self.rms else layer_norm
+    return modulate(norm(x, self.eps), scale, shift).astype(x.dtype)
+
+
+def parts(mod: Array, positions: int) -> tuple[Array, ...]:
+  """The parts of modulations, each [B, 1 | T, D], for T positions.
+
+  Args:
+    mod: [B, P, D], the same for all positions; or [B, E, P, D], one for each
+      of E runs of T / E positions.
+    positions: T.
+  """
+  if mod.ndim == 3:
+    return tuple(mod[:, None, i] for i in range(mod.shape[1]))
+  runs = positions // mod.shape[1]
+  mod = jnp.repeat(mod, runs, axis=1) if runs > 1 else mod
+  return tuple(mod[:, :, i] for i in range(mod.shape[2]))
 
 
 class PlainBlock(nn.Module):
@@ -136,16 +102,19 @@ class PlainBlock(nn.Module):
     mlp: acts on each position.
     eps: of the norms.
     dropout: share of the features of both branches that training drops.
+    rms: whether the norms are RMS norms and not layer norms with a bias (ViT).
   """
 
   mixer: nn.Module
   mlp: nn.Module
   eps: float = 1e-5
   dropout: float = 0.0
+  rms: bool = True
 
   def setup(self):
-    self.norm1 = RMSNorm(self.eps)
-    self.norm2 = RMSNorm(self.eps)
+    norm = RMSNorm if self.rms else LayerNorm
+    self.norm1 = norm(self.eps)
+    self.norm2 = norm(self.eps)
 
   def __call__(
     self,
@@ -236,7 +205,7 @@ class Backbone(nn.Module):
 
   def condition(self, cond: Array) -> tuple[Array, Array]:
     """What the stack needs of cond [B, D]; once for all calls with it."""
-    return self.ada(cond), self.out_ada(cond)
+    return self.ada(cond), self.out_ada(cond) if self.out_ada else None
 
   def __call__(
     self,

@@ -30,10 +30,11 @@ from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.encoders import text as encoders
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.heads import Categorical, cross_entropy
+from ar_jax.nn.mlp import SwiGLU
 from ar_jax.nn.next_token import ClassPrefix, NextToken, TextPrefix
 from ar_jax.nn.norms import RMSNorm
 from ar_jax.nn.token_program import TokenProgram
-from ar_jax.nn.transformer import Backbone, PlainBlock, SwiGLU
+from ar_jax.nn.transformer import Backbone, PlainBlock
 
 # The published models: arguments of `build`. The text-conditional ones have
 # the widths of XL (released), 1B and 7B.

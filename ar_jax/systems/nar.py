@@ -29,8 +29,9 @@ from ar_jax.encoders import text as encoders
 from ar_jax.nn import neighbour
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.heads import Categorical, cross_entropy
+from ar_jax.nn.mlp import SwiGLU
 from ar_jax.nn.next_token import ClassPrefix, TextPrefix
-from ar_jax.nn.transformer import Backbone, PlainBlock, SwiGLU
+from ar_jax.nn.transformer import Backbone, PlainBlock
 
 # The published models for images and for videos: arguments of `build`.
 SIZES = {

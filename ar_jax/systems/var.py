@@ -26,9 +26,10 @@ from ar_jax.core import decode, pick, plan, system
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.nn.attention import Attention, CosineNorm
 from ar_jax.nn.heads import Categorical, cross_entropy
+from ar_jax.nn.mlp import Mlp
 from ar_jax.nn.next_scale import NextScale
 from ar_jax.nn.norms import AdaLN, SharedAdaLN
-from ar_jax.nn.transformer import Backbone, Block, Mlp
+from ar_jax.nn.transformer import Backbone, Block
 
 # The published models: arguments of `build`. d36-s is for 512 px; the scales
 # by image size are `multiscale_vq.SCALES`.

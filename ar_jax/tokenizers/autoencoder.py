@@ -3,12 +3,13 @@
 A family brings a Linen module with
 
   encode(x) -> units        decode(units) -> x clipped to [-1, 1]
-  __call__(x) -> Reconstruction
+  __call__(x, keys) -> Reconstruction, keys Key[B] in training, else None
   to_image(feature) -> x    the decoder's last layer alone
 
 and gets reconstruction, perceptual and adversarial losses, sampling
 (reconstruction) and units from here. Images are u8 in a batch and f32 in
-[-1, 1] inside. B batch, H W sides, c channels, L units, V codes.
+[-1, 1] inside. B batch, H W sides, c channels, L units, V codes, C channels of
+a unit that is no code.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.system import Batch, Loss, System, UserError, Vars
+from ar_jax.core.system import (
+  Batch,
+  Loss,
+  System,
+  UserError,
+  Vars,
+  example_keys,
+)
 from ar_jax.nn.adversary import Adversary, PatchGAN, adaptive_weight
 from ar_jax.nn.perceptual import LPIPS
 
@@ -35,14 +43,16 @@ class Reconstruction(NamedTuple):
   Attributes:
     image: f32[B, H, W, c], not clipped.
     feature: what the tokenizer's `to_image` turns into `image`.
-    units: i32[B, L].
+    units: i32[B, L], or f32[B, L, C] where nothing is quantised.
     losses: name -> f32[B], the bottleneck's terms, weighted to be summed.
+    metrics: name -> f32[B], what is only told.
   """
 
   image: Array
   feature: Array
   units: Array
   losses: dict[str, Array]
+  metrics: dict[str, Array] = {}
 
 
 def signed(image: Array) -> Array:
@@ -85,8 +95,8 @@ class Autoencoder(System):
       )
 
   @property
-  def vocab(self) -> int:
-    """V, for statistics of codebook usage."""
+  def vocab(self) -> int | None:
+    """V, for statistics of codebook usage; None where nothing is quantised."""
     return self.tokenizer.vocab
 
   def init(self, key: Array, batch: Batch) -> Vars:
@@ -106,11 +116,11 @@ class Autoencoder(System):
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
   ) -> Loss:
-    del key  # nothing random in here
     x = signed(batch["image"])
     params = variables["params"]
-    out = self.tokenizer.apply({"params": params["tokenizer"]}, x)
-    metrics = {"psnr": psnr(x, out.image)} | out.losses
+    keys = example_keys(key, batch) if train else None
+    out = self.tokenizer.apply({"params": params["tokenizer"]}, x, keys)
+    metrics = {"psnr": psnr(x, out.image)} | out.losses | out.metrics
     terms = self._reconstruction_terms(variables, x, out.image)
     metrics |= {name: value for name, (_, value) in terms.items()}
     value = sum(weight * term for weight, term in terms.values())
@@ -181,7 +191,7 @@ class Autoencoder(System):
     )
 
   def units(self, variables: Vars, batch: Batch) -> Array:
-    """Units i32[B, L] of the images of a batch."""
+    """Units i32[B, L] or f32[B, L, C] of the images of a batch."""
     return self._apply(variables, signed(batch["image"]), "encode")
 
   def sample(

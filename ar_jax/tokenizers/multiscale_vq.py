@@ -171,8 +171,9 @@ class MultiScaleVQ(nn.Module):
     """The decoder's last convolution alone, unclipped."""
     return self.decoder.head(feature)
 
-  def __call__(self, x: Array) -> Reconstruction:
+  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
     """What training needs of images f32[B, H, W, c] in [-1, 1]."""
+    del keys  # nothing random in here
     fhat, losses, units = self.quantizer(self.latent(x))
     image, feature = self.decoder(self.post_quant_conv(fhat))
     return Reconstruction(image, feature, units, losses)

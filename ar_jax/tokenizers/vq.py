@@ -157,8 +157,9 @@ class VQ(nn.Module):
     """The decoder's last convolution alone, unclipped."""
     return self.decoder.head(feature)
 
-  def __call__(self, x: Array) -> Reconstruction:
+  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
     """What training needs of images f32[B, H, W, c] in [-1, 1]."""
+    del keys  # nothing random in here
     codes, losses, ids = self.quantizer(self.latent(x))
     image, feature = self.decoder(self.post_quant_conv(codes))
     return Reconstruction(image, feature, ids.reshape(len(x), -1), losses)

@@ -10,13 +10,12 @@ from absl.testing import absltest, parameterized
 
 from ar_jax.core import plan
 from ar_jax.nn.attention import Attention, Cache, CosineNorm
+from ar_jax.nn.mlp import Mlp, SwiGLU
 from ar_jax.nn.norms import AdaLN, RMSNorm
 from ar_jax.nn.transformer import (
   Backbone,
   Block,
-  Mlp,
   PlainBlock,
-  SwiGLU,
   drop_path,
   dropout,
 )

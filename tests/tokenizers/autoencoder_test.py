@@ -47,7 +47,7 @@ class OneConv(nn.Module):
   def to_image(self, feature):
     return self.decoder.head(feature)
 
-  def __call__(self, x):
+  def __call__(self, x, keys=None):
     z = self.encoder(x)
     units = self.encode(x)
     image, feature = self.decoder(z)
