@@ -16,7 +16,7 @@ from ar_jax.core.system import UserError
 # gains do not. Layers are stacked, so the rank of a parameter says nothing.
 DECAY = ("kernel$", "embedding$")
 
-SCHEDULES = ("constant", "cosine", "linear", "steps", "var")
+SCHEDULES = ("constant", "cosine", "late_cosine", "linear", "steps", "var")
 
 
 def lr_factor(
@@ -32,7 +32,8 @@ def lr_factor(
     name: after a linear warm-up, `constant`; `cosine` or `linear` down to
       `end`; or `var` (VAR, arXiv 2404.02905): warm-up from 0.5 %, flat for 5 %
       of the rest, then linear to `end`; `steps` (NAR, arXiv 2503.10696): times
-      0.2 at 1/2, 2/3 and 5/6 of the run.
+      0.2 at 1/2, 2/3 and 5/6 of the run; `late_cosine` (xAR, arXiv
+      2502.20388): constant for 3/4 of the run, then `cosine`.
     steps: length of the whole run.
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor at the last step.
@@ -49,6 +50,9 @@ def lr_factor(
     progress = jnp.clip((step - warm) / max(steps - warm, 1), 0.0, 1.0)
     if name == "cosine":
       fall = end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    elif name == "late_cosine":
+      late = jnp.clip(4 * (step / max(steps, 1) - 0.75), 0.0, 1.0)
+      fall = end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * late))
     elif name == "linear":
       fall = end + (1 - end) * (1 - progress)
     elif name == "var":

@@ -104,6 +104,10 @@ class OptimTest(absltest.TestCase):
     self.assertAlmostEqual(float(cosine(10)), 1.0)
     self.assertAlmostEqual(float(cosine(55)), 0.6, places=6)
     self.assertAlmostEqual(float(cosine(100)), 0.2, places=6)
+    late = optim.lr_factor("late_cosine", steps=800, warmup=100, end=0.1)
+    np.testing.assert_allclose(
+      [late(s) for s in (49, 100, 600, 700, 800)], [0.5, 1, 1, 0.55, 0.1]
+    )
     linear = optim.lr_factor("linear", steps=100)
     self.assertAlmostEqual(float(linear(25)), 0.75, places=6)
 

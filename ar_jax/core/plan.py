@@ -193,6 +193,41 @@ def cosine(length: int, steps: int) -> tuple[int, ...]:
   return (*sizes, hidden)
 
 
+def cells(h: int, w: int, side: int, rule: Rule = causal) -> Plan:
+  """The cells of side x side units of a grid, row by row (xAR, arXiv
+  2502.20388); inside a cell as well. Side 1 is `raster`, and a side of the
+  whole grid one step.
+
+  Raises:
+    UserError: the cells do not fill the grid.
+  """
+  return _grouped(h, w, side, rule, lambda x: x // side, lambda x: x % side)
+
+
+def subsamples(h: int, w: int, stride: int, rule: Rule = causal) -> Plan:
+  """Every stride-th unit of a grid both ways a step, from stride^2 different
+  first ones, in the order of these (xAR).
+
+  Raises:
+    UserError: the stride does not divide the sides.
+  """
+  return _grouped(
+    h, w, stride, rule, lambda x: x % stride, lambda x: x // stride
+  )
+
+
+def _grouped(h, w, by, rule, group, place) -> Plan:
+  """One group a step: ordered by (group, place) of the row and the column."""
+  if by < 1 or h % by or w % by:
+    raise UserError(f"a grid of {h}x{w} does not fall into parts of {by}")
+  row, col = _grid(h, w)
+  keys = (place(col), place(row), group(col), group(row))  # the last is first
+  order = np.lexsort(keys)
+  first = group(row[order]) * (1 + group(col).max()) + group(col[order])
+  sizes = np.bincount(first)
+  return plan(sizes, rule, row=row[order], col=col[order])
+
+
 def diagonals(h: int, w: int, rule: Rule = causal) -> Plan:
   """The anti-diagonals of a grid, from the upper left (NAR).
 

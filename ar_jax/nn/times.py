@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.nn.linear import initial
+
 Array = jax.Array
 
 
@@ -42,12 +44,13 @@ class TimeEmbed(nn.Module):
 
   Attributes:
     width: D.
-    stddev: initial standard deviation of both matrices.
+    stddev: initial standard deviation of both matrices; None is
+      Xavier-uniform.
     dtype: of the computation.
   """
 
   width: int
-  stddev: float = 0.02
+  stddev: float | None = 0.02
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -55,7 +58,7 @@ class TimeEmbed(nn.Module):
     """[..., D] of at f32[...] or i32[...]."""
     dense = lambda name: nn.Dense(
       self.width,
-      kernel_init=nn.initializers.normal(self.stddev),
+      kernel_init=initial(self.stddev),
       dtype=self.dtype,
       name=name,
     )

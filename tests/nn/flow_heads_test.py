@@ -308,7 +308,7 @@ HEADS = {
 PLANS = {
   "raster": plan.raster(2, 2),
   "scales": plan.scales((1, 2)),
-  "cells": plan.blocks(4, 2),
+  "cells": plan.cells(2, 4, 2),
 }
 
 

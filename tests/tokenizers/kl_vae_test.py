@@ -1,6 +1,8 @@
 """The KL autoencoder against the official one and against its definition."""
 
 import dataclasses
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -156,7 +158,8 @@ class KLVAETest(parameterized.TestCase):
     def encode(batch):
       return {"units": moments(signed(batch["image"]))}
 
-    folder = self.create_tempdir().full_path + "/units"
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    folder = folder / "units"
     augment = transforms.augmentation("flip")
     options = dict(batch=2, views=4, augment=augment, seed=0, digest="d")
     cache.write(folder, source, encode, **options)

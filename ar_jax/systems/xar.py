@@ -1,0 +1,399 @@
+"""xAR: images by next-X prediction, with flow matching inside each X.
+
+Beyond Next-Token: Next-X Prediction for Autoregressive Visual Generation
+(arXiv 2502.20388). New in it:
+  - the unit of a step, X, is any part of the latent map: a token, a cell of
+    k x k, a subsample, a scale or the whole image;
+  - X is drawn by flow matching through the whole transformer, without a head;
+  - noisy context learning: in training every entity has a noise level of its
+    own, also where others see it, so one pass trains all of them and the
+    context of sampling, with its errors, is no surprise.
+
+Shapes: B batch, L slots in the order of the plan, E entities, C latent
+channels, h side of the latent. Times as in `core.flow`: 0 is noise, 1 data;
+the published code counts the other way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax.core import decode, flow, pick, plan, solvers, system
+from ar_jax.core.resize import resize
+from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.nn.attention import Attention
+from ar_jax.nn.mlp import SwiGLU
+from ar_jax.nn.next_entity import Caches, NextEntity
+from ar_jax.nn.norms import AdaLN, RMSNorm
+from ar_jax.nn.transformer import Backbone, Block
+
+# The published models: arguments of `build`.
+SIZES = {
+  "b": dict(depth=16, width=768, heads=12),
+  "l": dict(depth=32, width=1024, heads=16),
+  "h": dict(depth=40, width=1280, heads=16),
+}
+ENTITIES = ("token", "cell", "subsample", "scale", "image")
+CONTEXTS = ("noisy", "clean")
+
+
+def partition(
+  entity: str, grid: tuple[int, int], part: int | Sequence[int]
+) -> plan.Plan:
+  """The entities of a map, as a plan with `row` and `col`.
+
+  Args:
+    entity: one of ENTITIES.
+    grid: (h, h).
+    part: side of a cell, stride of a subsample, or sides of the scales, the
+      last h; not read for a token or the image.
+
+  Raises:
+    UserError: no such entity, or the parts do not make up the map.
+  """
+  if entity not in ENTITIES:
+    raise UserError(f"entity={entity!r}: choose one of {', '.join(ENTITIES)}")
+  if entity == "scale":
+    sides = (part,) if isinstance(part, int) else tuple(part)
+    if sides[-1] != grid[0] or any(grid[0] % side for side in sides):
+      raise UserError(
+        f"part={part}: the sides of scales must divide the latent side "
+        f"{grid[0]}, and the last must be equal to it"
+      )
+    p = plan.scales(sides)
+    step = grid[0] // np.array(sides)[p.step_of()]  # where coarse cells begin
+    return plan.plan(p.sizes, row=p["row"] * step, col=p["col"] * step)
+  if entity == "subsample":
+    return plan.subsamples(*grid, part)
+  side = {"token": 1, "image": grid[0]}.get(entity, part)
+  return plan.cells(*grid, side)
+
+
+@dataclasses.dataclass(frozen=True)
+class XAR(System):
+  """The system. Variables: `params`, and the frozen `tokenizer`.
+
+  Units, as `encode` gives them, are the moments of the latents, f32[B, L, 2
+  C], in the order of the plan; of scales, in raster order, since a scale is
+  made of the latents drawn.
+
+  Attributes:
+    net: the transformer.
+    tokenizer: a `KLVAE`.
+    times: the law of the time of an entity in training.
+    context: what an entity sees in training: "noisy", the others as they are,
+      or "clean", a copy of them without noise, the baseline of the paper.
+    sides: of the scales; None for parts of one map.
+    label_dropout: how often training hides the label. 0 builds no null class,
+      and then there is no guidance.
+  """
+
+  net: NextEntity
+  tokenizer: nn.Module
+  times: flow.Times = flow.Times("logit_normal")
+  context: str = "noisy"
+  sides: tuple[int, ...] | None = None
+  label_dropout: float = 0.1
+
+  @property
+  def plan(self) -> plan.Plan:
+    return self.net.plan
+
+  @property
+  def classes(self) -> int:
+    return self.net.labels - (self.label_dropout > 0)
+
+  @property
+  def null(self) -> int | None:
+    """The label that stands for no label."""
+    return self.net.labels - 1 if self.label_dropout else None
+
+  def forwards(self, *, steps: int = 50, method: str = "sde", **_) -> int:
+    """Passes of the transformer for one image, each of two rows if guided:
+    those that follow the velocity, and one that reads each entity but the
+    last when it is done."""
+    each = 2 if method == "heun" else 1
+    return each * steps * self.plan.steps + self.plan.steps - 1
+
+  def fed(self, *, steps: int = 50, method: str = "sde", **_) -> int:
+    """Slots that these passes feed to the transformer: E S T + (E - 1) T for
+    E entities of T slots in S steps."""
+    each = 2 if method == "heun" else 1
+    slots = len(self.plan)
+    return each * steps * slots + slots - self.plan.sizes[-1]
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    del batch  # The plan and the tokenizer know all shapes.
+    size, channels = self.tokenizer.size, self.tokenizer.in_channels
+    key, frozen = jax.random.split(key)
+    x = jnp.zeros((1, len(self.plan), self.tokenizer.channels))
+    t = jnp.zeros((1, self.plan.steps))
+    label = jnp.zeros((1,), jnp.int32)
+    params = self.net.init(key, x, label, t)["params"]
+    image = jnp.zeros((1, size, size, channels))
+    tokenizer = self.tokenizer.init(frozen, image)["params"]
+    return {"params": params, "tokenizer": tokenizer}
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    rest = dict(batch)
+    if "image" not in rest:
+      return rest
+    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    moments = self._tokenizer(variables).moments(x)
+    return {**rest, "units": moments[:, self._raster()]}
+
+  def entities(self, latents: Array) -> Array:
+    """f32[B, L, C] of scaled latents, f32[B, h^2, C], that are in the order
+    of `encode`."""
+    if self.sides is None:
+      return latents
+    grid = latents.reshape(len(latents), *self.tokenizer.grid, -1)
+    maps = [resize(grid, (side, side), "area") for side in self.sides]
+    flat = [m.reshape(len(m), -1, m.shape[-1]) for m in maps]
+    return jnp.concatenate(flat, axis=1)
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    batch = self.encode(variables, batch)
+    keys = system.example_keys(key, batch)
+    draws, times, noises, hide, drop = (decode.fold(keys, i) for i in range(5))
+    latents = self._tokenizer(variables).draw(batch["units"], draws)
+    x, label, p = self.entities(latents), batch["label"], self.plan
+    t = jax.vmap(lambda key: self.times.draw(key, (p.steps,)))(times)
+    noise = solvers.noise(noises, x.shape[1:])
+    slots = t[:, p.step_of()]
+    xt = flow.LINEAR.noisy(x, noise, slots)
+    if train and self.label_dropout:
+      hidden = jax.vmap(jax.random.bernoulli, (0, None))(
+        hide, self.label_dropout
+      )
+      label = jnp.where(hidden, self.null, label)
+    v = self.net.apply(
+      {"params": variables["params"]},
+      xt,
+      label,
+      t,
+      drop if train else None,
+      context=x if self.context == "clean" else None,
+    )
+    target = flow.LINEAR.velocity(x, noise, slots)
+    errors = jnp.mean(jnp.square(v - target), -1)
+    ends = {"first": errors[:, p.span(0)], "last": errors[:, p.span(-1)]}
+    metrics = {f"error/{name}": e.mean(1) for name, e in ends.items()}
+    return Loss(jnp.mean(errors, 1), metrics, errors=errors)
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
+    `generate`."""
+    x = self.generate(variables, cond, keys, **options)
+    return self.decode(variables, x)
+
+  def decode(self, variables: Vars, x: Array) -> Array:
+    """Images in [0, 1] of entities f32[B, L, C], finished or not."""
+    last = x[:, self.plan.span(-1)] if self.sides else x
+    latents = last[:, np.argsort(self._raster())]
+    return (self._tokenizer(variables).decode(latents) + 1) / 2
+
+  def generate(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    guidance: float | None = 1.0,
+    schedule: str = "ramp",
+    steps: int = 50,
+    method: str = "sde",
+    last: float = 0.04,
+  ) -> Array:
+    """Draws the entities of one image per key, f32[B, L, C].
+
+    Args:
+      variables: as `init` makes them.
+      cond: `label` i32[B]; the null label draws without a class.
+      keys: Key[B].
+      guidance: scale at the last entity; 1.0 or None is off.
+      schedule: "ramp" rises from 1.0 at the first entity, as published, and
+        so leaves a single entity unguided; "constant".
+      steps: evaluations for each entity; twice as many with "heun".
+      method: "sde", as published, or a key of `solvers.SOLVERS`.
+      last: length of the last step of the SDE, which adds no noise; the
+        others are equal.
+
+    Raises:
+      UserError: an option is out of range, or guidance is asked of a model
+        that was built without a null class.
+    """
+    run, carry = self._steps(
+      variables, cond, keys, guidance, schedule, steps, method, last
+    )
+    p = self.plan
+    if not self.net.even:
+      return decode.unroll_steps(run, carry, p, keys)[1]
+    carry, first = run(carry, 0, decode.fold(keys, 0))
+    _, rest = decode.scan_steps(run, carry, p.steps - 1, keys, start=1)
+    x = jnp.concatenate([first[:, None], rest], axis=1)
+    return x.reshape(len(x), len(p), -1)
+
+  def _steps(
+    self, variables, cond, keys, guidance, schedule, steps, method, last
+  ) -> tuple[decode.Step, tuple[Caches, Array | None]]:
+    """The step that draws one entity, and what it begins with: empty caches
+    and no entity before."""
+    net, p, b = self.net, self.plan, len(keys)
+    channels = self.tokenizer.channels
+    params = {"params": variables["params"]}
+    guidance = 1.0 if guidance is None else guidance
+    scales = np.float32(pick.schedule(schedule, guidance, p.steps))
+    guided = guidance != 1.0
+    if guided and self.null is None:
+      raise UserError(
+        f"guidance={guidance}: this xAR has no null class; build it with "
+        "label_dropout > 0, or sample with guidance=1.0"
+      )
+    times = _grid(steps, method, last)
+    label = cond["label"]
+    if guided:
+      # Pairs lie side by side, so that sharding keeps them on one device.
+      null = jnp.full_like(label, self.null)
+      label = jnp.stack([label, null], axis=1).reshape(-1)
+    pair = lambda x: jnp.repeat(x, 2, axis=0) if guided else x
+
+    def evaluate(start, x, t, caches):
+      return net.apply(params, start, pair(x), label, t, caches, method="step")
+
+    def step(carry, s, keys):
+      caches, before = carry
+      size = p.sizes[0] if net.even else p.sizes[s]
+      start = s * size if net.even else p.span(s).start
+      if before is not None:  # now without noise, it joins the context
+        at = start - before.shape[1]
+        _, caches = evaluate(at, before, jnp.float32(1), caches)
+
+      def velocity(x, t):
+        v, _ = evaluate(start, x, t, caches)
+        if not guided:
+          return v
+        v = v.reshape(b, 2, *x.shape[1:])
+        return flow.guide(v[:, 0], v[:, 1], jnp.asarray(scales)[s])
+
+      x = solvers.noise(keys, (size, channels), step=steps)
+      if method == "sde":
+        x = solvers.euler_maruyama(velocity, x, times, keys)
+      else:
+        x = solvers.integrate(velocity, x, times, method)
+      return (caches, x), x
+
+    caches = net.apply(params, len(label), traced=net.even, method="caches")
+    return step, (caches, None)
+
+  def _raster(self) -> np.ndarray:
+    """i64[h^2]: where in the raster each latent of `encode` is."""
+    rows, cols = self.tokenizer.grid
+    if self.sides:
+      return np.arange(rows * cols)
+    return self.plan["row"] * cols + self.plan["col"]
+
+  def _tokenizer(self, variables: Vars) -> Any:
+    frozen = jax.lax.stop_gradient(variables["tokenizer"])
+    return self.tokenizer.bind({"params": frozen})
+
+
+def _grid(steps: int, method: str, last: float) -> np.ndarray:
+  """The times of a sampler, `steps` + 1 from 0 to 1."""
+  if steps < (2 if method == "sde" else 1):
+    raise UserError(f"steps={steps}: too few for method={method!r}")
+  if method != "sde":
+    return solvers.uniform_grid(steps)
+  if not 0 < last < 1:
+    raise UserError(f"last={last}: must lie between 0 and 1")
+  return np.append(np.linspace(0.0, 1 - last, steps), 1.0)
+
+
+def build(
+  *,
+  tokenizer: Mapping[str, Any],
+  depth: int,
+  width: int,
+  heads: int,
+  num_classes: int,
+  entity: str = "cell",
+  part: int | Sequence[int] = 8,
+  context: str = "noisy",
+  time_mean: float = 0.0,
+  time_std: float = 1.0,
+  label_dropout: float = 0.1,
+  dropout: float = 0.1,
+  remat: bool = False,
+  dtype: str = "float32",
+  impl: str | None = None,
+) -> XAR:
+  """Builds xAR; see SIZES for the published models.
+
+  Args:
+    tokenizer: `{"name": "kl_vae", **arguments}`.
+    depth: layers of both stacks together, an even number.
+    width: D.
+    heads: of attention.
+    num_classes: labels are 0 .. num_classes - 1; the next one is null.
+    entity: what X is; one of ENTITIES.
+    part: see `partition`.
+    context: see `XAR`.
+    time_mean, time_std: of the logit-normal law of times.
+    label_dropout: see `XAR`.
+    dropout: of the branches of the layers; the published models drop entries
+      of the attention as well.
+    remat: saves memory in training for time.
+    dtype: of the matrix products of the blocks; the residual stream and the
+      modulations stay float32, or training diverges.
+    impl: of `ops.attention`.
+
+  Raises:
+    UserError: sizes do not fit together, or there is no such choice.
+  """
+  tokenizer = dict(tokenizer)
+  codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
+  if width % heads:
+    raise UserError(f"width={width} is not a multiple of heads={heads}")
+  if depth % 2:
+    raise UserError(f"depth={depth}: two equal stacks need an even number")
+  if context not in CONTEXTS:
+    raise UserError(f"context={context!r}: choose one of {', '.join(CONTEXTS)}")
+  p = partition(entity, codes.grid, part)
+  products = jnp.dtype(dtype)
+
+  def stack():  # nothing is shared by the two
+    mixer = Attention(
+      heads,
+      bias="qkv",
+      stddev=None,
+      out_stddev=None,
+      dtype=products,
+      impl=impl,
+    )
+    mlp = SwiGLU(int(8 * width / 3), None, None, products, gelu=True)
+    return Backbone(
+      Block(mixer, mlp, rms=True, dropout=dropout),
+      depth // 2,
+      AdaLN(depth // 2, 6),
+      out_norm=RMSNorm(1e-6),
+      remat=remat,
+    )
+
+  labels = num_classes + (label_dropout > 0)
+  net = NextEntity(p, labels, codes.channels, width, stack(), stack())
+  sides = None
+  if entity == "scale":
+    sides = (part,) if isinstance(part, int) else tuple(part)
+  times = flow.Times("logit_normal", time_mean, time_std)
+  return XAR(net, codes, times, context, sides, label_dropout)
