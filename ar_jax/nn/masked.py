@@ -103,7 +103,7 @@ class Masked(nn.Module):
     x = jnp.concatenate([cond, x], axis=1)
     prefix = jnp.broadcast_to(jnp.arange(self.prefix)[None], (b, self.prefix))
     slots = jnp.concatenate([prefix, self.prefix + at], axis=1)
-    x = self.latent_norm(x + self.encoder_slots[slots])
+    x = self.latent_norm(x + jnp.take(self.encoder_slots, slots, axis=0))
     total = self.prefix + rows
     visible = jnp.arange(total)[None, None, None] < self.prefix + known
     mask = jnp.broadcast_to(visible, (1, 1, total, total))

@@ -290,6 +290,7 @@ def build(
   dropout: float = 0.1,
   levels: int = 1000,
   repeats: int = 4,
+  eps: float = 1e-6,
   remat: bool = False,
   dtype: str = "float32",
   impl: str | None = None,
@@ -313,6 +314,7 @@ def build(
     dropout: of both branches of every layer.
     levels: of noise, of a diffusion head.
     repeats: noises that every hidden state is trained with.
+    eps: of the norms of the layers.
     remat: saves memory in training for time.
     dtype: of the computation of the blocks; the head is float32.
     impl: of `ops.attention`.
@@ -336,9 +338,9 @@ def build(
       heads, bias="qkv", stddev=None, out_stddev=None, dtype=dtype, impl=impl
     )
     mlp = Mlp(4 * width, None, None, dtype, exact=True)
-    block = PlainBlock(mixer, mlp, eps=1e-6, dropout=dropout, rms=False)
+    block = PlainBlock(mixer, mlp, eps, dropout, rms=False)
     return Backbone(
-      block, depth, out_norm=LayerNorm(1e-6), remat=remat, dtype=dtype
+      block, depth, out_norm=LayerNorm(eps), remat=remat, dtype=dtype
     )
 
   c = latents.channels
