@@ -272,6 +272,7 @@ def build(
   num_classes: int,
   head_heads: int | None = None,
   cross: bool = False,
+  pooled: bool = False,
   label_dropout: float = 0.1,
   dropout: float = 0.0,
   remat: bool = False,
@@ -291,6 +292,7 @@ def build(
     num_classes: labels are 0 .. num_classes - 1; the next one is null.
     head_heads: of the head's attention; head_width / 64 if None.
     cross: the head's larger form; see `GroupTransformer`.
+    pooled: the ablation of the head; see `Flow`.
     label_dropout: see `FlowAR`.
     dropout: of both branches of the layers of the stacks.
     remat: saves memory in training for time.
@@ -338,7 +340,8 @@ def build(
     Flow(
       GroupTransformer(
         latents.channels, head_width, head_depth, head_heads, cross
-      )
+      ),
+      pooled=pooled,
     ),
   )
   return FlowAR(net, latents, label_dropout)

@@ -144,15 +144,9 @@ class MAR(System):
       label = jnp.where(away, self.null, label)
     order = self.orders(ordering)
     known = self.net.length - self.hidden(key)
-    net = self._net(variables)
-    h = net(
-      label,
-      units,
-      order,
-      known,
-      rows=self.rows,
-      keys=dropping if train else None,
-    )
+    net = self.net.bind({"params": variables["params"]})
+    keys = dropping if train else None
+    h = net(label, units, order, known, rows=self.rows, keys=keys)
     head = net.head
     if isinstance(head, Diffusion):
       error, bits = head.terms(h, units, noise)
@@ -189,7 +183,7 @@ class MAR(System):
     waste: float = 0.5,
     **head: Any,
   ) -> Array:
-    """Draws the units of one image per key.
+    """Draws the units of one image per key, f32[B, L, C] in raster order.
 
     Args:
       variables: as `init` makes them.
@@ -202,9 +196,6 @@ class MAR(System):
       waste: see `decode.stretches`.
       **head: options of the head's `draw`: `steps` of denoising under the
         name `denoise`, temperature, and those of `Flow`.
-
-    Returns:
-      Units f32[B, L, C] in raster order.
 
     Raises:
       UserError: an option is out of range, or guidance is asked of a model
@@ -263,9 +254,6 @@ class MAR(System):
     if schedule == "constant":
       share = np.ones(len(sizes))
     return (1 + (guidance - 1) * share).astype(np.float32)
-
-  def _net(self, variables: Vars) -> Masked:
-    return self.net.bind({"params": variables["params"]})
 
   def _tokenizer(self, variables: Vars) -> Any:
     frozen = jax.lax.stop_gradient(variables["tokenizer"])
