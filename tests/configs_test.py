@@ -104,7 +104,21 @@ class ConfigsTest(parameterized.TestCase):
     optim.make(config.optim.to_dict(), config.train.steps)
 
   @parameterized.parameters(
-    "quickstart", "var", "llamagen", "llamagen_text", "xar"
+    ("mar", "b", 207.9),
+    ("mar", "l", 478.3),
+    ("mar", "h", 942.4),
+    ("flowar", "s", 171.7),
+    ("flowar", "l", 586.9),
+    ("flowar", "h", 1913),
+  )
+  def test_continuous_units(self, name, preset, millions):
+    config = importlib.import_module(f"configs.{name}").get_config(preset)
+    self.assertAlmostEqual(parameters(config) / millions, 1, delta=5e-4)
+    self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters(
+    "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar"
   )
   def test_staged_presets_build(self, name):
     config = importlib.import_module(f"configs.{name}").get_config()
