@@ -35,8 +35,8 @@ from configs import gsd, lantern, llamagen, nar
 from experiments import record
 
 SEEDS = (0, 1, 2)
-STEPS, DRAFTER_STEPS, WIDTH, DEPTH = 400, 200, 128, 5
-IMAGES = 1000  # drawn for every distance
+STEPS, DRAFTER_STEPS, WIDTH, DEPTH = 300, 150, 128, 5
+IMAGES = 500  # drawn for every distance
 BATCHES, TURNS = (1, 16), 5
 LAW = dict(guidance=1.75)
 EXACT = dict(drafts=4, delta=0.0)
