@@ -35,7 +35,7 @@ from configs import gsd, lantern, llamagen, nar
 from experiments import record
 
 SEEDS = (0, 1, 2)
-STEPS, DRAFTER_STEPS, WIDTH, DEPTH = 300, 150, 128, 5
+STEPS, DRAFTER_STEPS, WIDTH, DEPTH = 200, 150, 128, 5
 IMAGES = 500  # drawn for every distance
 BATCHES, TURNS = (1, 16), 5
 LAW = dict(guidance=1.75)
