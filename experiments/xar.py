@@ -60,10 +60,9 @@ def tokenizer_config(name: str):
   return c
 
 
-def fit(system: System, optimiser, arrays, steps: int, seed: int, given=None):
+def fit(system: System, tx, arrays, steps: int, seed: int, given=None):
   """(averaged variables, seconds a step) after `steps` random batches of the
   arrays; the first step, which compiles, is not timed."""
-  tx = optim.make(optimiser, steps)
   init = jax.jit(functools.partial(step.init_state, system, tx, EMA))
   example = {k: v[:BATCH] for k, v in arrays.items()}
   state = init(jax.random.key(seed, impl="rbg"), example, given)
@@ -162,9 +161,8 @@ def measure(name: str, steps: int, seeds) -> tuple[list[dict], dict, list]:
   train = [dataset.train[i] for i in range(count)]
   arrays = {k: np.stack([e[k] for e in train]) for k in ("image", "label")}
   tokenizer = build(config.system, **config.model.to_dict())
-  codes, _ = fit(
-    tokenizer, config.optim.to_dict(), arrays, config.train.steps, 0
-  )
+  tx = optim.make(config.optim.to_dict(), config.train.steps)
+  codes, _ = fit(tokenizer, tx, arrays, config.train.steps, 0)
   rebuilt = evals.build("reconstruction", dataset)(
     tokenizer,
     codes,
@@ -173,12 +171,14 @@ def measure(name: str, steps: int, seeds) -> tuple[list[dict], dict, list]:
   )
   units = encoded(tokenizer, codes, arrays["image"])
   # Units of deviation 1, as every flow wants them.
-  spread = float(units[..., : units.shape[-1] // 2].std())
+  mean, logvar = np.split(units, 2, axis=-1)
+  spread = float(np.sqrt(mean.var() + np.exp(logvar).mean()))
   codec = {"name": "kl_vae", **config.model.to_dict(), "scale": 1 / spread}
   kits = evaluators(dataset, chosen["samples"])
   key = jax.random.key(0)
   optimiser = common.base("xar").optim.to_dict()
   optimiser |= dict(lr=2e-3, b2=0.96, weight_decay=0.02)
+  tx = optim.make(optimiser, steps)
   rows, grids, bound = [], [], {}
   for variant, model in VARIANTS.items():
     system = build(
@@ -196,7 +196,7 @@ def measure(name: str, steps: int, seeds) -> tuple[list[dict], dict, list]:
     given = {"tokenizer": jax.device_get(codes["params"]["tokenizer"])}
     found = []
     for seed in seeds:
-      variables, each = fit(system, optimiser, own, steps, seed, given)
+      variables, each = fit(system, tx, own, steps, seed, given)
       result = kits["frechet"](system, variables, (), key)
       right = kits["accuracy"](system, variables, (), key)["judge_accuracy"]
       found.append((result["frechet"], right, each))
