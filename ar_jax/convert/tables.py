@@ -132,6 +132,14 @@ def split(state: State, parts: Sequence[str] = QKV) -> dict[str, np.ndarray]:
   return apart
 
 
+def split_biases(state: State) -> dict[str, np.ndarray]:
+  """As `split`, of the biases alone: their matrix is one in our layers, too,
+  but each of them is a parameter of its own. `fuse` is the way back."""
+  fused = {k: v for k, v in state.items() if k.endswith(".qkv.bias")}
+  rest = {k: v for k, v in state.items() if k not in fused}
+  return rest | split(fused)
+
+
 def to_official(table: Sequence[Rule], params: Params) -> dict[str, np.ndarray]:
   """The official state of our parameters.
 

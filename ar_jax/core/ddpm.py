@@ -175,7 +175,8 @@ class Levels:
 
     def step(x, row):
       level, name = row
-      mean, log_variance = self.down(*predict(x, name), x, level)
+      at = jnp.full(x.shape[:-1], level)
+      mean, log_variance = self.down(*predict(x, name), x, at)
       fresh = temperature * solvers.noise(keys, shape, level)
       spread = jnp.where(level > 0, jnp.exp(0.5 * log_variance), 0.0)
       return mean + spread * fresh, None

@@ -172,6 +172,27 @@ def blocks(length: int, size: int, rule: Rule = causal) -> Plan:
   return plan((size,) * (length // size) + (rest,) * (rest > 0), rule)
 
 
+def cosine(length: int, steps: int) -> tuple[int, ...]:
+  """Units that each step of a masked model reveals (MaskGIT, MAR).
+
+  After step k = 1..K, floor(L cos(pi k / 2 K)) units stay hidden, but every
+  step reveals one at least and leaves one to the next; the last reveals what
+  is left.
+
+  Raises:
+    UserError: there are more steps than units, or none.
+  """
+  if not 1 <= steps <= length:
+    raise UserError(f"{steps} steps for {length} units: must be in 1..{length}")
+  sizes, hidden = [], length
+  for k in range(1, steps):
+    stay = int(np.floor(length * np.cos(np.pi / 2 * k / steps)))
+    stay = max(1, min(hidden - 1, stay))
+    sizes.append(hidden - stay)
+    hidden = stay
+  return (*sizes, hidden)
+
+
 def diagonals(h: int, w: int, rule: Rule = causal) -> Plan:
   """The anti-diagonals of a grid, from the upper left (NAR).
 

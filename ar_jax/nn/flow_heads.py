@@ -56,12 +56,15 @@ class Flow(nn.Module):
     path: a key of `flow.PATHS`.
     times: law of the times of training.
     repeats: M, how many noises and times a hidden state is trained with.
+    pooled: gives every unit of a step the mean of their hidden states: what
+      FlowAR is compared with, not FlowAR.
   """
 
   net: TokenMLP | GroupTransformer
   path: str = "linear"
   times: flow.Times = flow.Times()
   repeats: int = 1
+  pooled: bool = False
 
   @property
   def channels(self) -> int:
@@ -88,6 +91,7 @@ class Flow(nn.Module):
     """
     b, t, _ = target.shape
     grouped = self.net.grouped
+    h = self._shared(h, plan)
     keys, clock = _repeated(keys, self.repeats)
     h, x = _tiled(self.repeats, h, target)
     steps = 1 if plan is None else plan.steps
@@ -134,6 +138,8 @@ class Flow(nn.Module):
       UserError: no such method.
     """
     grid = solvers.uniform_grid(times) if isinstance(times, int) else times
+    h_null = None if h_null is None else self._shared(h_null, None)
+    h = self._shared(h, None)
     velocity = self._velocity(h, h_null, scale, pos, interval)
     shape = h.shape[1], self.channels
     # The steps of a stochastic sampler take the numbers from 1 on.
@@ -166,6 +172,13 @@ class Flow(nn.Module):
     grid = solvers.uniform_grid(times) if isinstance(times, int) else times
     velocity = self._velocity(h, None, 1.0, pos, (0.0, 1.0))
     return -solvers.log_likelihood(velocity, target, grid)
+
+  def _shared(self, h: Array, plan: Plan | None) -> Array:
+    if not self.pooled:
+      return h
+    step = np.zeros(h.shape[1], int) if plan is None else plan.step_of()
+    same = (step[:, None] == step[None]).astype(np.float32)
+    return jnp.einsum("ts,bsd->btd", same / same.sum(1, keepdims=True), h)
 
   def _velocity(self, h, h_null, scale, pos, interval):
     b, units, _ = h.shape

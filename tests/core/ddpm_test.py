@@ -45,7 +45,7 @@ class LevelsTest(absltest.TestCase):
     np.testing.assert_allclose(
       few.tables["signal"],
       LEVELS.tables["signal"][list(few.names)],
-      rtol=1e-12,
+      rtol=1e-9,
     )
     self.assertEqual(LEVELS.respaced(1000).names, LEVELS.names)
     with self.assertRaisesRegex(UserError, "1 denoising steps"):

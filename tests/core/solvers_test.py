@@ -80,7 +80,7 @@ class SolversTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ("euler", 1, (32, 128)),
-    ("heun", 2, (16, 64)),
+    ("heun", 2, (24, 96)),
     ("adams_bashforth", 2, (32, 128)),
   )
   def test_order_of_convergence(self, method, order, steps):

@@ -136,7 +136,7 @@ class NetsTest(parameterized.TestCase):
 
 class GuidanceTest(absltest.TestCase):
   def test_scales(self):
-    _, _, h = inputs(units=4)
+    x, _, h = inputs(units=4)
     null = h[::-1]
     keys = jax.random.split(KEY, 2)
     flow_head = Flow(TokenMLP(CHANNELS, 16, 1, CHANNELS))
@@ -146,7 +146,7 @@ class GuidanceTest(absltest.TestCase):
       (flow_head, dict(times=(0.0, 0.5, 1.0), method="heun")),
       (diffusion, dict(steps=5)),
     ):
-      variables = filled(head, h, keys, method="draw", **options)
+      variables = filled(head, h, x, keys, method="loss")
       # Loud noise drowns what is compared.
       variables = jax.tree.map(lambda x: 0.3 * x, variables)
       draw = jax.jit(functools.partial(head.apply, method="draw", **options))
@@ -159,10 +159,10 @@ class GuidanceTest(absltest.TestCase):
       self.assertGreater(float(jnp.abs(guided(scale=3.0) - plain).max()), 1e-3)
 
   def test_interval_and_examples(self):
-    _, _, h = inputs(units=4)
+    x, _, h = inputs(units=4)
     keys = jax.random.split(KEY, 2)
     head = Flow(TokenMLP(CHANNELS, 16, 1, CHANNELS))
-    variables = filled(head, h, keys, method="draw")
+    variables = filled(head, h, x, keys, method="loss")
     options = dict(method="draw", h_null=h[::-1], scale=4.0, times=4)
     never = head.apply(variables, h, keys, interval=(2.0, 3.0), **options)
     plain = head.apply(variables, h, keys, method="draw", times=4)
@@ -308,7 +308,7 @@ HEADS = {
 PLANS = {
   "raster": plan.raster(2, 2),
   "scales": plan.scales((1, 2)),
-  "cells": plan.blocks(4, 2),
+  "cells": plan.cells(2, 4, 2),
 }
 
 

@@ -1,0 +1,349 @@
+"""MAR: images without a codebook, by masked autoregression in random order.
+
+Autoregressive Image Generation without Vector Quantization (arXiv
+2406.11838). New in it:
+  - a unit is a vector of numbers; a small diffusion model, told by the hidden
+    state, is its law, in place of a softmax over codes;
+  - units appear in random order, several a step, and those known see each
+    other both ways;
+  - every step draws all units that are due from the same hidden states.
+
+Shapes: B batch, L units, C channels of a unit, S units gathered for the
+encoder, D width, K steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax.core import decode, plan, system
+from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.nn.attention import Attention
+from ar_jax.nn.flow_heads import Diffusion, Flow
+from ar_jax.nn.flow_nets import TokenMLP
+from ar_jax.nn.masked import Masked
+from ar_jax.nn.mlp import Mlp
+from ar_jax.nn.norms import LayerNorm
+from ar_jax.nn.transformer import Backbone, PlainBlock
+
+# The published models: arguments of `build`.
+SIZES = {
+  "b": dict(depth=12, width=768, heads=12, head_depth=6, head_width=1024),
+  "l": dict(depth=16, width=1024, heads=16, head_depth=8, head_width=1280),
+  "h": dict(depth=20, width=1280, heads=16, head_depth=12, head_width=1536),
+}
+ORDERS = ("random", "raster")
+HEADS = ("diffusion", "flow")
+SCHEDULES = ("linear", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class MAR(System):
+  """The system. Variables: `params`, and the frozen `tokenizer`.
+
+  It has no `plan`: the order is drawn for every image, and the sampler
+  chooses how many steps there are.
+
+  Attributes:
+    net: the encoder, the decoder and the head.
+    tokenizer: of continuous units; see `tokenizers.kl_vae`.
+    order: "random", or "raster": the same order for all, row by row.
+    label_dropout: how often training hides the label. 0 builds no null class,
+      and then there is no guidance.
+    mask_low: at least this share of the units is hidden in training.
+    mask_std: the share hidden is normal about 1 with this deviation, between
+      mask_low and 1; None is uniform between the two.
+  """
+
+  net: Masked
+  tokenizer: nn.Module
+  order: str = "random"
+  label_dropout: float = 0.1
+  mask_low: float = 0.7
+  mask_std: float | None = 0.25
+
+  @property
+  def classes(self) -> int:
+    return self.net.labels - (self.label_dropout > 0)
+
+  @property
+  def null(self) -> int | None:
+    """The label that stands for no label."""
+    return self.net.labels - 1 if self.label_dropout else None
+
+  @property
+  def rows(self) -> int:
+    """S in training: units that are visible at most."""
+    length = self.net.length
+    return max(1, length - math.ceil(length * self.mask_low))
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    del batch  # The tokenizer knows all shapes.
+    t = self.tokenizer
+    key, frozen = jax.random.split(key)
+    label = jnp.zeros((1,), jnp.int32)
+    units = jnp.zeros((1, t.length, t.channels))
+    order = jnp.arange(t.length)[None]
+
+    def every(net, *args):
+      h = net(*args, rows=self.rows)
+      return net.head.loss(h, units, key[None])
+
+    params = self.net.init(key, label, units, order, 0, method=every)["params"]
+    image = jnp.zeros((1, t.size, t.size, t.in_channels))
+    tokenizer = self.tokenizer.init(frozen, image).get("params", {})
+    return {"params": params, "tokenizer": tokenizer}
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    rest = dict(batch)
+    if "image" not in rest:
+      return rest
+    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    return {**rest, "units": self._tokenizer(variables).moments(x)}
+
+  def orders(self, keys: Array) -> Array:
+    """i32[B, L]: which unit comes when."""
+    length = self.net.length
+    if self.order == "raster":
+      return jnp.broadcast_to(jnp.arange(length)[None], (len(keys), length))
+    return jax.vmap(lambda key: jax.random.permutation(key, length))(keys)
+
+  def hidden(self, key: Array) -> Array:
+    """i32[]: how many units a batch hides, one number for all examples."""
+    low, length = self.mask_low, self.net.length
+    if self.mask_std is None:
+      share = jax.random.uniform(key, (), minval=low, maxval=1.0)
+    else:
+      least = (low - 1) / self.mask_std
+      drawn = jax.random.truncated_normal(key, least, 0.0)
+      share = 1 + self.mask_std * drawn
+    least = length - self.rows
+    count = jnp.ceil(length * share).astype(jnp.int32)
+    return jnp.clip(count, max(1, least), length)
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    batch = self.encode(variables, batch)
+    label, moments = batch["label"], batch["units"]
+    keys = system.example_keys(key, batch)
+    split = jax.vmap(lambda key: jax.random.split(key, 5), out_axes=1)
+    dropping, hide, ordering, latent, noise = split(keys)
+    tokenizer = self._tokenizer(variables)
+    units = tokenizer.draw(moments, latent if train else None)
+    if train and self.label_dropout:
+      away = jax.vmap(jax.random.bernoulli, (0, None))(hide, self.label_dropout)
+      label = jnp.where(away, self.null, label)
+    order = self.orders(ordering)
+    known = self.net.length - self.hidden(key)
+    net = self.net.bind({"params": variables["params"]})
+    keys = dropping if train else None
+    h = net(label, units, order, known, rows=self.rows, keys=keys)
+    head = net.head
+    if isinstance(head, Diffusion):
+      error, bits = head.terms(h, units, noise)
+      each, parts = error + bits, {"mse": error, "bits": bits}
+    else:
+      each, parts = head.loss(h, units, noise), {}
+    # A unit is hidden if it comes late.
+    late = (jnp.argsort(order, axis=1) >= known).astype(jnp.float32)
+    mean = lambda x: jnp.sum(x * late, 1) / jnp.sum(late, 1)
+    return Loss(mean(each), {k: mean(v) for k, v in parts.items()})
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
+    `generate`."""
+    return self.decode(
+      variables, self.generate(variables, cond, keys, **options)
+    )
+
+  def decode(self, variables: Vars, units: Array) -> Array:
+    """Images in [0, 1] of units f32[B, L, C] in raster order."""
+    return (self._tokenizer(variables).decode(units) + 1) / 2
+
+  def generate(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    steps: int | None = None,
+    guidance: float | None = 1.0,
+    schedule: str = "linear",
+    waste: float = 0.5,
+    **head: Any,
+  ) -> Array:
+    """Draws the units of one image per key, f32[B, L, C] in raster order.
+
+    Args:
+      variables: as `init` makes them.
+      cond: `label` i32[B]; the null label draws without a class.
+      keys: Key[B].
+      steps: K, of a cosine schedule; L, one unit a step, if None.
+      guidance: scale at the end; 1.0 or None is off.
+      schedule: "linear": guidance grows from 1 with the units known, as in
+        the paper; "constant".
+      waste: see `decode.stretches`.
+      **head: options of the head's `draw`: `steps` of denoising under the
+        name `denoise`, temperature, and those of `Flow`.
+
+    Raises:
+      UserError: an option is out of range, or guidance is asked of a model
+        that was built without a null class.
+    """
+    length, b = self.net.length, len(keys)
+    sizes = plan.cosine(length, length if steps is None else steps)
+    guidance = 1.0 if guidance is None else guidance
+    guided = guidance != 1.0
+    scales = self._scales(guidance, schedule, sizes)
+    if "denoise" in head:
+      head["steps"] = head.pop("denoise")
+    own = {"params": variables["params"]}
+    order = self.orders(decode.fold(keys, length))
+    label = cond["label"]
+    pair = lambda x: jnp.repeat(x, 2, axis=0) if guided else x
+    if guided:
+      # Pairs lie side by side, so that sharding keeps them on one device.
+      null = jnp.full_like(label, self.null)
+      label = jnp.stack([label, null], axis=1).reshape(-1)
+
+    def predict(canvas, known, at, s, keys, *, rows):
+      h = self.net.apply(
+        own, label, pair(canvas), pair(order), known, rows=max(1, rows)
+      )
+      h = jnp.take_along_axis(h, pair(at)[..., None], axis=1)
+      h = h.reshape(b, -1, *h.shape[1:])
+      draw = lambda net, *args, **options: net.head.draw(*args, **options)
+      return self.net.apply(
+        own,
+        h[:, 0],
+        keys,
+        h_null=h[:, 1] if guided else None,
+        scale=jnp.asarray(scales)[s],
+        method=draw,
+        **head,
+      )
+
+    canvas = jnp.zeros((b, length, self.tokenizer.channels))
+    return decode.refine(predict, canvas, order, sizes, keys, waste=waste)
+
+  def _scales(self, guidance, schedule, sizes) -> np.ndarray:
+    """f32[K], of guidance."""
+    if guidance != 1.0 and self.null is None:
+      raise UserError(
+        f"guidance={guidance}: this MAR has no null class; build it with "
+        "label_dropout > 0, or sample with guidance=1.0"
+      )
+    if not guidance >= 0:
+      raise UserError(f"guidance={guidance}: must be at least 0; 1.0 is off")
+    if schedule not in SCHEDULES:
+      raise UserError(
+        f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}"
+      )
+    share = np.cumsum(sizes) / sum(sizes)
+    if schedule == "constant":
+      share = np.ones(len(sizes))
+    return (1 + (guidance - 1) * share).astype(np.float32)
+
+  def _tokenizer(self, variables: Vars) -> Any:
+    frozen = jax.lax.stop_gradient(variables["tokenizer"])
+    return self.tokenizer.bind({"params": frozen})
+
+
+def build(
+  *,
+  tokenizer: Mapping[str, Any],
+  depth: int,
+  width: int,
+  heads: int,
+  head_depth: int,
+  head_width: int,
+  num_classes: int,
+  head: str = "diffusion",
+  prefix: int = 64,
+  order: str = "random",
+  mask_low: float = 0.7,
+  mask_std: float | None = 0.25,
+  label_dropout: float = 0.1,
+  dropout: float = 0.1,
+  levels: int = 1000,
+  repeats: int = 4,
+  eps: float = 1e-6,
+  remat: bool = False,
+  dtype: str = "float32",
+  impl: str | None = None,
+) -> MAR:
+  """Builds MAR; see SIZES for the published models.
+
+  Args:
+    tokenizer: `{"name": "kl_vae" or "patches", **arguments}`.
+    depth: layers of the encoder, and of the decoder.
+    width: D.
+    heads: of attention.
+    head_depth: layers of the head.
+    head_width: its width.
+    num_classes: labels are 0 .. num_classes - 1; the next one is null.
+    head: "diffusion", or "flow" in its place.
+    prefix: copies of the class vector before the units.
+    order: see `MAR`.
+    mask_low: see `MAR`.
+    mask_std: see `MAR`.
+    label_dropout: see `MAR`.
+    dropout: of both branches of every layer.
+    levels: of noise, of a diffusion head.
+    repeats: noises that every hidden state is trained with.
+    eps: of the norms of the layers.
+    remat: saves memory in training for time.
+    dtype: of the computation of the blocks; the head is float32.
+    impl: of `ops.attention`.
+
+  Raises:
+    UserError: sizes do not fit together, or a name is not one.
+  """
+  tokenizer = dict(tokenizer)
+  latents = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
+  if width % heads:
+    raise UserError(f"width={width} is not a multiple of heads={heads}")
+  for name, value, names in (("order", order, ORDERS), ("head", head, HEADS)):
+    if value not in names:
+      raise UserError(f"{name}={value!r}: choose one of {', '.join(names)}")
+  if not 0 <= mask_low < 1:
+    raise UserError(f"mask_low={mask_low}: must be in [0, 1)")
+  dtype = jnp.dtype(dtype)
+
+  def stack():
+    mixer = Attention(
+      heads, bias="qkv", stddev=None, out_stddev=None, dtype=dtype, impl=impl
+    )
+    mlp = Mlp(4 * width, None, None, dtype, exact=True)
+    block = PlainBlock(mixer, mlp, eps, dropout, rms=False)
+    return Backbone(
+      block, depth, out_norm=LayerNorm(eps), remat=remat, dtype=dtype
+    )
+
+  c = latents.channels
+  law = (
+    Diffusion(TokenMLP(c, head_width, head_depth, 2 * c), levels, repeats)
+    if head == "diffusion"
+    else Flow(TokenMLP(c, head_width, head_depth, c), repeats=repeats)
+  )
+  net = Masked(
+    latents.length,
+    num_classes + (label_dropout > 0),
+    width,
+    prefix,
+    stack(),
+    stack(),
+    law,
+  )
+  return MAR(net, latents, order, label_dropout, mask_low, mask_std)

@@ -1,0 +1,110 @@
+"""What experiments on generators share: a run of training, and a score."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from ar_jax import data, optim, step
+from ar_jax.core.system import System, Vars
+from ar_jax.evals import frechet
+
+
+def parameters(tree: Any) -> int:
+  """How many numbers the leaves hold."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def train(
+  system: System,
+  dataset: data.Dataset,
+  *,
+  steps: int,
+  batch: int,
+  seed: int,
+  lr: float,
+  ema: float = 0.995,
+  given: Mapping[str, Any] | None = None,
+) -> tuple[Vars, float]:
+  """The averaged variables after a run, and the seconds that it took.
+
+  Args:
+    system: to be trained.
+    dataset: its training split is read.
+    steps: updates.
+    batch: examples of each.
+    seed: of the run.
+    lr: peak rate of AdamW, with a cosine to 0.
+    ema: decay of the average.
+    given: collections that are taken as they are (a frozen tokenizer).
+  """
+  tx = optim.make({"lr": lr, "warmup": 0.05, "clip": 1.0}, steps)
+  options = step.Options(ema=ema)
+  batches = data.batches(dataset.train, batch=batch, seed=seed)
+  first = next(batches)
+  init = jax.jit(functools.partial(step.init_state, system, tx, options))
+  # The state is donated, the given collections are not ours to give.
+  copied = jax.tree.map(jax.numpy.copy, dict(given or {}))
+  state = init(jax.random.key(seed, impl="rbg"), first, copied)
+  key, begun = jax.random.key(seed), time.perf_counter()
+  state, _ = step.jit_step(system, tx, options, state, first, key)
+  for _ in range(steps - 1):
+    state, _ = step.jit_step(system, tx, options, state, next(batches), key)
+  jax.block_until_ready(state.ema)
+  seconds = time.perf_counter() - begun
+  return {**state.variables, "params": state.ema}, seconds
+
+
+def score(
+  system: System | None,
+  variables: Vars,
+  dataset: data.Dataset,
+  *,
+  seed: int,
+  features: str = "pixels",
+  n: int = 0,
+  options: Mapping[str, Any] | None = None,
+  draw=None,
+) -> dict[str, float]:
+  """Frechet distance of samples, its floor, and seconds per image.
+
+  Arguments as those of `evals.frechet.build`; the first batch of samples,
+  which is compiled, is not timed.
+  """
+  evaluate = frechet.build(
+    dataset, features=features, n=n, options=options, draw=draw
+  )
+  key = jax.random.key(1000 + seed)
+  found = evaluate(system, variables, None, key)
+  result = {k: float(found[k]) for k in ("frechet", "frechet_floor")}
+  if draw is None:
+    cond = {"label": jax.numpy.arange(100) % dataset.num_classes}
+    begun = time.perf_counter()
+    step.draw(
+      system, variables, cond, key, batch=100, options=dict(options or {})
+    )
+    result["ms/image"] = 10 * (time.perf_counter() - begun)
+  return result
+
+
+def row(name: str, runs: Sequence[Mapping[str, float]], **more) -> dict:
+  """Means of the runs of one arm, with the deviation of the distance."""
+  mean = lambda key: statistics.mean(run[key] for run in runs)
+  values = [run["frechet"] for run in runs]
+  spread = statistics.stdev(values) if len(values) > 1 else 0.0
+  result = {
+    "arm": name,
+    "frechet": mean("frechet"),
+    "spread": spread,
+    "floor": mean("frechet_floor"),
+  }
+  for key in ("ms/image", "seconds"):
+    if key in runs[0]:
+      result[key] = mean(key)
+  return result | more
