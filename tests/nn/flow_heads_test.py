@@ -11,7 +11,7 @@ import optax
 from absl.testing import absltest, parameterized
 from scipy import stats
 
-from ar_jax.core import flow, plan
+from ar_jax.core import entities, flow, plan
 from ar_jax.core.errors import UserError
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.flow_heads import Diffusion, Flow
@@ -308,7 +308,7 @@ HEADS = {
 PLANS = {
   "raster": plan.raster(2, 2),
   "scales": plan.scales((1, 2)),
-  "cells": plan.cells(2, 4, 2),
+  "cells": entities.cells(2, 4, 2),
 }
 
 
