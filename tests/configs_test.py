@@ -94,15 +94,6 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(config), millions + 2.766, delta=0.006)
     optim.make(config.optim.to_dict(), config.train.steps)
 
-  @parameterized.parameters(("b", 172.6), ("l", 608.4), ("h", 1186.0))
-  def test_xar(self, preset, millions):
-    config = importlib.import_module("configs.xar").get_config(preset)
-    self.assertAlmostEqual(parameters(config) / millions, 1, delta=5e-4)
-    self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
-    system = build(config.system, **config.model.to_dict())
-    self.assertEqual(system.plan.sizes, (64,) * 4)
-    optim.make(config.optim.to_dict(), config.train.steps)
-
   @parameterized.parameters(
     ("mar", "b", 207.9),
     ("mar", "l", 478.3),
@@ -110,6 +101,9 @@ class ConfigsTest(parameterized.TestCase):
     ("flowar", "s", 171.7),
     ("flowar", "l", 586.9),
     ("flowar", "h", 1913),
+    ("xar", "b", 172.6),
+    ("xar", "l", 608.4),
+    ("xar", "h", 1186),
   )
   def test_continuous_units(self, name, preset, millions):
     config = importlib.import_module(f"configs.{name}").get_config(preset)
