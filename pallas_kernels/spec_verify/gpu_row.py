@@ -133,9 +133,11 @@ class Sweep:
 
 
 def _halves(x: list[Array]) -> Array:
+  """As if there were a power of two of them, the last ones being zero."""
   while len(x) > 1:
-    half = len(x) // 2
-    x = [a + b for a, b in zip(x[:half], x[half:], strict=True)]
+    half = 1 << ((len(x) - 1).bit_length() - 1)
+    sums = [a + b for a, b in zip(x[:half], x[half:], strict=False)]
+    x = sums + x[len(sums) : half]
   return x[0]
 
 

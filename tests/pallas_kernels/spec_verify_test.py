@@ -1,6 +1,7 @@
 """Verification: kernel against reference, and the law of what it emits."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from scipy import stats
 from ar_jax import ops
 from ar_jax.core import pick
 from ar_jax.core.system import UserError
-from pallas_kernels.spec_verify import examples, reference, rules, tpu
+from pallas_kernels import mosaic_gpu
+from pallas_kernels.spec_verify import examples, gpu, reference, rules, tpu
 from pallas_kernels.spec_verify import row as rows_of
 
 FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
@@ -42,11 +44,11 @@ CASES = {
 
 
 def forms(settings, **options):
-  """The reference and the kernel, interpreted, as functions of arrays."""
-  kernel = functools.partial(tpu.verify, **options)
+  """The reference and the kernels, interpreted, as functions of arrays."""
+  kernels = (functools.partial(x.verify, **options) for x in (tpu, gpu))
   return [
     jax.jit(functools.partial(examples.run, form, settings))
-    for form in (reference.verify, kernel)
+    for form in (reference.verify, *kernels)
   ]
 
 
@@ -63,9 +65,10 @@ class KernelTest(parameterized.TestCase):
   @parameterized.named_parameters((name, *case) for name, case in CASES.items())
   def test_same_integers(self, batch, k, vocab, options):
     settings, arrays = examples.make(batch, k, vocab, **options)
-    dense, kernel = forms(settings, interpret=True)
+    dense, *kernels = forms(settings, interpret=True)
     want = dense(arrays)
-    self.assert_same(want, kernel(arrays))
+    for kernel in kernels:
+      self.assert_same(want, kernel(arrays))
     if batch > 3:
       self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
     if batch == 2500:  # the numbers matter: others give another answer
@@ -81,10 +84,23 @@ class KernelTest(parameterized.TestCase):
     arrays["valid"] = jnp.array([17, 16])
     arrays["noise"] = arrays["noise"].at[:, :17].set(0.0)  # all stand
     params = pltpu.InterpretParams(detect_races=True)
-    want, got = (form(arrays) for form in forms(settings, interpret=params))
-    self.assert_same(want, got)
+    dense, kernel, _ = forms(settings, interpret=params)
+    got = kernel(arrays)
+    self.assert_same(dense(arrays), got)
     np.testing.assert_array_equal(got.accepted, [17, 16])
     self.assertFalse(interpreter.races.races_found)
+
+  def test_in_the_memories_of_a_gpu(self):
+    # jax's interpreter of Mosaic GPU: nothing is read before it is written.
+    settings, arrays = examples.make(3, 1, 5)
+    dense, _, kernel = forms(settings, interpret=mosaic_gpu.interpreter())
+    self.assert_same(dense(arrays), kernel(arrays))
+
+  def test_a_row_in_the_second_level_cache(self):
+    settings, arrays = examples.make(2, 2, 300, law=rules.Law(top_k=9))
+    with mock.patch.object(gpu, "_SHARED", 0):
+      dense, _, kernel = forms(settings, interpret=True)
+      self.assert_same(dense(arrays), kernel(arrays))
 
 
 class LawTest(parameterized.TestCase):
@@ -303,8 +319,9 @@ class DoorTest(parameterized.TestCase):
     go = lambda **more: ops.verify(
       *first, **arrays, rule=settings["rule"], **more
     )
-    with self.assertRaisesRegex(NotImplementedError, "sum per group"):
-      tpu.verify(*first, **arrays, **settings, interpret=True)
+    for kernel in (tpu, gpu):
+      with self.assertRaisesRegex(NotImplementedError, "sum per group"):
+        kernel.verify(*first, **arrays, **settings, interpret=True)
     with self.assertRaisesRegex(NotImplementedError, "no kernel for cpu"):
       go(impl="pallas")
     with self.assertRaisesRegex(UserError, "choose None"):
