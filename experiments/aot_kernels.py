@@ -2,6 +2,7 @@
 an H100 that are not here.
 
   python -m experiments.aot_kernels [--only=TEXT] [--no-step] [--keep=FILE]
+    [--platforms=v5e,h100]
 
 Needs `pip install libtpu` and, for the H100, what `pallas_kernels.aot_cuda`
 asks for. The kernels are those of `pallas_kernels.aot`; the training step is
@@ -80,12 +81,18 @@ def _step(platform: str) -> dict:
   return {"kernel": "training step", "shape": name, "platform": platform}
 
 
-def run(only: str = "", with_step: bool = True, keep: str = "") -> None:
+def run(
+  only: str = "",
+  with_step: bool = True,
+  keep: str = "",
+  platforms: tuple[str, ...] = aot.PLATFORMS,
+) -> None:
   """Compiles and records.
 
   Args:
     only: what "kernel/shape/platform" contains.
     with_step: the training steps, too.
+    platforms: those to compile for now.
     keep: a file of rows, one JSON a line: what is in it is not compiled
       again, and what is compiled is added to it, so that a run that was
       stopped goes on. Rows say which commit they are of.
@@ -97,9 +104,9 @@ def run(only: str = "", with_step: bool = True, keep: str = "") -> None:
   rows = [json.loads(line) for line in lines]
   done = {tuple(row[x] for x in aot.NAMED) for row in rows}
   spent = sum(row.get("seconds", 0) for row in rows)
-  new = aot.rows(only, done=done)
+  new = aot.rows(only, platforms, done)
   if with_step:
-    there = [p for p in aot.PLATFORMS if p not in left_out]
+    there = [p for p in platforms if p not in left_out]
     there = [p for p in there if tuple(_step(p).values()) not in done]
     new = itertools.chain(map(step_of, there), new)
   with path.open("a") as file:
@@ -137,4 +144,9 @@ def run(only: str = "", with_step: bool = True, keep: str = "") -> None:
 
 if __name__ == "__main__":
   flags = dict(x.removeprefix("--").partition("=")[::2] for x in sys.argv[1:])
-  run(flags.get("only", ""), "no-step" not in flags, flags.get("keep", ""))
+  run(
+    flags.get("only", ""),
+    "no-step" not in flags,
+    flags.get("keep", ""),
+    tuple(flags.get("platforms", ",".join(aot.PLATFORMS)).split(",")),
+  )
