@@ -19,6 +19,7 @@ from pallas_kernels.sparse_attention import (
   shapes,
   tiles,
 )
+from tests.pallas_kernels import QuickToCompile
 
 
 def earlier(q, k):
@@ -133,15 +134,8 @@ class WorkTest(parameterized.TestCase):
       gpu.attention(q, k, v, pattern_of("causal", 8), scale=scale)
 
 
-class InterpretTest(absltest.TestCase):
+class InterpretTest(QuickToCompile):
   """Numerics, copies and barriers on the CPU."""
-
-  def setUp(self):
-    super().setUp()
-    # The interpreter compiles every warpgroup: quickly beats well here.
-    name = "jax_disable_most_optimizations"
-    self.addCleanup(jax.config.update, name, False)
-    jax.config.update(name, True)
 
   def test_grouped_heads_and_queries_that_see_nothing(self):
     p = pattern_of("earlier", 200)

@@ -23,6 +23,7 @@ from pallas_kernels.sparse_attention import (
   tpu_decode,
   xla,
 )
+from tests.pallas_kernels import QuickToCompile
 
 SIDES = (1, 2, 3, 4, 5, 6, 8)  # 155 slots
 
@@ -173,7 +174,7 @@ class TilesTest(parameterized.TestCase):
       np.testing.assert_array_equal(got.mask(), want.mask())
 
 
-class AttentionTest(parameterized.TestCase):
+class AttentionTest(QuickToCompile):
   def check(self, attend, pattern, gradients, scale=None, **options):
     args = arrays(pattern, **options)
     got = run(attend, pattern, gradients, scale, *args)
@@ -267,7 +268,7 @@ class AttentionTest(parameterized.TestCase):
       tpu.attention(q[..., :20], k[..., :20], v[..., :20], pattern)
 
 
-class NegativeControlTest(absltest.TestCase):
+class NegativeControlTest(QuickToCompile):
   """The checks above would notice what they are there to notice."""
 
   def outputs(self, change=None):
@@ -307,7 +308,7 @@ class NegativeControlTest(absltest.TestCase):
     np.testing.assert_array_equal(moved, pattern.mask()[:, 150])
 
 
-class DecodeTest(parameterized.TestCase):
+class DecodeTest(QuickToCompile):
   def inputs(self, new, rows, kv_heads, dtype="float32"):
     keys = jax.random.split(jax.random.key(1), 5)
     sizes = (new, 2 * kv_heads), (new, kv_heads), (new, kv_heads)
@@ -377,7 +378,7 @@ class DecodeTest(parameterized.TestCase):
       reference.decode(*args, 1, KINDS["tree"])
 
 
-class MeshTest(absltest.TestCase):
+class MeshTest(QuickToCompile):
   def test_under_a_mesh(self):
     pattern = KINDS["tree"]
     q, k, v, *_ = arrays(pattern, 2, 2)
