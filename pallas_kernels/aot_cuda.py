@@ -116,10 +116,11 @@ def h100_mesh(devices: int = 1) -> Mesh:
 @contextlib.contextmanager
 def _lowering_for(mesh: AbstractMesh) -> Iterator[None]:
   """Tells kernels, while they are lowered, which GPU they are for."""
-  # Later releases of jax ask for the platform, too.
+  # Later releases of jax ask for the platform, too: that of the devices, so
+  # that this mesh and the one of shardings are equal.
   about = {"device_kind": H100, "num_cores": 132}
   if "platform" in inspect.signature(AbstractDevice).parameters:
-    about["platform"] = "cuda"
+    about["platform"] = "gpu"
   with jax.sharding.use_abstract_mesh(
     mesh.update(abstract_device=AbstractDevice(**about))
   ):
