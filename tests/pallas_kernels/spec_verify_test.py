@@ -22,16 +22,19 @@ from pallas_kernels.spec_verify import row as rows_of
 from tests.pallas_kernels import QuickToCompile
 
 FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
-# Sequences, drafts, tokens, and the rest.
+# Sequences, drafts, tokens, and the rest; `experiments.verify_rows` has more.
 CASES = {
   "five": (2500, 3, 5, {}),
-  "thousand": (16, 8, 1000, dict(guided=True, law=FILTERS)),
-  "llamagen": (3, 8, 16384, dict(guided=True, dtype=jnp.bfloat16)),
+  "thousand": (
+    16,
+    8,
+    1000,
+    dict(guided=True, law=FILTERS, dtype=jnp.bfloat16),
+  ),
   "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(0.5, top_k=50))),
   "point_masses": (9, 17, 5, dict(drawn=False)),
-  "greedy": (9, 3, 64, dict(mode="point", law=rules.Law(0.0))),
   "gumbel": (9, 17, 300, dict(mode="gumbel", guided=True)),
-  "tree": (9, 20, 100, dict(mode="point", tree=True)),
+  "tree": (9, 20, 100, dict(mode="point", tree=True, law=rules.Law(0.0))),
   "lantern": (9, 9, 100, dict(rule=rules.Neighbours(20, 0.2))),
   "lantern_official": (
     9,
