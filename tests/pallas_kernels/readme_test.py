@@ -6,11 +6,12 @@ import re
 from absl.testing import absltest
 
 import pallas_kernels
+from tests.pallas_kernels import QuickToCompile
 
 README = pathlib.Path(pallas_kernels.__file__).parent / "README.md"
 
 
-class ReadmeTest(absltest.TestCase):
+class ReadmeTest(QuickToCompile):
   def test_examples(self):
     examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     after = []
