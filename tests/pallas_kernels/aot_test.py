@@ -4,6 +4,7 @@ import jax
 from absl.testing import absltest, parameterized
 
 from pallas_kernels import aot, aot_cuda
+from pallas_kernels.sparse_attention import shapes
 
 
 class LoweringTest(parameterized.TestCase):
@@ -23,7 +24,16 @@ class LoweringTest(parameterized.TestCase):
 
   @parameterized.parameters(*aot.ops())
   def test_for_cuda(self, op):
+    done = set()
     for name, (fn, args) in aot.cases(op, "gpu").items():
+      if op == "sparse_attention":
+        # Its tiles have one size: lengths and batches change numbers only.
+        shape = shapes.shapes()[name]
+        group = shape.heads // shape.kv_heads
+        program = shape.pattern.rule, shape.features, group, shape.cache is None
+        if program in done:
+          continue
+        done.add(program)
       with self.subTest(name):
         text = aot_cuda.lower_for_h100(fn, *args).as_text()
         both = op == "sparse_attention" and "decode" not in name
