@@ -46,7 +46,11 @@ _NEAREST = {
   "pallas_tpu": "nearest_code.tpu",
   "pallas_gpu": "nearest_code.gpu",
 }
-_VERIFY = {"xla": "spec_verify.reference", "pallas_tpu": "spec_verify.tpu"}
+_VERIFY = {
+  "xla": "spec_verify.reference",
+  "pallas_tpu": "spec_verify.tpu",
+  "pallas_gpu": "spec_verify.gpu",
+}
 
 _KERNEL = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
 # Not picked unless named: these have been compiled, but not yet run, on what

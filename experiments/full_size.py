@@ -14,7 +14,9 @@ from ar_jax.systems.llamagen import SIZES
 LENGTH = 680
 
 
-def var(depth: int = 16, dtype: str = "float32") -> System:
+def var(
+  depth: int = 16, dtype: str = "float32", impl: str | None = None
+) -> System:
   """VAR at 256 pixels with the published tokenizer's sizes."""
   return build(
     "var",
@@ -22,6 +24,7 @@ def var(depth: int = 16, dtype: str = "float32") -> System:
     depth=depth,
     num_classes=1000,
     dtype=dtype,
+    impl=impl,
   )
 
 

@@ -18,13 +18,15 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import jax
 from jax import export
 from jax.experimental import topologies
 from jax.sharding import AbstractDevice, AbstractMesh, SingleDeviceSharding
+
+from pallas_kernels import aot_cuda
 
 ROOT = pathlib.Path(__file__).parent
 # Platform -> a topology of that generation, for one of its devices.
@@ -52,9 +54,7 @@ def missing(platform: str) -> str | None:
     if importlib.util.find_spec("libtpu") is None:
       return "no libtpu: pip install libtpu"
     return None
-  if importlib.util.find_spec("pallas_kernels.aot_cuda") is None:
-    return "no pallas_kernels/aot_cuda.py"
-  return importlib.import_module("pallas_kernels.aot_cuda").missing()
+  return aot_cuda.missing()
 
 
 @functools.cache
@@ -93,8 +93,7 @@ def compile_for(platform: str, fn: Callable, *args) -> jax.stages.Compiled:
   if reason := missing(platform):
     raise RuntimeError(f"{platform}: {reason}")
   if platform not in TPUS:
-    cuda = importlib.import_module("pallas_kernels.aot_cuda")
-    return cuda.compile_for_h100(fn, *args)
+    return aot_cuda.compile_for_h100(fn, *args)
   chip = device(platform)
   there = SingleDeviceSharding(chip)
   args = jax.tree.map(
@@ -105,10 +104,9 @@ def compile_for(platform: str, fn: Callable, *args) -> jax.stages.Compiled:
   return lowered.compile()
 
 
-def lower_for_tpu(fn: Callable, *args) -> str:
-  """The text of `fn` lowered for TPU, which needs nothing but jax."""
-  exported = export.export(jax.jit(fn), platforms=["tpu"])(*args)
-  return exported.mlir_module()
+def lower_for_tpu(fn: Callable, *args) -> export.Exported:
+  """`fn` lowered for TPU, which needs nothing but jax."""
+  return export.export(jax.jit(fn), platforms=["tpu"])(*args)
 
 
 def report(compiled: jax.stages.Compiled) -> dict[str, Any]:
@@ -141,20 +139,47 @@ def report(compiled: jax.stages.Compiled) -> dict[str, Any]:
   return row
 
 
-def rows(only: str = "", platforms=PLATFORMS) -> Iterator[dict[str, Any]]:
-  """One row for each kernel, shape and platform; "error" says what failed."""
+def _compiled(platform: str, fn: Callable, *args) -> dict[str, Any]:
+  if platform in TPUS:
+    return report(compile_for(platform, fn, *args))
+  with aot_cuda.assembler_report() as said:
+    row = report(compile_for(platform, fn, *args))
+  worst = {
+    name: max((getattr(x, name) for x in said.values()), default=0)
+    for name in ("registers", "spilled")
+  }
+  others = [w for x in said.values() for w in x.warnings if "spilled" not in w]
+  return row | worst | ({"warnings": others} if others else {})
+
+
+NAMED = ("kernel", "shape", "platform")
+"""The columns that say which row it is."""
+
+
+def rows(
+  only: str = "",
+  platforms: Iterable[str] = PLATFORMS,
+  done: Collection[tuple[str, str, str]] = (),
+) -> Iterator[dict[str, Any]]:
+  """One row for each kernel, shape and platform; "error" says what failed.
+
+  Args:
+    only: what "kernel/shape/platform" contains.
+    platforms: those of `PLATFORMS` that can be compiled for here.
+    done: (kernel, shape, platform) of rows that are not wanted.
+  """
   for platform in platforms:
     if missing(platform):
       continue
     impl = "tpu" if platform in TPUS else "gpu"
     for op in ops():
       for name, (fn, args) in cases(op, impl).items():
-        if only not in f"{op}/{name}/{platform}":
+        key = (op, name, platform)
+        if only not in "/".join(key) or key in done:
           continue
-        row = {"kernel": op, "shape": name, "platform": platform}
-        start = time.perf_counter()
+        row, start = dict(zip(NAMED, key, strict=True)), time.perf_counter()
         try:
-          row |= report(compile_for(platform, fn, *args))
+          row |= _compiled(platform, fn, *args)
         except Exception as error:  # one failure must not hide the others
           row["error"] = str(error).splitlines()[0]
         row["seconds"] = round(time.perf_counter() - start, 1)

@@ -116,10 +116,11 @@ def h100_mesh(devices: int = 1) -> Mesh:
 @contextlib.contextmanager
 def _lowering_for(mesh: AbstractMesh) -> Iterator[None]:
   """Tells kernels, while they are lowered, which GPU they are for."""
-  # Later releases of jax ask for the platform, too.
+  # Later releases of jax ask for the platform, too: that of the devices, so
+  # that this mesh and the one of shardings are equal.
   about = {"device_kind": H100, "num_cores": 132}
   if "platform" in inspect.signature(AbstractDevice).parameters:
-    about["platform"] = "cuda"
+    about["platform"] = "gpu"
   with jax.sharding.use_abstract_mesh(
     mesh.update(abstract_device=AbstractDevice(**about))
   ):
@@ -178,7 +179,9 @@ def compile_for_h100(
   args = jax.tree.map(on_mesh, args)
   with _lowering_for(mesh.abstract_mesh):
     lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",))
-  return lowered.compile()
+  # Without a GPU nothing can be tried out, and the tiles that Triton then
+  # takes for products do not fit every size.
+  return lowered.compile({"xla_gpu_enable_triton_gemm": False})
 
 
 class Registers(NamedTuple):

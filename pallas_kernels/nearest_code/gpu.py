@@ -9,23 +9,19 @@ once instead of twice. Ties go to the lowest index, as on the TPU.
 
 from __future__ import annotations
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from pallas_kernels import mosaic_gpu
 from pallas_kernels.nearest_code import reference
 
 Array = jax.Array
 _TOKENS, _CODES = 64, 128
 # Two blocks of codes and one of tokens fit in shared memory.
 WIDEST = 128
-
-# jax 0.10 demands an index, 0.12 knows none.
-_WHOLE = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
 
 
 def refusal(width: int) -> str | None:
@@ -79,7 +75,9 @@ def _block(z_hbm, codes_hbm, norms_hbm, out_hbm, z, out, arrived):
   width, tile = z.shape[0], (_TOKENS, _CODES)
   layout = plgpu.Layout.WGMMA
   along = lambda ref, axis: lax.broadcast_in_dim(
-    plgpu.load(ref, *_WHOLE, layout=layout.reduce(axis)), tile, [1 - axis]
+    plgpu.load(ref, *mosaic_gpu.WHOLE, layout=layout.reduce(axis)),
+    tile,
+    [1 - axis],
   )
   rows = lambda value, dtype: plgpu.layout_cast(
     jnp.full((_TOKENS,), value, dtype), layout.reduce(1)

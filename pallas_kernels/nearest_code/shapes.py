@@ -35,5 +35,6 @@ def cases(
   return {
     name: (FORMS[impl], (f32(tokens, width), f32(codes, width)))
     for name, (tokens, codes, width) in SHAPES.items()
+    if impl in FORMS
     if impl != "gpu" or not gpu.refusal(width)
   }

@@ -12,7 +12,6 @@ A warpgroup (128 threads) is what Mosaic GPU calls a thread.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -22,22 +21,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from pallas_kernels import mosaic_gpu
+
 Ref = Any
 Array = jax.Array
-
-# jax 0.10 demands an index, 0.12 knows none.
-_WHOLE = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
-
-
-def interpreter() -> Any:
-  """The argument `interpret` of plgpu.kernel that interprets on the CPU."""
-  try:
-    params = plgpu.InterpretGPUParams
-  except AttributeError:  # jax 0.10 has it, but not in its public module
-    from jax._src.pallas.mosaic_gpu.interpret import params as private
-
-    params = private.InterpretGPUParams
-  return params()
 
 
 def matrix_buffer(shape: tuple[int, ...], dtype: Any, interpret: bool) -> Any:
@@ -111,7 +98,9 @@ def load(ref: Ref, axis: int, interpret: bool) -> Array:
   """A vector out of shared memory, to be spread along `axis` of a tile."""
   if interpret:
     return ref[...]
-  return plgpu.load(ref, *_WHOLE, layout=plgpu.Layout.WGMMA.reduce(axis))
+  return plgpu.load(
+    ref, *mosaic_gpu.WHOLE, layout=plgpu.Layout.WGMMA.reduce(axis)
+  )
 
 
 def spread(x: Array, shape: tuple[int, int], axis: int) -> Array:

@@ -28,6 +28,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from pallas_kernels import mosaic_gpu
 from pallas_kernels.sparse_attention import gpu_ops
 from pallas_kernels.sparse_attention.gpu_buffers import (
   COMPUTE,
@@ -153,7 +154,7 @@ def launch(
     num_threads=COMPUTE + 1,
     thread_name="warpgroup",
     compiler_params=plgpu.CompilerParams(approx_math=True),
-    interpret=gpu_ops.interpreter() if interpret else None,
+    interpret=mosaic_gpu.interpreter() if interpret else None,
   )(rows, minor, *operands)
 
 

@@ -210,8 +210,8 @@ def cases(impl: str) -> dict[str, Case]:
 
   Args:
     impl: a module of this folder: "reference", "xla", "tpu" or "gpu". The
-      functions of "tpu" compute the results and, outside decoding, the
-      gradients. Decoding is skipped where a module has none.
+      functions compute the results and, outside decoding, the gradients.
+      What a module does not serve is skipped.
   """
   found = {}
   for name, shape in shapes().items():
@@ -220,8 +220,10 @@ def cases(impl: str) -> dict[str, Case]:
     if shape.cache is not None and impl == "tpu":
       module += "_decode"
     module = importlib.import_module(module)
-    if shape.cache is None or hasattr(module, "decode"):
-      found[name] = functools.partial(function, module, shape), arguments(shape)
+    args = arguments(shape)
+    refusal = getattr(module, "unsupported", lambda *_: None)
+    if refusal(*args[:3]) is None:
+      found[name] = functools.partial(function, module, shape), args
   return found
 
 

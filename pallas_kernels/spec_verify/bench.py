@@ -50,8 +50,8 @@ def inputs(shape: shapes.Shape, seed: int = 0) -> tuple[jax.Array, ...]:
 
 def main(names: list[str]) -> None:
   forms = ["reference"]
-  if jax.default_backend() == "tpu":
-    forms.append("tpu")
+  if jax.default_backend() in shapes.FORMS:
+    forms.append(jax.default_backend())
   rows = []
   for name in names or shapes.SHAPES:
     shape = shapes.SHAPES[name]

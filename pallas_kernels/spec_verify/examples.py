@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,29 +34,31 @@ def make(
   rng = np.random.default_rng(seed)
   z = 2 * rng.standard_normal((batch, 1 + guided, k + 1, vocab), np.float32)
   arrays = {"logits": jnp.asarray(z, dtype)}
+  # On the host: every operation outside of jit is a program to compile.
+  mixed = np.asarray(arrays["logits"], np.float32)
   scale = np.where(np.arange(batch) % 2, 1.5, 1.0).astype(np.float32)
   if guided:
     arrays["guidance"] = jnp.asarray(scale)
-  mixed = reference._mixed(arrays["logits"], jnp.asarray(scale))[..., :vocab]
+    by = scale[:, None, None]
+    mixed = by * mixed[:, 0] + (1 - by) * mixed[:, 1]
+  else:
+    mixed = mixed[:, 0]
   valid = np.where(np.arange(batch) % 3, k, rng.integers(0, k + 1, batch))
   arrays["valid"] = jnp.asarray(valid, jnp.int32)
   if mode == "exact" and drawn:
     shift = rng.standard_normal((batch, k, vocab), np.float32)
     shift *= (np.arange(batch) % 3 != 1)[:, None, None] * 0.7
-    theirs = mixed[:, :k] + jnp.asarray(shift)
-    apart = (jnp.arange(batch) % 7 == 6)[:, None, None]
-    low = theirs < jnp.quantile(theirs, 0.5, -1, keepdims=True)
-    theirs = jnp.where(apart & ~low, -jnp.inf, theirs)
-    row = rows_of.target(reference._padded(theirs, -jnp.inf), law, vocab)
-    arrays["draft_logp"] = (row.logits - row.lse)[..., :vocab]
-    key = jax.random.key(seed)
-    drafts = jax.random.categorical(key, arrays["draft_logp"])
+    theirs = mixed[:, :k] + shift.astype(np.float32)
+    apart = (np.arange(batch) % 7 == 6)[:, None, None]
+    low = theirs < np.quantile(theirs, 0.5, -1, keepdims=True)
+    theirs = np.where(apart & ~low, -np.inf, theirs).astype(np.float32)
+    arrays["draft_logp"], drafts = _drawn(theirs, jax.random.key(seed), law)
   else:
     noise = rng.gumbel(size=(batch, k, vocab))
-    drafts = jnp.argmax(mixed[:, :k] + 0.5 * noise, -1)
+    drafts = np.argmax(mixed[:, :k] + 0.5 * noise, -1)
   if tree:
     parents = [[rng.integers(max(0, j - 3), j + 1) for j in range(k)]] * batch
-    top = np.argsort(-np.asarray(mixed), -1)
+    top = np.argsort(-mixed, -1)
     drafts = [
       [top[b, parents[b][j], rng.integers(0, 4)] for j in range(k)]
       for b in range(batch)
@@ -74,6 +78,15 @@ def make(
     if isinstance(rule, rules.Cluster):
       arrays["radius"] = jnp.asarray(rng.integers(0, vocab, vocab), jnp.int32)
   return {"mode": mode, "law": law, "rule": rule}, arrays
+
+
+@functools.partial(jax.jit, static_argnames="law")
+def _drawn(logits, key, law: rules.Law) -> tuple[jax.Array, jax.Array]:
+  """(log of the law of logits f32[B, K, V], a draw from it)."""
+  vocab = logits.shape[-1]
+  row = rows_of.target(reference._padded(logits, -jnp.inf), law, vocab)
+  logp = (row.logits - row.lse)[..., :vocab]
+  return logp, jax.random.categorical(key, logp)
 
 
 def run(form, settings, arrays) -> rules.Verdict:

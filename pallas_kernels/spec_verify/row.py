@@ -20,23 +20,33 @@ from pallas_kernels.spec_verify.rules import Cluster, Law, Neighbours, Rule
 
 Array = jax.Array
 LANES = 128
+STRIP = 8 * LANES
 _INF = float("inf")
 
 
 def total(x: Array) -> Array:
-  """Sum over the last axis in a fixed order: halves are added to halves."""
-  while x.shape[-1] > LANES:
-    chunks = x.shape[-1] // LANES
-    half = chunks // 2 * LANES
-    y = x[..., :half] + x[..., half : 2 * half]
-    if chunks % 2:
-      first = y[..., :LANES] + x[..., 2 * half :]
-      y = jnp.concatenate([first, y[..., LANES:]], -1) if chunks > 3 else first
-    x = y
-  while x.shape[-1] > 1:
-    half = x.shape[-1] // 2
-    x = x[..., :half] + x[..., half:]
+  """Sum over the last axis in a fixed order.
+
+  Strips are added one after the other, then halves to halves; a row that
+  ends before is as one that goes on with zeros.
+  """
+  first = x[..., :STRIP]
+  for start in range(STRIP, x.shape[-1], STRIP):
+    first = _onto(first, x[..., start : start + STRIP])
+  x, half = first, STRIP // 2
+  while half:
+    if x.shape[-1] > half:
+      x = _onto(x[..., :half], x[..., half:])
+    half //= 2
   return x
+
+
+def _onto(x: Array, y: Array) -> Array:
+  """x + y, where y may be shorter than x."""
+  size = y.shape[-1]
+  if size == x.shape[-1]:
+    return x + y
+  return jnp.concatenate([x[..., :size] + y, x[..., size:]], -1)
 
 
 def count(mask: Array) -> Array:

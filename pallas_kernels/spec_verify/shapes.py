@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels.spec_verify import reference, rules, tpu
+from pallas_kernels.spec_verify import gpu, reference, rules, tpu
 
-FORMS = {"reference": reference.verify, "tpu": tpu.verify}
+FORMS = {"reference": reference.verify, "tpu": tpu.verify, "gpu": gpu.verify}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,6 +74,16 @@ class AttentionTest(parameterized.TestCase):
       ops.attention(*args, mask, impl="pallas_tpu")
     with self.assertRaises(UserError):
       ops.attention(*args, impl="cudnn")
+    with self.assertRaisesRegex(NotImplementedError, "TF32"):
+      ops.attention(*args, plan.raster(2, 2), impl="pallas_gpu")
+
+  def test_says_once_which_form_it_took(self):
+    args = qkv(4)
+    ops._tell.cache_clear()
+    with self.assertLogs(level="INFO") as logs:
+      for _ in range(2):
+        ops.attention(*args, plan.raster(2, 2))
+    self.assertLen([x for x in logs.output if "on cpu: xla" in x], 1)
 
 
 class CacheTest(absltest.TestCase):

@@ -19,6 +19,7 @@ from pallas_kernels.sparse_attention import (
   shapes,
   tiles,
 )
+from tests.pallas_kernels import QuickToCompile
 
 
 def earlier(q, k):
@@ -133,15 +134,8 @@ class WorkTest(parameterized.TestCase):
       gpu.attention(q, k, v, pattern_of("causal", 8), scale=scale)
 
 
-class InterpretTest(absltest.TestCase):
+class InterpretTest(QuickToCompile):
   """Numerics, copies and barriers on the CPU."""
-
-  def setUp(self):
-    super().setUp()
-    # The interpreter compiles every warpgroup: quickly beats well here.
-    name = "jax_disable_most_optimizations"
-    self.addCleanup(jax.config.update, name, False)
-    jax.config.update(name, True)
 
   def test_grouped_heads_and_queries_that_see_nothing(self):
     p = pattern_of("earlier", 200)
@@ -161,16 +155,13 @@ class InterpretTest(absltest.TestCase):
 
   def test_doubled_sequence_under_vmap_and_scale(self):
     p = pattern_of("doubled", 264)
-    args = values((2, 264, 1, 64), 1, jnp.float16)
-    batched = [x[:, None] for x in args]
-    attend = functools.partial(
-      gpu.attention, pattern=p, scale=0.3, interpret=True
-    )
-    run = jax.vmap(functools.partial(results, attend))
-    found = [x[:, 0] for x in jax.jit(run)(*batched)]
-    dense = functools.partial(reference.attention, pattern=p, scale=0.3)
-    wanted = exact(functools.partial(results, dense))(*args)
-    self.assertLess(max(distance(found, wanted)), 2e-3)
+    q, k, v, _ = values((2, 264, 1, 64), 1, jnp.float16)
+    options = dict(pattern=p, scale=0.3)
+    attend = functools.partial(gpu.attention, interpret=True, **options)
+    found = jax.jit(jax.vmap(attend))(*(x[:, None] for x in (q, k, v)))
+    dense = functools.partial(reference.attention, **options)
+    wanted = exact(dense)(q, k, v)
+    self.assertLess(max(distance([x[:, 0] for x in found], wanted)), 2e-3)
 
   def test_decode_over_ragged_cache(self):
     q, k, v, _ = values((3, 5, 2, 32), 1, jnp.bfloat16)
@@ -236,31 +227,6 @@ ptxas warning : Potential Performance Loss
     self.assertIn("sparse_attention_decode", text)
     # Each device has half of the batch.
     self.assertIn("tensor<2x256x2x128xbf16>", text)
-
-
-class AotTest(absltest.TestCase):
-  """Compiled to machine code, where the CUDA plugin is installed."""
-
-  def setUp(self):
-    super().setUp()
-    if reason := aot_cuda.missing():
-      self.skipTest(reason)
-
-  def test_every_named_shape_compiles(self):
-    for name, (run, args) in shapes.cases("gpu").items():
-      with self.subTest(name):
-        if args[0].dtype == jnp.float32:
-          with self.assertRaisesRegex(NotImplementedError, "TF32"):
-            jax.eval_shape(run, *args)
-          continue
-        with aot_cuda.assembler_report() as report:
-          aot_cuda.compile_for_h100(run, *args)
-        self.assertNotEmpty(report)
-        for kernel, said in report.items():
-          # The rule of mtp_training, on 128 features, costs dkv 120 bytes.
-          self.assertLessEqual(said.spilled, 256, kernel)
-          others = [w for w in said.warnings if "spilled" not in w]
-          self.assertEmpty(others, kernel)
 
 
 class DeviceTest(parameterized.TestCase):

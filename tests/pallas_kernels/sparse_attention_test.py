@@ -23,6 +23,7 @@ from pallas_kernels.sparse_attention import (
   tpu_decode,
   xla,
 )
+from tests.pallas_kernels import QuickToCompile
 
 SIDES = (1, 2, 3, 4, 5, 6, 8)  # 155 slots
 
@@ -50,6 +51,10 @@ KINDS = {
 }
 # Their gradients are computed too; the others share the code of these.
 WITH_GRADIENTS = ("diagonal", "sliding", "noisy_clean", "tree", "blind")
+
+
+# Features per head; 32 for the others.
+FEATURES = {"fronts": 64, "sliding": 72, "frames": 96, "tree": 128}
 
 
 def arrays(pattern, heads=2, kv_heads=1, features=32, dtype="float32"):
@@ -103,27 +108,43 @@ class TilesTest(parameterized.TestCase):
   @parameterized.parameters((128, 128), (256, 128), (64, 128), (72, 56))
   def test_kinds_are_those_of_the_mask(self, block_q, block_k):
     for name in ("diagonal", "blind", "sliding"):
-      pattern = KINDS[name]
-      mask, want = pattern.mask(), {}
-      for i in range(0, pattern.queries, block_q):
-        for j in range(0, pattern.keys, block_k):
-          part = mask[i : i + block_q, j : j + block_k]
-          if part.any():
-            full = part.all() and part.shape[1] == block_k
-            kind = tiles.FULL if full else tiles.PARTIAL
-            want[i // block_q, j // block_k] = kind
-      got = tiles.compile_tiles(pattern, block_q, block_k)
-      for visits, sign in ((got.by_query, 1), (got.by_key, -1)):
-        table = {
-          (int(a), int(b))[::sign]: int(kind)
-          for a, b, kind in zip(
-            visits.major, visits.minor, visits.kinds, strict=True
-          )
-        }
-        self.assertEqual(table, want)
-        rows = np.repeat(np.arange(len(visits.starts) - 1),
-                         np.diff(visits.starts))  # fmt: skip
-        np.testing.assert_array_equal(visits.major, rows)
+      self.check_tables(KINDS[name], block_q, block_k)
+
+  @settings(max_examples=60, deadline=None, derandomize=True)
+  @given(st.data())
+  def test_tables_of_any_pattern(self, data):
+    draw = lambda *values: data.draw(st.sampled_from(values))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    rule = draw(shapes.causal, shapes.within, blind, shapes.below)
+    queries, keys = data.draw(st.tuples(*[st.integers(1, 400)] * 2))
+    side = lambda n: {
+      "step": np.sort(rng.integers(0, draw(2, 9), n)),
+      "slot": np.arange(n),
+    }
+    pattern = tiles.pattern(rule, side(queries), side(keys))
+    self.check_tables(pattern, draw(8, 128, 256), draw(16, 128, 384))
+
+  def check_tables(self, pattern, block_q, block_k):
+    mask, want = pattern.mask(), {}
+    for i in range(0, pattern.queries, block_q):
+      for j in range(0, pattern.keys, block_k):
+        part = mask[i : i + block_q, j : j + block_k]
+        if part.any():
+          full = part.all() and part.shape[1] == block_k
+          kind = tiles.FULL if full else tiles.PARTIAL
+          want[i // block_q, j // block_k] = kind
+    got = tiles.compile_tiles(pattern, block_q, block_k)
+    for visits, sign in ((got.by_query, 1), (got.by_key, -1)):
+      table = {
+        (int(a), int(b))[::sign]: int(kind)
+        for a, b, kind in zip(
+          visits.major, visits.minor, visits.kinds, strict=True
+        )
+      }
+      self.assertEqual(table, want)
+      rows = np.repeat(np.arange(len(visits.starts) - 1),
+                       np.diff(visits.starts))  # fmt: skip
+      np.testing.assert_array_equal(visits.major, rows)
 
   def test_a_pattern_is_a_small_value(self):
     a, b = shapes.scales(SIDES), shapes.scales(SIDES)
@@ -153,7 +174,7 @@ class TilesTest(parameterized.TestCase):
       np.testing.assert_array_equal(got.mask(), want.mask())
 
 
-class AttentionTest(parameterized.TestCase):
+class AttentionTest(QuickToCompile):
   def check(self, attend, pattern, gradients, scale=None, **options):
     args = arrays(pattern, **options)
     got = run(attend, pattern, gradients, scale, *args)
@@ -168,7 +189,8 @@ class AttentionTest(parameterized.TestCase):
 
   @parameterized.parameters(*KINDS)
   def test_xla_equals_the_reference(self, kind):
-    self.check(xla.attention, KINDS[kind], True)
+    features = FEATURES.get(kind, 32)
+    self.check(xla.attention, KINDS[kind], True, features=features)
 
   def test_xla_recomputes_large_weights(self):
     args = arrays(KINDS["diagonal"])
@@ -197,38 +219,12 @@ class AttentionTest(parameterized.TestCase):
 
   @parameterized.parameters(*KINDS)
   def test_kernel_equals_the_reference(self, kind):
-    self.check(interpreted, KINDS[kind], kind in WITH_GRADIENTS)
+    gradients, features = kind in WITH_GRADIENTS, FEATURES.get(kind, 32)
+    self.check(interpreted, KINDS[kind], gradients, features=features)
 
-  @parameterized.parameters((4, 4, 64), (4, 2, 80))
-  def test_kernel_in_bfloat16(self, heads, kv_heads, features):
-    options = dict(heads=heads, kv_heads=kv_heads, features=features)
-    pattern = shapes.fronts(1, 12)
-    self.check(interpreted, pattern, True, 0.3, dtype="bfloat16", **options)
-
-  @settings(max_examples=6, deadline=None, derandomize=True)
-  @given(st.data())
-  def test_any_pattern(self, data):
-    draw = lambda *values: data.draw(st.sampled_from(values))
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    queries, keys = data.draw(st.tuples(*[st.integers(1, 290)] * 2))
-    rule = draw(shapes.causal, shapes.within, blind)
-    side = lambda n: {"step": np.sort(rng.integers(0, draw(2, 9), n))}
-    pattern = tiles.pattern(rule, side(queries), side(keys))
-    kv_heads = draw(1, 2)
-    self.check(
-      draw(
-        xla.attention,
-        interpreted,
-        functools.partial(interpreted, block_q=256),
-      ),
-      pattern,
-      False,
-      draw(None, 0.25, 0.9),
-      heads=kv_heads * draw(1, 3),
-      kv_heads=kv_heads,
-      features=draw(32, 72, 128),
-      dtype=draw("float32", "bfloat16"),
-    )
+  def test_kernel_in_bfloat16(self):
+    options = dict(heads=4, kv_heads=2, features=80, dtype="bfloat16")
+    self.check(interpreted, shapes.fronts(1, 12), True, 0.3, **options)
 
   def test_no_races(self):
     params = pltpu.InterpretParams(detect_races=True)
@@ -272,7 +268,7 @@ class AttentionTest(parameterized.TestCase):
       tpu.attention(q[..., :20], k[..., :20], v[..., :20], pattern)
 
 
-class NegativeControlTest(absltest.TestCase):
+class NegativeControlTest(QuickToCompile):
   """The checks above would notice what they are there to notice."""
 
   def outputs(self, change=None):
@@ -312,7 +308,7 @@ class NegativeControlTest(absltest.TestCase):
     np.testing.assert_array_equal(moved, pattern.mask()[:, 150])
 
 
-class DecodeTest(parameterized.TestCase):
+class DecodeTest(QuickToCompile):
   def inputs(self, new, rows, kv_heads, dtype="float32"):
     keys = jax.random.split(jax.random.key(1), 5)
     sizes = (new, 2 * kv_heads), (new, kv_heads), (new, kv_heads)
@@ -382,21 +378,7 @@ class DecodeTest(parameterized.TestCase):
       reference.decode(*args, 1, KINDS["tree"])
 
 
-class LoweringTest(absltest.TestCase):
-  def test_every_named_shape_lowers_for_tpu(self):
-    for name, (function, args) in shapes.cases("tpu").items():
-      with self.subTest(name):
-        exported = jax.export.export(jax.jit(function), platforms=["tpu"])
-        lowered = exported(*args)
-        kernels = 1 if "decode" in name else 3
-        text = lowered.mlir_module()
-        self.assertEqual(text.count("@tpu_custom_call"), kernels)
-        # The result, and without a cache the gradients of q, k and v.
-        want = args[:1] if "decode" in name else (args[0], *args[:3])
-        got = lowered.out_avals
-        for a, b in zip(got, want, strict=True):
-          self.assertEqual((a.shape, a.dtype), (b.shape, b.dtype))
-
+class MeshTest(QuickToCompile):
   def test_under_a_mesh(self):
     pattern = KINDS["tree"]
     q, k, v, *_ = arrays(pattern, 2, 2)

@@ -1,6 +1,7 @@
 """Verification: kernel against reference, and the law of what it emits."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +16,25 @@ from scipy import stats
 from ar_jax import ops
 from ar_jax.core import pick
 from ar_jax.core.system import UserError
-from pallas_kernels.spec_verify import examples, reference, rules, tpu
+from pallas_kernels import mosaic_gpu
+from pallas_kernels.spec_verify import examples, gpu, reference, rules, tpu
 from pallas_kernels.spec_verify import row as rows_of
+from tests.pallas_kernels import QuickToCompile
 
 FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
-# Sequences, drafts, tokens, and the rest.
+# Sequences, drafts, tokens, and the rest; `experiments.verify_rows` has more.
 CASES = {
   "five": (2500, 3, 5, {}),
-  "thousand": (16, 8, 1000, dict(guided=True, law=FILTERS)),
-  "llamagen": (3, 8, 16384, dict(guided=True, dtype=jnp.bfloat16)),
+  "thousand": (
+    16,
+    8,
+    1000,
+    dict(guided=True, law=FILTERS, dtype=jnp.bfloat16),
+  ),
   "odd": (3, 4, 16387, dict(mode="point", law=rules.Law(0.5, top_k=50))),
   "point_masses": (9, 17, 5, dict(drawn=False)),
-  "greedy": (9, 3, 64, dict(mode="point", law=rules.Law(0.0))),
   "gumbel": (9, 17, 300, dict(mode="gumbel", guided=True)),
-  "tree": (9, 20, 100, dict(mode="point", tree=True)),
+  "tree": (9, 20, 100, dict(mode="point", tree=True, law=rules.Law(0.0))),
   "lantern": (9, 9, 100, dict(rule=rules.Neighbours(20, 0.2))),
   "lantern_official": (
     9,
@@ -42,15 +48,15 @@ CASES = {
 
 
 def forms(settings, **options):
-  """The reference and the kernel, interpreted, as functions of arrays."""
-  kernel = functools.partial(tpu.verify, **options)
+  """The reference and the kernels, interpreted, as functions of arrays."""
+  kernels = (functools.partial(x.verify, **options) for x in (tpu, gpu))
   return [
     jax.jit(functools.partial(examples.run, form, settings))
-    for form in (reference.verify, kernel)
+    for form in (reference.verify, *kernels)
   ]
 
 
-class KernelTest(parameterized.TestCase):
+class KernelTest(QuickToCompile):
   def assert_same(self, want, got):
     for name in ("accepted", "token", "row"):
       np.testing.assert_array_equal(
@@ -63,9 +69,10 @@ class KernelTest(parameterized.TestCase):
   @parameterized.named_parameters((name, *case) for name, case in CASES.items())
   def test_same_integers(self, batch, k, vocab, options):
     settings, arrays = examples.make(batch, k, vocab, **options)
-    dense, kernel = forms(settings, interpret=True)
+    dense, *kernels = forms(settings, interpret=True)
     want = dense(arrays)
-    self.assert_same(want, kernel(arrays))
+    for kernel in kernels:
+      self.assert_same(want, kernel(arrays))
     if batch > 3:
       self.assertGreater(len(set(np.asarray(want.accepted).tolist())), 1)
     if batch == 2500:  # the numbers matter: others give another answer
@@ -81,10 +88,23 @@ class KernelTest(parameterized.TestCase):
     arrays["valid"] = jnp.array([17, 16])
     arrays["noise"] = arrays["noise"].at[:, :17].set(0.0)  # all stand
     params = pltpu.InterpretParams(detect_races=True)
-    want, got = (form(arrays) for form in forms(settings, interpret=params))
-    self.assert_same(want, got)
+    dense, kernel, _ = forms(settings, interpret=params)
+    got = kernel(arrays)
+    self.assert_same(dense(arrays), got)
     np.testing.assert_array_equal(got.accepted, [17, 16])
     self.assertFalse(interpreter.races.races_found)
+
+  def test_in_the_memories_of_a_gpu(self):
+    # jax's interpreter of Mosaic GPU: nothing is read before it is written.
+    settings, arrays = examples.make(3, 1, 5)
+    dense, _, kernel = forms(settings, interpret=mosaic_gpu.interpreter())
+    self.assert_same(dense(arrays), kernel(arrays))
+
+  def test_a_row_in_the_second_level_cache(self):
+    settings, arrays = examples.make(2, 2, 300, law=rules.Law(top_k=9))
+    with mock.patch.object(gpu, "_SHARED", 0):
+      dense, _, kernel = forms(settings, interpret=True)
+      self.assert_same(dense(arrays), kernel(arrays))
 
 
 class LawTest(parameterized.TestCase):
@@ -303,8 +323,9 @@ class DoorTest(parameterized.TestCase):
     go = lambda **more: ops.verify(
       *first, **arrays, rule=settings["rule"], **more
     )
-    with self.assertRaisesRegex(NotImplementedError, "sum per group"):
-      tpu.verify(*first, **arrays, **settings, interpret=True)
+    for kernel in (tpu, gpu):
+      with self.assertRaisesRegex(NotImplementedError, "sum per group"):
+        kernel.verify(*first, **arrays, **settings, interpret=True)
     with self.assertRaisesRegex(NotImplementedError, "no kernel for cpu"):
       go(impl="pallas")
     with self.assertRaisesRegex(UserError, "choose None"):
