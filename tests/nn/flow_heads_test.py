@@ -36,6 +36,12 @@ def filled(module, *args, seed=0, **kwargs):
   )
 
 
+def fresh(module, *args, seed=0, **kwargs):
+  """Variables as they begin, by one compiled program."""
+  init = functools.partial(module.init, **kwargs)
+  return jax.jit(init)(jax.random.key(seed, impl="rbg"), *args)
+
+
 def inputs(units=5, batch=2):
   draw = np.random.default_rng(1)
   normal = lambda *shape: jnp.asarray(draw.normal(size=shape), jnp.float32)
@@ -88,17 +94,17 @@ class NetsTest(parameterized.TestCase):
     x, at, h = inputs(units=600)
     for net in (TokenMLP(CHANNELS, 16, 2, CHANNELS),
                 GroupTransformer(CHANNELS, 16, 1, 2)):  # fmt: skip
-      variables = net.init(KEY, x[:, :2], at[:, :2], h[:, :2])
+      variables = fresh(net, x[:, :2], at[:, :2], h[:, :2])
       out = net.apply(variables, x[:, :2], at[:, :2], h[:, :2])
       np.testing.assert_array_equal(out, 0)
     head = Flow(TokenMLP(CHANNELS, 16, 2, CHANNELS), repeats=4)
     keys = jax.random.split(KEY, 2)
-    variables = head.init(KEY, h[:, :2], x[:, :2], keys, method="loss")
+    variables = fresh(head, h[:, :2], x[:, :2], keys, method="loss")
     loss = head.apply(variables, h, x, keys, method="loss")
     want = 1 + float(jnp.mean(x**2))
     self.assertAlmostEqual(float(loss.mean()) / want, 1, delta=0.03)
     head = Diffusion(TokenMLP(CHANNELS, 16, 2, 2 * CHANNELS))
-    variables = head.init(KEY, h[:, :2], x[:, :2], keys, method="terms")
+    variables = fresh(head, h[:, :2], x[:, :2], keys, method="terms")
     error, _ = head.apply(variables, h, x, keys, method="terms")
     self.assertAlmostEqual(float(error.mean()), 1, delta=0.03)
 
@@ -175,7 +181,7 @@ def trained(head, target, steps, batch, seed=0):
   """Variables of a head after Adam on target(key) -> (h, x), and one loss."""
   h, x = target(KEY)
   keys = jax.random.split(KEY, len(x))
-  variables = head.init(jax.random.key(seed), h, x, keys, method="loss")
+  variables = fresh(head, h, x, keys, seed=seed, method="loss")
   tx = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
   def objective(variables, key):
