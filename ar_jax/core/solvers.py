@@ -186,27 +186,22 @@ def euler_maruyama(
   if dt.min() < 0 or t.max() >= 1:
     raise UserError("times of a stochastic sampler must rise, to 1 at the end")
 
-  def drift(x, t):
+  def step(x, row):
+    # One loop for all steps, so that the network is compiled once.
+    t, dt, index, final = row
     v = velocity(x, t)
     w = DIFFUSIONS[diffusion](path.coefficients(t)[1])
     form = path.convert("velocity", v, x, t)
-    return form, v + w * form.score, w
-
-  def step(x, row):
-    t, dt, index = row
-    _, slope, w = drift(x, t)
+    mean = x + dt * (v + w * form.score)
     fresh = noise(keys, x.shape[1:], index)
-    x = x + dt * slope + jnp.sqrt(2 * w * dt) * fresh
+    end = {"mean": mean, "euler": x + dt * v, "data": form.data}[last]
+    x = jnp.where(final, end, mean + jnp.sqrt(2 * w * dt) * fresh)
     return x, x if trail else None
 
   index = start + np.arange(len(t))
-  x, seen = jax.lax.scan(step, x, (t[:-1], dt[:-1], index[:-1]))
-  form, slope, _ = drift(x, jnp.float32(t[-1]))
-  if last == "data":
-    x = form.data
-  else:
-    x = x + dt[-1] * (slope if last == "mean" else form.velocity)
-  return (x, jnp.concatenate([seen, x[None]])) if trail else x
+  final = np.arange(len(t)) == len(t) - 1
+  x, seen = jax.lax.scan(step, x, (t, dt, index, final))
+  return (x, seen) if trail else x
 
 
 def log_likelihood(

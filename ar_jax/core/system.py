@@ -72,7 +72,8 @@ class System(abc.ABC):
 
   @property
   def plan(self) -> Plan | None:
-    """Which units appear at which step; None for a tokenizer."""
+    """Which units appear at which step; None for a tokenizer, and where every
+    example has an order of its own."""
     return None
 
   @property

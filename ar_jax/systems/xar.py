@@ -55,7 +55,7 @@ class XAR(System):
 
   Attributes:
     net: the transformer.
-    tokenizer: a `KLVAE`.
+    tokenizer: a `KLVAE`, or `Patches`.
     times: the law of the time of an entity in training.
     context: what an entity sees in training: "noisy", the others as they are,
       or "clean", a copy of them without noise, the baseline of the paper.
@@ -107,7 +107,7 @@ class XAR(System):
     label = jnp.zeros((1,), jnp.int32)
     params = self.net.init(key, x, label, t)["params"]
     image = jnp.zeros((1, size, size, channels))
-    tokenizer = self.tokenizer.init(frozen, image)["params"]
+    tokenizer = self.tokenizer.init(frozen, image).get("params", {})
     return {"params": params, "tokenizer": tokenizer}
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
@@ -291,7 +291,7 @@ def build(
   """Builds xAR; see SIZES for the published models.
 
   Args:
-    tokenizer: `{"name": "kl_vae", **arguments}`.
+    tokenizer: `{"name": "kl_vae" or "patches", **arguments}`.
     depth: layers of both stacks together, an even number.
     width: D.
     heads: of attention.
