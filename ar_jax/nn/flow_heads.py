@@ -117,7 +117,7 @@ class Flow(nn.Module):
     scale: Array | float = 1.0,
     pos: Array | None = None,
     times: int | Sequence[float] = 25,
-    method: str = "euler",
+    solver: str = "euler",
     interval: tuple[float, float] = (0.0, 1.0),
     temperature: float = 1.0,
   ) -> Array:
@@ -130,12 +130,12 @@ class Flow(nn.Module):
       scale: of guidance of the velocity; 1.0 is off.
       pos: where the units are.
       times: the grid from 0 (noise) to 1, or how many equal steps it has.
-      method: a key of `solvers.SOLVERS`, or "sde".
+      solver: a key of `solvers.SOLVERS`, or "sde".
       interval: times between which guidance acts.
       temperature: multiplies the noise that it begins with.
 
     Raises:
-      UserError: no such method.
+      UserError: no such solver.
     """
     grid = solvers.uniform_grid(times) if isinstance(times, int) else times
     h_null = None if h_null is None else self._shared(h_null, None)
@@ -144,8 +144,8 @@ class Flow(nn.Module):
     shape = h.shape[1], self.channels
     # The steps of a stochastic sampler take the numbers from 1 on.
     x = temperature * solvers.noise(keys, shape)
-    if method != "sde":
-      return solvers.integrate(velocity, x, grid, method)
+    if solver != "sde":
+      return solvers.integrate(velocity, x, grid, solver)
     path = flow.path(self.path)
     return solvers.euler_maruyama(velocity, x, grid, keys, path=path, start=1)
 

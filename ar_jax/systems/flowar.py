@@ -208,7 +208,7 @@ class FlowAR(System):
         "constant".
       guide_until: guidance acts where the share of noise is at most this.
       times: of the solver; see `grid`.
-      **head: further options of `Flow.draw`: method, temperature.
+      **head: further options of `Flow.draw`: solver, temperature.
 
     Raises:
       UserError: an option is out of range, or guidance is asked of a model

@@ -149,7 +149,7 @@ class GuidanceTest(absltest.TestCase):
     diffusion = Diffusion(TokenMLP(CHANNELS, 16, 1, 2 * CHANNELS), levels=50)
     for head, options in (
       (flow_head, dict(times=4)),
-      (flow_head, dict(times=(0.0, 0.5, 1.0), method="heun")),
+      (flow_head, dict(times=(0.0, 0.5, 1.0), solver="heun")),
       (diffusion, dict(steps=5)),
     ):
       variables = filled(head, h, x, keys, method="loss")
@@ -225,7 +225,7 @@ def near_and_shares(x, k):
 
 class LearnedTest(absltest.TestCase):
   def check(self, head, **options):
-    variables = trained(head, ring, 1500, 256)
+    variables = trained(head, ring, 1000, 256)
     k = np.arange(1200) % 8
     h = jnp.asarray(np.eye(8)[k][:, None], jnp.float32)
     keys = jax.random.split(jax.random.key(5), len(k))
@@ -248,7 +248,8 @@ class LearnedTest(absltest.TestCase):
 
   def test_diffusion_of_a_ring(self):
     head = Diffusion(TokenMLP(2, 64, 2, 4), repeats=2)
-    variables = self.check(head, steps=50)
+    # Over few of the cosine levels, a small error of the first is multiplied.
+    variables = self.check(head, steps=250)
     h, x = ring(jax.random.key(9), 64)
     keys = jax.random.split(KEY, 64)
     bound = head.apply(variables, h, x, keys, method="nll", steps=100)

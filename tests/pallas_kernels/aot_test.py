@@ -36,9 +36,11 @@ class LoweringTest(parameterized.TestCase):
         done.add(program)
       with self.subTest(name):
         text = aot_cuda.lower_for_h100(fn, *args).as_text()
-        both = op == "sparse_attention" and "decode" not in name
-        calls = text.count("@mosaic_gpu")
-        self.assertEqual(calls, 3 if both else 1)
+        # Decoding attends to the cache and to the new rows apart.
+        want = 1
+        if op == "sparse_attention":
+          want = 2 if "decode" in name else 3
+        self.assertEqual(text.count("@mosaic_gpu"), want)
 
   def test_there_is_something_to_lower(self):
     for impl in ("tpu", "gpu"):
