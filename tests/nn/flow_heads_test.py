@@ -252,7 +252,7 @@ class LearnedTest(absltest.TestCase):
     variables = self.check(head, steps=250)
     h, x = ring(jax.random.key(9), 64)
     keys = jax.random.split(KEY, 64)
-    bound = head.apply(variables, h, x, keys, method="nll", steps=100)
+    bound = head.apply(variables, h, x, keys, method="nll", steps=1000)
     want = math.log(3) + math.log(2 * math.pi * 0.05**2) + 1
     self.assertGreater(float(bound.mean()), want - 0.3)
     self.assertLess(float(bound.mean()), want + 2.0)
