@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -127,7 +129,14 @@ def make(
   Raises:
     UserError: an unknown or missing key, or an unknown schedule.
   """
-  config = dict(config)
+  # One object for equal settings, so that a program that was traced for one
+  # run serves the next in the same process.
+  return _made(json.dumps(config, sort_keys=True), steps)
+
+
+@functools.cache
+def _made(settings: str, steps: int) -> optax.GradientTransformationExtraArgs:
+  config = json.loads(settings)
   groups = config.pop("groups", None) or {}
   try:
     parts = {"rest": _adamw(steps, **config)}

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -146,7 +147,8 @@ class SecondRunTest(absltest.TestCase):
     with tempfile.TemporaryDirectory() as folder:
       self.compiled(smoke(), pathlib.Path(folder) / "first")
       again = self.compiled(smoke(), pathlib.Path(folder) / "second")
-      changed = smoke(**{"optim.lr": 0.0123})
+      # A rate that no run before this one has put into the cache.
+      changed = smoke(**{"optim.lr": random.uniform(0.01, 0.02)})
       other = self.compiled(changed, pathlib.Path(folder) / "other")
     self.assertEqual(again, 0)
     self.assertGreater(other, 0)
