@@ -3,6 +3,8 @@ so that a misspelt one is an error."""
 
 import ml_collections
 
+IMAGENET_IMAGES = 1_281_167
+
 
 def base(system: str, **model) -> ml_collections.ConfigDict:
   """The defaults of a run of `system`, built with `model`."""
@@ -52,6 +54,32 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
   c.evals = ml_collections.ConfigDict()  # evaluator -> its options
   c.mesh = _group(data=-1, fsdp=1, tensor=1)
   c.parallel = "jit"  # or pmap
+  return c
+
+
+def over(tokenizer, system: str, **model) -> ml_collections.ConfigDict:
+  """A run of `system` on the units of the tokenizer of another config."""
+  model["tokenizer"] = {"name": tokenizer.system, **tokenizer.model.to_dict()}
+  c = base(system, **model)
+  c.data = tokenizer.data  # the very same: an override reaches both
+  return c
+
+
+def fid(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The run c, measured as published models are: 50,000 images, Inception."""
+  c.sample.update(count=50_000, batch=64, columns=8)
+  c.evals.likelihood = {}
+  c.evals.frechet = {"features": "inception", "n": 50_000}
+  return c
+
+
+def seconds(c, like) -> ml_collections.ConfigDict:
+  """The run c, as short as `like`, the smoke preset of its tokenizer."""
+  c.optim.lr = 1e-2
+  c.batch, c.eval_batch = like.batch, like.eval_batch
+  c.train.update(like.train)
+  c.sample.update(count=6, batch=4, columns=2)
+  c.evals.likelihood = {}
   return c
 
 

@@ -8,8 +8,6 @@ runs/kl16, and ImageNet in TFDS.
 from ar_jax.systems.flowar import SIZES
 from configs import common, kl_vae
 
-IMAGENET_IMAGES = 1_281_167
-
 # Guidance at the finest map, points of the solver, largest share of noise
 # that is guided.
 SAMPLING = {"s": (4.3, 25, 0.9), "l": (2.4, 25, 0.9), "h": (2.4, 50, 0.7)}
@@ -30,9 +28,7 @@ def get_config(preset: str = "default"):
 
 def _generator(tokenizer, **model):
   """A run of FlowAR on the units of the tokenizer of another config."""
-  model["tokenizer"] = {"name": tokenizer.system, **tokenizer.model.to_dict()}
-  c = common.base("flowar", **model)
-  c.data = tokenizer.data  # the very same: an override reaches both
+  c = common.over(tokenizer, "flowar", **model)
   c.optim.update(weight_decay=0.02)
   c.sample.options.update(
     guidance=1.5, schedule="ramp", guide_until=0.9, times=25, temperature=1.0
@@ -94,17 +90,14 @@ def _published(size):
   c.batch = 2048
   # 400 epochs, of which 100 warm up; what follows the warm-up is not
   # published.
-  steps = 400 * IMAGENET_IMAGES // c.batch
+  steps = 400 * common.IMAGENET_IMAGES // c.batch
   c.train.update(steps=steps, log_every=100, save_every=5000, ema=0.9999)
   c.optim.update(
     lr=5e-5 * c.batch / 256, schedule="cosine", warmup=1 / 4, b1=0.9, b2=0.95
   )
   guidance, times, until = SAMPLING[size]
   c.sample.options.update(guidance=guidance, times=times, guide_until=until)
-  c.sample.update(count=50_000, batch=64, columns=8)
-  c.evals.likelihood = {}
-  c.evals.frechet = {"features": "inception", "n": 50_000}
-  return c
+  return common.fid(c)
 
 
 def smoke():
@@ -120,10 +113,5 @@ def smoke():
     head_heads=2,
     num_classes=3,
   )
-  c.optim.lr = 1e-2
-  c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
-  c.train.update(tokenizer.train)
-  c.sample.update(count=6, batch=4, columns=2)
   c.sample.options.update(times=4)
-  c.evals.likelihood = {}
-  return c
+  return common.seconds(c, tokenizer)

@@ -8,8 +8,6 @@ TFDS. From texts: `configs/llamagen_text.py`.
 
 from configs import common, vq
 
-IMAGENET_IMAGES = 1_281_167
-
 # depth, width, heads, image side, scale of guidance of the best FID.
 PUBLISHED = {
   "b": (12, 768, 12, 256, 2.0),
@@ -38,9 +36,7 @@ def get_config(preset: str = "default"):
 
 def generator(tokenizer, **model):
   """A run of LlamaGen on the units of the tokenizer of another config."""
-  model["tokenizer"] = {"name": tokenizer.system, **tokenizer.model.to_dict()}
-  c = common.base("llamagen", **model)
-  c.data = tokenizer.data  # the very same: an override reaches both
+  c = common.over(tokenizer, "llamagen", **model)
   c.optim.update(
     schedule="constant", warmup=0, b1=0.9, b2=0.95, weight_decay=0.05, clip=1.0
   )
@@ -95,17 +91,14 @@ def _published(depth, width, heads, size, guidance):
   c.augment = ("flip",)
   c.cache.views = 10
   c.batch = 256
-  steps = 300 * IMAGENET_IMAGES // c.batch
+  steps = 300 * common.IMAGENET_IMAGES // c.batch
   c.train.update(steps=steps, log_every=100, save_every=5000)
   c.optim.lr = 1e-4
   # The FID protocol: no filters; at 384 px, images are brought to 256.
   c.sample.options.update(guidance=guidance)
   if size != 256:
     c.sample.options.size = 256
-  c.sample.update(count=50_000, batch=64, columns=8)
-  c.evals.likelihood = {}
-  c.evals.frechet = {"features": "inception", "n": 50_000}
-  return c
+  return common.fid(c)
 
 
 def smoke():
@@ -114,9 +107,4 @@ def smoke():
   c = generator(
     tokenizer, depth=2, width=32, heads=2, num_classes=3, multiple_of=32
   )
-  c.optim.lr = 1e-2
-  c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
-  c.train.update(tokenizer.train)
-  c.sample.update(count=6, batch=4, columns=2)
-  c.evals.likelihood = {}
-  return c
+  return common.seconds(c, tokenizer)

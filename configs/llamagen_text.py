@@ -74,9 +74,4 @@ def smoke():
     multiple_of=32,
     text=dict(name="bytes", length=8, width=16, depth=1, heads=2),
   )
-  c.optim.lr = 1e-2
-  c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
-  c.train.update(tokenizer.train)
-  c.sample.update(count=6, batch=4, columns=2)
-  c.evals.likelihood = {}
-  return c
+  return common.seconds(c, tokenizer)

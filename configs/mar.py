@@ -8,8 +8,6 @@ runs/kl16, and ImageNet in TFDS.
 from ar_jax.systems.mar import SIZES
 from configs import common, kl_vae
 
-IMAGENET_IMAGES = 1_281_167
-
 # Guidance at the end of the published samplers.
 GUIDANCE = {"b": 2.9, "l": 3.0, "h": 3.2}
 
@@ -33,9 +31,7 @@ def get_config(preset: str = "default"):
 
 def _generator(tokenizer, **model):
   """A run of MAR on the units of the tokenizer of another config."""
-  model["tokenizer"] = {"name": tokenizer.system, **tokenizer.model.to_dict()}
-  c = common.base("mar", **model)
-  c.data = tokenizer.data  # the very same: an override reaches both
+  c = common.over(tokenizer, "mar", **model)
   c.optim.update(weight_decay=0.02)
   c.optim.decay = DECAY
   c.sample.options.update(
@@ -99,7 +95,7 @@ def _published(size):
   c.cache.views = 2  # moments of the image and of its mirror image, mostly
   c.batch = 2048
   # 800 epochs, of which 100 warm up.
-  steps = 800 * IMAGENET_IMAGES // c.batch
+  steps = 800 * common.IMAGENET_IMAGES // c.batch
   c.train.update(steps=steps, log_every=100, save_every=5000, ema=0.9999)
   c.optim.update(
     lr=1e-4 * c.batch / 256,
@@ -111,10 +107,7 @@ def _published(size):
   )
   # The FID protocol: 256 steps of one unit each.
   c.sample.options.update(guidance=GUIDANCE[size], steps=256, denoise=100)
-  c.sample.update(count=50_000, batch=64, columns=8)
-  c.evals.likelihood = {}
-  c.evals.frechet = {"features": "inception", "n": 50_000}
-  return c
+  return common.fid(c)
 
 
 def smoke():
@@ -131,10 +124,5 @@ def smoke():
     num_classes=3,
     repeats=2,
   )
-  c.optim.lr = 1e-2
-  c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
-  c.train.update(tokenizer.train)
-  c.sample.update(count=6, batch=4, columns=2)
   c.sample.options.update(steps=3, denoise=4)
-  c.evals.likelihood = {}
-  return c
+  return common.seconds(c, tokenizer)

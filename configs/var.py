@@ -9,8 +9,6 @@ and ImageNet in TFDS.
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import common, multiscale_vq
 
-IMAGENET_IMAGES = 1_281_167
-
 # depth, image side, batch, epochs, learning rate per 256 images, initial gain
 # of the residual branches, last share of the rate, last weight decay.
 PUBLISHED = {
@@ -39,9 +37,7 @@ def get_config(preset: str = "default"):
 
 def _generator(tokenizer, **model):
   """A run of VAR on the units of the tokenizer of another config."""
-  model["tokenizer"] = {"name": tokenizer.system, **tokenizer.model.to_dict()}
-  c = common.base("var", **model)
-  c.data = tokenizer.data  # the very same: an override reaches both
+  c = common.over(tokenizer, "var", **model)
   # How a class looks best at small sizes; the papers' settings are below.
   c.sample.options.update(
     guidance=1.75, schedule="ramp", temperature=1.0, top_k=0, top_p=1.0
@@ -98,7 +94,7 @@ def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
   c.weights.tokenizer = "runs/vae_ch160v4096z32"
   c.data.update(name="imagenet2012", size=size)
   c.batch = batch
-  steps = epochs * IMAGENET_IMAGES // batch
+  steps = epochs * common.IMAGENET_IMAGES // batch
   c.train.update(steps=steps, log_every=100, save_every=5000)
   c.optim.update(
     lr=rate * batch / 256,
@@ -111,19 +107,11 @@ def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
   )
   # The FID protocol: the paper's cfg of 1.5 means 1 + 1.5 at the last scale.
   c.sample.options.update(guidance=2.5, top_k=900, top_p=0.96)
-  c.sample.update(count=50_000, batch=64, columns=8)
-  c.evals.likelihood = {}
-  c.evals.frechet = {"features": "inception", "n": 50_000}
-  return c
+  return common.fid(c)
 
 
 def smoke():
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
   tokenizer = multiscale_vq.get_config("smoke")
   c = _generator(tokenizer, depth=2, width=32, heads=2, num_classes=3)
-  c.optim.lr = 1e-2
-  c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
-  c.train.update(tokenizer.train)
-  c.sample.update(count=6, batch=4, columns=2)
-  c.evals.likelihood = {}
-  return c
+  return common.seconds(c, tokenizer)

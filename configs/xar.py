@@ -7,8 +7,6 @@ runs/kl16, and ImageNet in TFDS.
 
 from configs import common, kl_vae
 
-IMAGENET_IMAGES = 1_281_167
-
 # depth, width, heads, scale of guidance of the best FID, steps an entity.
 PUBLISHED = {
   "b": (16, 768, 12, 2.7, 40),
@@ -35,9 +33,7 @@ def get_config(preset: str = "default"):
 
 def generator(tokenizer, **model):
   """A run of xAR on the latents of the tokenizer of another config."""
-  model["tokenizer"] = {"name": tokenizer.system, **tokenizer.model.to_dict()}
-  c = common.base("xar", **model)
-  c.data = tokenizer.data  # the very same: an override reaches both
+  c = common.over(tokenizer, "xar", **model)
   c.optim.update(b1=0.9, b2=0.96, weight_decay=0.02, clip=1.0)
   c.sample.options.update(
     guidance=1.0, schedule="ramp", steps=25, method="sde", last=0.04
@@ -99,28 +95,20 @@ def _published(depth, width, heads, guidance, steps):
     warmup=1 / 8,
     end=0.025,
   )
-  steps_trained = 800 * IMAGENET_IMAGES // c.batch
+  steps_trained = 800 * common.IMAGENET_IMAGES // c.batch
   c.train.update(
     steps=steps_trained, ema=0.9999, log_every=100, save_every=5000
   )
   c.sample.options.update(guidance=guidance, steps=steps)
-  c.sample.update(count=50_000, batch=64, columns=8)
-  c.evals.likelihood = {}
-  c.evals.frechet = {"features": "inception", "n": 50_000}
-  return c
+  return common.fid(c)
 
 
 def smoke():
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
   tokenizer = kl_vae.get_config("smoke")
   c = generator(tokenizer, depth=2, width=32, heads=2, num_classes=3, part=2)
-  c.optim.lr = 1e-2
-  c.batch, c.eval_batch = tokenizer.batch, tokenizer.eval_batch
-  c.train.update(tokenizer.train)
-  c.sample.update(count=6, batch=4, columns=2)
   c.sample.options.steps = 3
-  c.evals.likelihood = {}
-  return c
+  return common.seconds(c, tokenizer)
 
 
 def smoke_stages():

@@ -20,13 +20,11 @@ Array = jax.Array
 # their transposed matrices.
 TURNED = "turned"
 
-# From so many rows of x on, turning the matrices pays: with 16 of them a
-# product with [m, n] takes two thirds of the time of one with [n, m] (XLA of
-# jax 0.10.2, matrices of 768 x 2048).
+# From so many rows of x on, matrices are turned; see `bench_linear` in
+# experiments, also for the next.
 _TURN = 4
-# Up to so many rows, a product for each row beats one product of them all,
-# which copies the matrix into another order first: 19 ms in place of 28 for
-# 250 MB of matrices.
+# Up to so many rows there is a product for each row: one product of them all
+# copies the matrix into another order first.
 _FEW = 2
 
 

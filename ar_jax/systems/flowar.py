@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import decode, pick, plan, system
+from ar_jax.core.generator import Generator
 from ar_jax.core.resize import resize
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.flow_heads import Flow
 from ar_jax.nn.flow_nets import GroupTransformer
@@ -66,7 +67,7 @@ def grid(points: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowAR(System):
+class FlowAR(Generator):
   """The system. Variables: `params`, and the frozen `tokenizer`.
 
   Attributes:
@@ -84,15 +85,6 @@ class FlowAR(System):
   def plan(self) -> plan.Plan:
     return self.net.plan
 
-  @property
-  def classes(self) -> int:
-    return self.net.labels - (self.label_dropout > 0)
-
-  @property
-  def null(self) -> int | None:
-    """The label that stands for no label."""
-    return self.net.labels - 1 if self.label_dropout else None
-
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan and the tokenizer know all shapes.
     t, net = self.tokenizer, self.net
@@ -105,16 +97,10 @@ class FlowAR(System):
       return net.head.loss(h, targets, key[None], plan=net.plan)
 
     params = net.init(key, label, targets[:, 1:], method=every)["params"]
-    image = jnp.zeros((1, t.size, t.size, t.in_channels))
-    tokenizer = self.tokenizer.init(frozen, image).get("params", {})
-    return {"params": params, "tokenizer": tokenizer}
+    return {"params": params, "tokenizer": self.frozen(frozen)}
 
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    rest = dict(batch)
-    if "image" not in rest:
-      return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
-    return {**rest, "units": self._tokenizer(variables).moments(x)}
+  def coded(self, variables: Vars, x: Array) -> Array:
+    return self.codec(variables).moments(x)
 
   def targets(self, units: Array) -> Array:
     """All maps f32[B, L, C], coarse first, of units f32[B, h h, C]: means over
@@ -159,11 +145,10 @@ class FlowAR(System):
     keys = system.example_keys(key, batch)
     split = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)
     dropping, hide, latent, noise = split(keys)
-    tokenizer = self._tokenizer(variables)
+    tokenizer = self.codec(variables)
     units = tokenizer.draw(batch["units"], latent if train else None)
-    if train and self.label_dropout:
-      away = jax.vmap(jax.random.bernoulli, (0, None))(hide, self.label_dropout)
-      label = jnp.where(away, self.null, label)
+    if train:
+      label = self.dropped(label, hide)
     targets = self.targets(units)
     h = self.states(variables, label, targets, dropping if train else None)
     net = self._net(variables)
@@ -180,10 +165,6 @@ class FlowAR(System):
     `generate`."""
     maps = self.generate(variables, cond, keys, **options)
     return self.decode(variables, maps[:, self.plan.span(-1)])
-
-  def decode(self, variables: Vars, units: Array) -> Array:
-    """Images in [0, 1] of the units f32[B, h h, C] of the finest map."""
-    return (self._tokenizer(variables).decode(units) + 1) / 2
 
   def generate(
     self,
@@ -215,19 +196,12 @@ class FlowAR(System):
         that was built without a null class.
     """
     p, b = self.plan, len(keys)
-    guidance = 1.0 if guidance is None else guidance
+    guidance = self.scale(guidance)
     scales = pick.schedule(schedule, guidance, p.steps)
     guided = guidance != 1.0
-    if guided and self.null is None:
-      raise UserError(
-        f"guidance={guidance}: this FlowAR has no null class; build it with "
-        "label_dropout > 0, or sample with guidance=1.0"
-      )
     net, label = self._net(variables), cond["label"]
     if guided:
-      # Pairs lie side by side, so that sharding keeps them on one device.
-      null = jnp.full_like(label, self.null)
-      label = jnp.stack([label, null], axis=1).reshape(-1)
+      label = self.with_null(label)
     first, ada = net.begin(label)
     head = dict(
       head, times=tuple(grid(times).tolist()), interval=(1 - guide_until, 1.0)
@@ -255,10 +229,6 @@ class FlowAR(System):
 
   def _net(self, variables: Vars) -> ScaleFlow:
     return self.net.bind({"params": variables["params"]})
-
-  def _tokenizer(self, variables: Vars) -> Any:
-    frozen = jax.lax.stop_gradient(variables["tokenizer"])
-    return self.tokenizer.bind({"params": frozen})
 
 
 def build(

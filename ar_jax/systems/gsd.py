@@ -115,7 +115,7 @@ class GSD(System):
         f"window={window}, size={size}: they must be at least 2 and 1"
       )
     program = self.target.program(**options)
-    own = {k: v for k, v in variables.items() if k != "tokenizer"}
+    own = self.target.own(variables)
     embedding = program.net.bind(own).units.embedding
     table = radius = None
     if grouping == "fixed":

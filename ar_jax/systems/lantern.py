@@ -83,7 +83,7 @@ class Lantern(System):
     target's for the first unit."""
     batch = self.encode(variables, batch)
     cond, units = batch[self.needs[0]], batch["units"]
-    net = self.target.net.bind(_of_net(variables))
+    net = self.target.net.bind(self.target.own(_of_target(variables)))
     hidden, keys = None, None
     if train:
       keys = system.example_keys(key, batch)
@@ -173,7 +173,10 @@ class Lantern(System):
     Raises:
       UserError: an option is out of range, or one of the target's.
     """
-    program, own = self.target.program(**options), _of_net(variables)
+    program, own = (
+      self.target.program(**options),
+      self.target.own(_of_target(variables)),
+    )
     codes = self._codes(variables, metric)
     k = min(k, len(codes) - 1)
     try:
@@ -269,10 +272,6 @@ def relaxed(
 def _of_target(variables: Vars) -> Vars:
   rest = {k: v for k, v in variables.items() if k not in ("params", "target")}
   return {"params": variables["target"], **rest}
-
-
-def _of_net(variables: Vars) -> Vars:
-  return {k: v for k, v in _of_target(variables).items() if k != "tokenizer"}
 
 
 def build(

@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import decode, pick, plan, system
+from ar_jax.core.generator import Generator
 from ar_jax.core.resize import resize
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders import text as encoders
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.heads import Categorical, cross_entropy
@@ -50,7 +51,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LlamaGen(System):
+class LlamaGen(Generator):
   """The system. Variables: `params`, the frozen `tokenizer`, and for texts
   the constant `null`.
 
@@ -90,22 +91,12 @@ class LlamaGen(System):
 
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan, the encoder and the tokenizer know all shapes.
-    size, channels = self.tokenizer.size, self.tokenizer.in_channels
-    image = jnp.zeros((1, size, size, channels))
     key, frozen = jax.random.split(key)
     cond = self.net.prefix.example()
     units = jnp.zeros((1, len(self.plan)), jnp.int32)
     every = lambda net, *args: net.head.logits(net(*args))
     variables = self.net.init(key, cond, units, method=every)
-    tokenizer = self.tokenizer.init(frozen, image)["params"]
-    return {**variables, "tokenizer": tokenizer}
-
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    rest = dict(batch)
-    if "image" not in rest:
-      return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
-    return {**rest, "units": self._tokenizer(variables).encode(x)}
+    return {**variables, "tokenizer": self.frozen(frozen)}
 
   def logits(
     self,
@@ -124,7 +115,7 @@ class LlamaGen(System):
       hidden: bool[B], examples whose condition is not shown.
       keys: Key[B] for dropout, or None.
     """
-    net = self.net.bind(self._own(variables))
+    net = self.net.bind(self.own(variables))
     return net.head.logits(net(cond, units, hidden, keys))
 
   def loss(
@@ -136,9 +127,7 @@ class LlamaGen(System):
     if train:
       keys = system.example_keys(key, batch)
       keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-      if self.label_dropout:
-        draw = jax.vmap(jax.random.bernoulli, (0, None))
-        hidden = draw(hide, self.label_dropout)
+      hidden = self.hiding(hide)
     logits = self.logits(variables, cond, units, hidden, keys)
     nll = cross_entropy(logits, units)
     hits = jnp.argmax(logits, -1) == units
@@ -165,10 +154,6 @@ class LlamaGen(System):
     units = self.generate(variables, cond, keys, **options)
     return _sized(self.decode(variables, units), size)
 
-  def decode(self, variables: Vars, units: Array) -> Array:
-    """Images in [0, 1] of units i32[B, L]."""
-    return (self._tokenizer(variables).decode(units) + 1) / 2
-
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
@@ -186,7 +171,7 @@ class LlamaGen(System):
       UserError: an option is out of range, a prompt leaves nothing to draw,
         or guidance is asked of a model built without a null class.
     """
-    program, own = self.program(**options), self._own(variables)
+    program, own = self.program(**options), self.own(variables)
     given = cond[self.needs[0]]
     if "prompt" in cond:
       known = cond["prompt"], cond["known"]
@@ -218,7 +203,7 @@ class LlamaGen(System):
     """
     program = self.program(**options)
     every = every or self.tokenizer.grid[1]
-    own, given = self._own(variables), cond[self.needs[0]]
+    own, given = self.own(variables), cond[self.needs[0]]
     drawn = decode.stream(program, own, given, keys, every=every)
     for units, done in drawn:
       yield np.asarray(_show(self, variables, units, np.int32(done), size))
@@ -242,24 +227,11 @@ class LlamaGen(System):
     Raises:
       UserError: as in `generate`.
     """
-    guidance = 1.0 if guidance is None else guidance
+    guidance = self.scale(guidance)
     scales = pick.schedule(schedule, guidance, len(self.plan), stop=stop)
     guided = guidance != 1.0
-    if guided and not self.label_dropout:
-      raise UserError(
-        f"guidance={guidance}: this LlamaGen has no null class; build it with "
-        "label_dropout > 0, or sample with guidance=1.0"
-      )
     law = tuple(sorted(law.items()))
     return TokenProgram(self.net, scales if guided else None, law)
-
-  def _own(self, variables: Vars) -> Vars:
-    """The variables of the net."""
-    return {k: v for k, v in variables.items() if k != "tokenizer"}
-
-  def _tokenizer(self, variables: Vars) -> Any:
-    frozen = jax.lax.stop_gradient(variables["tokenizer"])
-    return self.tokenizer.bind({"params": frozen})
 
 
 def _sized(image: Array, size: int | None) -> Array:
@@ -270,7 +242,7 @@ def _sized(image: Array, size: int | None) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _show(system, variables, units, done, size):
-  image = system._tokenizer(variables).decode_part(units, done)
+  image = system.codec(variables).decode_part(units, done)
   return _sized((image + 1) / 2, size)
 
 

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import decode, plan, system
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.generator import Generator
+from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.flow_heads import Diffusion, Flow
 from ar_jax.nn.flow_nets import TokenMLP
@@ -46,7 +47,7 @@ SCHEDULES = ("linear", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
-class MAR(System):
+class MAR(Generator):
   """The system. Variables: `params`, and the frozen `tokenizer`.
 
   It has no `plan`: the order is drawn for every image, and the sampler
@@ -71,15 +72,6 @@ class MAR(System):
   mask_std: float | None = 0.25
 
   @property
-  def classes(self) -> int:
-    return self.net.labels - (self.label_dropout > 0)
-
-  @property
-  def null(self) -> int | None:
-    """The label that stands for no label."""
-    return self.net.labels - 1 if self.label_dropout else None
-
-  @property
   def rows(self) -> int:
     """S in training: units that are visible at most."""
     length = self.net.length
@@ -98,16 +90,10 @@ class MAR(System):
       return net.head.loss(h, units, key[None])
 
     params = self.net.init(key, label, units, order, 0, method=every)["params"]
-    image = jnp.zeros((1, t.size, t.size, t.in_channels))
-    tokenizer = self.tokenizer.init(frozen, image).get("params", {})
-    return {"params": params, "tokenizer": tokenizer}
+    return {"params": params, "tokenizer": self.frozen(frozen)}
 
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    rest = dict(batch)
-    if "image" not in rest:
-      return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
-    return {**rest, "units": self._tokenizer(variables).moments(x)}
+  def coded(self, variables: Vars, x: Array) -> Array:
+    return self.codec(variables).moments(x)
 
   def orders(self, keys: Array) -> Array:
     """i32[B, L]: which unit comes when."""
@@ -137,11 +123,10 @@ class MAR(System):
     keys = system.example_keys(key, batch)
     split = jax.vmap(lambda key: jax.random.split(key, 5), out_axes=1)
     dropping, hide, ordering, latent, noise = split(keys)
-    tokenizer = self._tokenizer(variables)
+    tokenizer = self.codec(variables)
     units = tokenizer.draw(moments, latent if train else None)
-    if train and self.label_dropout:
-      away = jax.vmap(jax.random.bernoulli, (0, None))(hide, self.label_dropout)
-      label = jnp.where(away, self.null, label)
+    if train:
+      label = self.dropped(label, hide)
     order = self.orders(ordering)
     known = self.net.length - self.hidden(key)
     net = self.net.bind({"params": variables["params"]})
@@ -166,10 +151,6 @@ class MAR(System):
     return self.decode(
       variables, self.generate(variables, cond, keys, **options)
     )
-
-  def decode(self, variables: Vars, units: Array) -> Array:
-    """Images in [0, 1] of units f32[B, L, C] in raster order."""
-    return (self._tokenizer(variables).decode(units) + 1) / 2
 
   def generate(
     self,
@@ -203,7 +184,7 @@ class MAR(System):
     """
     length, b = self.net.length, len(keys)
     sizes = plan.cosine(length, length if steps is None else steps)
-    guidance = 1.0 if guidance is None else guidance
+    guidance = self.scale(guidance)
     guided = guidance != 1.0
     scales = self._scales(guidance, schedule, sizes)
     if "denoise" in head:
@@ -213,9 +194,7 @@ class MAR(System):
     label = cond["label"]
     pair = lambda x: jnp.repeat(x, 2, axis=0) if guided else x
     if guided:
-      # Pairs lie side by side, so that sharding keeps them on one device.
-      null = jnp.full_like(label, self.null)
-      label = jnp.stack([label, null], axis=1).reshape(-1)
+      label = self.with_null(label)
 
     def predict(canvas, known, at, s, keys, *, rows):
       h = self.net.apply(
@@ -239,11 +218,6 @@ class MAR(System):
 
   def _scales(self, guidance, schedule, sizes) -> np.ndarray:
     """f32[K], of guidance."""
-    if guidance != 1.0 and self.null is None:
-      raise UserError(
-        f"guidance={guidance}: this MAR has no null class; build it with "
-        "label_dropout > 0, or sample with guidance=1.0"
-      )
     if not guidance >= 0:
       raise UserError(f"guidance={guidance}: must be at least 0; 1.0 is off")
     if schedule not in SCHEDULES:
@@ -254,10 +228,6 @@ class MAR(System):
     if schedule == "constant":
       share = np.ones(len(sizes))
     return (1 + (guidance - 1) * share).astype(np.float32)
-
-  def _tokenizer(self, variables: Vars) -> Any:
-    frozen = jax.lax.stop_gradient(variables["tokenizer"])
-    return self.tokenizer.bind({"params": frozen})
 
 
 def build(

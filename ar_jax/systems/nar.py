@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import pick, plan, system
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.generator import Generator
+from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders import text as encoders
 from ar_jax.nn import neighbour
 from ar_jax.nn.attention import Attention
@@ -46,7 +47,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class NAR(System):
+class NAR(Generator):
   """The system. Variables: `params`, the frozen `tokenizer`, and for texts
   the constant `null`. A video is `video` u8[B, T, H, W, c] in place of
   `image`, and its frames are coded one by one.
@@ -89,8 +90,6 @@ class NAR(System):
 
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan, the encoder and the tokenizer know all shapes.
-    size, channels = self.tokenizer.size, self.tokenizer.in_channels
-    image = jnp.zeros((1, size, size, channels))
     key, frozen = jax.random.split(key)
     cond = jnp.zeros((1,), jnp.int32)
     if not self._by_class:
@@ -100,8 +99,7 @@ class NAR(System):
         cond = jnp.zeros((1, encoder.length, encoder.width))
     units = jnp.zeros((1, len(self.plan)), jnp.int32)
     variables = self.net.init(key, cond, units)
-    tokenizer = self.tokenizer.init(frozen, image)["params"]
-    return {**variables, "tokenizer": tokenizer}
+    return {**variables, "tokenizer": self.frozen(frozen)}
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     rest = dict(batch)
@@ -110,7 +108,7 @@ class NAR(System):
       return rest
     x = rest.pop(name).astype(jnp.float32) / 127.5 - 1
     frames = x.reshape(-1, *x.shape[-3:])
-    units = self._tokenizer(variables).encode(frames).reshape(len(x), -1)
+    units = self.codec(variables).encode(frames).reshape(len(x), -1)
     return {**rest, "units": units[:, self._raster()]}
 
   def loss(
@@ -122,10 +120,8 @@ class NAR(System):
     if train:
       keys = system.example_keys(key, batch)
       keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-      if self.label_dropout:
-        draw = jax.vmap(jax.random.bernoulli, (0, None))
-        hidden = draw(hide, self.label_dropout)
-    logits = self.net.bind(self._own(variables))(cond, units, hidden, keys)
+      hidden = self.hiding(hide)
+    logits = self.net.bind(self.own(variables))(cond, units, hidden, keys)
     nll = cross_entropy(logits, units)
     hits = jnp.argmax(logits, -1) == units
     metrics = {"accuracy": jnp.mean(hits.astype(jnp.float32), 1)}
@@ -145,7 +141,7 @@ class NAR(System):
     frames = self.frames or 1
     units = units[:, np.argsort(self._raster())]
     units = units.reshape(len(units) * frames, -1)
-    image = (self._tokenizer(variables).decode(units) + 1) / 2
+    image = (self.codec(variables).decode(units) + 1) / 2
     if self.frames is None:
       return image
     return image.reshape(-1, frames, *image.shape[1:])
@@ -176,19 +172,14 @@ class NAR(System):
       UserError: an option is out of range, or guidance is asked of a model
         built without a null class.
     """
-    guidance = 1.0 if guidance is None else guidance
+    guidance = self.scale(guidance)
     sizes = np.array(self.plan.sizes)
     if stop is not None:
       stop = int(np.sum(np.cumsum(sizes) - sizes < stop))
     scales = pick.schedule(schedule, guidance, self.plan.steps, stop=stop)
-    if guidance != 1.0 and not self.label_dropout:
-      raise UserError(
-        f"guidance={guidance}: this NAR has no null class; build it with "
-        "label_dropout > 0, or sample with guidance=1.0"
-      )
     return neighbour.generate(
       self.net,
-      self._own(variables),
+      self.own(variables),
       cond[self.needs[0]],
       keys,
       scales if guidance != 1.0 else None,
@@ -202,14 +193,6 @@ class NAR(System):
     if self.frames is not None:
       cell = self.plan["frame"] * rows * cols + cell
     return cell
-
-  def _own(self, variables: Vars) -> Vars:
-    """The variables of the net."""
-    return {k: v for k, v in variables.items() if k != "tokenizer"}
-
-  def _tokenizer(self, variables: Vars) -> Any:
-    frozen = jax.lax.stop_gradient(variables["tokenizer"])
-    return self.tokenizer.bind({"params": frozen})
 
 
 def build(

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import decode, pick, plan, system
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.generator import Generator
+from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.nn.attention import Attention, CosineNorm
 from ar_jax.nn.heads import Categorical, cross_entropy
 from ar_jax.nn.mlp import Mlp
@@ -43,7 +44,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class VAR(System):
+class VAR(Generator):
   """The system. Variables: `params`, and the frozen `tokenizer`.
 
   Attributes:
@@ -66,39 +67,20 @@ class VAR(System):
   def plan(self) -> plan.Plan:
     return self.net.plan
 
-  @property
-  def classes(self) -> int:
-    return self.net.labels - (self.label_dropout > 0)
-
-  @property
-  def null(self) -> int | None:
-    """The label that stands for no label."""
-    return self.net.labels - 1 if self.label_dropout else None
-
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan and the tokenizer know all shapes.
-    size, channels = self.tokenizer.size, self.tokenizer.in_channels
-    image = jnp.zeros((1, size, size, channels))
     key, frozen = jax.random.split(key)
     label = jnp.zeros((1,), jnp.int32)
     embedding = jnp.zeros((1, len(self.net.plan), self.tokenizer.channels))
     every = lambda net, *args: net.head.logits(net(*args))
     params = self.net.init(key, label, embedding, method=every)["params"]
-    tokenizer = self.tokenizer.init(frozen, image)["params"]
-    return {"params": params, "tokenizer": tokenizer}
-
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    rest = dict(batch)
-    if "image" not in rest:
-      return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
-    return {**rest, "units": self._tokenizer(variables).encode(x)}
+    return {"params": params, "tokenizer": self.frozen(frozen)}
 
   def logits(
     self, variables: Vars, label: Array, units: Array, keys: Array | None = None
   ) -> Array:
     """f32[B, L, V] at every slot, given the units i32[B, L] before it."""
-    embedding = self._tokenizer(variables).embed(units)
+    embedding = self.codec(variables).embed(units)
     net = self._net(variables)
     return net.head.logits(net(label, embedding, keys))
 
@@ -110,11 +92,7 @@ class VAR(System):
     if train:
       keys = system.example_keys(key, batch)
       keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-      if self.label_dropout:
-        hidden = jax.vmap(jax.random.bernoulli, (0, None))(
-          hide, self.label_dropout
-        )
-        label = jnp.where(hidden, self.null, label)
+      label = self.dropped(label, hide)
     logits = self.logits(variables, label, units, keys)
     nll = cross_entropy(logits, units, smoothing=self.smoothing)
     hits = jnp.argmax(logits, -1) == units
@@ -138,7 +116,7 @@ class VAR(System):
 
   def decode(self, variables: Vars, fhat: Array) -> Array:
     """Images in [0, 1] of latents f32[B, h, h, C], finished or not."""
-    return (self._tokenizer(variables).decode_latent(fhat) + 1) / 2
+    return (self.codec(variables).decode_latent(fhat) + 1) / 2
 
   def generate(
     self,
@@ -174,20 +152,13 @@ class VAR(System):
         that was built without a null class.
     """
     p, b = self.net.plan, len(keys)
-    guidance = 1.0 if guidance is None else guidance
+    guidance = self.scale(guidance)
     scales = pick.schedule(schedule, guidance, p.steps)
     guided = guidance != 1.0
-    if guided and self.null is None:
-      raise UserError(
-        f"guidance={guidance}: this VAR has no null class; build it with "
-        "label_dropout > 0, or sample with guidance=1.0"
-      )
-    net, tokenizer = self._net(variables), self._tokenizer(variables)
+    net, tokenizer = self._net(variables), self.codec(variables)
     label = cond["label"]
     if guided:
-      # Pairs lie side by side, so that sharding keeps them on one device.
-      null = jnp.full_like(label, self.null)
-      label = jnp.stack([label, null], axis=1).reshape(-1)
+      label = self.with_null(label)
     first, ada = net.begin(label)
     codebook = tokenizer.codebook()
 
@@ -214,10 +185,6 @@ class VAR(System):
 
   def _net(self, variables: Vars) -> NextScale:
     return self.net.bind({"params": variables["params"]})
-
-  def _tokenizer(self, variables: Vars) -> Any:
-    frozen = jax.lax.stop_gradient(variables["tokenizer"])
-    return self.tokenizer.bind({"params": frozen})
 
 
 def _mixture(logp: Array, keys: Array, progress: float) -> Array:

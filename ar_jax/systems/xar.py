@@ -27,8 +27,9 @@ import numpy as np
 
 from ar_jax.core import decode, flow, pick, plan, solvers, system
 from ar_jax.core.entities import entities
+from ar_jax.core.generator import Generator
 from ar_jax.core.resize import resize
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.nn import next_entity
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.mlp import SwiGLU
@@ -46,7 +47,7 @@ CONTEXTS = ("noisy", "clean")
 
 
 @dataclasses.dataclass(frozen=True)
-class XAR(System):
+class XAR(Generator):
   """The system. Variables: `params`, and the frozen `tokenizer`.
 
   Units, as `encode` gives them, are the moments of the latents, f32[B, L, 2
@@ -75,15 +76,6 @@ class XAR(System):
   def plan(self) -> plan.Plan:
     return self.net.plan
 
-  @property
-  def classes(self) -> int:
-    return self.net.labels - (self.label_dropout > 0)
-
-  @property
-  def null(self) -> int | None:
-    """The label that stands for no label."""
-    return self.net.labels - 1 if self.label_dropout else None
-
   def forwards(self, *, steps: int = 50, method: str = "sde", **_) -> int:
     """Passes of the transformer for one image, each of two rows if guided:
     those that follow the velocity, and one that reads each entity but the
@@ -100,23 +92,15 @@ class XAR(System):
 
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan and the tokenizer know all shapes.
-    size, channels = self.tokenizer.size, self.tokenizer.in_channels
     key, frozen = jax.random.split(key)
     x = jnp.zeros((1, len(self.plan), self.tokenizer.channels))
     t = jnp.zeros((1, self.plan.steps))
     label = jnp.zeros((1,), jnp.int32)
     params = self.net.init(key, x, label, t)["params"]
-    image = jnp.zeros((1, size, size, channels))
-    tokenizer = self.tokenizer.init(frozen, image).get("params", {})
-    return {"params": params, "tokenizer": tokenizer}
+    return {"params": params, "tokenizer": self.frozen(frozen)}
 
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    rest = dict(batch)
-    if "image" not in rest:
-      return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
-    moments = self._tokenizer(variables).moments(x)
-    return {**rest, "units": moments[:, self.raster()]}
+  def coded(self, variables: Vars, x: Array) -> Array:
+    return self.codec(variables).moments(x)[:, self.raster()]
 
   def raster(self) -> np.ndarray:
     """i64[h^2]: where in the raster each latent of `encode` is."""
@@ -141,17 +125,14 @@ class XAR(System):
     batch = self.encode(variables, batch)
     keys = system.example_keys(key, batch)
     draws, times, noises, hide, drop = (decode.fold(keys, i) for i in range(5))
-    latents = self._tokenizer(variables).draw(batch["units"], draws)
+    latents = self.codec(variables).draw(batch["units"], draws)
     x, label, p = self.parts(latents), batch["label"], self.plan
     t = jax.vmap(lambda key: self.times.draw(key, (p.steps,)))(times)
     noise = solvers.noise(noises, x.shape[1:])
     slots = t[:, p.step_of()]
     xt = flow.LINEAR.noisy(x, noise, slots)
-    if train and self.label_dropout:
-      hidden = jax.vmap(jax.random.bernoulli, (0, None))(
-        hide, self.label_dropout
-      )
-      label = jnp.where(hidden, self.null, label)
+    if train:
+      label = self.dropped(label, hide)
     v = self.net.apply(
       {"params": variables["params"]},
       xt,
@@ -178,7 +159,7 @@ class XAR(System):
     """Images in [0, 1] of entities f32[B, L, C], finished or not."""
     last = x[:, self.plan.span(-1)] if self.sides else x
     latents = last[:, np.argsort(self.raster())]
-    return (self._tokenizer(variables).decode(latents) + 1) / 2
+    return (self.codec(variables).decode(latents) + 1) / 2
 
   def generate(
     self,
@@ -213,13 +194,8 @@ class XAR(System):
       UserError: an option is out of range, or guidance is asked of a model
         that was built without a null class.
     """
-    guidance = 1.0 if guidance is None else guidance
+    guidance = self.scale(guidance)
     scales = pick.schedule(schedule, guidance, self.plan.steps)
-    if guidance != 1.0 and self.null is None:
-      raise UserError(
-        f"guidance={guidance}: this xAR has no null class; build it with "
-        "label_dropout > 0, or sample with guidance=1.0"
-      )
     times = _times(steps, method, last)
     if method == "sde":
       follow = lambda velocity, x, keys: solvers.euler_maruyama(
@@ -253,10 +229,6 @@ class XAR(System):
     mine = step.reshape(1, 1, -1, 1)
     done = jnp.where(mine < at, trail[None, :, :, -1], 0)
     return jnp.where(mine == at, now, done)
-
-  def _tokenizer(self, variables: Vars) -> Any:
-    frozen = jax.lax.stop_gradient(variables["tokenizer"])
-    return self.tokenizer.bind({"params": frozen})
 
 
 def _times(steps: int, method: str, last: float) -> np.ndarray:

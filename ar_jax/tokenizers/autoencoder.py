@@ -55,6 +55,22 @@ class Reconstruction(NamedTuple):
   metrics: dict[str, Array] = {}
 
 
+def check_image(x: Array, stride: int, channels: int) -> None:
+  """Raises UserError unless a tokenizer of this stride and of so many channels
+  can take images [B, H, W, c]."""
+  height, width, given = x.shape[1:]
+  if height % stride or width % stride:
+    raise UserError(
+      f"image {height}x{width}: this tokenizer takes sides that are multiples "
+      f"of {stride}; resize the data or change mult"
+    )
+  if given != channels:
+    raise UserError(
+      f"image of {given} channels: this tokenizer takes {channels}; change "
+      "data.channels or in_channels"
+    )
+
+
 def signed(image: Array) -> Array:
   """u8[B, H, W, c] to f32 in [-1, 1]."""
   return image.astype(jnp.float32) / 127.5 - 1

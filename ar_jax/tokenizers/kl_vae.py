@@ -30,6 +30,7 @@ from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   Reconstruction,
   autoencoder,
+  check_image,
 )
 
 Array = jax.Array
@@ -135,17 +136,7 @@ class KLVAE(nn.Module):
       UserError: the sides are no multiples of the stride, or the channels
         are not those of this tokenizer.
     """
-    height, width, channels = x.shape[1:]
-    if height % self.stride or width % self.stride:
-      raise UserError(
-        f"image {height}x{width}: this tokenizer takes sides that are "
-        f"multiples of {self.stride}; resize the data or change mult"
-      )
-    if channels != self.in_channels:
-      raise UserError(
-        f"image of {channels} channels: this tokenizer takes "
-        f"{self.in_channels}; change data.channels or in_channels"
-      )
+    check_image(x, self.stride, self.in_channels)
     moments = self.quant_conv(self.encoder(x))
     return moments.reshape(len(x), -1, 2 * self.channels)
 

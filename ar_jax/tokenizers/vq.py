@@ -25,6 +25,7 @@ from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   Reconstruction,
   autoencoder,
+  check_image,
 )
 
 Array = jax.Array
@@ -110,17 +111,7 @@ class VQ(nn.Module):
       UserError: the sides are no multiples of the stride, or the channels
         are not those of this tokenizer.
     """
-    height, width, channels = x.shape[1:]
-    if height % self.stride or width % self.stride:
-      raise UserError(
-        f"image {height}x{width}: this tokenizer takes sides that are "
-        f"multiples of {self.stride}; resize the data or change mult"
-      )
-    if channels != self.in_channels:
-      raise UserError(
-        f"image of {channels} channels: this tokenizer takes "
-        f"{self.in_channels}; change data.channels or in_channels"
-      )
+    check_image(x, self.stride, self.in_channels)
     return self.quant_conv(self.encoder(x))
 
   def encode(self, x: Array) -> Array:

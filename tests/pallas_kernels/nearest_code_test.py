@@ -16,7 +16,6 @@ from jax.experimental.pallas import tpu as pltpu
 from ar_jax import ops
 from ar_jax.core.system import UserError
 from pallas_kernels.nearest_code import reference, tpu, xla
-from tests.pallas_kernels import QuickToCompile
 
 FORMS = {
   "reference": jax.jit(reference.nearest_code),
@@ -30,7 +29,7 @@ def distances(z, codebook):
   return np.square(z[:, None] - codebook[None]).sum(-1)
 
 
-class NearestCodeTest(QuickToCompile):
+class NearestCodeTest(parameterized.TestCase):
   # Few shapes, for each is compiled; three codes in all, so that most tie.
   @given(
     st.sampled_from([(1, 1, 1), (130, 300, 3), (3, 9, 70)]),

@@ -3,15 +3,14 @@
 import pathlib
 import re
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 import pallas_kernels
-from tests.pallas_kernels import QuickToCompile
 
 README = pathlib.Path(pallas_kernels.__file__).parent / "README.md"
 
 
-class ReadmeTest(QuickToCompile):
+class ReadmeTest(parameterized.TestCase):
   def test_examples(self):
     examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     after = []

@@ -19,7 +19,6 @@ from pallas_kernels.sparse_attention import (
   shapes,
   tiles,
 )
-from tests.pallas_kernels import QuickToCompile
 
 
 def earlier(q, k):
@@ -134,7 +133,7 @@ class WorkTest(parameterized.TestCase):
       gpu.attention(q, k, v, pattern_of("causal", 8), scale=scale)
 
 
-class InterpretTest(QuickToCompile):
+class InterpretTest(parameterized.TestCase):
   """Numerics, copies and barriers on the CPU."""
 
   def test_grouped_heads_and_queries_that_see_nothing(self):

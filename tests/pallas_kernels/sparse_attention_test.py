@@ -23,7 +23,6 @@ from pallas_kernels.sparse_attention import (
   tpu_decode,
   xla,
 )
-from tests.pallas_kernels import QuickToCompile
 
 SIDES = (1, 2, 3, 4, 5, 6, 8)  # 155 slots
 
@@ -174,7 +173,7 @@ class TilesTest(parameterized.TestCase):
       np.testing.assert_array_equal(got.mask(), want.mask())
 
 
-class AttentionTest(QuickToCompile):
+class AttentionTest(parameterized.TestCase):
   def check(self, attend, pattern, gradients, scale=None, **options):
     args = arrays(pattern, **options)
     got = run(attend, pattern, gradients, scale, *args)
@@ -268,7 +267,7 @@ class AttentionTest(QuickToCompile):
       tpu.attention(q[..., :20], k[..., :20], v[..., :20], pattern)
 
 
-class NegativeControlTest(QuickToCompile):
+class NegativeControlTest(parameterized.TestCase):
   """The checks above would notice what they are there to notice."""
 
   def outputs(self, change=None):
@@ -308,7 +307,7 @@ class NegativeControlTest(QuickToCompile):
     np.testing.assert_array_equal(moved, pattern.mask()[:, 150])
 
 
-class DecodeTest(QuickToCompile):
+class DecodeTest(parameterized.TestCase):
   def inputs(self, new, rows, kv_heads, dtype="float32"):
     keys = jax.random.split(jax.random.key(1), 5)
     sizes = (new, 2 * kv_heads), (new, kv_heads), (new, kv_heads)
@@ -378,7 +377,7 @@ class DecodeTest(QuickToCompile):
       reference.decode(*args, 1, KINDS["tree"])
 
 
-class MeshTest(QuickToCompile):
+class MeshTest(parameterized.TestCase):
   def test_under_a_mesh(self):
     pattern = KINDS["tree"]
     q, k, v, *_ = arrays(pattern, 2, 2)

@@ -19,7 +19,6 @@ from ar_jax.core.system import UserError
 from pallas_kernels import mosaic_gpu
 from pallas_kernels.spec_verify import examples, gpu, reference, rules, tpu
 from pallas_kernels.spec_verify import row as rows_of
-from tests.pallas_kernels import QuickToCompile
 
 FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
 # Sequences, drafts, tokens, and the rest; `experiments.verify_rows` has more.
@@ -56,7 +55,7 @@ def forms(settings, **options):
   ]
 
 
-class KernelTest(QuickToCompile):
+class KernelTest(parameterized.TestCase):
   def assert_same(self, want, got):
     for name in ("accepted", "token", "row"):
       np.testing.assert_array_equal(

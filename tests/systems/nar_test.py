@@ -35,7 +35,7 @@ def generate(system, options, variables, label, keys):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(system, variables, label, units, hidden):
-  return system.net.bind(system._own(variables))(label, units, hidden)
+  return system.net.bind(system.own(variables))(label, units, hidden)
 
 
 class NARTest(parameterized.TestCase):
@@ -86,7 +86,7 @@ class NARTest(parameterized.TestCase):
 
     @jax.jit
     def stepwise(variables):
-      net = system.net.bind(system._own(variables))
+      net = system.net.bind(system.own(variables))
       hs, caches = net.begin(label)
       got = [net.mixed(hs, np.zeros((2, 1), int), weights[:, :1])]
       for s in range(grid.steps - 1):

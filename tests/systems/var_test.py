@@ -105,7 +105,7 @@ class VARTest(parameterized.TestCase):
     @jax.jit
     def stepwise(variables, label, units):
       net = system._net(variables)
-      embedding = system._tokenizer(variables).embed(units)
+      embedding = system.codec(variables).embed(units)
       x, cond = net.begin(label)
       cache, parts = net.cache(len(label)), []
       for s in range(system.net.plan.steps):

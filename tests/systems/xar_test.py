@@ -222,7 +222,7 @@ class XARTest(parameterized.TestCase):
 
     @jax.jit
     def both(variables, image):
-      tokenizer = system._tokenizer(variables)
+      tokenizer = system.codec(variables)
       units = system.encode(variables, {"image": image})["units"]
       rebuilt = system.decode(variables, system.parts(tokenizer.draw(units)))
       signed = image.astype(jnp.float32) / 127.5 - 1

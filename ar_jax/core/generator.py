@@ -1,0 +1,103 @@
+"""What every generator over the units of a frozen tokenizer has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.system import Array, Batch, System, UserError, Vars
+
+
+class Generator(System):
+  """A system that draws units, which a frozen tokenizer turns into images.
+
+  Its variables hold the tokenizer's weights as the collection `tokenizer`. A
+  subclass has these fields:
+
+  Attributes:
+    net: the network that draws; where it is told a label it has `labels`, the
+      rows of its table of classes, the last of which stands for no class if
+      there is guidance.
+    tokenizer: a module with `size`, `in_channels`, `encode` and `decode`; of
+      continuous units also with `moments`.
+    label_dropout: how often training hides the condition. 0 builds nothing
+      that stands for none, and then there is no guidance.
+  """
+
+  net: Any
+  tokenizer: Any
+  label_dropout: float
+
+  @property
+  def classes(self) -> int | None:
+    return self.net.labels - (self.label_dropout > 0)
+
+  @property
+  def null(self) -> int | None:
+    """The label that stands for no label."""
+    return self.net.labels - 1 if self.label_dropout else None
+
+  def frozen(self, key: Array) -> Vars:
+    """Fresh weights of the tokenizer."""
+    t = self.tokenizer
+    image = jnp.zeros((1, t.size, t.size, t.in_channels))
+    return t.init(key, image).get("params", {})
+
+  def own(self, variables: Vars) -> Vars:
+    """The variables of the net."""
+    return {k: v for k, v in variables.items() if k != "tokenizer"}
+
+  def codec(self, variables: Vars) -> Any:
+    """The tokenizer, bound; no gradient goes into it."""
+    frozen = jax.lax.stop_gradient(variables["tokenizer"])
+    return self.tokenizer.bind({"params": frozen})
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    rest = dict(batch)
+    if "image" not in rest:
+      return rest
+    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    return {**rest, "units": self.coded(variables, x)}
+
+  def coded(self, variables: Vars, x: Array) -> Array:
+    """Units [B, L, ...] of images f32[B, H, W, c] in [-1, 1]."""
+    return self.codec(variables).encode(x)
+
+  def decode(self, variables: Vars, units: Array) -> Array:
+    """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
+    return (self.codec(variables).decode(units) + 1) / 2
+
+  def hiding(self, keys: Array) -> Array | None:
+    """bool[B], whose condition training hides, by keys Key[B]; None if it
+    never does."""
+    if not self.label_dropout:
+      return None
+    draw = jax.vmap(jax.random.bernoulli, (0, None))
+    return draw(keys, self.label_dropout)
+
+  def dropped(self, label: Array, keys: Array) -> Array:
+    """Labels i32[B], the null label in place of some, by keys Key[B]."""
+    hide = self.hiding(keys)
+    return label if hide is None else jnp.where(hide, self.null, label)
+
+  def with_null(self, label: Array) -> Array:
+    """i32[2 B]: pairs of a label and none, side by side, so that sharding
+    keeps them on one device."""
+    null = jnp.full_like(label, self.null)
+    return jnp.stack([label, null], axis=1).reshape(-1)
+
+  def scale(self, guidance: float | None) -> float:
+    """The scale of guidance; None is 1.0, off.
+
+    Raises:
+      UserError: it is asked of a model without a null class.
+    """
+    guidance = 1.0 if guidance is None else guidance
+    if guidance != 1.0 and not self.label_dropout:
+      raise UserError(
+        f"guidance={guidance}: this {type(self).__name__} has no null class; "
+        "build it with label_dropout > 0, or sample with guidance=1.0"
+      )
+    return guidance
