@@ -21,7 +21,7 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -133,10 +133,12 @@ def request(system: System, decoder: Decoder, batch: int) -> Callable:
   return lambda variables: generate(system, variables, label, keys, options)
 
 
-def seconds(loaded: dict, batch: int) -> dict[str, list[float]]:
+def seconds(
+  loaded: dict, batch: int, decoders: Sequence[Decoder]
+) -> dict[str, list[float]]:
   """name -> seconds a batch, one for each turn; compiled before."""
   runs = {}
-  for decoder in DECODERS:
+  for decoder in decoders:
     system, variables = loaded[decoder.run]
     draw = request(system, decoder, batch)
     runs[decoder.name] = functools.partial(draw, variables)
@@ -151,14 +153,23 @@ def seconds(loaded: dict, batch: int) -> dict[str, list[float]]:
   return times
 
 
-def measure(folder: pathlib.Path, seed: int, dataset: data.Dataset) -> dict:
-  """name -> figures of every decoder with the weights of one seed."""
+def measure(
+  runs: dict, seed: int, dataset: data.Dataset, decoders: Sequence[Decoder]
+) -> dict:
+  """name -> figures of every decoder with the weights of one seed.
+
+  Args:
+    runs: name -> (config, folder).
+    seed: of what is drawn.
+    dataset: real images.
+    decoders: the rows.
+  """
   loaded = {
     name: (build(c.system, **c.model.to_dict()), checkpoint.load(workdir)[0])
-    for name, (c, workdir) in configs(folder, seed).items()
+    for name, (c, workdir) in runs.items()
   }
   rows = {}
-  for decoder in DECODERS:
+  for decoder in decoders:
     system, variables = loaded[decoder.run]
     _, forwards, accepted = request(system, decoder, 100)(variables)
     rows[decoder.name] = {
@@ -174,8 +185,8 @@ def measure(folder: pathlib.Path, seed: int, dataset: data.Dataset) -> dict:
       )
     print(seed, decoder.name, rows[decoder.name], flush=True)
   for batch in BATCHES:
-    times = seconds(loaded, batch)
-    for decoder in DECODERS:
+    times = seconds(loaded, batch, decoders)
+    for decoder in decoders:
       own = np.array(times[decoder.name])
       row = rows[decoder.name]
       row[f"images/s, {batch}"] = batch / statistics.median(own)
@@ -193,10 +204,10 @@ def told(values: list[float], digits: int = 2) -> str:
   return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
-def table(results: list[dict]) -> list[dict]:
+def table(results: list[dict], decoders: Sequence[Decoder]) -> list[dict]:
   """A row for each decoder, over the seeds."""
   rows = []
-  for decoder in DECODERS:
+  for decoder in decoders:
     every = lambda key, name=decoder.name: [r[name][key] for r in results]
     row = {
       "decoder": decoder.name,
@@ -254,7 +265,9 @@ def run(folder: str) -> None:
   folder = pathlib.Path(folder)
   prepare(folder)
   dataset = data.load(**llamagen.get_config("fashion").generator.data)
-  results = [measure(folder, seed, dataset) for seed in SEEDS]
+  results = [
+    measure(configs(folder, seed), seed, dataset, DECODERS) for seed in SEEDS
+  ]
   against = ratios(results)
   record.write(
     "next_token",
@@ -274,7 +287,7 @@ def run(folder: str) -> None:
     seconds=time.perf_counter() - begun,
     tables={
       f"Fashion-MNIST, 8x8 units, {STEPS} steps, mean ± deviation over seeds, "
-      f"{IMAGES} images": table(results),
+      f"{IMAGES} images": table(results, DECODERS),
       "Against the papers": against,
       "Real images": [
         {

@@ -203,6 +203,26 @@ def diagonals(h: int, w: int, rule: Rule = causal) -> Plan:
   return plan(np.bincount(row + col), rule, row=row[order], col=col[order])
 
 
+def regions(h: int, w: int, n: int) -> Plan:
+  """One unit of each of n x n equal regions a step (PAR, arXiv 2412.15119).
+
+  A region is filled in raster order; `region` says which it is and `place`
+  where in it a unit lies.
+
+  Raises:
+    UserError: the grid does not divide into such regions.
+  """
+  if h % n or w % n:
+    raise UserError(f"regions: {h}x{w} units do not divide into {n}x{n} parts")
+  row, col = _grid(h, w)
+  region = row // (h // n) * n + col // (w // n)
+  place = row % (h // n) * (w // n) + col % (w // n)
+  order = np.lexsort((region, place))
+  columns = dict(row=row, col=col, region=region, place=place)
+  columns = {name: column[order] for name, column in columns.items()}
+  return plan((n * n,) * (len(row) // (n * n)), **columns)
+
+
 def prefixed(p: Plan, length: int, *, each: bool = False) -> Plan:
   """`p` behind a prefix that all its slots see: text, a class, given frames.
 

@@ -29,6 +29,8 @@ from ar_jax.nn.transformer import Backbone, dropout
 
 Array = jax.Array
 AXES = ("col", "row", "frame")
+# Of `decode.stretches`: fronts share a program until one is so much wider.
+_WASTE = 1.0
 
 
 class Bare(nn.Module):
@@ -44,28 +46,33 @@ def parents(grid: Plan) -> tuple[np.ndarray, np.ndarray]:
 
   The unit at cell u has one parent on every axis a with u_a > 0, the cell
   before it on that axis, which lies in the front before. Its logits are the
-  mean of what the heads of these axes say there (NAR, arXiv 2503.10696).
+  mean of what the heads of these axes say there (NAR, arXiv 2503.10696). In
+  regions the only axis is the place within the region.
 
   Args:
-    grid: a plan of fronts, with the columns of AXES that it has.
+    grid: a plan of fronts, with the columns of AXES that it has; or one of
+      regions.
 
   Returns:
     i32[A, L], the slot of each parent, -1 where there is none, and its weight
-    f32[A, L]. The first unit takes the mean of all heads at the prefix.
+    f32[A, L]. The first front takes the mean of all heads at the prefix.
   """
   axes = [axis for axis in AXES if axis in grid.names]
-  cell = np.stack([grid[axis] for axis in axes])
+  names = axes
+  if "region" in grid.names:
+    axes, names = ["place"], ["place", "region"]
+  cell = np.stack([grid[name] for name in names])
   extent = cell.max(1) + 1
   number = lambda cell: np.ravel_multi_index(tuple(cell), extent)
   slot = np.argsort(number(cell))  # the slot of every cell
-  found = np.full(cell.shape, -1, np.int32)
+  found = np.full((len(axes), len(grid)), -1, np.int32)
   for a in range(len(axes)):
     inside = cell[a] > 0
     before = cell[:, inside].copy()
     before[a] -= 1
     found[a, inside] = slot[number(before)]
   weight = (found >= 0).astype(np.float32)
-  weight[:, 0] = 1
+  weight[:, grid.span(0)] = 1
   return found, weight / weight.sum(0)
 
 
@@ -269,20 +276,9 @@ def generate(
   """
   # Bound anew wherever it is called: a loop is a trace of its own.
   grid, bound = net.plan, lambda: net.bind(variables)
-  sizes, slots, weights = np.array(grid.sizes), *parents(grid)
+  slots, weights = parents(grid)
+  sizes = np.array(grid.sizes)
   starts = np.cumsum(sizes) - sizes
-  widest, fronts = int(sizes.max()), grid.steps
-  lane = grid["index"] - starts[grid["step"]]
-  # The same tables by front and lane; lanes without a unit weigh nothing.
-  lanes = np.zeros((fronts, len(slots), widest), np.int32)
-  shares = np.zeros(lanes.shape, np.float32)
-  for s, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-    at = slots[:, start : start + size] - starts[max(s - 1, 0)]
-    lanes[s, :, :size] = np.maximum(at, 0)
-    shares[s, :, :size] = weights[:, start : start + size]
-  starts, sizes, lanes, shares = map(
-    jnp.asarray, (starts, sizes, lanes, shares)
-  )
   hidden = None
   pairs = lambda x: x
   if scales is not None:
@@ -290,28 +286,64 @@ def generate(
     cond = pairs(cond)
     hidden = jnp.arange(len(cond)) % 2 == 1
 
-  def draw(hs, s, keys):
+  def draw(hs, lanes, shares, scale, keys):
     if scales is not None:
       # The heads are linear: guiding their input guides the mixed logits.
       halves = [h.reshape(-1, 2, *h.shape[1:]) for h in hs]
-      scale = jnp.asarray(scales)[s]
       hs = [pick.guide(h[:, 0], h[:, 1], scale) for h in halves]
-    logits = bound().mixed(hs, lanes[s], shares[s])
+    logits = bound().mixed(hs, lanes, shares)
     return pick.draw(pick.law(logits, **law), keys)
 
-  variables = net.ready(variables, len(cond) * widest)
+  variables = net.ready(variables, len(cond) * int(sizes.max()))
   hs, caches = bound().begin(cond, hidden)
   seen = bound().prefix.seen(cond)
-  first = draw(hs, 0, decode.fold(keys, 0))
+  # The first front has no parent: all its lanes read the prefix.
+  first = grid.span(0)
+  units = draw(
+    hs,
+    np.zeros_like(slots[:, first]),
+    weights[:, first],
+    1.0 if scales is None else scales[0],
+    decode.fold(keys, 0),
+  )
 
-  def step(carry, s, keys):
-    units, caches = carry
-    hs, caches = bound().step(
-      pairs(units), starts[s - 1], sizes[s - 1], caches, seen
+  every = [units]
+  # A step reads a front and draws the next; few widths are few programs.
+  widths = np.maximum(sizes[:-1], sizes[1:])
+  for run in decode.stretches(widths, _WASTE):
+    begin, count, width = run.start + 1, len(run.sizes), run.width
+    lanes, shares = map(jnp.asarray, _lanes(grid, begin, count, width))
+
+    def step(carry, s, keys, begin=begin, lanes=lanes, shares=shares):
+      units, caches = carry
+      start, size = jnp.asarray(starts)[s - 1], jnp.asarray(sizes)[s - 1]
+      hs, caches = bound().step(pairs(units), start, size, caches, seen)
+      scale = 1.0 if scales is None else jnp.asarray(scales)[s]
+      units = draw(hs, lanes[s - begin], shares[s - begin], scale, keys)
+      return (units, caches), units
+
+    spare = max(0, width - units.shape[1])
+    carry = jnp.pad(units, ((0, 0), (0, spare)))[:, :width], caches
+    (units, caches), drawn = decode.scan_steps(
+      step, carry, count, keys, start=begin
     )
-    units = draw(hs, s, keys)
-    return (units, caches), units
+    every += [drawn[:, i, : sizes[begin + i]] for i in range(count)]
+  return jnp.concatenate(every, axis=1)
 
-  _, rest = decode.scan_steps(step, (first, caches), fronts - 1, keys, start=1)
-  every = jnp.concatenate([first[:, None], rest], axis=1)
-  return every[:, grid["step"], lane]
+
+def _lanes(
+  grid: Plan, begin: int, count: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Parents by lane: i32 and f32[count, A, width], for fronts from `begin`.
+
+  A parent is a lane of the front before; lanes without a unit weigh nothing.
+  """
+  slots, weights = parents(grid)
+  lanes = np.zeros((count, len(slots), width), np.int32)
+  shares = np.zeros(lanes.shape, np.float32)
+  for i in range(count):
+    own, before = grid.span(begin + i), grid.span(begin + i - 1)
+    size = own.stop - own.start
+    lanes[i, :, :size] = np.maximum(slots[:, own] - before.start, 0)
+    shares[i, :, :size] = weights[:, own]
+  return lanes, shares

@@ -204,6 +204,7 @@ def build(
   num_classes: int | None = None,
   text: Mapping[str, Any] | None = None,
   frames: int | None = None,
+  order: str = "diagonals",
   multiple_of: int = 256,
   prefix_rope: str = "zero",
   label_dropout: float = 0.1,
@@ -224,6 +225,9 @@ def build(
     text: `{"name": "bytes" or "features", **arguments}` of `encoders.text`;
       in place of num_classes.
     frames: T, for videos, whose positions are learned.
+    order: "diagonals"; or "regions", four units a step, one in each quarter
+      of an image, behind one head: the order of PAR (arXiv 2412.15119), which
+      the paper compares itself with, but without its sequential start.
     multiple_of: the hidden width of the MLP is 8 D / 3 rounded up to it.
     prefix_rope: see `positions.rope_grid`; images only.
     label_dropout: see `NAR`.
@@ -234,8 +238,8 @@ def build(
     impl: of `ops.attention`.
 
   Raises:
-    UserError: sizes do not fit together, or not exactly one of num_classes
-      and text is given.
+    UserError: sizes or order do not fit together, or not exactly one of
+      num_classes and text is given.
   """
   tokenizer = dict(tokenizer)
   codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
@@ -258,13 +262,22 @@ def build(
     )
 
   video = frames is not None
-  axes = 3 if video else 2
+  if order not in ("diagonals", "regions") or (video and order == "regions"):
+    raise UserError(
+      f"order={order!r}: is diagonals, or regions of images without frames"
+    )
+  if video:
+    grid, axes = plan.fronts(frames, *codes.grid), 3
+  elif order == "diagonals":
+    grid, axes = plan.diagonals(*codes.grid), 2
+  else:
+    grid, axes = plan.regions(*codes.grid, 2), 1
   # As published: with images, only the head of the trunk begins with zeros.
   head = lambda axis: Categorical(
     codes.vocab, 0.02 if axis and not video else 0.0, bias=False
   )
   net = neighbour.NextNeighbour(
-    plan.fronts(frames, *codes.grid) if video else plan.diagonals(*codes.grid),
+    grid,
     codes.vocab,
     width,
     prefix,

@@ -32,6 +32,14 @@ class PlanTest(absltest.TestCase):
     np.testing.assert_array_equal(p.mask(), np.tri(6, dtype=bool))
     self.assertEqual(p.steps, 6)
 
+  def test_regions(self):
+    p = plan.regions(2, 4, 2)
+    self.assertEqual(p.sizes, (4, 4))
+    np.testing.assert_array_equal(p["row"], [0, 0, 1, 1, 0, 0, 1, 1])
+    np.testing.assert_array_equal(p["col"], [0, 2, 0, 2, 1, 3, 1, 3])
+    with self.assertRaisesRegex(UserError, "do not divide"):
+      plan.regions(3, 4, 2)
+
   def test_diagonals(self):
     p = plan.diagonals(2, 3)
     self.assertEqual(p.sizes, (1, 2, 2, 1))

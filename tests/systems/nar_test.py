@@ -63,10 +63,18 @@ class NARTest(parameterized.TestCase):
   def test_passes_of_videos(self):
     self.assertEqual(plan.fronts(4, 16, 16).steps, 4 + 16 + 16 - 2)
 
-  @parameterized.parameters(None, 3)
-  def test_a_front_at_a_time_is_the_whole_at_once(self, frames):
+  def test_parents_in_regions(self):
+    grid = plan.regions(4, 4, 2)
+    slots, weights = neighbour.parents(grid)
+    self.assertEqual(slots.shape, (1, 16))
+    before = np.maximum(np.arange(16) - 4, -1)
+    np.testing.assert_array_equal(slots[0], before)
+    np.testing.assert_array_equal(weights, np.ones((1, 16)))
+
+  @parameterized.parameters({}, {"frames": 3}, {"order": "regions"})
+  def test_a_front_at_a_time_is_the_whole_at_once(self, **order):
     # The greedy choice of every unit, guided, given all before it.
-    system, variables = tiny(num_classes=3, frames=frames)
+    system, variables = tiny(num_classes=3, **order)
     label = jnp.arange(3)
     keys = jax.random.split(jax.random.key(0), 3)
     options = (("guidance", 2.0), ("temperature", 0))
@@ -185,6 +193,11 @@ class NARTest(parameterized.TestCase):
     np.testing.assert_allclose(
       got, want.reshape(2, 2, 8, 8, 3), rtol=1e-5, atol=1e-5
     )
+
+  def test_unknown_orders(self):
+    for order, frames in (("spiral", None), ("regions", 2)):
+      with self.assertRaisesRegex(UserError, "order="):
+        tiny(num_classes=3, order=order, frames=frames)
 
   def test_guidance_needs_a_null_class(self):
     system, variables = tiny(num_classes=3, label_dropout=0.0)
