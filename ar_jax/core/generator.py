@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.plan import Plan
 from ar_jax.core.system import Array, Batch, System, UserError, Vars
 
 
@@ -101,3 +102,24 @@ class Generator(System):
         "build it with label_dropout > 0, or sample with guidance=1.0"
       )
     return guidance
+
+
+class Prefixed(Generator):
+  """A generator whose condition, a class or a text, stands before its units.
+
+  Its `net` has a `prefix`, whose `labels` are the rows of a table of classes,
+  or None where it reads texts.
+  """
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("text",) if self.net.prefix.labels is None else ("label",)
+
+  @property
+  def plan(self) -> Plan:
+    return self.net.plan
+
+  @property
+  def classes(self) -> int | None:
+    labels = self.net.prefix.labels
+    return labels and labels - (self.label_dropout > 0)

@@ -70,6 +70,7 @@ class TextPrefix(nn.Module):
   encoder: nn.Module
   width: int
   stddev: float = 0.02
+  labels = None
 
   @property
   def length(self) -> int:

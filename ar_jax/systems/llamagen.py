@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import decode, pick, plan, system
-from ar_jax.core.generator import Generator
+from ar_jax.core.generator import Prefixed
 from ar_jax.core.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders import text as encoders
@@ -51,7 +51,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LlamaGen(Generator):
+class LlamaGen(Prefixed):
   """The system. Variables: `params`, the frozen `tokenizer`, and for texts
   the constant `null`.
 
@@ -65,24 +65,6 @@ class LlamaGen(Generator):
   net: NextToken
   tokenizer: nn.Module
   label_dropout: float = 0.1
-
-  @property
-  def needs(self) -> tuple[str, ...]:
-    return ("label",) if self._by_class else ("text",)
-
-  @property
-  def plan(self) -> plan.Plan:
-    return self.net.plan
-
-  @property
-  def classes(self) -> int | None:
-    if not self._by_class:
-      return None
-    return self.net.prefix.labels - (self.label_dropout > 0)
-
-  @property
-  def _by_class(self) -> bool:
-    return isinstance(self.net.prefix, ClassPrefix)
 
   def forwards(self, **options) -> int:
     """Passes of the transformer for one image, each of two rows if guided."""

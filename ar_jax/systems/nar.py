@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import pick, plan, system
-from ar_jax.core.generator import Generator
+from ar_jax.core.generator import Prefixed
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders import text as encoders
 from ar_jax.nn import neighbour
@@ -47,7 +47,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class NAR(Generator):
+class NAR(Prefixed):
   """The system. Variables: `params`, the frozen `tokenizer`, and for texts
   the constant `null`. A video is `video` u8[B, T, H, W, c] in place of
   `image`, and its frames are coded one by one.
@@ -65,24 +65,6 @@ class NAR(Generator):
   frames: int | None = None
   label_dropout: float = 0.1
 
-  @property
-  def needs(self) -> tuple[str, ...]:
-    return ("label",) if self._by_class else ("text",)
-
-  @property
-  def plan(self) -> plan.Plan:
-    return self.net.plan
-
-  @property
-  def classes(self) -> int | None:
-    if not self._by_class:
-      return None
-    return self.net.prefix.labels - (self.label_dropout > 0)
-
-  @property
-  def _by_class(self) -> bool:
-    return isinstance(self.net.prefix, ClassPrefix)
-
   def forwards(self, **options) -> int:
     """Passes of the transformer for one example, each of two rows if guided."""
     del options
@@ -91,12 +73,7 @@ class NAR(Generator):
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan, the encoder and the tokenizer know all shapes.
     key, frozen = jax.random.split(key)
-    cond = jnp.zeros((1,), jnp.int32)
-    if not self._by_class:
-      encoder = self.net.prefix.encoder
-      cond = jnp.zeros((1, encoder.length), jnp.int32)
-      if isinstance(encoder, encoders.Features):
-        cond = jnp.zeros((1, encoder.length, encoder.width))
+    cond = self.net.prefix.example()
     units = jnp.zeros((1, len(self.plan)), jnp.int32)
     variables = self.net.init(key, cond, units)
     return {**variables, "tokenizer": self.frozen(frozen)}
