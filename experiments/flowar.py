@@ -102,10 +102,11 @@ def run(folder: str, steps: int) -> None:
   rows, found = [], {}
   for name, system, frozen, options, calls in arms:
     runs = []
+    units = generators.encoded(system, {"tokenizer": frozen}, dataset)
     for seed in SEEDS:
       variables, seconds = generators.train(
         system,
-        dataset,
+        units,
         steps=steps,
         batch=BATCH,
         seed=seed,
@@ -120,7 +121,7 @@ def run(folder: str, steps: int) -> None:
         features="judge",
         options=options,
       )
-      loss = test_loss(system, variables, dataset)
+      loss = test_loss(system, variables, units)
       runs.append(result | {"seconds": seconds, "loss": loss})
     found[name] = runs
     rows.append(

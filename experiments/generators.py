@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -19,6 +20,27 @@ from ar_jax.evals import frechet
 def parameters(tree: Any) -> int:
   """How many numbers the leaves hold."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def encoded(
+  system: System, variables: Vars, dataset: data.Dataset
+) -> data.Dataset:
+  """The same examples as units: a frozen tokenizer runs once, not in every
+  step."""
+  encode = jax.jit(system.encode)
+
+  def rows(source):
+    found = []
+    for batch in data.epoch(source, batch=100):
+      units = jax.device_get(encode(variables, batch))
+      real = int(units.pop("mask").sum())
+      units.pop("index")
+      found += [{k: v[i] for k, v in units.items()} for i in range(real)]
+    return found
+
+  return dataclasses.replace(
+    dataset, train=rows(dataset.train), test=rows(dataset.test)
+  )
 
 
 def train(
