@@ -2,8 +2,9 @@
 
   python -m experiments.flowar runs/experiment_flowar [STEPS]
 
-scikit-learn's digits at 16 pixels, equal budgets and sizes, three seeds; the
-two tokenizers are trained first, in the folder, and once only:
+scikit-learn's digits at 16 pixels, equal budgets and sizes, three seeds. The
+units of FlowAR are patches of 4 x 4 pixels; VAR's tokenizer is trained first,
+in the folder, and once only:
 
 (a) next-scale prediction with a flow per map beats VAR, which needs a
     multi-scale tokenizer of its own;
@@ -21,7 +22,6 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 
 from ar_jax import checkpoint, data, main
 from ar_jax.core.system import System, Vars, build
@@ -41,16 +41,6 @@ def tokenizer(config, folder: pathlib.Path) -> Vars:
   return variables["params"]["tokenizer"]
 
 
-def deviation(config, weights: Vars, dataset: data.Dataset) -> float:
-  """Of the latents of 500 training images, not scaled."""
-  codes = build(config.system, **config.model.to_dict()).tokenizer
-  batch = data.batch_at(dataset.train, 0, batch=500, seed=0)
-  x = jnp.asarray(batch["image"], jnp.float32) / 127.5 - 1
-  encode = jax.jit(lambda x: codes.apply({"params": weights}, x,
-                                         method="encode"))  # fmt: skip
-  return float(encode(x).std()) / codes.scale
-
-
 def test_loss(system: System, variables: Vars, dataset: data.Dataset) -> float:
   """The loss of the whole test split, for four draws of times and noise."""
   batch = data.batch_at(dataset.test, 0, batch=len(dataset.test), seed=0)
@@ -68,11 +58,9 @@ def run(folder: str, steps: int) -> None:
   begun, folder = time.perf_counter(), pathlib.Path(folder)
   ours, theirs = flowar.get_config("digits"), var.get_config("default")
   dataset = data.load(**ours.generator.data)
-  latents = tokenizer(ours.tokenizer, folder / "kl_vae")
-  codes = tokenizer(theirs.tokenizer, folder / "multiscale_vq")
-  spread = deviation(ours.tokenizer, latents, dataset)
+  codes = tokenizer(theirs.tokenizer, folder)
   model = ours.generator.model.to_dict()
-  model["tokenizer"]["scale"] = 1 / spread
+  model["tokenizer"] = generators.patches(dataset, 4)
   # The width that makes VAR, at its depth of 4, as large as FlowAR.
   vqvar = theirs.generator.model.to_dict() | dict(width=176, heads=4)
   flow_options = dict(guidance=1.5, times=POINTS)
@@ -80,11 +68,11 @@ def run(folder: str, steps: int) -> None:
   calls = {"transformer calls": maps, "head calls": maps * len(grid(POINTS))
            - maps}  # fmt: skip
   arms = (
-    ("FlowAR", build("flowar", **model), latents, flow_options, calls),
+    ("FlowAR", build("flowar", **model), {}, flow_options, calls),
     (
       "FlowAR, pooled hidden states",
       build("flowar", **model | dict(pooled=True)),
-      latents,
+      {},
       flow_options,
       calls,
     ),

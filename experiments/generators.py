@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from ar_jax import data, optim, step
 from ar_jax.core.system import System, Vars
@@ -20,6 +21,29 @@ from ar_jax.evals import frechet
 def parameters(tree: Any) -> int:
   """How many numbers the leaves hold."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def pixels(
+  dataset: data.Dataset, most: int = 5000
+) -> tuple[np.ndarray, np.ndarray]:
+  """Training images in [0, 1], f32[N, H, W, C], and their labels."""
+  rows = np.linspace(0, len(dataset.train) - 1, min(most, len(dataset.train)))
+  found = [dataset.train[int(i)] for i in rows]
+  image = np.stack([row["image"] for row in found]).astype(np.float32) / 255
+  return image, np.array([row["label"] for row in found])
+
+
+def patches(dataset: data.Dataset, patch: int) -> dict[str, Any]:
+  """The tokenizer of square patches whose numbers have mean 0 and deviation
+  1."""
+  signed = 2 * pixels(dataset)[0] - 1
+  return dict(
+    name="patches",
+    size=signed.shape[1],
+    patch=patch,
+    shift=float(signed.mean()),
+    scale=float(1 / signed.std()),
+  )
 
 
 def encoded(

@@ -52,26 +52,11 @@ def digits() -> data.Dataset:
   return data.load("digits", size=8, channels=1, path="")
 
 
-def pixels(dataset: data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-  """Training images in [0, 1], f32[N, 8, 8, 1], and their labels."""
-  rows = [dataset.train[i] for i in range(len(dataset.train))]
-  image = np.stack([row["image"] for row in rows]).astype(np.float32) / 255
-  return image, np.array([row["label"] for row in rows])
-
-
 def model(dataset: data.Dataset, **arguments) -> System:
   """A small MAR on standardised patches."""
-  image, _ = pixels(dataset)
-  signed = 2 * image - 1
   return build(
     "mar",
-    tokenizer=dict(
-      name="patches",
-      size=8,
-      patch=2,
-      shift=float(signed.mean()),
-      scale=float(1 / signed.std()),
-    ),
+    tokenizer=generators.patches(dataset, 2),
     depth=2,
     width=64,
     heads=4,
@@ -87,7 +72,7 @@ def model(dataset: data.Dataset, **arguments) -> System:
 
 def bootstrap(dataset: data.Dataset):
   """In place of `step.draw`: every patch from a random image of the class."""
-  image, labels = pixels(dataset)
+  image, labels = generators.pixels(dataset)
 
   def draw(system, variables, cond, key, *, batch, start, options):
     del system, variables, key, batch, options

@@ -44,27 +44,11 @@ ARMS = {
 OURS, *OTHERS = ARMS
 
 
-def pixels(dataset: data.Dataset, most: int = 5000):
-  """Training images in [0, 1], f32[N, H, W, 1], and their labels."""
-  rows = np.linspace(0, len(dataset.train) - 1, min(most, len(dataset.train)))
-  found = [dataset.train[int(i)] for i in rows]
-  image = np.stack([row["image"] for row in found]).astype(np.float32) / 255
-  return image, np.array([row["label"] for row in found])
-
-
 def model(name: str, dataset: data.Dataset, **arm) -> System:
   """A small xAR on standardised patches."""
-  size, patch, _ = SETS[name]
-  signed = 2 * pixels(dataset)[0] - 1
   return build(
     "xar",
-    tokenizer=dict(
-      name="patches",
-      size=size,
-      patch=patch,
-      shift=float(signed.mean()),
-      scale=float(1 / signed.std()),
-    ),
+    tokenizer=generators.patches(dataset, SETS[name][1]),
     depth=2,
     width=96,
     heads=3,
@@ -77,7 +61,7 @@ def model(name: str, dataset: data.Dataset, **arm) -> System:
 def bootstrap(dataset: data.Dataset):
   """In place of `step.draw`: each of four cells from another image of the
   class. Perfect cells, and no context."""
-  image, labels = pixels(dataset)
+  image, labels = generators.pixels(dataset)
   half = image.shape[1] // 2
 
   def draw(system, variables, cond, key, *, batch, start, options):
