@@ -1,0 +1,97 @@
+"""FlexVAR's tokenizer: maps that do not depend on each other, any size."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+
+from ar_jax.core.resize import resize
+from ar_jax.core.system import UserError, build
+from ar_jax.nn.quantize import MultiScaleResidual
+from ar_jax.tokenizers.vq import VQ
+from tests import filled
+
+SIZES = dict(vocab=32, channels=4, z=8, ch=8, mult=(1, 2), blocks=1)
+SIZES |= dict(in_channels=1, size=8)
+
+
+class FlexVQTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.system = build("flex_vq", scales=(1, 2, 3, 4), latents=(2, 4), **SIZES)
+    cls.image = jax.random.randint(jax.random.key(0), (2, 8, 8, 1), 0, 256)
+    cls.image = cls.image.astype(jnp.uint8)
+    cls.variables = filled.variables(cls.system, batch={"image": cls.image})
+    cls.params = {"params": cls.variables["params"]["tokenizer"]}
+    cls.x = cls.image.astype(jnp.float32) / 127.5 - 1
+
+  def test_maps_do_not_depend_on_each_other(self):
+    encode = functools.partial(
+      jax.jit(lambda codes, *x: codes.apply(*x, method="encode"),
+              static_argnums=0)
+    )  # fmt: skip
+    own = self.system.tokenizer
+    whole = encode(own, self.params, self.x)
+    less = encode(own.clone(scales=(1, 3, 4)), self.params, self.x)
+    np.testing.assert_array_equal(less[:, 1:], whole[:, 5:])
+    # The residual maps of VAR do.
+    latent = jax.random.normal(jax.random.key(2), (2, 4, 4, 4))
+    residual = lambda scales: MultiScaleResidual(32, 4, scales, spread=0.5)
+    theirs = jax.jit(residual((1,)).init)(jax.random.key(3), latent)
+    units = lambda scales: residual(scales).apply(
+      theirs, latent, method="encode"
+    )[0]
+    moved = units((1, 3, 4))[:, 1:] != units((1, 2, 3, 4))[:, 5:]
+    self.assertGreater(float(moved.mean()), 0.2)
+
+  def test_same_parameters_as_the_plain_tokenizer(self):
+    plain = VQ(**SIZES)
+    want = jax.eval_shape(plain.init, jax.random.key(0), self.x)
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    self.assertEqual(shapes(want), shapes(self.params))
+
+  def test_training_decodes_the_size_that_the_step_draws(self):
+    @jax.jit
+    def loss(key):
+      return self.system.loss(
+        self.variables, {"image": self.image}, key, train=True
+      ).metrics
+
+    body = self.system.tokenizer.body.bind(self.params)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def want(side):
+      latent = resize(body.latent(self.x), (side, side), "area")
+      codes, losses, _ = body.quantizer(latent)
+      image, _ = body.decoder(body.post_quant_conv(codes))
+      target = resize(self.x, image.shape[1:3], "area")
+      return jnp.square(image - target).mean((1, 2, 3)), losses["commit"]
+
+    seen = set()
+    for seed in range(8):
+      got = loss(jax.random.key(seed))
+      for side in (2, 4):
+        pixel, commit = want(side)
+        if np.allclose(got["pixel"], pixel, rtol=1e-4):
+          np.testing.assert_allclose(got["commit"], commit, rtol=1e-4)
+          seen.add(side)
+    self.assertEqual(seen, {2, 4})
+
+  def test_decodes_any_size(self):
+    codes = self.system.tokenizer.clone(scales=(1, (3, 5)))
+    shape = jax.eval_shape(
+      lambda units: codes.apply(self.params, units, method="decode"),
+      jnp.zeros((2, 16), jnp.int32),
+    ).shape
+    self.assertEqual(shape, (2, 6, 10, 1))
+
+  def test_no_weight_that_adapts(self):
+    with self.assertRaisesRegex(UserError, "gan_adaptive"):
+      build("flex_vq", gan_weight=1.0, gan_adaptive=True, **SIZES)
+
+
+if __name__ == "__main__":
+  absltest.main()
