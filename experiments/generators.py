@@ -23,8 +23,14 @@ def parameters(tree: Any) -> int:
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def tokenizer(config, folder: pathlib.Path) -> Vars:
-  """The weights of a tokenizer stage, trained there if they are not yet."""
+def tokenizer(config, folder: pathlib.Path, steps: int = 100) -> Vars:
+  """The weights of a tokenizer stage, trained there if they are not yet.
+
+  Of an experiment that is tried with below 100 steps, so few as well, in a
+  folder beside.
+  """
+  if steps < 100:
+    config.train.steps, folder = steps, folder.with_name(folder.name + "_short")
   main.run(config, folder)
   variables, _ = checkpoint.load(folder)
   return variables["params"]["tokenizer"]

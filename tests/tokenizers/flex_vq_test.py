@@ -1,7 +1,5 @@
 """FlexVAR's tokenizer: maps that do not depend on each other, any size."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,22 +27,29 @@ class FlexVQTest(absltest.TestCase):
     cls.x = cls.image.astype(jnp.float32) / 127.5 - 1
 
   def test_maps_do_not_depend_on_each_other(self):
-    encode = functools.partial(
-      jax.jit(lambda codes, *x: codes.apply(*x, method="encode"),
-              static_argnums=0)
-    )  # fmt: skip
-    own = self.system.tokenizer
-    whole = encode(own, self.params, self.x)
-    less = encode(own.clone(scales=(1, 3, 4)), self.params, self.x)
+    @jax.jit
+    def encode(params, x):
+      own = self.system.tokenizer
+      lists = own, own.clone(scales=(1, 3, 4))
+      return [codes.apply(params, x, method="encode") for codes in lists]
+
+    whole, less = encode(self.params, self.x)
     np.testing.assert_array_equal(less[:, 1:], whole[:, 5:])
     # The residual maps of VAR do.
     latent = jax.random.normal(jax.random.key(2), (2, 4, 4, 4))
     residual = lambda scales: MultiScaleResidual(32, 4, scales, spread=0.5)
-    theirs = jax.jit(residual((1,)).init)(jax.random.key(3), latent)
-    units = lambda scales: residual(scales).apply(
-      theirs, latent, method="encode"
-    )[0]
-    moved = units((1, 3, 4))[:, 1:] != units((1, 2, 3, 4))[:, 5:]
+    draw = np.random.default_rng(0)
+    shapes = dict(codebook=(32, 4), phi_kernel=(4, 3, 3, 4, 4), phi_bias=(4, 4))
+    normal = lambda shape: draw.normal(size=shape).astype(np.float32)
+    theirs = {"params": {k: normal(v) for k, v in shapes.items()}}
+    units = jax.jit(
+      lambda latent: [
+        residual(scales).apply(theirs, latent, method="encode")[0]
+        for scales in ((1, 3, 4), (1, 2, 3, 4))
+      ]
+    )
+    less, whole = units(latent)
+    moved = less[:, 1:] != whole[:, 5:]
     self.assertGreater(float(moved.mean()), 0.2)
 
   def test_same_parameters_as_the_plain_tokenizer(self):
@@ -62,23 +67,23 @@ class FlexVQTest(absltest.TestCase):
 
     body = self.system.tokenizer.body.bind(self.params)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def want(side):
-      latent = resize(body.latent(self.x), (side, side), "area")
+    @jax.jit
+    def want():
+      latent = resize(body.latent(self.x), (2, 2), "area")
       codes, losses, _ = body.quantizer(latent)
       image, _ = body.decoder(body.post_quant_conv(codes))
       target = resize(self.x, image.shape[1:3], "area")
       return jnp.square(image - target).mean((1, 2, 3)), losses["commit"]
 
-    seen = set()
-    for seed in range(8):
-      got = loss(jax.random.key(seed))
-      for side in (2, 4):
-        pixel, commit = want(side)
-        if np.allclose(got["pixel"], pixel, rtol=1e-4):
-          np.testing.assert_allclose(got["commit"], commit, rtol=1e-4)
-          seen.add(side)
-    self.assertEqual(seen, {2, 4})
+    pixel, commit = want()
+    found = [loss(jax.random.key(seed)) for seed in range(8)]
+    same = [np.allclose(one["pixel"], pixel, rtol=1e-4) for one in found]
+    self.assertBetween(sum(same), 1, 7)
+    at = found[same.index(True)]
+    np.testing.assert_allclose(at["commit"], commit, rtol=1e-4)
+    # All others are of the one other size.
+    others = [one["pixel"] for one, s in zip(found, same, strict=True) if not s]
+    np.testing.assert_array_equal(np.ptp(others, 0), 0)
 
   def test_decodes_any_size(self):
     codes = self.system.tokenizer.clone(scales=(1, (3, 5)))
