@@ -204,7 +204,8 @@ def draw(
 
   Args:
     system, variables: the generator.
-    cond: name -> [N, ...], at least one entry and those of `system.needs`.
+    cond: name -> [N, ...], at least one entry and those of `system.needs`;
+      of others, those of `system.takes` are read.
     key: the key of the whole draw.
     batch: rows per call; the last batch is padded.
     start: index of the first row.
@@ -215,7 +216,8 @@ def draw(
     f32[N, ...] on the host.
   """
   n = len(next(iter(cond.values())))
-  cond = {k: np.asarray(cond[k]) for k in system.needs}
+  names = (*system.needs, *(k for k in system.takes if k in cond))
+  cond = {k: np.asarray(cond[k]) for k in names}
   static = tuple(sorted((options or {}).items()))
   out = []
   for i in range(0, n, batch):

@@ -23,7 +23,7 @@ import time
 
 import jax
 
-from ar_jax import checkpoint, data, main
+from ar_jax import data, main
 from ar_jax.core.system import System, Vars, build
 from ar_jax.systems.flowar import grid
 from configs import flowar, var
@@ -32,13 +32,6 @@ from experiments import generators, record
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 400, 64, 2e-3
 POINTS = 25
-
-
-def tokenizer(config, folder: pathlib.Path) -> Vars:
-  """The weights of a tokenizer stage, trained there if they are not yet."""
-  main.run(config, folder)
-  variables, _ = checkpoint.load(folder)
-  return variables["params"]["tokenizer"]
 
 
 def test_loss(system: System, variables: Vars, dataset: data.Dataset) -> float:
@@ -58,7 +51,7 @@ def run(folder: str, steps: int) -> None:
   begun, folder = time.perf_counter(), pathlib.Path(folder)
   ours, theirs = flowar.get_config("digits"), var.get_config("default")
   dataset = data.load(**ours.generator.data)
-  codes = tokenizer(theirs.tokenizer, folder)
+  codes = generators.tokenizer(theirs.tokenizer, folder / "multiscale_vq")
   model = ours.generator.model.to_dict()
   model["tokenizer"] = generators.patches(dataset, 4)
   # The width that makes VAR, at its depth of 4, as large as FlowAR.
@@ -90,7 +83,7 @@ def run(folder: str, steps: int) -> None:
   rows, found = [], {}
   for name, system, frozen, options, calls in arms:
     runs = []
-    units = generators.encoded(system, {"tokenizer": frozen}, dataset)
+    units = generators.encoded(system, dataset, frozen)
     for seed in SEEDS:
       variables, seconds = generators.train(
         system,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import pathlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax import data, optim, step
+from ar_jax import checkpoint, data, main, optim, step
 from ar_jax.core.system import System, Vars
 from ar_jax.evals import frechet
 
@@ -46,20 +47,32 @@ def patches(dataset: data.Dataset, patch: int) -> dict[str, Any]:
   )
 
 
+def tokenizer(config, folder: pathlib.Path, steps: int = 100) -> Vars:
+  """The weights of a tokenizer stage, trained there if they are not yet.
+
+  Of an experiment that is tried with below 100 steps, so few as well, in a
+  folder beside.
+  """
+  if steps < 100:
+    config.train.steps, folder = steps, folder.with_name(folder.name + "_short")
+  main.run(config, folder)
+  variables, _ = checkpoint.load(folder)
+  return variables["params"]["tokenizer"]
+
+
 def encoded(
-  system: System, variables: Vars, dataset: data.Dataset
+  system: System, dataset: data.Dataset, frozen: Vars, batch: int = 100
 ) -> data.Dataset:
-  """The same examples as units: a frozen tokenizer runs once, not in every
-  step."""
-  encode = jax.jit(system.encode)
+  """The set with the units of its images in their place, encoded once."""
+  encode = jax.jit(lambda batch: system.encode({"tokenizer": frozen}, batch))
 
   def rows(source):
     found = []
-    for batch in data.epoch(source, batch=100):
-      units = jax.device_get(encode(variables, batch))
-      real = int(units.pop("mask").sum())
-      units.pop("index")
-      found += [{k: v[i] for k, v in units.items()} for i in range(real)]
+    for part in data.epoch(source, batch=batch):
+      live = int(part["mask"].sum()) if "mask" in part else batch
+      part = {k: v for k, v in part.items() if k not in ("mask", "index")}
+      units = jax.device_get(encode(part))
+      found += [{k: v[i] for k, v in units.items()} for i in range(live)]
     return found
 
   return dataclasses.replace(

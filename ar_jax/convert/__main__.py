@@ -36,7 +36,7 @@ def families() -> list[str]:
 def state_of(content: dict[str, Any]) -> dict[str, np.ndarray]:
   """The state dict inside a file, which may wrap it under one name; where it
   holds an average of the weights as well, that."""
-  for name in ("state_dict", "model_ema", "model", "trainer"):
+  for name in ("state_dict", "model_ema", "model", "trainer", "var_wo_ddp"):
     if isinstance(content.get(name), dict):
       return state_of(content[name])
   return content

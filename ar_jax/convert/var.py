@@ -63,6 +63,33 @@ TABLE = (
 IGNORE = ("lvl_1L", "attn_bias_for_masking", f"{_THEIRS}.attn.zero_k_bias")
 
 
+def stack(state: State) -> dict[str, Any]:
+  """What shapes tell of the stack, as arguments of the system, and of the
+  units: `vocab` and `channels`.
+
+  Raises:
+    UserError: this is not such a file.
+  """
+  try:
+    vocab, width = state["head.weight"].shape
+    labels = len(state["class_emb.weight"])
+    channels = state["word_embed.weight"].shape[1]
+  except KeyError as e:
+    raise UserError(
+      f"not a transformer of VAR: there is no {e.args[0]} in the file"
+    ) from e
+  return {
+    "vocab": vocab,
+    "channels": channels,
+    "depth": sum(key.endswith("ffn.fc1.bias") for key in state),
+    "width": width,
+    "heads": width // 64,
+    "num_classes": labels - 1,
+    "qk_norm": "blocks.0.attn.scale_mul_1H11" in state,
+    "shared_ada": "blocks.0.ada_gss" in state,
+  }
+
+
 def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
   """The config of a state, as far as shapes tell.
 
@@ -73,17 +100,10 @@ def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
   Raises:
     UserError: this is not such a file, or its scales are not known.
   """
-  try:
-    vocab, width = state["head.weight"].shape
-    slots, steps = state["pos_1LC"].shape[1], len(state["lvl_embed.weight"])
-    labels, channels = (
-      len(state["class_emb.weight"]),
-      state["word_embed.weight"],
-    )
-  except KeyError as e:
-    raise UserError(
-      f"not a transformer of VAR: there is no {e.args[0]} in the file"
-    ) from e
+  model = stack(state)
+  if "lvl_embed.weight" not in state:
+    raise UserError("not a transformer of VAR: there is no lvl_embed.weight")
+  slots, steps = state["pos_1LC"].shape[1], len(state["lvl_embed.weight"])
   for published in SCALES.values():
     if scales is None and sum(p * p for p in published) == slots:
       scales = published
@@ -92,23 +112,9 @@ def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
       f"{steps} scales of {slots} slots in all are no published list; "
       "say which with `scales`"
     )
-  return {
-    "system": "var",
-    "model": {
-      "tokenizer": {
-        "name": "multiscale_vq",
-        "vocab": vocab,
-        "channels": channels.shape[1],
-        "scales": tuple(scales),
-      },
-      "depth": sum(key.endswith("ffn.fc1.bias") for key in state),
-      "width": width,
-      "heads": width // 64,
-      "num_classes": labels - 1,
-      "qk_norm": "blocks.0.attn.scale_mul_1H11" in state,
-      "shared_ada": "blocks.0.ada_gss" in state,
-    },
-  }
+  units = {name: model.pop(name) for name in ("vocab", "channels")}
+  units |= {"name": "multiscale_vq", "scales": tuple(scales)}
+  return {"system": "var", "model": {"tokenizer": units, **model}}
 
 
 def to_ours(

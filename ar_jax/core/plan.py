@@ -154,16 +154,24 @@ def raster(h: int, w: int, rule: Rule = causal) -> Plan:
   return plan((1,) * (h * w), rule, row=row, col=col)
 
 
-def scales(sides: Sequence[int], rule: Rule = causal) -> Plan:
-  """One square map a step, coarse to fine (VAR, arXiv 2404.02905).
+def scales(sides: Sequence[int | tuple[int, int]], rule: Rule = causal) -> Plan:
+  """One map a step, coarse to fine (VAR, arXiv 2404.02905).
 
   Args:
-    sides: side of each map; map k has sides[k] ** 2 slots in raster order.
+    sides: side of each map, or its (height, width); its slots are in raster
+      order.
     rule: `causal` is VAR's block-causal pattern, `within` is HMAR's.
   """
-  grids = [_grid(side, side) for side in sides]
+  shapes = list(map(pair, sides))
+  grids = [_grid(*shape) for shape in shapes]
   row, col = (np.concatenate(axis) for axis in zip(*grids, strict=True))
-  return plan([side * side for side in sides], rule, row=row, col=col)
+  return plan([h * w for h, w in shapes], rule, row=row, col=col)
+
+
+def pair(side: int | Sequence[int]) -> tuple[int, int]:
+  """(height, width) of a map that is told by these, or by its side."""
+  h, w = (side, side) if np.ndim(side) == 0 else side
+  return int(h), int(w)
 
 
 def blocks(length: int, size: int, rule: Rule = causal) -> Plan:

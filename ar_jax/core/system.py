@@ -65,10 +65,12 @@ class Loss:
 class System(abc.ABC):
   """A generator or a tokenizer. Subclasses are frozen dataclasses and final.
 
-  `needs` names the entries of a batch that `sample` reads as its condition.
+  `needs` names the entries of a batch that `sample` reads as its condition,
+  `takes` those that it reads if they are there.
   """
 
   needs: tuple[str, ...] = ("label",)
+  takes: tuple[str, ...] = ()
 
   @property
   def plan(self) -> Plan | None:

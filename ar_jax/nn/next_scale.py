@@ -1,21 +1,57 @@
 """The transformer of VAR and its kin: one token map of an image per step.
 
-Shapes: B batch, L slots, T slots of one map, C latent channels, D width.
+Shapes: B batch, L slots, T slots of one map, C latent channels, D width, K
+maps, V codes.
 """
 
 from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core import decode, pick
+from ar_jax.core.editing import Edit
+from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
-from ar_jax.nn.attention import Cache
+from ar_jax.nn.attention import Attention, Cache, CosineNorm
 from ar_jax.nn.heads import Categorical
-from ar_jax.nn.positions import SlotEmbed
-from ar_jax.nn.transformer import Backbone
+from ar_jax.nn.mlp import Mlp
+from ar_jax.nn.norms import AdaLN, SharedAdaLN
+from ar_jax.nn.positions import GridEmbed, SlotEmbed, grid_weights
+from ar_jax.nn.transformer import Backbone, Block
 
 Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Slots:
+  """Slots that are data: some of a plan's, or those of another list of maps.
+
+  Attributes:
+    level: i32[T], the number of a slot's map; it is seen from there on. -1 is
+      a pad, which nothing sees.
+    place: what the positions of the net take: slots i32[T], or the weights
+      f32[T, G] of the rows and of the columns of its table.
+  """
+
+  level: Array
+  place: tuple[Array, ...]
+
+  def mask(self) -> Array:
+    """bool[1, 1, T, T], block-causal."""
+    q, k = self.level[:, None], self.level[None]
+    return ((q >= k) & (k >= 0))[None, None]
+
+  def take(self, index: Array, level: Array) -> Slots:
+    """The slots `index` i32[T] alone, with other levels i32[T]."""
+    return Slots(level, tuple(x[index] for x in self.place))
 
 
 class NextScale(nn.Module):
@@ -28,6 +64,9 @@ class NextScale(nn.Module):
     stddev: initial standard deviation of the embeddings.
     backbone: the stack.
     head: the law of a unit.
+    grid: side of the one table of positions that is resized to every map, so
+      that no parameter depends on the plan; None has a vector for each slot
+      and for each map.
   """
 
   plan: Plan
@@ -36,13 +75,17 @@ class NextScale(nn.Module):
   stddev: float
   backbone: Backbone
   head: Categorical
+  grid: int | None = None
 
   def setup(self):
     init = nn.initializers.normal(self.stddev)
     self.label = nn.Embed(self.labels, self.width, embedding_init=init)
     self.start = self.param("start", init, (self.width,))
     self.latent = nn.Dense(self.width, kernel_init=init)
-    self.slots = SlotEmbed(self.plan, self.width, self.stddev)
+    if self.grid:
+      self.slots = GridEmbed(self.grid, self.width)
+    else:
+      self.slots = SlotEmbed(self.plan, self.width, self.stddev)
 
   def begin(self, label: Array) -> tuple[Array, tuple[Array, Array]]:
     """The first slot [B, 1, D] and what the stack needs of label i32[B]."""
@@ -51,7 +94,13 @@ class NextScale(nn.Module):
     return first[:, None], self.backbone.condition(cond)
 
   def __call__(
-    self, label: Array, embedding: Array, keys: Array | None = None
+    self,
+    label: Array,
+    embedding: Array,
+    keys: Array | None = None,
+    *,
+    at: Slots | None = None,
+    start: bool = True,
   ) -> Array:
     """Hidden states f32[B, L, D] of all slots, for training.
 
@@ -59,19 +108,187 @@ class NextScale(nn.Module):
       label: i32[B].
       embedding: [B, L, C], the tokenizer's `embed`; the first slot is unused.
       keys: Key[B] for stochastic depth, or None.
+      at: the slots, if they are not those of the plan.
+      start: whether the first slot is told that it is the first, rather than
+        the class alone.
     """
     first, cond = self.begin(label)
+    if not start:
+      first = self.label(label)[:, None]
     x = jnp.concatenate([first, self.latent(embedding[:, 1:])], axis=1)
-    x = x + self.slots()[None]
-    return self.backbone(x, self.plan, cond=cond, keys=keys)[0]
+    where = self.places() if at is None else self.slots(*at.place)
+    mask = self.plan if at is None else at.mask()
+    return self.backbone(x + where[None], mask, cond=cond, keys=keys)[0]
 
   def step(
     self, s: int, x: Array, cond: tuple[Array, Array], cache: Cache
   ) -> tuple[Array, Cache]:
     """Hidden states [B, T, D] of scale s for its input [B, T, D]."""
-    x = x + self.slots(self.plan.span(s))[None]
+    x = x + self.places(self.plan.span(s))[None]
     return self.backbone(x, cond=cond, cache=cache)
+
+  def places(self, span: slice = slice(None)) -> Array:
+    """f32[T, D]: where the slots of the plan are."""
+    if not self.grid:
+      return self.slots(span)
+    return self.slots(*(w[span] for w in self._weights()))
+
+  def every(self) -> Slots:
+    """The slots of the plan as data."""
+    level = jnp.asarray(self.plan["step"])
+    if self.grid:
+      return Slots(level, tuple(map(jnp.asarray, self._weights())))
+    return Slots(level, (jnp.arange(len(self.plan)),))
 
   def cache(self, batch: int) -> Cache:
     """An empty cache for all slots."""
     return self.backbone.cache(batch, len(self.plan), self.width)
+
+  def _weights(self):
+    return grid_weights(self.plan, self.grid)
+
+
+def generate(
+  net: NextScale,
+  codes: nn.Module,
+  label: Array,
+  keys: Array,
+  *,
+  scales: Sequence[float],
+  laws: Sequence[Mapping[str, float]],
+  smooth: bool = False,
+  edit: Edit | None = None,
+) -> tuple[Array, Any]:
+  """Draws the maps of one image per key, one forward for each.
+
+  Args:
+    net: bound.
+    codes: a bound tokenizer with `codebook`, `start`, `advance` and
+      `advance_soft`, of the same maps as the net's plan.
+    label: i32[B]; with guidance i32[2 B], pairs with the null label.
+    keys: Key[B].
+    scales: of guidance, one for each map.
+    laws: arguments of `pick.law`, for each map.
+    smooth: mixes codes by a Gumbel softmax in place of drawing them; the
+      units are then the heaviest of each mixture.
+    edit: overwrites units after they are drawn.
+
+  Returns:
+    Units i32[B, L], and the state of the tokenizer after the last map.
+  """
+  p, b = net.plan, len(keys)
+  guided = len(label) > b
+  codebook = codes.codebook()
+  first, ada = net.begin(label)
+
+  def step(carry, s, keys):
+    state, x, cache = carry
+    h, cache = net.step(s, x, ada, cache)
+    h = h.reshape(b, -1, *h.shape[1:])
+    h_null = h[:, 1] if guided else None
+    logp = net.head.law(h[:, 0], h_null=h_null, scale=scales[s], **laws[s])
+    if smooth:
+      weights = _mixture(logp, keys, s / max(1, p.steps - 1))
+      units = jnp.argmax(weights, -1).astype(jnp.int32)
+      mixed = weights @ codebook
+      if edit is not None:
+        units = edit(p.span(s), units)
+        mixed = edit.codes(p.span(s), mixed, codebook)
+      state, x = codes.advance_soft(state, s, mixed)
+    else:
+      units = pick.draw(logp, keys)
+      units = units if edit is None else edit(p.span(s), units)
+      state, x = codes.advance(state, s, units)
+    if x is not None:
+      x = jnp.repeat(net.latent(x), 2 if guided else 1, axis=0)
+    return (state, x, cache), units
+
+  carry = codes.start(b), first, net.cache(len(label))
+  (state, *_), units = decode.unroll_steps(step, carry, p, keys)
+  return units, state
+
+
+def _mixture(logp: Array, keys: Array, progress: float) -> Array:
+  """Weights f32[B, T, V] of the codes in smooth sampling, harder at finer
+  scales; the constants are those of VAR's published sampler."""
+  temperature = max(0.27 * (1 - 0.95 * progress), 0.005)
+  return pick.soften(logp * (1 + progress), keys, temperature)
+
+
+def build(
+  plan: Plan,
+  vocab: int,
+  labels: int,
+  *,
+  depth: int,
+  width: int | None = None,
+  heads: int | None = None,
+  mlp_ratio: int = 4,
+  qk_norm: bool = True,
+  shared_ada: bool = False,
+  drop_path: float | None = None,
+  gate_init: float = 1e-3,
+  grid: int | None = None,
+  remat: bool = False,
+  dtype: str = "float32",
+  impl: str | None = None,
+) -> NextScale:
+  """The net with VAR's stack and initial values.
+
+  Args:
+    plan: the scales.
+    vocab: V.
+    labels: rows of the class table.
+    depth: layers.
+    width: D; 64 * depth if None.
+    heads: `depth` if None.
+    mlp_ratio: hidden width of the MLP in multiples of D.
+    qk_norm: unit queries and keys with learned temperatures; without, scores
+      are scaled by 0.25 / sqrt(D / heads).
+    shared_ada: one modulation for all layers plus a table (d36-s).
+    drop_path: stochastic depth of the last layer; 0.1 * depth / 24 if None.
+    gate_init: initial factor on the gates of the blocks.
+    grid: see `NextScale`.
+    remat: saves memory in training for time.
+    dtype: of the computation of the blocks.
+    impl: of `ops.attention`.
+
+  Raises:
+    UserError: sizes do not fit together.
+  """
+  width, heads = width or 64 * depth, heads or depth
+  if width % heads:
+    raise UserError(f"width={width} is not a multiple of heads={heads}")
+  stddev = math.sqrt(1 / (3 * width))
+  out_stddev = stddev / math.sqrt(2 * depth)
+  dtype = jnp.dtype(dtype)
+  mixer = Attention(
+    heads,
+    scale=1.0 if qk_norm else 0.25 * math.sqrt(heads / width),
+    norm=CosineNorm(heads) if qk_norm else None,
+    bias="qv",
+    stddev=stddev,
+    out_stddev=out_stddev,
+    dtype=dtype,
+    impl=impl,
+  )
+  mlp = Mlp(mlp_ratio * width, stddev, out_stddev, dtype)
+  # Gates, scales, shifts, of the attention and the MLP each.
+  parts = (gate_init, gate_init, 0.5, 0.5, 0.5, 0.5)
+  scaled = lambda by: tuple(by * part for part in parts)
+  ada = (
+    SharedAdaLN(depth, stddev, scaled(1 / math.sqrt(width)), dtype)
+    if shared_ada
+    else AdaLN(depth, scaled(stddev), dtype)
+  )
+  backbone = Backbone(
+    Block(mixer, mlp),
+    depth,
+    ada,
+    AdaLN(1, (0.5 * stddev,) * 2),
+    drop=0.1 * depth / 24 if drop_path is None else drop_path,
+    remat=remat,
+    dtype=dtype,
+  )
+  head = Categorical(vocab, 0.02 * stddev)
+  return NextScale(plan, labels, width, stddev, backbone, head, grid)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
+from ar_jax.core.resize import matrix
 
 Array = jax.Array
 
@@ -32,12 +33,64 @@ class SlotEmbed(nn.Module):
   stddev: float = 0.02
 
   @nn.compact
-  def __call__(self, span: slice = slice(None)) -> Array:
-    """f32[slots of span, D]."""
+  def __call__(self, span: slice | Array = slice(None)) -> Array:
+    """f32[slots of span, D]; of a slice, or of slots i32[T]."""
     init = nn.initializers.normal(self.stddev)
     slot = self.param("slot", init, (len(self.plan), self.width))
     step = self.param("step", init, (self.plan.steps, self.width))
-    return slot[span] + jnp.take(step, self.plan["step"][span], axis=0)
+    of = jnp.asarray(self.plan["step"])[span]
+    return slot[span] + jnp.take(step, of, axis=0)
+
+
+class GridEmbed(nn.Module):
+  """One learned table of G x G vectors, resized to maps of any size (FlexVAR,
+  arXiv 2502.20313), so that its parameters belong to no list of scales.
+
+  It begins with the sine of the row and the cosine of the column, in turns, of
+  frequencies 10000^(-2 j / D).
+
+  Attributes:
+    side: G.
+    width: D.
+  """
+
+  side: int
+  width: int
+
+  @nn.compact
+  def __call__(self, rows: Array, cols: Array) -> Array:
+    """f32[T, D] of slots that average the table with the weights f32[T, G] of
+    its rows and of its columns; see `grid_weights`."""
+    shape = (self.side, self.side, self.width)
+    table = self.param("table", _sines, shape)
+    cells = rows[:, :, None] * cols[:, None, :]
+    return jnp.einsum(
+      "tyx,yxd->td", cells, table, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def _sines(key: Array, shape: tuple[int, int, int]) -> Array:
+  del key  # nothing random
+  height, width, features = shape
+  j = np.arange(features) // 2
+  frequency = 1e4 ** (-2 * j / features)
+  angle = lambda n: np.arange(n)[:, None] * frequency
+  rows, cols = np.sin(angle(height)), np.cos(angle(width))
+  even = np.arange(features) % 2 == 0
+  table = np.where(even, rows[:, None], cols[None])
+  return jnp.asarray(table, jnp.float32)
+
+
+def grid_weights(plan: Plan, side: int) -> tuple[np.ndarray, np.ndarray]:
+  """How much each slot takes of each row and of each column of a table of
+  `side` x `side`, f32[L, side] both: the table resized by areas to each map."""
+  rows, cols = [], []
+  for step in range(plan.steps):
+    at = plan.span(step)
+    row, col = plan["row"][at], plan["col"][at]
+    rows.append(matrix(side, int(row.max()) + 1, "area")[row])
+    cols.append(matrix(side, int(col.max()) + 1, "area")[col])
+  return np.concatenate(rows), np.concatenate(cols)
 
 
 PREFIX_ROPES = ("zero", "identity")

@@ -7,9 +7,10 @@ A family brings a Linen module with
   to_image(feature) -> x    the decoder's last layer alone
 
 and gets reconstruction, perceptual and adversarial losses, sampling
-(reconstruction) and units from here. Images are u8 in a batch and f32 in
-[-1, 1] inside. B batch, H W sides, c channels, L units, V codes, C channels of
-a unit that is no code.
+(reconstruction) and units from here. In training it may make the rng "step",
+one key for the whole batch. Images are u8 in a batch and f32 in [-1, 1]
+inside. B batch, H W sides, c channels, L units, V codes, C channels of a unit
+that is no code.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Reconstruction(NamedTuple):
     units: i32[B, L], or f32[B, L, C] where nothing is quantised.
     losses: name -> f32[B], the bottleneck's terms, weighted to be summed.
     metrics: name -> f32[B], what is only told.
+    target: what `image` should be, if not the image itself.
   """
 
   image: Array
@@ -53,6 +55,7 @@ class Reconstruction(NamedTuple):
   units: Array
   losses: dict[str, Array]
   metrics: dict[str, Array] = {}
+  target: Array | None = None
 
 
 def check_image(x: Array, stride: int, channels: int) -> None:
@@ -135,7 +138,11 @@ class Autoencoder(System):
     x = signed(batch["image"])
     params = variables["params"]
     keys = example_keys(key, batch) if train else None
-    out = self.tokenizer.apply({"params": params["tokenizer"]}, x, keys)
+    rngs = {"step": key} if train else None
+    out = self.tokenizer.apply(
+      {"params": params["tokenizer"]}, x, keys, rngs=rngs
+    )
+    x = x if out.target is None else out.target
     metrics = {"psnr": psnr(x, out.image)} | out.losses | out.metrics
     terms = self._reconstruction_terms(variables, x, out.image)
     metrics |= {name: value for name, (_, value) in terms.items()}

@@ -104,7 +104,7 @@ class VARTest(parameterized.TestCase):
 
     @jax.jit
     def stepwise(variables, label, units):
-      net = system._net(variables)
+      net = system.bound(variables)
       embedding = system.codec(variables).embed(units)
       x, cond = net.begin(label)
       cache, parts = net.cache(len(label)), []
