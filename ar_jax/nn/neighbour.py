@@ -31,13 +31,6 @@ Array = jax.Array
 AXES = ("col", "row", "frame")
 
 
-class Bare(nn.Module):
-  """No norm at the end of a stack that another one continues."""
-
-  def __call__(self, x: Array) -> Array:
-    return x
-
-
 @functools.cache
 def parents(grid: Plan) -> tuple[np.ndarray, np.ndarray]:
   """Where the law of every unit comes from.

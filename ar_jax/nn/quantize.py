@@ -254,6 +254,12 @@ class MultiScaleResidual(nn.Module):
     convolved = convolved + self.phi_bias[phi][None, None, None]
     return fhat + (1 - self.mix) * h + self.mix * convolved
 
+  def part(self, k: int, units: Array) -> Array:
+    """What scale k alone brings, as it sees it: the area mean of phi_k(up(e)),
+    f32[B, p_k^2, C], of its units i32[B, p_k^2]."""
+    alone = self.add(self.start(len(units)), k, self.codes[units])
+    return self.down(alone, k)
+
   def start(self, batch: int) -> Array:
     """f_0 = 0, f32[B, H, H, C]."""
     side = self.scales[-1]

@@ -134,6 +134,20 @@ class MultiScaleVQ(nn.Module):
     """
     return self.quantizer.embed(units)
 
+  def seen(self, fhat: Array, k: int) -> Array:
+    """The input of scale k, [B, p_k^2, C], for f_{k-1}, f32[B, h, h, C]."""
+    return self.quantizer.down(fhat, k)
+
+  def part(self, k: int, units: Array) -> Array:
+    """What the units i32[B, p_k^2] of scale k alone bring, as that scale sees
+    it, f32[B, p_k^2, C]."""
+    return self.quantizer.part(k, units)
+
+  def parts(self, units: Array) -> Array:
+    """`part` of every scale, f32[B, L, C], of units i32[B, L]."""
+    each = enumerate(self.quantizer.split(units))
+    return jnp.concatenate([self.part(k, ids) for k, ids in each], axis=1)
+
   def codebook(self) -> Array:
     """f32[V, C]."""
     return self.quantizer.codebook()
