@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ar_jax.core.decode import fold
 from ar_jax.core.plan import Plan
-from ar_jax.nn.attention import Cache
+from ar_jax.nn.attention import Cache, empty
 from ar_jax.nn.linear import TURNED
 from ar_jax.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 
@@ -73,6 +73,10 @@ class Block(nn.Module):
     h = self.mlp(self._modulated(x, scale2, shift2))
     x = x + (gate2 * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
     return x, cache
+
+  def empty(self, *sizes) -> Cache:
+    """See `attention.empty`."""
+    return empty(self.mixer, *sizes)
 
   def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
     norm = rms_norm if self.rms else layer_norm
@@ -141,6 +145,10 @@ class PlainBlock(nn.Module):
     h = self.mlp(self.norm2(x))
     x = x + (factors[1] * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
     return x, cache
+
+  def empty(self, *sizes) -> Cache:
+    """See `attention.empty`."""
+    return empty(self.mixer, *sizes)
 
 
 def dropout(x: Array, keys: Array | None, rate: float, place: int) -> Array:
@@ -299,10 +307,7 @@ class Backbone(nn.Module):
       (x, cache), _ = layer(bound, (x, cache), inputs)
     return x, cache
 
-  def cache(self, batch: int, length: int, width: int) -> Cache:
-    """An empty cache of `length` rows for an Attention over D = `width`."""
-    mixer = self.block.mixer
-    heads = mixer.kv_heads or mixer.heads
-    shape = (self.depth, batch, heads, length, width // mixer.heads)
-    rows = jnp.zeros(shape, self.dtype)
-    return Cache(rows, rows)
+  def cache(self, batch: int, length: int, width: int) -> Any:
+    """What the layers know before the first of `length` positions of D =
+    `width`: for an Attention an empty cache of so many rows."""
+    return self.block.empty(self.depth, batch, length, width, self.dtype)

@@ -186,7 +186,7 @@ class HMAR(Generator):
     mask = variables["params"]["mask"]["embedding"]
     extra = (hidden[:, None] * mask)[None]
     given = tokenizer.embed(units) + own
-    return net.head.logits(net(label, given, keys, extra))
+    return net.head.logits(net(label, given, keys, extra=extra))
 
   def sample(
     self,
