@@ -75,7 +75,10 @@ def init_state(
 ) -> TrainState:
   """The state before the first update; `given` collections are taken as they
   are, and under jit nothing is then drawn for them."""
-  variables = {**system.init(key, batch), **(given or {})}
+  given = given or {}
+  variables = {**system.init(key, batch), **given}
+  if "params" not in given:
+    variables = system.ready(variables)
   params = variables["params"]
   return TrainState(
     step=jnp.zeros((), jnp.int32),

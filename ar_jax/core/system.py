@@ -109,6 +109,11 @@ class System(abc.ABC):
       Data, [B, ...]; images as f32[B, H, W, C] in [0, 1].
     """
 
+  def ready(self, variables: Vars) -> Vars:
+    """The variables with which a run begins, once those that it was given are
+    in place: for parameters that begin as copies of frozen ones."""
+    return variables
+
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """The batch with `image` replaced by `units`; a system without a frozen
     tokenizer returns the batch unchanged. `data.cache` stores what this

@@ -284,3 +284,18 @@ class Attention(nn.Module):
     out = ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
     out = out.reshape(b, t, width)
     return dense(width, self.out_stddev, "out", self.out_bias)(out), cache
+
+
+def empty(
+  mixer: Attention,
+  depth: int,
+  batch: int,
+  length: int,
+  width: int,
+  dtype: jnp.dtype,
+) -> Cache:
+  """An empty cache of `length` rows for `depth` layers of D = `width`."""
+  heads = mixer.kv_heads or mixer.heads
+  shape = (depth, batch, heads, length, width // mixer.heads)
+  rows = jnp.zeros(shape, dtype)
+  return Cache(rows, rows)

@@ -33,13 +33,6 @@ AXES = ("col", "row", "frame")
 _WASTE = 1.0
 
 
-class Bare(nn.Module):
-  """No norm at the end of a stack that another one continues."""
-
-  def __call__(self, x: Array) -> Array:
-    return x
-
-
 @functools.cache
 def parents(grid: Plan) -> tuple[np.ndarray, np.ndarray]:
   """Where the law of every unit comes from.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -99,6 +99,7 @@ class NextScale(nn.Module):
     embedding: Array,
     keys: Array | None = None,
     *,
+    extra: Array | None = None,
     at: Slots | None = None,
     start: bool = True,
   ) -> Array:
@@ -108,6 +109,7 @@ class NextScale(nn.Module):
       label: i32[B].
       embedding: [B, L, C], the tokenizer's `embed`; the first slot is unused.
       keys: Key[B] for stochastic depth, or None.
+      extra: [B | 1, L, D], added to the input of every slot, or None.
       at: the slots, if they are not those of the plan.
       start: whether the first slot is told that it is the first, rather than
         the class alone.
@@ -116,6 +118,7 @@ class NextScale(nn.Module):
     if not start:
       first = self.label(label)[:, None]
     x = jnp.concatenate([first, self.latent(embedding[:, 1:])], axis=1)
+    x = x if extra is None else x + extra
     where = self.places() if at is None else self.slots(*at.place)
     mask = self.plan if at is None else at.mask()
     return self.backbone(x + where[None], mask, cond=cond, keys=keys)[0]
@@ -158,6 +161,7 @@ def generate(
   laws: Sequence[Mapping[str, float]],
   smooth: bool = False,
   edit: Edit | None = None,
+  redraw: Callable[..., Array] | None = None,
 ) -> tuple[Array, Any]:
   """Draws the maps of one image per key, one forward for each.
 
@@ -172,6 +176,8 @@ def generate(
     smooth: mixes codes by a Gumbel softmax in place of drawing them; the
       units are then the heaviest of each mixture.
     edit: overwrites units after they are drawn.
+    redraw: (s, state before map s, units i32[B, T], their law f32[B, T, V],
+      keys, **laws[s]) -> the units that stand of map s; not with `smooth`.
 
   Returns:
     Units i32[B, L], and the state of the tokenizer after the last map.
@@ -198,6 +204,9 @@ def generate(
     else:
       units = pick.draw(logp, keys)
       units = units if edit is None else edit(p.span(s), units)
+      if redraw is not None:
+        units = redraw(s, state, units, logp, keys, **laws[s])
+        units = units if edit is None else edit(p.span(s), units)
       state, x = codes.advance(state, s, units)
     if x is not None:
       x = jnp.repeat(net.latent(x), 2 if guided else 1, axis=0)

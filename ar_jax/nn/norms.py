@@ -60,6 +60,13 @@ class RMSNorm(nn.Module):
     return y * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
+class Bare(nn.Module):
+  """No norm at the end of a stack that another one continues."""
+
+  def __call__(self, x: Array) -> Array:
+    return x
+
+
 class AdaLN(nn.Module):
   """Modulations of every layer from one condition (DiT, arXiv 2212.09748).
 

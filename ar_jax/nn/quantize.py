@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import ops
+from ar_jax.core import bands
 from ar_jax.core.resize import resize
 
 Array = jax.Array
@@ -189,6 +190,9 @@ class MultiScaleResidual(nn.Module):
     mix: phi(h) = (1 - mix) h + mix conv(h).
     beta: weight of the term that moves the encoder.
     spread: see `codebook_init`.
+    bands: scale k codes what is left of the frequencies up to its band, by
+      this rule of `core.bands`, in place of the whole latent (NFIG, arXiv
+      2503.07076); None codes all frequencies at every scale.
   """
 
   vocab: int
@@ -198,6 +202,7 @@ class MultiScaleResidual(nn.Module):
   mix: float = 0.5
   beta: float = 0.25
   spread: float | None = None
+  bands: str | None = None
 
   def setup(self):
     self.codes = self.param(
@@ -232,6 +237,13 @@ class MultiScaleResidual(nn.Module):
     p = self.scales[k]
     return resize(f, (p, p), "area").reshape(len(f), p * p, f.shape[-1])
 
+  def goal(self, f: Array, k: int) -> Array:
+    """What the sum f_k is to be: of f [B, H, H, C] the bands up to that of
+    scale k, or all of it."""
+    if self.bands is None or k + 1 == len(self.scales):
+      return f
+    return bands.passed(f, bands.low(self.scales, self.bands)[k])
+
   def add(self, fhat: Array, k: int, e: Array) -> Array:
     """f_k = f_{k-1} + phi_k(up(e)).
 
@@ -253,6 +265,12 @@ class MultiScaleResidual(nn.Module):
     )
     convolved = convolved + self.phi_bias[phi][None, None, None]
     return fhat + (1 - self.mix) * h + self.mix * convolved
+
+  def part(self, k: int, units: Array) -> Array:
+    """What scale k alone brings, as it sees it: the area mean of phi_k(up(e)),
+    f32[B, p_k^2, C], of its units i32[B, p_k^2]."""
+    alone = self.add(self.start(len(units)), k, self.codes[units])
+    return self.down(alone, k)
 
   def start(self, batch: int) -> Array:
     """f_0 = 0, f32[B, H, H, C]."""
@@ -281,7 +299,7 @@ class MultiScaleResidual(nn.Module):
     target = jax.lax.stop_gradient(f)
     fhat, units, sums = jnp.zeros_like(f), [], []
     for k in range(len(self.scales)):
-      rest = jax.lax.stop_gradient(target - fhat)
+      rest = jax.lax.stop_gradient(self.goal(target, k) - fhat)
       ids = ops.nearest_code(self.down(rest, k), self.codes)
       fhat = self.add(fhat, k, self.codes[ids])
       units.append(ids)
@@ -297,8 +315,9 @@ class MultiScaleResidual(nn.Module):
     """
     f = f.astype(jnp.float32)
     units, sums = self.encode(f)
+    pairs = [(self.goal(f, k), s) for k, s in enumerate(sums)]
     losses = {
-      "codebook": sum(codebook_loss(f, s) for s in sums) / len(sums),
-      "commit": sum(commitment(f, s, self.beta) for s in sums) / len(sums),
+      "codebook": sum(codebook_loss(g, s) for g, s in pairs) / len(sums),
+      "commit": sum(commitment(g, s, self.beta) for g, s in pairs) / len(sums),
     }
     return straight_through(f, sums[-1]), losses, units

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ar_jax.core.decode import fold
 from ar_jax.core.plan import Plan
-from ar_jax.nn.attention import Cache
+from ar_jax.nn.attention import Cache, empty
 from ar_jax.nn.linear import TURNED
 from ar_jax.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 
@@ -73,6 +73,10 @@ class Block(nn.Module):
     h = self.mlp(self._modulated(x, scale2, shift2))
     x = x + (gate2 * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
     return x, cache
+
+  def empty(self, *sizes) -> Cache:
+    """See `attention.empty`."""
+    return empty(self.mixer, *sizes)
 
   def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
     norm = rms_norm if self.rms else layer_norm
@@ -142,6 +146,10 @@ class PlainBlock(nn.Module):
     x = x + (factors[1] * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
     return x, cache
 
+  def empty(self, *sizes) -> Cache:
+    """See `attention.empty`."""
+    return empty(self.mixer, *sizes)
+
 
 def dropout(x: Array, keys: Array | None, rate: float, place: int) -> Array:
   """Zeroes a share `rate` of x [B, ...] and scales up the rest.
@@ -167,14 +175,22 @@ def modulate(x: Array, scale: Array, shift: Array) -> Array:
   return x * (1 + scale) + shift
 
 
-def drop_path(keys: Array, rate: float, depth: int) -> Array:
-  """Gate factors f32[N, B, 2] of stochastic depth, one draw per example.
+def drop_path(
+  keys: Array,
+  rate: float,
+  depth: int,
+  *,
+  first: float = 0.0,
+  branches: int = 2,
+) -> Array:
+  """Gate factors f32[N, B, branches] of stochastic depth, one draw per example.
 
-  Layer n of N is dropped with probability rate * n / (N - 1), n from 0, each
-  of its two branches on its own; what stays is divided by 1 - probability.
+  Layer n of N is dropped with probability first + (rate - first) n / (N - 1),
+  n from 0, each of its branches on its own; what stays is divided by 1 -
+  probability.
   """
-  keep = 1 - jnp.linspace(0.0, rate, depth)[:, None]
-  draw = lambda key: jax.random.uniform(key, (depth, 2)) < keep
+  keep = 1 - jnp.linspace(first, rate, depth)[:, None]
+  draw = lambda key: jax.random.uniform(key, (depth, branches)) < keep
   stays = jax.vmap(draw, out_axes=1)(keys)
   return stays / keep[:, None]
 
@@ -185,11 +201,13 @@ class Backbone(nn.Module):
   Attributes:
     block: the layer; its parameters get a leading axis over layers.
     depth: N.
-    ada: cond [B, D] -> modulations of the layers, [N, B, 6, D]; None with
-      blocks that take none.
+    ada: cond [B, D] -> modulations of the layers, [N, B, 6, D]: the gates of
+      both branches of a block, their scales, their shifts; of blocks of three
+      branches [N, B, 9, D]. None with blocks that take none.
     out_ada: the same of the last norm, [1, B, 2, D].
     out_norm: the last norm itself where nothing modulates it.
-    drop: rate of stochastic depth in the last layer, linear from 0.
+    drop: rate of stochastic depth in the last layer.
+    drop_from: the same in the first; linear between the two.
     remat: compute activations again in the backward pass.
     dtype: of the computation.
   """
@@ -200,6 +218,7 @@ class Backbone(nn.Module):
   out_ada: nn.Module | None = None
   out_norm: nn.Module | None = None
   drop: float = 0.0
+  drop_from: float = 0.0
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
@@ -233,11 +252,14 @@ class Backbone(nn.Module):
     """
     mod, out_mod = cond or (None, None)
     if keys is not None and self.drop:
-      stays = drop_path(keys, self.drop, self.depth)[..., None]
+      branches = 2 if mod is None else mod.shape[2] // 3
+      stays = drop_path(
+        keys, self.drop, self.depth, first=self.drop_from, branches=branches
+      )[..., None]
       if mod is None:
         mod = stays
       else:
-        gates, rest = jnp.split(mod, [2], axis=2)
+        gates, rest = jnp.split(mod, [branches], axis=2)
         mod = jnp.concatenate([gates * stays.astype(mod.dtype), rest], axis=2)
     if cache is not None and mask is None:
       mask = cache.mask(x.shape[1])
@@ -285,10 +307,7 @@ class Backbone(nn.Module):
       (x, cache), _ = layer(bound, (x, cache), inputs)
     return x, cache
 
-  def cache(self, batch: int, length: int, width: int) -> Cache:
-    """An empty cache of `length` rows for an Attention over D = `width`."""
-    mixer = self.block.mixer
-    heads = mixer.kv_heads or mixer.heads
-    shape = (self.depth, batch, heads, length, width // mixer.heads)
-    rows = jnp.zeros(shape, self.dtype)
-    return Cache(rows, rows)
+  def cache(self, batch: int, length: int, width: int) -> Any:
+    """What the layers know before the first of `length` positions of D =
+    `width`: for an Attention an empty cache of so many rows."""
+    return self.block.empty(self.depth, batch, length, width, self.dtype)

@@ -32,6 +32,7 @@ from ar_jax.nn.attention import Attention
 from ar_jax.nn.heads import Categorical, cross_entropy
 from ar_jax.nn.mlp import SwiGLU
 from ar_jax.nn.next_token import ClassPrefix, TextPrefix
+from ar_jax.nn.norms import Bare
 from ar_jax.nn.transformer import Backbone, PlainBlock
 
 # The published models for images and for videos: arguments of `build`.
@@ -234,9 +235,7 @@ def build(
   def stack(depth):
     mixer = Attention(heads, out_bias=False, dtype=dtype, impl=impl)
     block = PlainBlock(mixer, SwiGLU(hidden, dtype=dtype), dropout=dropout)
-    return Backbone(
-      block, depth, out_norm=neighbour.Bare(), remat=remat, dtype=dtype
-    )
+    return Backbone(block, depth, out_norm=Bare(), remat=remat, dtype=dtype)
 
   video = frames is not None
   if order not in ("diagonals", "regions") or (video and order == "regions"):

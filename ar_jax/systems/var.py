@@ -13,7 +13,7 @@ channels, D width, V codes, h side of the latent.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -74,6 +74,7 @@ class VAR(ScaleWise):
     smooth: bool = False,
     force_first_scales: int | None = None,
     coarse: str = "bilinear",
+    redraw: Callable[..., Array] | None = None,
     **law: float,
   ) -> tuple[Array, Array]:
     """Draws the units of one image per key.
@@ -93,6 +94,7 @@ class VAR(ScaleWise):
       force_first_scales: so many maps are those of the given image; None
         means the 1 x 1 map, if a part is kept.
       coarse: see `editing.kept`.
+      redraw: see `next_scale.generate`.
       **law: temperature, top_k, top_p, min_p; see `pick.law`.
 
     Returns:
@@ -113,6 +115,7 @@ class VAR(ScaleWise):
       laws=(law,) * steps,
       smooth=smooth,
       edit=self.edit(variables, cond, force_first_scales, coarse),
+      redraw=redraw,
     )
 
 

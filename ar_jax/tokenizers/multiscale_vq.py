@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.bands import low
 from ar_jax.core.system import UserError
 from ar_jax.nn.conv import Decoder, Encoder
 from ar_jax.nn.quantize import MultiScaleResidual
@@ -49,6 +50,7 @@ class MultiScaleVQ(nn.Module):
     in_channels: c.
     beta: weight of the loss that moves the encoder to its codes.
     spread: of the initial codebook; see `quantize.codebook_init`.
+    bands: see `quantize.MultiScaleResidual`.
     dtype: of the convolutions; the quantiser is float32 always.
   """
 
@@ -61,6 +63,7 @@ class MultiScaleVQ(nn.Module):
   in_channels: int = 3
   beta: float = 0.25
   spread: float | None = 0.3
+  bands: str | None = None
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
@@ -82,6 +85,7 @@ class MultiScaleVQ(nn.Module):
       self.scales,
       beta=self.beta,
       spread=self.spread,
+      bands=self.bands,
     )
 
   @property
@@ -133,6 +137,20 @@ class MultiScaleVQ(nn.Module):
     Slots of scale k >= 2 hold area_down(f_{k-1}, p_k); those of scale 1, 0.
     """
     return self.quantizer.embed(units)
+
+  def seen(self, fhat: Array, k: int) -> Array:
+    """The input of scale k, [B, p_k^2, C], for f_{k-1}, f32[B, h, h, C]."""
+    return self.quantizer.down(fhat, k)
+
+  def part(self, k: int, units: Array) -> Array:
+    """What the units i32[B, p_k^2] of scale k alone bring, as that scale sees
+    it, f32[B, p_k^2, C]."""
+    return self.quantizer.part(k, units)
+
+  def parts(self, units: Array) -> Array:
+    """`part` of every scale, f32[B, L, C], of units i32[B, L]."""
+    each = enumerate(self.quantizer.split(units))
+    return jnp.concatenate([self.part(k, ids) for k, ids in each], axis=1)
 
   def codebook(self) -> Array:
     """f32[V, C]."""
@@ -190,10 +208,17 @@ def build(
   in_channels: int = 3,
   beta: float = 0.25,
   spread: float | None = 0.3,
+  bands: str | None = None,
   dtype: str = "float32",
   **training,
 ) -> Autoencoder:
-  """The tokenizer in training; `training` as `autoencoder.autoencoder`."""
+  """The tokenizer in training; `training` as `autoencoder.autoencoder`.
+
+  Raises:
+    UserError: there is no such rule of `bands`.
+  """
+  if bands is not None:
+    low(tuple(scales), bands)
   tokenizer = MultiScaleVQ(
     vocab=vocab,
     channels=channels,
@@ -204,6 +229,7 @@ def build(
     in_channels=in_channels,
     beta=beta,
     spread=spread,
+    bands=bands,
     dtype=jnp.dtype(dtype),
   )
   return autoencoder(tokenizer, **training)

@@ -1,0 +1,404 @@
+"""HMAR: next-scale prediction that forgets, and masked refinement in a scale.
+
+HMAR: Efficient Hierarchical Masked Auto-Regressive Image Generation (arXiv
+2506.04421). New in it, against VAR:
+  - a scale sees itself only: what coarser ones hold is in its input, the
+    latent so far. Attention is block-diagonal, and there is no cache;
+  - middle scales weigh most in the loss;
+  - a second copy of the last blocks draws the least certain units of a scale
+    once more, in as many steps as one likes.
+
+Two stages of training: the next-scale net, which is a VAR but for the first
+two points; then the copy, with everything else frozen.
+
+Shapes: B batch, L units, K scales of side p_k, T slots of one scale, C latent
+channels, D width, V codes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax.core import decode, pick, plan, system
+from ar_jax.core.generator import Generator
+from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.nn.heads import cross_entropy
+from ar_jax.nn.next_scale import NextScale
+from ar_jax.nn.norms import AdaLN, Bare
+from ar_jax.nn.transformer import Backbone
+
+# Steps of refinement of each scale, by their units; the rest are drawn at
+# once. What the samplers of the paper use: for pictures, and to measure speed.
+SCHEDULES = {
+  "256": ((1,), (1, 3), (1, 1, 2, 5)),
+  "256_speed": ((1,), (1, 3), (1, 3, 5)),
+  "512_speed": ((1,), (1, 3), (1, 1, 2, 5), (5, 11)),
+  "1024_speed": ((1,), (1, 3), (1, 1, 2, 5), (3, 5, 8)),
+}
+
+
+class Halves(nn.Module):
+  """A `Backbone` in two parts, the second of which may be exchanged; without
+  a cache, for scales that do not see each other.
+
+  Attributes:
+    base: its first layers.
+    tail: the others, and the last norm.
+  """
+
+  base: Backbone
+  tail: Backbone
+
+  def condition(self, cond: Array) -> tuple[Any, Any]:
+    """What both need of cond [B, D]."""
+    return self.base.condition(cond), self.tail.condition(cond)
+
+  def __call__(
+    self,
+    x: Array,
+    mask: plan.Plan | None = None,
+    *,
+    cond: tuple[Any, Any],
+    cache: None = None,
+    keys: Array | None = None,
+  ) -> tuple[Array, None]:
+    """As `Backbone`; there is nothing to cache."""
+    of = lambda i: None if keys is None else decode.fold(keys, i)
+    h, _ = self.base(x, mask, cond=cond[0], keys=of(0))
+    return self.tail(h, mask, cond=cond[1], keys=of(1))
+
+  def cache(self, batch: int, length: int, width: int) -> None:
+    """Nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HMAR(Generator):
+  """The second stage: the refinement of a next-scale net.
+
+  Variables: `params`, the last layers, the head and the mask vector of the
+  refinement; frozen are `net`, the `params` of the first stage, and
+  `tokenizer`.
+
+  Attributes:
+    first: the system of the first stage.
+  """
+
+  first: System
+
+  @property
+  def net(self) -> NextScale:
+    return self.first.net
+
+  @property
+  def tokenizer(self) -> nn.Module:
+    return self.first.tokenizer
+
+  @property
+  def label_dropout(self) -> float:
+    return self.first.label_dropout
+
+  @property
+  def takes(self) -> tuple[str, ...]:
+    return self.first.takes
+
+  @property
+  def plan(self) -> plan.Plan:
+    return self.first.plan
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    key, mask = jax.random.split(key)
+    variables = self.first.init(key, batch)
+    vector = self.net.stddev * jax.random.normal(mask, (1, self.net.width))
+    params = {"mask": {"embedding": vector}}
+    net = variables.pop("params")
+    return self.ready({"params": params, "net": net, **variables})
+
+  def ready(self, variables: Vars) -> Vars:
+    """The refinement begins as a copy of what it stands in for."""
+    net = variables["net"]
+    copied = {"tail": net["backbone"]["tail"], "head": net["head"]}
+    params = {**variables["params"], **jax.tree.map(jnp.copy, copied)}
+    return {**variables, "params": params}
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    """The mean cross-entropy of the hidden units. Outside of training there is
+    `nll` as well, that of the net of the first stage."""
+    batch = self.encode(variables, batch)
+    label, units, keys = batch["label"], batch["units"], None
+    key, hiding = jax.random.split(key)
+    if train:
+      keys = system.example_keys(key, batch)
+      keys, drop = jax.vmap(jax.random.split, out_axes=1)(keys)
+      label = self.dropped(label, drop)
+    hidden = self.hidden(hiding)
+    logits = self.logits(variables, label, units, hidden, keys)
+    share = (hidden / hidden.sum())[None]
+    hits = (jnp.argmax(logits, -1) == units).astype(jnp.float32)
+    value = jnp.sum(cross_entropy(logits, units) * share, 1)
+    nll = None
+    if not train:
+      law = self.first.logits(self._first(variables), label, units)
+      nll = cross_entropy(law, units)
+    return Loss(value, {"accuracy": jnp.sum(hits * share, 1)}, nll=nll)
+
+  def hidden(self, key: Array) -> Array:
+    """bool[L], which units training hides: the same share of every scale but
+    the first, uniform in (0, 1], and the same slots in all examples."""
+    p, (key, order) = self.plan, jax.random.split(key)
+    share = 1 - jax.random.uniform(key)
+    noise = jax.random.uniform(order, (len(p),))
+    parts = [jnp.zeros(p.sizes[0], bool)]
+    for s in range(1, p.steps):
+      n = jnp.ceil(share * p.sizes[s])
+      parts.append(_rank(noise[p.span(s)]) < n)
+    return jnp.concatenate(parts)
+
+  def logits(
+    self,
+    variables: Vars,
+    label: Array,
+    units: Array,
+    hidden: Array,
+    keys: Array | None = None,
+  ) -> Array:
+    """f32[B, L, V] at every slot, by the refinement.
+
+    Args:
+      variables: as `init` makes them.
+      label: i32[B].
+      units: i32[B, L]. Each is told to its own scale unless hidden, and to all
+        finer ones.
+      hidden: bool[L].
+      keys: Key[B] for stochastic depth, or None.
+    """
+    tokenizer, net = self.codec(variables), self._refiner(variables)
+    own = jnp.where(hidden[None, :, None], 0, tokenizer.parts(units))
+    mask = variables["params"]["mask"]["embedding"]
+    extra = (hidden[:, None] * mask)[None]
+    given = tokenizer.embed(units) + own
+    return net.head.logits(net(label, given, keys, extra=extra))
+
+  def sample(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    refine: Sequence[Sequence[int]] = (),
+    **options,
+  ) -> Array:
+    """Draws one image per key, f32[B, H, W, c] in [0, 1]; as `generate`."""
+    return self.first.sample(
+      self._first(variables),
+      cond,
+      keys,
+      redraw=self._redraw(variables, cond, refine, options),
+      **options,
+    )
+
+  def generate(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    refine: Sequence[Sequence[int]] = (),
+    **options,
+  ) -> tuple[Array, Array]:
+    """Draws the units of one image per key.
+
+    Args:
+      variables: as `init` makes them.
+      cond: `label` i32[B]; the null label draws without a class.
+      keys: Key[B].
+      refine: the units that each step of a scale settles, for the first
+        scales; see SCHEDULES. The first step is the draw of the whole scale,
+        the next ones draw again what was least certain, without guidance.
+        A scale without, or of one step, is drawn at once.
+      **options: those of VAR's `generate`.
+
+    Returns:
+      Units i32[B, L], and their latent f32[B, h, h, C].
+
+    Raises:
+      UserError: the steps of a scale do not make up its units, or an option of
+        VAR's is out of range.
+    """
+    return self.first.generate(
+      self._first(variables),
+      cond,
+      keys,
+      redraw=self._redraw(variables, cond, refine, options),
+      **options,
+    )
+
+  def forwards(self, refine: Sequence[Sequence[int]] = (), **_) -> int:
+    """Passes of the network for one image."""
+    return sum(len(steps) for steps in self._steps(refine))
+
+  def _steps(self, refine) -> list[tuple[int, ...]]:
+    """The schedule of every scale."""
+    p = self.plan
+    steps = [tuple(own) for own in refine]
+    if len(steps) > p.steps:
+      raise UserError(f"refine has {len(steps)} schedules for {p.steps} scales")
+    steps += [(n,) for n in p.sizes[len(steps) :]]
+    for n, own in zip(p.sizes, steps, strict=True):
+      if sum(own) != n or min(own) < 1:
+        raise UserError(
+          f"refine: the steps {own} of a scale must be at least 1 each and "
+          f"make up its {n} units"
+        )
+    return steps
+
+  def _redraw(self, variables: Vars, cond: Batch, refine, options):
+    """What `VAR.generate` takes; None where every scale is drawn at once."""
+    steps = self._steps(refine)
+    if max(map(len, steps)) == 1:
+      return None
+    if options.get("smooth"):
+      raise UserError("refine: mixtures of codes (smooth) cannot be refined")
+    tokenizer = self.codec(variables)
+    _, ada = self._refiner(variables).begin(cond["label"])
+    mask = variables["params"]["mask"]["embedding"][None]
+
+    def redraw(s, fhat, units, logp, keys, **law):
+      if len(steps[s]) == 1:
+        return units
+      seen = tokenizer.seen(fhat, s)
+      # Units that are not yet settled after each step but the last.
+      left = np.cumsum(steps[s][::-1])[::-1][1:]
+
+      def step(carry, row):
+        units, hidden = carry
+        i, after = row
+        net, at = self._refiner(variables), hidden[..., None]
+        own = self.codec(variables).part(s, units)
+        x = net.latent(seen + jnp.where(at, 0, own)) + at * mask
+        h, _ = net.step(s, x, ada, None)
+        logp = net.head.law(h, **law)
+        new = pick.draw(logp, decode.fold(keys, i))
+        units = jnp.where(hidden, new, units)
+        return (units, _least(logp, units, after, hidden)), None
+
+      everywhere = jnp.ones(units.shape, bool)
+      hidden = _least(logp, units, left[0], everywhere)
+      after = np.append(left[1:], 0).astype(np.int32)
+      rows = np.arange(1, len(after) + 1, dtype=np.int32), after
+      (units, _), _ = jax.lax.scan(step, (units, hidden), rows)
+      return units
+
+    return redraw
+
+  def _first(self, variables: Vars) -> Vars:
+    """The variables of the first stage."""
+    rest = {k: v for k, v in variables.items() if k not in ("params", "net")}
+    return {"params": variables["net"], **rest}
+
+  def _refiner(self, variables: Vars) -> NextScale:
+    """The net with the tail and the head of the refinement."""
+    net, own = variables["net"], variables["params"]
+    backbone = {**net["backbone"], "tail": own["tail"]}
+    params = {**net, "backbone": backbone, "head": own["head"]}
+    return self.net.bind({"params": params})
+
+
+def _rank(x: Array) -> Array:
+  """i32[..., T]: how many are smaller, or equal and before."""
+  return jnp.argsort(jnp.argsort(x, axis=-1), axis=-1)
+
+
+def _least(logp: Array, units: Array, n: Array, among: Array) -> Array:
+  """bool[B, T]: the n units of the least probability, of those `among`."""
+  sure = jnp.take_along_axis(logp, units[..., None], -1)[..., 0]
+  return _rank(jnp.where(among, sure, jnp.inf)) < n
+
+
+def bell(sides: Sequence[int]) -> tuple[float, ...]:
+  """The weights of the scales in the loss, of which those in the middle are
+  the largest: a Gaussian of the ratios p_k / p_K, in reversed order."""
+  if len(sides) == 1:
+    return (1.0,)
+  ratio = np.divide(sides, sides[-1])
+  score = (ratio[::-1] - ratio.mean()) / ratio.std(ddof=1)
+  weight = np.exp(-0.5 * score**2)
+  return tuple((weight / weight.sum()).tolist())
+
+
+WEIGHTS = {
+  "bell": bell,
+  "equal": lambda sides: (1 / len(sides),) * len(sides),
+  "units": lambda sides: None,
+}
+
+
+def build(
+  *,
+  tokenizer: Mapping[str, Any],
+  depth: int,
+  num_classes: int,
+  tail: int = 8,
+  refine: bool = False,
+  weights: str = "bell",
+  **sizes,
+) -> System:
+  """Builds a stage of HMAR.
+
+  Args:
+    tokenizer: `{"name": "multiscale_vq", **arguments}`.
+    depth: layers.
+    num_classes: labels are 0 .. num_classes - 1; the next one is null.
+    tail: how many of the last layers the refinement has of its own.
+    refine: whether this is the second stage, an `HMAR`. The first is a VAR
+      with another mask and other weights, and can be sampled by itself.
+    weights: of the scales in the loss of the first stage, a key of WEIGHTS;
+      "units" weighs all units alike, as VAR does.
+    **sizes: other arguments of VAR's `build`.
+
+  Raises:
+    UserError: sizes do not fit together.
+  """
+  if not 0 < tail < depth:
+    raise UserError(f"tail={tail}: must be in 1..{depth - 1}, below depth")
+  if weights not in WEIGHTS:
+    raise UserError(f"weights={weights!r}: choose one of {sorted(WEIGHTS)}")
+  first = system.build(
+    "var", tokenizer=tokenizer, depth=depth, num_classes=num_classes, **sizes
+  )
+  net, scales = first.net, first.tokenizer.scales
+  if len(scales) < 2:
+    raise UserError(f"scales={scales}: HMAR needs two at least")
+  whole = net.backbone
+  if not isinstance(whole.ada, AdaLN):
+    raise UserError("shared_ada: HMAR has modulations for each layer")
+  join = whole.drop * (depth - tail) / (depth - 1)
+  part = functools.partial(whole.clone, _deep_clone=True)
+  halves = Halves(
+    part(
+      depth=depth - tail,
+      ada=whole.ada.clone(depth=depth - tail),
+      out_ada=None,
+      out_norm=Bare(),
+      drop=max(0.0, join - whole.drop / (depth - 1)),
+    ),
+    part(
+      depth=tail,
+      ada=whole.ada.clone(depth=tail),
+      drop_from=join,
+    ),
+  )
+  net = net.clone(plan=plan.scales(scales, plan.within), backbone=halves)
+  first = dataclasses.replace(
+    first, net=net, scale_weights=WEIGHTS[weights](scales)
+  )
+  return HMAR(first) if refine else first
