@@ -6,6 +6,7 @@ import contextlib
 import time
 
 from ar_jax import evaluate, metrics, sample
+from ar_jax.core import processes
 from ar_jax.step import TrainState
 
 
@@ -44,30 +45,35 @@ class Watch:
     self._since, self._wait = (step, now), 0.0
     return rates
 
-  def look(self, step: int, final: bool, state: TrainState) -> None:
+  def look(self, step: int, final: bool, state: TrainState) -> dict:
+    """What is due after this step; the results of an evaluation, if one was,
+    as `eval/<name>`."""
     train = self._config.train
     due = lambda every: every and (final or step % every == 0)
     if not (due(train.sample_every) or due(train.eval_every)):
-      return
+      return {}
     system, dataset = self._system, self._dataset
-    variables = state.averaged()
+    variables, results = state.averaged(), {}
     if due(train.sample_every):
       images, cond = sample.draw(
         self._config, system, variables, dataset, train.sample_count, self._mesh
       )
       picture = sample.show(system, images, cond, self._config.sample.columns)
-      folder = metrics.make_folder(self._workdir / "samples")
-      sample.save_png(
-        folder / f"{step:08d}.png", picture, self._config.sample.scale
-      )
+      if processes.leads():
+        folder = metrics.make_folder(self._workdir / "samples")
+        sample.save_png(
+          folder / f"{step:08d}.png", picture, self._config.sample.scale
+        )
       self._writer.image("samples", picture, step)
     if due(train.eval_every):
       if self._evaluators is None:
         self._evaluators = evaluate.evaluators(
           self._config, dataset, self._mesh
         )
-      results = evaluate.evaluate(
+      found = evaluate.evaluate(
         self._config, self._evaluators, system, variables, dataset, self._mesh
       )
-      self._writer.write(step, {f"eval/{k}": v for k, v in results.items()})
+      results = {f"eval/{k}": v for k, v in found.items()}
+      self._writer.write(step, results)
     self._since = None  # the pause is not the steps' time
+    return results
