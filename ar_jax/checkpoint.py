@@ -10,9 +10,9 @@ loads only what it needs:
 
 Orbax writes to a temporary folder and renames, so a killed save is never
 seen. Against rot and truncation a `seal.json` with the CRC-32 of every file is
-added once a save is complete; a step that fails its seal is set aside as
-`broken-<step>` and the one before it is used. `scores.json` holds the metric by
-which the best steps are kept.
+added once a save is complete (`seal.py`); a step that fails its seal is set
+aside as `broken-<step>` and the one before it is used. `scores.json` holds the
+metric by which the best steps are kept (`scores.py`).
 
 The processes of a run share the folder. Each writes and reads the slices of
 its devices and sums its share of the files; the first one does the rest.
@@ -33,9 +33,9 @@ import orbax.checkpoint as ocp
 from ar_jax import seal
 from ar_jax.core import processes
 from ar_jax.core.system import UserError, Vars
+from ar_jax.scores import Scores
 
 ITEMS = ("variables", "ema", "optimizer", "meta")
-_SCORES = "scores.json"
 
 log = logging.getLogger("ar_jax")
 
@@ -62,10 +62,9 @@ class Checkpoints:
   ):
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
     self._read_only = read_only
-    self._best, self._sign = best, -1.0 if highest else 1.0
-    self.scores = processes.told(_read_scores(self.folder))
+    self.scores = Scores(self.folder, best=best, highest=highest)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy(
-      [ocp.checkpoint_managers.LatestN(keep), self]
+      [ocp.checkpoint_managers.LatestN(keep), self.scores]
     )
     try:
       self._manager = ocp.CheckpointManager(
@@ -91,27 +90,6 @@ class Checkpoints:
   def steps(self) -> list[int]:
     return sorted(self._manager.all_steps())
 
-  def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    """Which steps to keep for their score, as Orbax asks its policies."""
-    del context
-    best = self.ranked([c.step for c in checkpoints])[: self._best]
-    return [c.step in best for c in checkpoints]
-
-  def ranked(self, steps: list[int]) -> list[int]:
-    """Those of the steps that have a score, the best first, then the newest."""
-    scored = [s for s in steps if str(s) in self.scores]
-    return sorted(scored, key=lambda s: (self._sign * self.scores[str(s)], -s))
-
-  def score(self, step: int, value: float) -> None:
-    """Notes the metric of a step; the next save keeps the best by it."""
-    known = {str(s) for s in self.steps()} | {str(step)}
-    self.scores = {k: v for k, v in self.scores.items() if k in known}
-    self.scores[str(step)] = float(value)
-    if processes.leads():
-      temporary = self.folder / (_SCORES + ".tmp")
-      temporary.write_text(json.dumps(self.scores) + "\n")
-      temporary.rename(self.folder / _SCORES)
-
   def save(self, step: int, items: dict[str, Any], meta: dict) -> None:
     """Starts saving `items` as `step`; the arrays may be donated afterwards.
 
@@ -124,6 +102,8 @@ class Checkpoints:
     try:
       self.wait()
       self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+    except (UserError, jax.errors.JaxRuntimeError):
+      raise  # said already; or another process is lost
     except Exception as e:
       raise self._save_error(e) from e
 
@@ -138,6 +118,8 @@ class Checkpoints:
       ]
       for step in processes.told(unsealed):
         seal.close(self._path(step))
+    except jax.errors.JaxRuntimeError:
+      raise
     except Exception as e:
       raise self._save_error(e) from e
 
@@ -296,7 +278,7 @@ def _named(checkpoints: Checkpoints, which: int | str) -> list[int] | None:
   if which == "newest":
     return None
   steps = checkpoints.steps()
-  chosen = checkpoints.ranked(steps)[:1] if which == "best" else [which]
+  chosen = checkpoints.scores.ranked(steps)[:1] if which == "best" else [which]
   if not set(chosen) & {*steps, *map(str, steps)}:
     raise UserError(
       f"{checkpoints.folder}: no step {which}; there are {steps}"
@@ -370,10 +352,3 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
     jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
     for path, leaf in leaves
   }
-
-
-def _read_scores(folder: pathlib.Path) -> dict[str, float]:
-  try:
-    return json.loads((folder / _SCORES).read_text())
-  except (OSError, ValueError):
-    return {}  # none yet; or lost, and then only the newest are kept

@@ -22,7 +22,9 @@ def join(
   coordinator: str = "",
   num_processes: int = 0,
   process_id: int = -1,
+  *,
   timeout: int = 300,
+  heartbeat: int = 100,
 ) -> None:
   """Makes this process one of several, where several were started.
 
@@ -35,6 +37,7 @@ def join(
     num_processes: how many there are; 1 is alone, whatever the cluster says.
     process_id: which this one is, from 0.
     timeout: seconds to wait for the others.
+    heartbeat: after how many seconds without a sign a process counts as dead.
 
   Raises:
     UserError: they do not fit together, or do not come together in time.
@@ -52,7 +55,7 @@ def join(
   if not given and not _several():
     return
   if given in ("", "auto"):
-    _initialize("coordinator=auto", {}, timeout)
+    _initialize("coordinator=auto", {}, timeout, heartbeat)
   else:
     _check(given, count, which)
     if which:
@@ -61,7 +64,7 @@ def join(
       coordinator_address=given, num_processes=count, process_id=which
     )
     name = f"coordinator={given}, process {which} of {count}"
-    _initialize(name, found, timeout)
+    _initialize(name, found, timeout, heartbeat)
   if count and jax.process_count() != count:
     raise UserError(
       f"num_processes={count}: the accelerator has {jax.process_count()}; say "
@@ -111,9 +114,13 @@ def _reach(coordinator: str, timeout: int) -> None:
     time.sleep(0.2)
 
 
-def _initialize(name: str, found: dict, timeout: int) -> None:
+def _initialize(name: str, found: dict, timeout: int, heartbeat: int) -> None:
   try:
-    jax.distributed.initialize(initialization_timeout=timeout, **found)
+    jax.distributed.initialize(
+      initialization_timeout=timeout,
+      heartbeat_timeout_seconds=heartbeat,
+      **found,
+    )
   except (RuntimeError, ValueError, TypeError, OSError) as e:
     text = str(e).strip().splitlines()
     if not found and isinstance(e, ValueError):

@@ -49,6 +49,9 @@ _PROCESS = flags.DEFINE_integer(
 _TIMEOUT = flags.DEFINE_integer(
   "join_timeout", 300, "Seconds to wait for the other processes."
 )
+_HEARTBEAT = flags.DEFINE_integer(
+  "heartbeat", 100, "After how many silent seconds a process counts as dead."
+)
 _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 
 
@@ -121,7 +124,11 @@ def set_up_devices() -> None:
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
   launch.join(
-    _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _TIMEOUT.value
+    _COORDINATOR.value,
+    _PROCESSES.value,
+    _PROCESS.value,
+    timeout=_TIMEOUT.value,
+    heartbeat=_HEARTBEAT.value,
   )
 
 
@@ -130,6 +137,7 @@ def fail(text: str) -> NoReturn:
   line = f"ar_jax: {text}"
   if jax.distributed.is_initialized():
     # An orderly exit would wait for the others, who may wait for us.
+    sys.stdout.flush()
     print(line, file=sys.stderr, flush=True)
     os._exit(1)
   sys.exit(line)
@@ -167,9 +175,9 @@ def main(argv: list[str]) -> None:
     if jax.process_count() == 1:
       raise
     fail(
-      f"process {jax.process_index()} of {jax.process_count()} lost another "
-      f"({str(e).splitlines()[0][:200]}); start all of them again: the run "
-      "resumes"
+      f"process {jax.process_index()} of {jax.process_count()}: "
+      f"{str(e).splitlines()[0][:200]}; another one may be gone: start all of "
+      "them again, and the run resumes"
     )
 
 

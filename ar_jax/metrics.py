@@ -128,6 +128,15 @@ def last(workdir: pathlib.Path) -> dict:
   return json.loads(lines[-1]) if lines else {}
 
 
+def at(workdir: pathlib.Path, step: int) -> dict:
+  """All that the metrics of a run say of a step."""
+  path, row = workdir / "metrics.jsonl", {}
+  for line in path.read_text().splitlines() if path.exists() else []:
+    if (told := json.loads(line))["step"] == step:
+      row |= told
+  return row
+
+
 def _number(value):
   if isinstance(value, str | dict | list | int):
     return value

@@ -10,14 +10,11 @@ import dataclasses
 import functools
 import logging
 import pathlib
-import signal
-import threading
 import time
 
 import jax
 import ml_collections
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ar_jax import checkpoint, data, metrics, optim, parallel
 from ar_jax.core import processes
@@ -25,50 +22,11 @@ from ar_jax.core.system import UserError, build
 from ar_jax.data import cache
 from ar_jax.data.transforms import augmentation
 from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
+from ar_jax.stop import Preempted, Stop
 from ar_jax.watch import Watch
 
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
-
-
-class _Stop:
-  """Whether SIGTERM has come, until the end of the `with` block.
-
-  Of several processes one may get it, and all stop after the same step: then
-  it is JAX that listens, and finds a step that none has passed.
-  """
-
-  def __init__(self):
-    self._came = False
-
-  def __enter__(self):
-    self._ours = (
-      jax.process_count() == 1
-      and threading.current_thread() is threading.main_thread()
-    )
-    if self._ours:
-      self._before = signal.signal(signal.SIGTERM, self._come)
-    return self
-
-  def _come(self, *_):
-    self._came = True
-
-  def after(self, step: int) -> bool:
-    """Whether to stop after this step; to be asked once for every step."""
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self._came
-
-  def __exit__(self, *_):
-    if self._ours:
-      signal.signal(signal.SIGTERM, self._before)
-
-
-class Preempted(SystemExit):
-  """SIGTERM came: the state is saved and the exit code is 0."""
-
-  def __init__(self):
-    super().__init__(0)
 
 
 def initial_state(config: Config, system, tx, options, batch, mesh):
@@ -211,7 +169,9 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
       saved = step
 
   try:
-    with _Stop() as stop:
+    if start:
+      _finish(config, watch, checkpoints, state, workdir, start)
+    with Stop() as stop:
       for step in range(start, config.train.steps):
         with watch.waiting():
           batch = put(next(batches))
@@ -230,9 +190,9 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
           checkpoints.wait()
           log.info("SIGTERM: saved step %d of %s", done, workdir)
           raise Preempted
-        found_now = watch.look(done, final, state)
+        told = {**values, **watch.look(done, final, state)}
         if config.train.best and done == saved:
-          _score(config, checkpoints, done, {**values, **found_now})
+          _score(config, checkpoints, done, told)
     if not found and saved < 0:  # a run of no steps still leaves its weights
       save(start, {})
     checkpoints.close()
@@ -314,11 +274,21 @@ def _score(config, checkpoints, step: int, values: dict) -> None:
   """Rates the step that was saved, if its metric was taken at it."""
   by = config.train.best_by
   if by in values:
-    checkpoints.score(step, float(values[by]))
+    checkpoints.scores.note(step, float(values[by]))
   elif not by.startswith("eval/") or any(k.startswith("eval/") for k in values):
     raise UserError(
       f"train.best_by={by}: no such metric; there are {', '.join(values)}"
     )
+
+
+def _finish(config, watch, checkpoints, state, workdir, step: int) -> None:
+  """What was due after the step that a run continues from: the one before it
+  may have been killed in the midst of it."""
+  row = processes.told(metrics.at(workdir, step))
+  row |= watch.look(step, step >= config.train.steps, state)
+  if config.train.best and step not in checkpoints.scores:
+    if config.train.best_by in row:
+      checkpoints.scores.note(step, row[config.train.best_by])
 
 
 def _check_finite(values: dict, step: int, workdir: pathlib.Path) -> None:

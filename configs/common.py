@@ -77,6 +77,12 @@ def fid(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return c
 
 
+def remat(large: bool) -> str:
+  """What the backward pass of a published model computes again; "dots" and
+  "weights" are the ways between (`nn.transformer.REMAT`)."""
+  return "full" if large else "none"
+
+
 def seconds(c, like) -> ml_collections.ConfigDict:
   """The run c, as short as `like`, the smoke preset of its tokenizer."""
   c.optim.lr = 1e-2

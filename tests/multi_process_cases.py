@@ -84,7 +84,7 @@ def alone(folder):
 
 def together(folder, coordinator, which):
   """One of two processes of four devices each."""
-  launch.join(coordinator, 2, which, 60)
+  launch.join(coordinator, 2, which)
   assert jax.device_count() == 8 and jax.local_device_count() == 4
   parallel.FSDP_MIN_SIZE = 64  # small arrays stand for large ones
   folder = pathlib.Path(folder)
