@@ -123,6 +123,14 @@ class Checkpoints:
     except Exception as e:
       raise self._save_error(e) from e
 
+  def settle(self) -> None:
+    """Lets a save that was begun be finished, if it can be: for a run that
+    ends for another reason, of which other processes may not know."""
+    try:
+      self._manager.wait_until_finished()
+    except Exception as e:
+      log.warning("%s: the last save failed: %s", self.folder, e)
+
   def close(self) -> None:
     self.wait()
     self._manager.close()

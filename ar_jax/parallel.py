@@ -99,7 +99,7 @@ def keep(tree: Any) -> Any:
   state leaves the update as it came in. Without a mesh nothing happens.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+  if mesh.axis_names != AXES or mesh.size == 1 or mesh.manual_axes:
     return tree
   return jax.tree.map(
     jax.lax.with_sharding_constraint, tree, _specs(tree, mesh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 
 from ar_jax.core import processes
@@ -39,7 +40,7 @@ class Scores:
 
   def ranked(self, steps: list[int]) -> list[int]:
     """Those of the steps that have a score, the best first, then the newest."""
-    scored = [s for s in steps if s in self._scores]
+    scored = [s for s in steps if math.isfinite(self._scores.get(s, math.nan))]
     return sorted(scored, key=lambda s: (self._sign * self._scores[s], -s))
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:

@@ -196,6 +196,9 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     if not found and saved < 0:  # a run of no steps still leaves its weights
       save(start, {})
     checkpoints.close()
+  except UserError:
+    checkpoints.settle()
+    raise
   finally:
     writer.close()
   return {

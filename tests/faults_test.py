@@ -19,14 +19,13 @@ from unittest import mock
 import chex
 import jax
 import numpy as np
-import portpicker
 from absl.testing import absltest
 from PIL import Image
 
 from ar_jax import checkpoint, main, metrics, train
 from ar_jax.core.system import UserError
 from tests import toy
-from tests.forks import PHASES, Forks, Phases
+from tests.forks import PHASES, Forks, Phases, free_port
 
 KILLS = 32
 STEPS, EVERY = 200, 10  # of tests/toy.py
@@ -183,7 +182,7 @@ class FaultsTest(absltest.TestCase):
     """Killed, either of them, or asked to stop."""
 
     def pair(workdir):
-      port = portpicker.pick_unused_port()
+      port = free_port()
       return [
         self.start(
           workdir,

@@ -15,6 +15,7 @@ import os
 import pathlib
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,6 +113,12 @@ class Phases:
     return self._counts[PHASES.index(phase)]
 
 
+def free_port() -> int:
+  with socket.socket() as s:
+    s.bind(("localhost", 0))
+    return s.getsockname()[1]
+
+
 def _mark(path: str) -> None:
   """Has the functions of the phases tell when they are entered."""
   from ar_jax import checkpoint, evaluate, metrics, train
@@ -139,13 +146,18 @@ def command(argv: list[str]) -> None:
 
   from ar_jax import main
 
-  app.run(main.main, argv=["ar_jax", *argv], flags_parser=main.parse)
+  sys.argv = ["ar_jax", *argv]  # where overrides are looked for
+  app.run(main.main, flags_parser=main.parse)
 
 
 def _become(request: dict) -> None:
   """What a child does."""
+  import ctypes
+
   import jax
 
+  die_with_parent = 1  # PR_SET_PDEATHSIG
+  ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
   log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   for stream in (1, 2):
     os.dup2(log, stream)

@@ -1,5 +1,6 @@
 """What the processes of `multi_process_test` run; forks import it."""
 
+import os
 import pathlib
 import shutil
 
@@ -12,7 +13,8 @@ from ar_jax.data import cache
 from configs import var
 from tests import toy
 
-STEPS, LATER = 50, 54
+STEPS = int(os.environ.get("STEPS", 50))
+LATER = STEPS + 2
 MESHES = {
   "data": dict(data=8),
   "fsdp": dict(data=1, fsdp=8),
@@ -21,7 +23,7 @@ MESHES = {
 }
 
 
-def smoke(folder, mesh=None, steps=STEPS, accumulate=1, **changes):
+def smoke(folder, mesh=None, steps=STEPS, **changes):
   """VAR on units, so that no encoder is compiled for every mesh; its rate is
   constant, so that a run of more steps begins as one of fewer."""
   c = var.get_config("smoke")
@@ -31,9 +33,7 @@ def smoke(folder, mesh=None, steps=STEPS, accumulate=1, **changes):
   )
   c.batch = c.eval_batch = 8
   c.optim.update(lr=1e-3, schedule="constant", warmup=0)
-  c.train.update(
-    steps=steps, ema=0.9, log_every=1, save_every=STEPS, accumulate=accumulate
-  )
+  c.train.update(steps=steps, ema=0.9, log_every=1, save_every=STEPS)
   c.mesh.update(mesh or {})
   c.update(changes)
   return c
@@ -86,11 +86,10 @@ def together(folder, coordinator, which):
   """One of two processes of four devices each."""
   launch.join(coordinator, 2, which)
   assert jax.device_count() == 8 and jax.local_device_count() == 4
-  parallel.FSDP_MIN_SIZE = 64  # small arrays stand for large ones
+  parallel.FSDP_MIN_SIZE = 1024  # small arrays stand for large ones
   folder = pathlib.Path(folder)
   for name, mesh in MESHES.items():
-    parts = 2 if name == "mixed" else 1
-    train.run(smoke(folder, mesh, accumulate=parts), folder / name)
+    train.run(smoke(folder, mesh), folder / name)
   train.run(smoke(folder, parallel="pmap"), folder / "pmap")
   mixed = MESHES["mixed"]
   train.run(smoke(folder, mixed, LATER), folder / "moved")

@@ -6,11 +6,10 @@ import re
 import tempfile
 
 import numpy as np
-import portpicker
 from absl.testing import absltest
 
 from tests import multi_process_cases as cases
-from tests.forks import Forks
+from tests.forks import Forks, free_port
 
 
 def rows(workdir):
@@ -30,7 +29,7 @@ class MultiProcessTest(absltest.TestCase):
       cls.enterClassContext(tempfile.TemporaryDirectory())
     )
     cls.forks = cls.enterClassContext(Forks())
-    cls.address = f"localhost:{portpicker.pick_unused_port()}"
+    cls.address = f"localhost:{free_port()}"
     cls.run_all([cls.start("alone", 1)])
     pair = [cls.start("together", 4, cls.address, p) for p in range(2)]
     cls.run_all(pair)
@@ -147,7 +146,7 @@ class JoinTest(absltest.TestCase):
         self.assert_refused(message, self.command(i, *flags, devices=8))
 
   def test_coordinator_that_is_not_there(self):
-    port = portpicker.pick_unused_port()
+    port = free_port()
     flags = [
       f"--coordinator=localhost:{port}",
       "--num_processes=2",
@@ -157,7 +156,7 @@ class JoinTest(absltest.TestCase):
     self.assert_refused("cannot be reached in 1 s", self.command("", *flags))
 
   def test_others_that_do_not_come(self):
-    port = portpicker.pick_unused_port()
+    port = free_port()
     flags = [
       f"--coordinator=localhost:{port}",
       "--num_processes=2",
@@ -167,7 +166,7 @@ class JoinTest(absltest.TestCase):
     self.assert_refused("did not come together", self.command("", *flags))
 
   def test_slurm_is_found(self):
-    job = 4096 + portpicker.pick_unused_port() % 4096
+    job = 4096 + free_port() % 4096
     env = {
       "SLURM_JOB_ID": str(job),
       "SLURM_STEP_NODELIST": "localhost",

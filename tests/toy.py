@@ -68,6 +68,6 @@ def get_config(_: str = ""):
   c.data.update(name="fake", size=4)
   c.data.num_classes, c.data.length = 3, 64
   c.batch = c.eval_batch = 8
-  c.train.update(steps=400, ema=0.9, log_every=1, save_every=10, eval_every=20)
+  c.train.update(steps=200, ema=0.9, log_every=1, save_every=10, eval_every=20)
   c.evals.likelihood = {}
   return c
