@@ -103,7 +103,7 @@ def _published(depth, epochs, rate, gate, end):
     num_classes=1000,
     gate_init=gate,
     lists={},
-    remat=depth >= 24,
+    remat=common.remat(depth >= 24),
     dtype="bfloat16",
   )
   c.weights.tokenizer = "runs/flexvae"

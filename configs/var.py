@@ -94,7 +94,7 @@ def published(name, system="var", tokenizer=None, **model):
     depth=depth,
     num_classes=1000,
     gate_init=gate,
-    remat=depth >= 24,
+    remat=common.remat(depth >= 24),
     dtype="bfloat16",
   )
   if depth == 36:

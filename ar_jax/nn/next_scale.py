@@ -238,7 +238,7 @@ def build(
   drop_path: float | None = None,
   gate_init: float = 1e-3,
   grid: int | None = None,
-  remat: bool = False,
+  remat: bool | str = False,
   dtype: str = "float32",
   impl: str | None = None,
 ) -> NextScale:
@@ -258,7 +258,7 @@ def build(
     drop_path: stochastic depth of the last layer; 0.1 * depth / 24 if None.
     gate_init: initial factor on the gates of the blocks.
     grid: see `NextScale`.
-    remat: saves memory in training for time.
+    remat: saves memory in training for time; see `nn.transformer.Backbone`.
     dtype: of the computation of the blocks.
     impl: of `ops.attention`.
 
