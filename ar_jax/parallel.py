@@ -8,11 +8,12 @@ and sizes, and XLA inserts the collectives.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ar_jax.core.system import UserError
@@ -31,8 +32,15 @@ TENSOR_RULES = (
 FSDP_MIN_SIZE = 2**16
 
 
-def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
+def make_mesh(
+  sizes: Mapping[str, int] | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """The mesh over all devices; a size of -1 takes what is left.
+
+  Args:
+    sizes: axis -> its size.
+    devices: of the mesh; those attached if None.
 
   Raises:
     UserError: unknown axes, or sizes that do not multiply to the devices.
@@ -40,12 +48,20 @@ def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
   sizes = {"data": -1, "fsdp": 1, "tensor": 1} | dict(sizes or {})
   if set(sizes) != set(AXES):
     raise UserError(f"mesh={sizes}: the axes are {', '.join(AXES)}")
-  n = jax.device_count()
+  n = jax.device_count() if devices is None else len(devices)
   known = int(np.prod([s for s in sizes.values() if s != -1]))
   shape = tuple(n // known if sizes[a] == -1 else sizes[a] for a in AXES)
   if int(np.prod(shape)) != n:
     raise UserError(f"mesh={sizes}: does not divide {n} devices")
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  auto = (AxisType.Auto,) * len(AXES)
+  try:
+    return jax.make_mesh(shape, AXES, axis_types=auto, devices=devices)
+  except NotImplementedError:
+    # A TPU's torus is cut along its sides first; across them if need be.
+    placed = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+    return Mesh(placed, AXES, axis_types=auto)
 
 
 def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -115,6 +131,57 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict:
     k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
     for k, v in batch.items()
   }
+
+
+def spread(batch: Any, mesh: Mesh) -> Any:
+  """Shapes of a batch, [B, ...], placed as `put_batch` places it.
+
+  Raises:
+    UserError: the batch does not divide among the devices.
+  """
+  parts = ways(mesh)
+  sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+
+  def one(x):
+    if len(x) % parts:
+      raise UserError(
+        f"batch={len(x)}: does not divide among {parts} data-parallel "
+        f"devices; choose a multiple of {parts}"
+      )
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  return jax.tree.map(one, batch)
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+  """Shapes of arrays that every device holds whole."""
+  whole = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree
+  )
+
+
+def meshes(devices: int, node: int) -> list[dict[str, int]]:
+  """Meshes worth trying on so many devices.
+
+  The batch is split as far as it goes, the parameters over a node or over
+  all devices, the widths within a node, where devices are near.
+
+  Args:
+    devices: their number.
+    node: those of one node.
+  """
+  found = []
+  near = min(node, devices)
+  for tensor in (1, 2, 4):
+    for fsdp in (1, near // tensor, devices // tensor):
+      each = tensor * max(fsdp, 1)
+      if near % tensor or devices % each or fsdp < 1:
+        continue
+      sizes = {"data": devices // each, "fsdp": fsdp, "tensor": tensor}
+      if sizes not in found:
+        found.append(sizes)
+  return found
 
 
 PMAP_AXIS = "data"
