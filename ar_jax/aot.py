@@ -89,7 +89,7 @@ def run(
   rows = []
   for name in only:
     compile_at = functools.partial(
-      _compile, config, machine, devices, sizes, name
+      compile_row, config, machine, devices, sizes, name
     )
     row = compile_at(batches[name])
     if limit:
@@ -117,7 +117,7 @@ def run(
   print(table(rows, topology))
   if sweep:
     report["sweep"] = search.sweep(
-      lambda sizes, batch: _compile(
+      lambda sizes, batch: compile_row(
         config, machine, devices, sizes, "train_step", batch
       ),
       parallel.meshes(len(devices), machine.node or len(devices)),
@@ -136,7 +136,7 @@ def run(
   return report
 
 
-def _compile(config, machine, devices, sizes, name, batch) -> dict:
+def compile_row(config, machine, devices, sizes, name, batch) -> dict:
   """One row; see `planning.figures`."""
   mesh = parallel.make_mesh(sizes, devices)
   program = programs(config, mesh)[name](batch)

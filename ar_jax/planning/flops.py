@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jax.extend import core
+from jax.interpreters import partial_eval as pe
 
 from ar_jax.planning import products
 
@@ -44,6 +45,13 @@ def count(jaxpr: Any) -> Count:
     jaxpr: a `Jaxpr` or `ClosedJaxpr`, such as `jax.jit(f).trace(x).jaxpr`.
   """
   jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+  # What nothing reads, such as the value where only its gradient is wanted.
+  jaxpr, _ = pe.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return _count(jaxpr)
+
+
+def _count(jaxpr: Any) -> Count:
+  jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
   total = Count()
   for eqn in jaxpr.eqns:
     total.add(_equation(eqn), 1)
@@ -58,7 +66,7 @@ def _equation(eqn: Any) -> Count:
   if name == "conv_general_dilated":
     return Count(_convolution(eqn))
   if name == "cond":
-    return max(map(count, p["branches"]), key=lambda c: c.flops)
+    return max(map(_count, p["branches"]), key=lambda c: c.flops)
   if name == "pallas_call":
     return _kernel(eqn)
   total, times = Count(), 1.0
@@ -67,9 +75,10 @@ def _equation(eqn: Any) -> Count:
   elif name == "while":
     total.unknown_loops = 1
   elif name == "shard_map":
-    times = math.prod(p["mesh"].shape[axis] for axis in p["manual_axes"])
+    axes = p.get("newly_manual_axes", p.get("manual_axes"))
+    times = math.prod(p["mesh"].shape[axis] for axis in axes)
   for inner in _inner(p):
-    total.add(count(inner), times)
+    total.add(_count(inner), times)
   return total
 
 
@@ -104,7 +113,7 @@ def _convolution(eqn: Any) -> float:
 def _kernel(eqn: Any) -> Count:
   """A Pallas kernel: its body at every place of its grid."""
   p = eqn.params
-  one = count(p["jaxpr"])
+  one = _count(p["jaxpr"])
   grid = [n for n in p["grid_mapping"].grid if isinstance(n, int)]
   flops = one.flops * math.prod(grid)
   info = p.get("name_and_src_info")
