@@ -10,8 +10,12 @@ loads only what it needs:
 
 Orbax writes to a temporary folder and renames, so a killed save is never
 seen. Against rot and truncation a `seal.json` with the CRC-32 of every file is
-added once a save is complete; a step that fails its seal is set aside as
-`broken-<step>` and the one before it is used.
+added once a save is complete (`seal.py`); a step that fails its seal is set
+aside as `broken-<step>` and the one before it is used. `scores.json` holds the
+metric by which the best steps are kept (`scores.py`).
+
+The processes of a run share the folder. Each writes and reads the slices of
+its devices and sums its share of the files; the first one does the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +30,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ar_jax import seal
+from ar_jax.core import processes
 from ar_jax.core.system import UserError, Vars
+from ar_jax.scores import Scores
 
 ITEMS = ("variables", "ema", "optimizer", "meta")
-_SEAL = "seal.json"
 
 log = logging.getLogger("ar_jax")
 
@@ -41,11 +46,26 @@ class Checkpoints:
   Args:
     workdir: the folder of the run.
     keep: how many of the newest steps to keep.
+    best: how many of the steps with the best scores to keep beside them.
+    highest: whether a high score is a good one.
+    read_only: neither writes nor sets anything aside: a run may be going on.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, keep: int = 2):
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    keep: int = 2,
+    best: int = 0,
+    highest: bool = False,
+    read_only: bool = False,
+  ):
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
-    policy = ocp.checkpoint_managers.LatestN(keep)
+    self._read_only = read_only
+    self.scores = Scores(self.folder, best=best, highest=highest)
+    policy = ocp.checkpoint_managers.AnyPreservationPolicy(
+      [ocp.checkpoint_managers.LatestN(keep), self.scores]
+    )
     try:
       self._manager = ocp.CheckpointManager(
         self.folder,
@@ -54,7 +74,11 @@ class Checkpoints:
           "meta": ocp.JsonCheckpointHandler(),
         },
         options=ocp.CheckpointManagerOptions(
-          preservation_policy=policy, enable_async_checkpointing=True
+          preservation_policy=policy,
+          enable_async_checkpointing=True,
+          cleanup_tmp_directories=not read_only,  # of saves that were killed
+          create=not read_only,
+          read_only=read_only,
         ),
       )
     except OSError as e:
@@ -78,16 +102,24 @@ class Checkpoints:
     try:
       self.wait()
       self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+    except (UserError, jax.errors.JaxRuntimeError):
+      raise  # said already; or another process is lost
     except Exception as e:
       raise self._save_error(e) from e
 
   def wait(self) -> None:
     """Returns when every save begun is complete and sealed."""
+    if self._read_only:
+      return
     try:
       self._manager.wait_until_finished()
-      if jax.process_index() == 0:
-        for step in self.steps():
-          _seal(self.folder / str(step))
+      unsealed = [
+        s for s in self.steps() if not (self._path(s) / seal.SEAL).exists()
+      ]
+      for step in processes.told(unsealed):
+        seal.close(self._path(step))
+    except jax.errors.JaxRuntimeError:
+      raise
     except Exception as e:
       raise self._save_error(e) from e
 
@@ -95,8 +127,13 @@ class Checkpoints:
     self.wait()
     self._manager.close()
 
+  def _path(self, step: int) -> pathlib.Path:
+    return self.folder / str(step)
+
   def restore(
-    self, abstract: dict[str, Any] | Callable[[int], dict[str, Any]]
+    self,
+    abstract: dict[str, Any] | Callable[[int], dict[str, Any]],
+    steps: list[int] | None = None,
   ) -> tuple[dict, dict] | None:
     """The newest good step as (items, meta), or None if there is no step.
 
@@ -104,13 +141,14 @@ class Checkpoints:
       abstract: item -> tree of ShapeDtypeStruct with shardings; only these
         items are read, straight to those devices. Or a function that gives
         this for a step.
+      steps: to try, from the last on; by default all.
 
     Raises:
       UserError: the checkpoint belongs to another model, or none is readable.
     """
-    steps = self.steps()
+    steps = processes.told(self.steps() if steps is None else steps)
     for step in reversed(steps):
-      fault = _fault(self.folder / str(step))
+      fault = seal.fault(self._path(step))
       if fault is None:
         meta = self._manager.restore(
           step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -129,9 +167,10 @@ class Checkpoints:
           fault = str(e).splitlines()[0][:120]
       self._set_aside(step, fault)
     if steps:
+      aside = "" if self._read_only else "; they were set aside as broken-*"
       raise UserError(
-        f"{self.folder}: none of the steps {steps} can be read; they were set "
-        "aside as broken-*; restore a copy or start with another --workdir"
+        f"{self.folder}: none of the steps {steps} can be read{aside}; restore "
+        "a copy or start with another --workdir"
       )
     return None
 
@@ -148,26 +187,30 @@ class Checkpoints:
 
   def tree(self, step: int, item: str):
     """The tree of array metadata of an item; {} if the step lacks it."""
-    if not (self.folder / str(step) / item).is_dir():
+    if not (self._path(step) / item).is_dir():
       return {}
     tree = self._manager.item_metadata(step)[item]
     return getattr(tree, "tree", tree)
 
   def _set_aside(self, step: int, fault: str) -> None:
+    done = "passed over" if self._read_only else f"set aside as broken-{step}"
     log.warning(
-      "checkpoint %d of %s is damaged (%s): set aside as broken-%d, using the "
-      "one before",
+      "checkpoint %d of %s is damaged (%s): %s, using the one before",
       step,
       self.folder,
       fault,
-      step,
+      done,
     )
-    target = self.folder / f"broken-{step}"
-    n = 0
-    while target.exists():
-      n += 1
-      target = self.folder / f"broken-{step}.{n}"
-    (self.folder / str(step)).rename(target)
+    if self._read_only:
+      return
+    if processes.leads():
+      target = self.folder / f"broken-{step}"
+      n = 0
+      while target.exists():
+        n += 1
+        target = self.folder / f"broken-{step}.{n}"
+      self._path(step).rename(target)
+    processes.meet("set aside")
     self._manager.reload()
 
   def _save_error(self, e: Exception) -> UserError:
@@ -179,13 +222,24 @@ class Checkpoints:
     )
 
 
-def load(workdir: str | pathlib.Path) -> tuple[Vars, dict]:
-  """(variables, meta) of the newest good step, as host arrays.
+def load(
+  workdir: str | pathlib.Path,
+  place: Callable[[Any], Any] | None = None,
+  which: int | str = "newest",
+) -> tuple[Vars, dict]:
+  """(variables, meta) of a step.
 
   `variables["params"]` are the averaged ones where the run keeps an average.
 
+  Args:
+    workdir: of the run.
+    place: tree of shapes -> tree of shardings, for arrays on a mesh, each
+      process reading its own slices; by default they are host arrays.
+    which: "newest", the newest good step; "best", by the score of the run
+      (`train.best`); or the number of a step.
+
   Raises:
-    UserError: there is no checkpoint, or none that can be read.
+    UserError: there is no checkpoint, no such one, or none that can be read.
   """
   workdir = pathlib.Path(workdir)
   if not (workdir / "checkpoints").is_dir():
@@ -193,21 +247,53 @@ def load(workdir: str | pathlib.Path) -> tuple[Vars, dict]:
       f"{workdir}: no checkpoints there; train first, or convert published "
       "weights with python -m ar_jax.convert"
     )
-  checkpoints = Checkpoints(workdir)
+  meta = read_meta(workdir) or {}
+  train = meta.get("config", {}).get("train", {})
+  checkpoints = Checkpoints(
+    workdir, highest=train.get("best_is") == "highest", read_only=True
+  )
 
-  def on_host(step):
+  def wanted(step):
     trees = {i: checkpoints.tree(step, i) for i in ("variables", "ema")}
-    return {i: jax.tree.map(_host, tree) for i, tree in trees.items() if tree}
+    trees = {i: tree for i, tree in trees.items() if tree}
+    if place is None:
+      return jax.tree.map(_host, trees)
+    return {i: abstract(tree, place(tree)) for i, tree in trees.items()}
 
-  found = checkpoints.restore(on_host)
+  found = checkpoints.restore(wanted, _named(checkpoints, which))
   checkpoints.close()
   if found is None:
     raise UserError(f"{workdir}/checkpoints: no complete step there")
-  items, meta = jax.tree.map(np.asarray, found[0]), found[1]
+  items, meta = found
+  if place is None:
+    items = jax.tree.map(np.asarray, items)
   variables = dict(items["variables"])
   if "ema" in items:
     variables["params"] = items["ema"]
   return variables, meta
+
+
+def _named(checkpoints: Checkpoints, which: int | str) -> list[int] | None:
+  """The steps to try: None for all."""
+  if which == "newest":
+    return None
+  steps = checkpoints.steps()
+  chosen = checkpoints.scores.ranked(steps)[:1] if which == "best" else [which]
+  if not set(chosen) & {*steps, *map(str, steps)}:
+    raise UserError(
+      f"{checkpoints.folder}: no step {which}; there are {steps}"
+      + ("; set train.best to have steps rated" if which == "best" else "")
+    )
+  return [int(step) for step in chosen]
+
+
+def abstract(tree: Any, placed: Any) -> Any:
+  """Shapes, dtypes and shardings of what is to be restored."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    tree,
+    placed,
+  )
 
 
 def load_variables(workdir: str | pathlib.Path) -> Vars:
@@ -266,38 +352,3 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
     jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
     for path, leaf in leaves
   }
-
-
-def _files(step: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(p for p in step.rglob("*") if p.is_file() and p.name != _SEAL)
-
-
-def _crc(path: pathlib.Path) -> int:
-  crc = 0
-  with path.open("rb") as f:
-    while block := f.read(1 << 24):
-      crc = zlib.crc32(block, crc)
-  return crc
-
-
-def _seal(step: pathlib.Path) -> None:
-  if (step / _SEAL).exists():
-    return
-  sums = {str(p.relative_to(step)): _crc(p) for p in _files(step)}
-  temporary = step / (_SEAL + ".tmp")
-  temporary.write_text(json.dumps(sums))
-  temporary.rename(step / _SEAL)
-
-
-def _fault(step: pathlib.Path) -> str | None:
-  """Why a step cannot be trusted; None if it can (or was never sealed)."""
-  seal = step / _SEAL
-  if not seal.exists():
-    return None
-  for name, crc in json.loads(seal.read_text()).items():
-    path = step / name
-    if not path.exists():
-      return f"{name} is missing"
-    if _crc(path) != crc:
-      return f"{name} has changed since it was written"
-  return None

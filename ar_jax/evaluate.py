@@ -10,6 +10,7 @@ import jax
 import ml_collections
 
 from ar_jax import data, evals, metrics, parallel, sample
+from ar_jax.core import processes
 from ar_jax.core.system import System, Vars
 
 Config = ml_collections.ConfigDict
@@ -44,11 +45,13 @@ def evaluate(
 ) -> dict:
   """Runs the evaluators; a key is prefixed only where two would clash."""
   key = jax.random.key(config.seed)
+  batch = parallel.rounded(mesh, config.eval_batch)
+  rows = parallel.rows(mesh, batch)
   results: dict = {}
   for name, evaluator in built.items():
     batches = (
       parallel.put_batch(b, mesh)
-      for b in data.epoch(dataset.test, batch=config.eval_batch)
+      for b in data.epoch(dataset.test, batch=batch, rows=rows)
     )
     for k, v in evaluator(system, variables, batches, key).items():
       results[k if k not in results else f"{name}/{k}"] = v
@@ -84,7 +87,7 @@ def run(
     **results,
     "seconds": round(time.perf_counter() - start, 3),
   }
-  if jax.process_index() == 0:
+  if processes.leads():
     with (out / "eval.jsonl").open("a") as f:
       f.write(json.dumps(line) + "\n")
     print(json.dumps(line))

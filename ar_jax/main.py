@@ -2,6 +2,7 @@
 
 python -m ar_jax.main --config=configs/foo.py[:preset] [--workdir=DIR]
   [--mode=train|sample|eval|compile] [--config.train.steps=100 ...]
+  [--coordinator=HOST:PORT --num_processes=N --process_id=I]
   compile: --topology=v5e:4x4|v5p:4x4x4|v6e:8x8|h100:8|h200:16|cpu:8
     [--sweep] [--nolimit]
 """
@@ -14,6 +15,7 @@ import pathlib
 import shutil
 import sys
 import time
+from typing import NoReturn
 
 import jax
 import ml_collections
@@ -21,7 +23,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ar_jax import aot, evaluate, metrics, sample, train
+from ar_jax import aot, evaluate, launch, metrics, sample, train
+from ar_jax.core import processes
 from ar_jax.core.system import UserError
 
 log = logging.getLogger("ar_jax")
@@ -38,6 +41,23 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where the run lives; default runs/<name of the config>."
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  "",
+  "HOST:PORT of process 0, where a run has several; auto: ask the cluster.",
+)
+_PROCESSES = flags.DEFINE_integer(
+  "num_processes", 0, "How many processes there are; 1: alone."
+)
+_PROCESS = flags.DEFINE_integer(
+  "process_id", -1, "Which of them this one is, from 0."
+)
+_TIMEOUT = flags.DEFINE_integer(
+  "join_timeout", 300, "Seconds to wait for the other processes."
+)
+_HEARTBEAT = flags.DEFINE_integer(
+  "heartbeat", 100, "After how many silent seconds a process counts as dead."
 )
 _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
 _TOPOLOGY = flags.DEFINE_string(
@@ -96,6 +116,8 @@ def run(
       result = train.run(stage, workdir / name)
     else:
       result = MODES[does](stage, workdir / of, workdir / name)
+      if not processes.leads():
+        continue
       for file in (workdir / name).glob("samples.*"):
         shutil.copyfile(file, workdir / file.name)
     report["stages"][name] = result
@@ -122,13 +144,35 @@ def set_up_log() -> None:
   absl_logging.set_verbosity(absl_logging.WARNING)
 
 
-def set_up_devices() -> None:
-  """The persistent compilation cache, and several processes if asked."""
+def set_up_devices(join: bool = True) -> None:
+  """The persistent compilation cache, and the other processes of the run.
+
+  Args:
+    join: whether there may be others.
+  """
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-  if os.environ.get("JAX_COORDINATOR_ADDRESS"):
-    jax.distributed.initialize()
+  if not join:
+    return
+  launch.join(
+    _COORDINATOR.value,
+    _PROCESSES.value,
+    _PROCESS.value,
+    timeout=_TIMEOUT.value,
+    heartbeat=_HEARTBEAT.value,
+  )
+
+
+def fail(text: str) -> NoReturn:
+  """Ends the process with one line and exit code 1."""
+  line = f"ar_jax: {text}"
+  if jax.distributed.is_initialized():
+    # An orderly exit would wait for the others, who may wait for us.
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    os._exit(1)
+  sys.exit(line)
 
 
 def main(argv: list[str]) -> None:
@@ -142,31 +186,39 @@ def main(argv: list[str]) -> None:
       "say --config=configs/quickstart.py, for example"
     )
   options = {}
-  if _MODE.value == "compile":
-    options = {
-      "topology": _TOPOLOGY.value,
-      "sweep": _SWEEP.value,
-      "limit": _LIMIT.value,
-    }
-    try:
+  try:
+    if _MODE.value == "compile":
+      options = {
+        "topology": _TOPOLOGY.value,
+        "sweep": _SWEEP.value,
+        "limit": _LIMIT.value,
+      }
       aot.set_up(_TOPOLOGY.value or "")
-    except UserError as e:
-      sys.exit(f"ar_jax: {e}")
-  set_up_devices()
+    set_up_devices(join=not options)
+  except UserError as e:
+    fail(str(e))
   set_up_log()
   default = pathlib.Path("runs") / pathlib.Path(file).stem
   workdir = pathlib.Path(_WORKDIR.value or default)
   try:
     run(_CONFIG.value, workdir, _MODE.value, **options)
   except UserError as e:
-    sys.exit(f"ar_jax: {e}")
+    fail(str(e))
   except OSError as e:
-    sys.exit(
-      f"ar_jax: {e.filename or workdir}: {e.strerror or e}; free space or mend "
-      "the disk and run the same command again: it resumes"
+    fail(
+      f"{e.filename or workdir}: {e.strerror or e}; free space or mend the "
+      "disk and run the same command again: it resumes"
     )
   except KeyboardInterrupt:
-    sys.exit("ar_jax: interrupted; the same command continues the run")
+    fail("interrupted; the same command continues the run")
+  except jax.errors.JaxRuntimeError as e:
+    if jax.process_count() == 1:
+      raise
+    fail(
+      f"process {jax.process_index()} of {jax.process_count()}: "
+      f"{str(e).splitlines()[0][:200]}; another one may be gone: start all of "
+      "them again, and the run resumes"
+    )
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -6,11 +6,13 @@ import json
 import math
 import pathlib
 import sys
+import tempfile
 from collections.abc import Mapping
 
 import numpy as np
 import tqdm
 
+from ar_jax.core import processes
 from ar_jax.core.system import UserError
 
 
@@ -23,9 +25,8 @@ def make_folder(path: str | pathlib.Path) -> pathlib.Path:
   path = pathlib.Path(path).resolve()
   try:
     path.mkdir(parents=True, exist_ok=True)
-    probe = path / ".writable"
-    probe.touch()
-    probe.unlink()
+    with tempfile.TemporaryFile(dir=path):
+      pass
   except OSError as e:
     raise UserError(
       f"{path}: cannot be written ({e.strerror}); choose another --workdir"
@@ -34,14 +35,17 @@ def make_folder(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def write_json(path: pathlib.Path, value) -> None:
-  """Writes JSON so that a reader sees the old file or the whole new one."""
+  """Writes JSON so that a reader sees the old file or the whole new one; the
+  first process of a run does."""
+  if not processes.leads():
+    return
   temporary = path.with_suffix(".tmp")
   temporary.write_text(json.dumps(value, indent=2) + "\n")
   temporary.replace(path)
 
 
 class Writer:
-  """Metrics of a run, one JSON line per logged step.
+  """Metrics of a run, one JSON line per logged step, by its first process.
 
   Lines at or beyond `start` are dropped first: they were written by a run
   that was killed after its last checkpoint and are about to be written anew.
@@ -53,25 +57,9 @@ class Writer:
   """
 
   def __init__(self, workdir: pathlib.Path, *, start: int, total: int):
-    self._path = workdir / "metrics.jsonl"
-    kept = []
-    if self._path.exists():
-      for line in self._path.read_text().splitlines():
-        try:
-          if json.loads(line)["step"] <= start:
-            kept.append(line + "\n")
-        except (ValueError, KeyError):
-          continue  # a half-written last line
-      temporary = self._path.with_suffix(".tmp")
-      temporary.write_text("".join(kept))
-      temporary.replace(self._path)
-    self._file = self._path.open("a", buffering=1)
-    try:
-      from tensorboardX import SummaryWriter
-
-      self._board = SummaryWriter(str(workdir), purge_step=start)
-    except ImportError:
-      self._board = None
+    self._board = self._file = None
+    if processes.leads():
+      self._open(workdir, start)
     self._bar = tqdm.tqdm(
       initial=start,
       total=total,
@@ -80,12 +68,35 @@ class Writer:
       file=sys.stderr,
       mininterval=1.0 if sys.stderr.isatty() else 20.0,
       desc=workdir.name,
+      disable=not processes.leads(),
     )
+
+  def _open(self, workdir: pathlib.Path, start: int) -> None:
+    path, kept = workdir / "metrics.jsonl", []
+    if path.exists():
+      for line in path.read_text().splitlines():
+        try:
+          if json.loads(line)["step"] <= start:
+            kept.append(line + "\n")
+        except (ValueError, KeyError):
+          continue  # a half-written last line
+      temporary = path.with_suffix(".tmp")
+      temporary.write_text("".join(kept))
+      temporary.replace(path)
+    self._file = path.open("a", buffering=1)
+    try:
+      from tensorboardX import SummaryWriter
+
+      self._board = SummaryWriter(str(workdir), purge_step=start)
+    except ImportError:
+      pass
 
   def advance(self) -> None:
     self._bar.update(1)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
+    if not self._file:
+      return
     values = {k: _number(v) for k, v in values.items()}
     self._file.write(json.dumps({"step": step, **values}) + "\n")
     if self._board:
@@ -103,7 +114,8 @@ class Writer:
       self._board.add_image(name, image, step, dataformats="HWC")
 
   def close(self) -> None:
-    self._file.close()
+    if self._file:
+      self._file.close()
     self._bar.close()
     if self._board:
       self._board.close()
@@ -114,6 +126,15 @@ def last(workdir: pathlib.Path) -> dict:
   path = workdir / "metrics.jsonl"
   lines = path.read_text().splitlines() if path.exists() else []
   return json.loads(lines[-1]) if lines else {}
+
+
+def at(workdir: pathlib.Path, step: int) -> dict:
+  """All that the metrics of a run say of a step."""
+  path, row = workdir / "metrics.jsonl", {}
+  for line in path.read_text().splitlines() if path.exists() else []:
+    if (told := json.loads(line))["step"] == step:
+      row |= told
+  return row
 
 
 def _number(value):

@@ -2,7 +2,9 @@
 
 Axes: `data` splits the batch and copies the parameters, `fsdp` splits both,
 `tensor` splits widths. Models never see them: placement follows from names
-and sizes, and XLA inserts the collectives.
+and sizes, and XLA inserts the collectives. The devices may belong to several
+processes (`launch.py`); which rows of a batch a process holds follows from
+the mesh, so that the batch itself does not depend on their number.
 """
 
 from __future__ import annotations
@@ -11,15 +13,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ar_jax.core.system import UserError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
+# What models call the axes of their activations (`nn.with_logical_constraint`).
+# Under fsdp XLA might else split activations as it finds the weights split.
+LOGICAL = (("batch", BATCH),)
 
 # Matrices whose output (-1) or input (-2) is split over `tensor`, in the
 # Megatron pairing: one all-reduce after each pair.
@@ -64,7 +70,7 @@ def make_mesh(
     return Mesh(placed, AXES, axis_types=auto)
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def _spec(name: str, shape: tuple[int, ...], mesh) -> PartitionSpec:
   axes: list[str | None] = [None] * len(shape)
   tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
   if tensor > 1 and len(shape) > 1:
@@ -85,24 +91,42 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
   Optimiser moments and averages end in the names of their parameters, so the
   same rules place them alike.
   """
+  return jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec), _specs(tree, mesh)
+  )
+
+
+def _specs(tree: Any, mesh) -> Any:
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: NamedSharding(
+    lambda path, leaf: _spec(
+      jax.tree_util.keystr(path, simple=True, separator="/"),
+      tuple(leaf.shape),
       mesh,
-      _spec(
-        jax.tree_util.keystr(path, simple=True, separator="/"),
-        tuple(leaf.shape),
-        mesh,
-      ),
     ),
     tree,
   )
 
 
+def keep(tree: Any) -> Any:
+  """The tree, placed as `shardings` places it on the mesh that is set.
+
+  For use inside jit: gradients are then scattered as they are summed, and a
+  state leaves the update as it came in. Without a mesh nothing happens.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+    return tree
+  return jax.tree.map(
+    jax.lax.with_sharding_constraint, tree, _specs(tree, mesh)
+  )
+
+
 def on(mesh: Mesh, call: Callable) -> Callable:
-  """`call` with the mesh set: kernels map themselves over it."""
+  """`call` with the mesh set: kernels map themselves over it, and models have
+  their activations split by example."""
 
   def run(*args, **kwargs):
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL):
       return call(*args, **kwargs)
 
   return run
@@ -113,24 +137,91 @@ def ways(mesh: Mesh) -> int:
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict:
-  """A process-local batch as global arrays split over data and fsdp.
+def _held(mesh: Mesh) -> list[int]:
+  """Which of the `ways(mesh)` parts of a batch this process holds."""
+  parts = ways(mesh)
+  held = NamedSharding(
+    mesh, PartitionSpec(BATCH)
+  ).addressable_devices_indices_map((parts,))
+  return sorted({index.indices(parts)[0] for (index,) in held.values()})
+
+
+def rows(mesh: Mesh, batch: int, name: str = "batch") -> np.ndarray:
+  """i64[R]: the rows of a batch that this process holds, in order.
+
+  Processes whose devices differ along `tensor` alone hold the same rows.
+
+  Args:
+    mesh: over the devices of all processes.
+    batch: B, over all processes.
+    name: of the batch in the config, for the message.
 
   Raises:
     UserError: the batch does not divide among the devices.
   """
+  parts = _parts(mesh, batch, name)
+  return np.arange(batch).reshape(parts, -1)[_held(mesh)].reshape(-1)
+
+
+def _parts(mesh: Mesh, batch: int, name: str = "batch") -> int:
+  """`ways(mesh)`, if a batch divides so."""
   parts = ways(mesh)
-  size = len(next(iter(batch.values()))) * jax.process_count()
-  if size % parts:
+  if batch < 1 or batch % parts:
     raise UserError(
-      f"batch={size}: does not divide among {parts} data-parallel devices; "
+      f"{name}={batch}: does not divide among {parts} data-parallel devices; "
       f"choose a multiple of {parts}"
     )
+  return parts
+
+
+def rounded(mesh: Mesh, batch: int) -> int:
+  """The batch, rounded up to fill the devices."""
+  return -(-batch // ways(mesh)) * ways(mesh)
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict:
+  """The rows of this process as global arrays split over data and fsdp.
+
+  Args:
+    batch: name -> [R, ...], the rows that `rows` names.
+    mesh: over the devices of all processes.
+
+  Raises:
+    UserError: the batch does not divide among the devices.
+  """
+  parts, held = ways(mesh), _held(mesh)
+  local = len(next(iter(batch.values())))
+  size = local * parts // len(held)
+  rows(mesh, size)
+  each = size // parts
+  first = {part: i * each for i, part in enumerate(held)}
   sharding = NamedSharding(mesh, PartitionSpec(BATCH))
-  return {
-    k: jax.make_array_from_process_local_data(sharding, np.asarray(v))
-    for k, v in batch.items()
-  }
+
+  def place(v):
+    def piece(index):
+      at = first[index[0].indices(size)[0] // each]
+      return v[at : at + each]
+
+    return jax.make_array_from_callback((size, *v.shape[1:]), sharding, piece)
+
+  return {k: place(np.asarray(v)) for k, v in batch.items()}
+
+
+def put_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict:
+  """As `put_batch`, of a batch that every process has whole."""
+  own = rows(mesh, len(next(iter(batch.values()))))
+  return put_batch({k: v[own] for k, v in batch.items()}, mesh)
+
+
+def put_tree(tree: Any, placed: Any) -> Any:
+  """Host arrays that every process has whole, placed by `placed`."""
+  return jax.tree.map(
+    lambda x, s: jax.make_array_from_callback(
+      x.shape, s, lambda index, x=x: x[index]
+    ),
+    tree,
+    placed,
+  )
 
 
 def spread(batch: Any, mesh: Mesh) -> Any:
@@ -139,15 +230,10 @@ def spread(batch: Any, mesh: Mesh) -> Any:
   Raises:
     UserError: the batch does not divide among the devices.
   """
-  parts = ways(mesh)
   sharding = NamedSharding(mesh, PartitionSpec(BATCH))
 
   def one(x):
-    if len(x) % parts:
-      raise UserError(
-        f"batch={len(x)}: does not divide among {parts} data-parallel "
-        f"devices; choose a multiple of {parts}"
-      )
+    _parts(mesh, len(x))
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   return jax.tree.map(one, batch)
@@ -187,12 +273,21 @@ def meshes(devices: int, node: int) -> list[dict[str, int]]:
 PMAP_AXIS = "data"
 
 
-def pmap_step(step, system, tx, options):
+def pmap_step(step, system, tx, options, mesh):
   """`step` as a data-parallel pmap with the signature of the jitted one.
 
   Gradients and metrics are averaged over `PMAP_AXIS` inside the step (see
-  `step.Options.axis`); the state goes in and comes out replicated.
+  `step.Options.axis`); the state goes in and comes out replicated, and the
+  batch is the rows of this process on the host.
+
+  Raises:
+    UserError: the mesh splits more than the batch.
   """
+  if mesh.shape["data"] != mesh.size:
+    raise UserError(
+      f"parallel=pmap: splits over data only, not over mesh={dict(mesh.shape)};"
+      " set mesh.fsdp=1 and mesh.tensor=1, or parallel=jit"
+    )
   n = jax.local_device_count()
   mapped = jax.pmap(
     lambda state, batch, key: step(system, tx, options, state, batch, key),
@@ -202,7 +297,14 @@ def pmap_step(step, system, tx, options):
   )
 
   def run(state, batch, key):
+    rows(mesh, len(next(iter(batch.values()))) * jax.process_count())
     split = {k: v.reshape(n, -1, *v.shape[1:]) for k, v in batch.items()}
-    return mapped(state, split, key)
+    out = mapped(state, split, key)
+    if jax.process_count() == 1:
+      return out
+    # A state must name the devices of all processes to be saved.
+    return multihost_utils.host_local_array_to_global_array(
+      out, mesh, PartitionSpec()
+    )
 
   return run

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ar_jax import checkpoint, data, metrics, parallel, step
+from ar_jax.core import processes
 from ar_jax.core.system import System, UserError, Vars, build
 
 Config = ml_collections.ConfigDict
@@ -77,13 +78,13 @@ def conditions(
 
 def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
   """`step.draw` over all devices, its batch rounded up to fill them."""
-  ways, over_all = parallel.ways(mesh), parallel.on(mesh, step.draw)
+  over_all = parallel.on(mesh, step.draw)
 
   def draw(*args, batch: int, **kwargs) -> np.ndarray:
     return over_all(
       *args,
-      batch=-(-batch // ways) * ways,
-      put=lambda part: parallel.put_batch(part, mesh),
+      batch=parallel.rounded(mesh, batch),
+      put=lambda part: parallel.put_whole(part, mesh),
       **kwargs,
     )
 
@@ -118,7 +119,9 @@ def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
     UserError: the run is of another system, or of another model.
   """
   system = build(config.system, **config.model.to_dict())
-  variables, meta = checkpoint.load(workdir)
+  mesh = parallel.make_mesh(config.mesh)
+  place = lambda tree: parallel.shardings(tree, mesh)
+  variables, meta = checkpoint.load(workdir, place, config.checkpoint)
   saved = meta["config"].get("system", config.system)
   if saved != config.system:
     raise UserError(
@@ -129,9 +132,7 @@ def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
   differs = checkpoint.mismatch(wanted, variables)
   if differs:
     raise UserError(f"{workdir}: another model: {differs}")
-  mesh = parallel.make_mesh(config.mesh)
-  placed = parallel.shardings(variables, mesh)
-  return system, jax.device_put(variables, placed), mesh, meta
+  return system, variables, mesh, meta
 
 
 def run(
@@ -157,7 +158,7 @@ def run(
     config, system, variables, dataset, config.sample.count, mesh
   )
   seconds = time.perf_counter() - start
-  if jax.process_index() == 0:
+  if processes.leads():
     temporary = out / "samples.tmp.npz"
     np.savez_compressed(temporary, arr_0=images, **cond)
     temporary.replace(out / "samples.npz")
@@ -171,8 +172,7 @@ def run(
     "pixels": "floor(255 x + 0.5) of x clipped to [0, 1]",
     **config.sample.to_dict(),
   }
-  if jax.process_index() == 0:
-    metrics.write_json(out / "samples.json", report)
+  metrics.write_json(out / "samples.json", report)
   return report
 
 

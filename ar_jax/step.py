@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ar_jax import parallel
+from ar_jax.core import processes
 from ar_jax.core.system import Batch, System, Vars
 
 
@@ -114,9 +116,11 @@ def _accumulated(system, variables, batch, key, n):
     jax.tree.map(lambda v: v[1:], split),
   )
   grads, (metrics, updates) = _gradients(system, variables, first, key)
+  grads = parallel.keep(grads)
 
   def add(total, microbatch):
     grads, (metrics, updates) = _gradients(system, variables, microbatch, key)
+    grads = parallel.keep(grads)
     return jax.tree.map(jnp.add, total, (grads, metrics)), updates
 
   total, later = jax.lax.scan(add, (grads, metrics), rest)
@@ -139,7 +143,8 @@ def train_step(
     system: static.
     tx: static; sees the params only.
     options: static.
-    state: donated by `jit_step`.
+    state: donated by `jit_step`. On a mesh that is set (`parallel.on`) the
+      next one is placed as `parallel.shardings` places it.
     batch: leading axis B, divisible by `options.accumulate`.
     key: the key of the run; the step is folded in here.
 
@@ -160,6 +165,7 @@ def train_step(
     grads, metrics, updates = jax.lax.pmean(
       (grads, metrics, updates), options.axis
     )
+  grads = parallel.keep(grads)
   params = state.variables["params"]
   change, opt = tx.update(grads, state.opt, params)
   new = optax.apply_updates(params, change)
@@ -175,7 +181,8 @@ def train_step(
     "norm/params": optax.tree.norm(new),
   }
   variables = {**state.variables, **updates, "params": new}
-  return TrainState(state.step + 1, variables, ema, opt), metrics
+  after = TrainState(state.step + 1, variables, ema, opt)
+  return parallel.keep(after), metrics
 
 
 jit_step = jax.jit(train_step, static_argnums=(0, 1, 2), donate_argnums=(3,))
@@ -209,10 +216,10 @@ def draw(
     batch: rows per call; the last batch is padded.
     start: index of the first row.
     options: of `system.sample`; hashable values.
-    put: places a batch on the devices.
+    put: places a batch, of which every process has all rows, on the devices.
 
   Returns:
-    f32[N, ...] on the host.
+    f32[N, ...] on the host, of every process.
   """
   n = len(next(iter(cond.values())))
   cond = {k: np.asarray(cond[k]) for k in system.needs}
@@ -221,7 +228,10 @@ def draw(
   for i in range(0, n, batch):
     rows = np.minimum(np.arange(i, i + batch), n - 1)  # pad with the last row
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + rows)
-    placed = put({k: v[rows] for k, v in cond.items()})
+    # The keys are split with the rows: they are all that some systems need.
+    words = put({"keys": np.asarray(jax.random.key_data(keys))})["keys"]
+    keys = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+    placed = put({k: v[rows] for k, v in cond.items()}) if cond else {}
     drawn = _draw(system, variables, placed, keys, static)
-    out.append(np.asarray(drawn)[: n - i])
+    out.append(processes.fetch(drawn)[: n - i])
   return np.concatenate(out)

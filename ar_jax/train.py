@@ -10,8 +10,6 @@ import dataclasses
 import functools
 import logging
 import pathlib
-import signal
-import threading
 import time
 
 import jax
@@ -19,41 +17,16 @@ import ml_collections
 import numpy as np
 
 from ar_jax import checkpoint, data, metrics, optim, parallel
+from ar_jax.core import processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data import cache
 from ar_jax.data.transforms import augmentation
 from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
+from ar_jax.stop import Preempted, Stop
 from ar_jax.watch import Watch
 
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
-
-
-class _Stop:
-  """True after SIGTERM, until the end of the `with` block."""
-
-  def __init__(self):
-    self.asked = False
-
-  def __enter__(self):
-    self._main = threading.current_thread() is threading.main_thread()
-    if self._main:
-      self._before = signal.signal(signal.SIGTERM, self._ask)
-    return self
-
-  def _ask(self, *_):
-    self.asked = True
-
-  def __exit__(self, *_):
-    if self._main:
-      signal.signal(signal.SIGTERM, self._before)
-
-
-class Preempted(SystemExit):
-  """SIGTERM came: the state is saved and the exit code is 0."""
-
-  def __init__(self):
-    super().__init__(0)
 
 
 def initial_state(config: Config, system, tx, options, batch, mesh):
@@ -61,17 +34,13 @@ def initial_state(config: Config, system, tx, options, batch, mesh):
   # Threefry takes a minute to compile for the hundred draws of an init.
   key = jax.random.key(config.seed, impl="rbg")
   init = functools.partial(init_state, system, tx, options)
-  abstract = jax.eval_shape(init, key, batch)
-  placed = parallel.shardings(abstract, mesh)
-  abstract = jax.tree.map(
-    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-    abstract,
-    placed,
-  )
+  shapes = jax.eval_shape(init, key, batch)
+  placed = parallel.shardings(shapes, mesh)
+  abstract = checkpoint.abstract(shapes, placed)
 
   def fresh():
     given = {
-      collection: jax.device_put(
+      collection: parallel.put_tree(
         _weights(collection, source, abstract.variables),
         placed.variables[collection],
       )
@@ -109,9 +78,11 @@ def _check_same_model(config: Config, workdir: pathlib.Path) -> None:
   if not meta:
     return
   old = meta["config"]
-  new = config.to_dict()
+  new = _jsonable(config.to_dict())
+  for saved in (old, new):  # says how it is computed, not what
+    saved.get("model", {}).pop("remat", None)
   for key in ("system", "model"):
-    if key in old and old[key] != _jsonable(new[key]):
+    if key in old and old[key] != new[key]:
       raise UserError(
         f"{workdir}: holds a run with {key}={old[key]}, this config has "
         f"{new[key]}; choose another --workdir, or continue it with its own "
@@ -147,14 +118,20 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   dataset = data.load(**config.data)
   _check_labels(system, dataset)
   mesh = parallel.make_mesh(config.mesh)
+  rows = parallel.rows(mesh, config.batch)
+  _check_accumulate(config, mesh)
+  _check_best(config)
   tx = optim.make(config.optim.to_dict(), config.train.steps)
   options = Options(config.train.ema, config.train.accumulate)
   augment = augmentation(*config.augment)
-  example = data.batch_at(
-    dataset.train, 0, batch=config.batch, seed=config.seed
-  )
+  example = data.batch_at(dataset.train, 0, batch=1, seed=config.seed)
   abstract, fresh = initial_state(config, system, tx, options, example, mesh)
-  checkpoints = checkpoint.Checkpoints(workdir, keep=config.train.keep)
+  checkpoints = checkpoint.Checkpoints(
+    workdir,
+    keep=config.train.keep,
+    best=config.train.best,
+    highest=config.train.best_is == "highest",
+  )
   found = checkpoints.restore(abstract.items())
   state = TrainState.from_items(found[0]) if found else fresh()
   start = int(state.step)
@@ -167,15 +144,17 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     seed=config.seed,
     start=start,
     augment=None if config.cache.views else augment,
-    process=(jax.process_index(), jax.process_count()),
+    rows=rows,
     **config.loader,
   )
   if config.parallel == "pmap":
     options = dataclasses.replace(options, axis=parallel.PMAP_AXIS)
-    update = parallel.pmap_step(train_step, system, tx, options)
+    update = parallel.pmap_step(train_step, system, tx, options, mesh)
+    put = dict  # it takes the rows as they are
   else:
     update = functools.partial(jit_step, system, tx, options)
     update = parallel.on(mesh, update)
+    put = functools.partial(parallel.put_batch, mesh=mesh)
   writer = metrics.Writer(workdir, start=start, total=config.train.steps)
   meta = {"config": _jsonable(config.to_dict()), "jax": jax.__version__}
   watch = Watch(config, system, dataset, mesh, workdir, writer)
@@ -190,25 +169,30 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
       saved = step
 
   try:
-    with _Stop() as stop:
+    if start:
+      _finish(config, watch, checkpoints, state, workdir, start)
+    with Stop() as stop:
       for step in range(start, config.train.steps):
         with watch.waiting():
-          batch = parallel.put_batch(next(batches), mesh)
+          batch = put(next(batches))
         state, values = update(state, batch, key)
         done = step + 1
         writer.advance()
         final = done == config.train.steps
+        stopped = stop.after(done)
         if final or done % config.train.log_every == 0:
           told = jax.device_get(values)
           _check_finite(told, done, workdir)
           writer.write(done, {**told, **watch.rates(done)})
-        if final or stop.asked or done % config.train.save_every == 0:
+        if final or stopped or done % config.train.save_every == 0:
           save(done, jax.device_get(values))
-        if stop.asked:
+        if stopped:
           checkpoints.wait()
           log.info("SIGTERM: saved step %d of %s", done, workdir)
           raise Preempted
-        watch.look(done, final, state)
+        told = {**values, **watch.look(done, final, state)}
+        if config.train.best and done == saved:
+          _score(config, checkpoints, done, told)
     if not found and saved < 0:  # a run of no steps still leaves its weights
       save(start, {})
     checkpoints.close()
@@ -231,16 +215,20 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   digest = cache.fingerprint(
     config.data.to_dict(),
     [config.augment, config.cache.views, seed],
-    jax.device_get(frozen),
+    processes.fetch(frozen),
   )
   path = workdir / "units"
-  if not path.exists():
+  if not processes.told(path.exists()):
     log.info("encoding %d examples into %s", len(dataset.train), path)
+    batch = parallel.rounded(mesh, config.eval_batch)
     cache.write(
       path,
       dataset.train,
-      lambda batch: encode(state.variables, parallel.put_batch(batch, mesh)),
-      batch=config.eval_batch,
+      lambda batch: processes.fetch(
+        encode(state.variables, parallel.put_batch(batch, mesh))
+      ),
+      batch=batch,
+      rows=parallel.rows(mesh, batch),
       views=config.cache.views,
       augment=augment,
       seed=config.seed,
@@ -255,6 +243,52 @@ def _check_labels(system, dataset) -> None:
       f"{dataset.name} has {dataset.num_classes} classes, the model has "
       f"{system.classes}; set model.num_classes={dataset.num_classes}"
     )
+
+
+def _check_accumulate(config, mesh) -> None:
+  parts, ways = config.train.accumulate, parallel.ways(mesh)
+  if parts < 1 or config.batch % (parts * ways):
+    raise UserError(
+      f"batch={config.batch}: does not divide into train.accumulate={parts} "
+      f"parts over {ways} data-parallel devices; choose a multiple of "
+      f"{max(parts, 1) * ways}"
+    )
+
+
+def _check_best(config) -> None:
+  train = config.train
+  if not train.best:
+    return
+  if train.best_is not in ("lowest", "highest"):
+    raise UserError(
+      f"train.best_is={train.best_is!r}: must be 'lowest' or 'highest'"
+    )
+  if train.best_by.startswith("eval/") and not train.eval_every:
+    raise UserError(
+      f"train.best_by={train.best_by}: nothing is evaluated while training; "
+      "set train.eval_every, best to train.save_every"
+    )
+
+
+def _score(config, checkpoints, step: int, values: dict) -> None:
+  """Rates the step that was saved, if its metric was taken at it."""
+  by = config.train.best_by
+  if by in values:
+    checkpoints.scores.note(step, float(values[by]))
+  elif not by.startswith("eval/") or any(k.startswith("eval/") for k in values):
+    raise UserError(
+      f"train.best_by={by}: no such metric; there are {', '.join(values)}"
+    )
+
+
+def _finish(config, watch, checkpoints, state, workdir, step: int) -> None:
+  """What was due after the step that a run continues from: the one before it
+  may have been killed in the midst of it."""
+  row = processes.told(metrics.at(workdir, step))
+  row |= watch.look(step, step >= config.train.steps, state)
+  if config.train.best and step not in checkpoints.scores:
+    if config.train.best_by in row:
+      checkpoints.scores.note(step, row[config.train.best_by])
 
 
 def _check_finite(values: dict, step: int, workdir: pathlib.Path) -> None:

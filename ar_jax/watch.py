@@ -6,6 +6,7 @@ import contextlib
 import time
 
 from ar_jax import evaluate, metrics, sample
+from ar_jax.core import processes
 from ar_jax.step import TrainState
 
 
@@ -44,30 +45,53 @@ class Watch:
     self._since, self._wait = (step, now), 0.0
     return rates
 
-  def look(self, step: int, final: bool, state: TrainState) -> None:
+  def look(self, step: int, final: bool, state: TrainState) -> dict:
+    """What is due after this step.
+
+    A run may have been killed in the midst of it: then the next one, which
+    continues from this step, calls it again, and what is done is left alone.
+
+    Returns:
+      The results of an evaluation, if one was due, as `eval/<name>`.
+    """
     train = self._config.train
     due = lambda every: every and (final or step % every == 0)
-    if not (due(train.sample_every) or due(train.eval_every)):
-      return
-    system, dataset = self._system, self._dataset
-    variables = state.averaged()
+    results = {}
     if due(train.sample_every):
-      images, cond = sample.draw(
-        self._config, system, variables, dataset, train.sample_count, self._mesh
-      )
-      picture = sample.show(system, images, cond, self._config.sample.columns)
-      folder = metrics.make_folder(self._workdir / "samples")
-      sample.save_png(
-        folder / f"{step:08d}.png", picture, self._config.sample.scale
-      )
-      self._writer.image("samples", picture, step)
+      path = self._workdir / "samples" / f"{step:08d}.png"
+      if not processes.told(path.exists()):
+        self._sample(step, path, state.averaged())
     if due(train.eval_every):
-      if self._evaluators is None:
-        self._evaluators = evaluate.evaluators(
-          self._config, dataset, self._mesh
-        )
-      results = evaluate.evaluate(
-        self._config, self._evaluators, system, variables, dataset, self._mesh
-      )
-      self._writer.write(step, {f"eval/{k}": v for k, v in results.items()})
+      row = processes.told(metrics.at(self._workdir, step))
+      results = {k: v for k, v in row.items() if k.startswith("eval/")}
+      results = results or self._evaluate(step, state.averaged())
+    return results
+
+  def _sample(self, step, path, variables) -> None:
+    config, system = self._config, self._system
+    images, cond = sample.draw(
+      config,
+      system,
+      variables,
+      self._dataset,
+      config.train.sample_count,
+      self._mesh,
+    )
+    if processes.leads():
+      picture = sample.show(system, images, cond, config.sample.columns)
+      metrics.make_folder(path.parent)
+      sample.save_png(path, picture, config.sample.scale)
+      self._writer.image("samples", picture, step)
     self._since = None  # the pause is not the steps' time
+
+  def _evaluate(self, step, variables) -> dict:
+    config, dataset, mesh = self._config, self._dataset, self._mesh
+    if self._evaluators is None:
+      self._evaluators = evaluate.evaluators(config, dataset, mesh)
+    found = evaluate.evaluate(
+      config, self._evaluators, self._system, variables, dataset, mesh
+    )
+    results = {f"eval/{k}": v for k, v in found.items()}
+    self._writer.write(step, results)
+    self._since = None
+    return results

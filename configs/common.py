@@ -37,7 +37,10 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
     accumulate=1,
     log_every=50,
     save_every=500,
-    keep=2,
+    keep=2,  # of the newest steps
+    best=0,  # of the steps with the best `best_by`, beside them
+    best_by="loss",  # a metric; "eval/NAME" is rated where both are due
+    best_is="lowest",  # or highest
     sample_every=0,
     sample_count=64,
     eval_every=0,
@@ -54,6 +57,7 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
   c.evals = ml_collections.ConfigDict()  # evaluator -> its options
   c.mesh = _group(data=-1, fsdp=1, tensor=1)
   c.parallel = "jit"  # or pmap
+  c.checkpoint = "newest"  # for sample and eval; or best, or a step
   return c
 
 
@@ -71,6 +75,12 @@ def fid(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   c.evals.likelihood = {}
   c.evals.frechet = {"features": "inception", "n": 50_000}
   return c
+
+
+def remat(large: bool) -> str:
+  """What the backward pass of a published model computes again; "dots" and
+  "weights" are the ways between (`nn.transformer.REMAT`)."""
+  return "full" if large else "none"
 
 
 def seconds(c, like) -> ml_collections.ConfigDict:

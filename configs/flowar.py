@@ -80,7 +80,7 @@ def _published(size):
     tokenizer,
     **SIZES[size],
     num_classes=1000,
-    remat=size != "s",
+    remat=common.remat(size != "s"),
     dtype="bfloat16",
   )
   c.weights.tokenizer = "runs/kl16"

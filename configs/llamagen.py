@@ -81,7 +81,7 @@ def _published(depth, width, heads, size, guidance):
     width=width,
     heads=heads,
     num_classes=1000,
-    remat=depth >= 36 or width >= 3200,
+    remat=common.remat(depth >= 36 or width >= 3200),
     dtype="bfloat16",
   )
   c.weights.tokenizer = "runs/vq_ds16_c2i"

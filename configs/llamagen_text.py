@@ -46,7 +46,7 @@ def _published(size, images):
     width=1280,
     heads=20,
     text=dict(name="features", length=120, width=2048),
-    remat=True,
+    remat=common.remat(True),
     dtype="bfloat16",
   )
   c.weights.tokenizer = "runs/vq_ds16_t2i"

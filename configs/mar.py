@@ -86,7 +86,7 @@ def _published(size):
     tokenizer,
     **SIZES[size],
     num_classes=1000,
-    remat=size != "b",
+    remat=common.remat(size != "b"),
     dtype="bfloat16",
   )
   c.weights.tokenizer = "runs/kl16"

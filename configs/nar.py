@@ -46,7 +46,9 @@ def _like(preset):
 
 def _published(depth, width, heads):
   c = _as_nar(llamagen.get_config("l"))
-  c.model.update(depth=depth, width=width, heads=heads, remat=depth >= 36)
+  c.model.update(
+    depth=depth, width=width, heads=heads, remat=common.remat(depth >= 36)
+  )
   # Times 0.2 at 1/2, 2/3 and 5/6 of the run, as published.
   c.optim.update(schedule="steps", end=0.0)
   c.sample.options.guidance = 2.0

@@ -88,7 +88,7 @@ def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
     num_classes=1000,
     gate_init=gate,
     shared_ada=depth == 36,
-    remat=depth >= 24,
+    remat=common.remat(depth >= 24),
     dtype="bfloat16",
   )
   c.weights.tokenizer = "runs/vae_ch160v4096z32"

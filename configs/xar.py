@@ -79,7 +79,7 @@ def _published(depth, width, heads, guidance, steps):
     heads=heads,
     num_classes=1000,
     part=8,
-    remat=depth >= 32,
+    remat=common.remat(depth >= 32),
     dtype="bfloat16",
   )
   c.weights.tokenizer = "runs/kl16"

@@ -1,157 +1,381 @@
-"""Runs that are killed, asked to stop, starved of disk or fed damage."""
+"""Runs that are killed, asked to stop, starved of disk or fed damage.
 
+Whatever happens to it, a run that is started again goes on from its last good
+state and ends, bit for bit, as one that nothing has happened to.
+"""
+
+import collections
 import json
-import os
 import pathlib
-import resource
+import random
+import re
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import chex
+import jax
+import numpy as np
+import portpicker
 from absl.testing import absltest
+from PIL import Image
 
-from ar_jax import checkpoint, main
+from ar_jax import checkpoint, main, metrics, train
 from ar_jax.core.system import UserError
-from configs import var
+from tests import toy
+from tests.forks import PHASES, Forks, Phases
 
-ROOT = pathlib.Path(__file__).parents[1]
-STEPS = 60
-
-
-def smoke(steps=STEPS, **changes):
-  config = var.get_config("smoke")
-  config.train.update(steps=steps, save_every=10, log_every=1)
-  config.update_from_flattened_dict(changes)
-  return config
+KILLS = 32
+STEPS, EVERY = 200, 10  # of tests/toy.py
+TIMES = ("steps/s", "examples/s", "input_wait")
 
 
-def command(workdir, *extra):
-  return [
-    *(sys.executable, "-m", "ar_jax.main"),
-    *("--config=configs/var.py:smoke", f"--workdir={workdir}"),
-    f"--config.train.steps={STEPS}",
-    "--config.train.save_every=10",
-    "--config.train.log_every=1",
-    *extra,
-  ]
-
-
-def start(workdir, *extra, **kwargs):
-  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-  return subprocess.Popen(
-    command(workdir, *extra),
-    cwd=ROOT,
-    env=env,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    **kwargs,
-  )
-
-
-def wait_for_step(process, workdir, step):
-  """Returns once the run has logged `step`."""
-  path = pathlib.Path(workdir) / "metrics.jsonl"
-  while process.poll() is None:
-    if path.exists() and len(path.read_text().splitlines()) >= step:
-      return
-    time.sleep(0.02)
-  raise AssertionError(process.stderr.read()[-2000:])
+def rows(workdir):
+  """Everything that the run says of itself, but how fast it was."""
+  text = (workdir / "metrics.jsonl").read_text()
+  told = [json.loads(line) for line in text.splitlines()]
+  return [{k: v for k, v in r.items() if k not in TIMES} for r in told]
 
 
 def steps_on_disk(workdir):
-  folder = pathlib.Path(workdir) / "checkpoints"
+  folder = workdir / "checkpoints"
+  if not folder.exists():
+    return []
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
-def curve(workdir):
-  text = (pathlib.Path(workdir) / "metrics.jsonl").read_text()
-  rows = [json.loads(line) for line in text.splitlines()]
-  return [(r["step"], r["loss"], r["norm/params"]) for r in rows]
+def last_logged(workdir):
+  path = workdir / "metrics.jsonl"
+  found = (
+    re.findall(r'"step": (\d+),.*\n', path.read_text())
+    if (path.exists())
+    else []
+  )
+  return int(found[-1]) if found else 0
 
 
 class FaultsTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    folder = tempfile.TemporaryDirectory()
-    cls.addClassCleanup(folder.cleanup)
-    cls.whole = pathlib.Path(folder.name) / "whole"
-    main.run(smoke(), cls.whole)
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    named = {"ar_jax.systems.toy": toy}
+    cls.enterClassContext(mock.patch.dict(sys.modules, named))
+    cls.forks = cls.enterClassContext(Forks())
+    cls.whole = cls.folder / "whole"
+    main.run(toy.get_config(), cls.whole)
 
-  def folder(self):
-    folder = tempfile.TemporaryDirectory()
-    self.addCleanup(folder.cleanup)
-    return pathlib.Path(folder.name) / "run"
-
-  def assert_as_if_undisturbed(self, workdir):
-    self.assertEqual(curve(workdir), curve(self.whole))
-    chex.assert_trees_all_equal(
-      checkpoint.load(workdir)[0], checkpoint.load(self.whole)[0]
+  def start(self, workdir, *flags, name="toy", **options):
+    """A child that runs the config; the n-th of a workdir logs to log<n>."""
+    n = len(list(workdir.parent.glob(f"{workdir.name}.log*")))
+    return self.forks.command(
+      workdir.with_name(f"{workdir.name}.log{n}"),
+      f"--config=tests/{name}.py" if "/" not in name else f"--config={name}",
+      f"--workdir={workdir}",
+      *flags,
+      **{"devices": 1, **options},
     )
 
-  def test_killed_and_stopped_it_ends_as_if_undisturbed(self):
-    workdir = self.folder()
-    stopped = start(workdir)
-    wait_for_step(stopped, workdir, 13)
-    stopped.send_signal(signal.SIGTERM)
-    _, log = stopped.communicate()
-    self.assertEqual(stopped.returncode, 0, log)
+  def finish(self, workdir, *flags, **options):
+    child = self.start(workdir, *flags, **options)
+    self.assertEqual(child.wait(), 0, child.text()[-3000:])
+    return child
+
+  def copy(self, name, last=STEPS):
+    """A copy of the whole run, as it was when it had saved the step `last`."""
+    workdir = self.folder / name
+    shutil.copytree(self.whole, workdir)
+    for step in steps_on_disk(workdir):
+      if step > last:
+        shutil.rmtree(workdir / f"checkpoints/{step}")
+    return workdir
+
+  def assert_as_if_undisturbed(self, workdir, whole=None):
+    whole = whole or self.whole
+    self.assertEqual(rows(workdir), rows(whole))
+    chex.assert_trees_all_equal(
+      checkpoint.load(workdir)[0], checkpoint.load(whole)[0]
+    )
+    self.assertEqual(steps_on_disk(workdir), steps_on_disk(whole))
+    self.assertEmpty(list(workdir.glob("checkpoints/*tmp*")))
+
+  # Killed.
+
+  def test_killed_at_random_moments(self):
+    rng = random.Random(0)
+    wanted = [phase for phase in PHASES for _ in range(KILLS // len(PHASES))]
+    rng.shuffle(wanted)
+    killed = collections.Counter()
+    runs = 0
+    while wanted:
+      runs += 1
+      workdir = self.folder / f"killed{runs}"
+      while wanted and self.killed(workdir, wanted[-1], rng):
+        killed[wanted.pop()] += 1
+      self.finish(workdir)
+      self.assert_as_if_undisturbed(workdir)
+      self.assertEmpty(list(workdir.glob("checkpoints/broken-*")))
+    self.assertEqual(set(killed), set(PHASES))
+    self.assertGreaterEqual(killed.total(), 30)
+
+  def killed(self, workdir, phase, rng):
+    """Kills a run in the midst of a phase; False if it ended before that."""
+    before = steps_on_disk(workdir)
+    file = workdir.with_name("phases")
+    file.unlink(missing_ok=True)
+    phases = Phases(file)
+    child = self.start(workdir, phases=str(file))
+    # A phase that a run comes to at once, or a while later.
+    turn = {"step": rng.randint(1, 15), "save": rng.randint(1, 2)}.get(phase, 1)
+    while phases.count(phase) < turn:
+      if child.poll() is not None:
+        self.assertEqual(child.wait(), 0, child.text()[-3000:])
+        return False
+      time.sleep(0.001)
+    if phase == "compile":
+      time.sleep(rng.uniform(0, 1.0))
+    else:
+      time.sleep(rng.choice((0.01, 0.1)) * rng.random())
+    child.kill()
+    logged, saved = last_logged(workdir), max(steps_on_disk(workdir), default=0)
+    # It began where the one before it had saved last, and lost no more than
+    # the save that it was about to finish.
+    if began := re.search(r"continues at step (\d+)", child.text()):
+      self.assertEqual(int(began[1]), before[-1])
+    self.assertGreaterEqual(saved, (logged - 1) // EVERY * EVERY - EVERY)
+    return True
+
+  def test_generator_is_killed_and_stopped(self):
+    """The same of a real model, by the command line and SIGTERM."""
+    flags = (
+      "--config.train.steps=40",
+      "--config.train.save_every=10",
+      "--config.train.log_every=1",
+    )
+    var = dict(name="configs/var.py:smoke")
+    whole, workdir = self.folder / "var_whole", self.folder / "var"
+    self.finish(whole, *flags, **var)
+
+    def disturb(step, what):
+      child = self.start(workdir, *flags, **var)
+      while child.poll() is None and last_logged(workdir) < step:
+        time.sleep(0.01)
+      child.send(what)
+      return child.wait(), child.text()
+
+    code, log = disturb(13, signal.SIGTERM)
+    self.assertEqual(code, 0, log)
     saved = steps_on_disk(workdir)[-1]
     self.assertGreaterEqual(saved, 13)  # not only every tenth step
-    killed = start(workdir)
-    wait_for_step(killed, workdir, saved + 12)
-    killed.kill()
-    killed.communicate()
-    main.run(smoke(), workdir)
-    self.assert_as_if_undisturbed(workdir)
+    self.assertEqual(disturb(saved + 8, signal.SIGKILL)[0], -signal.SIGKILL)
+    self.finish(workdir, *flags, **var)
+    self.assertEqual(rows(workdir), rows(whole))
+    chex.assert_trees_all_equal(
+      checkpoint.load(workdir)[0], checkpoint.load(whole)[0]
+    )
+
+  def test_one_of_two_processes(self):
+    """Killed, either of them, or asked to stop."""
+
+    def pair(workdir):
+      port = portpicker.pick_unused_port()
+      return [
+        self.start(
+          workdir,
+          f"--coordinator=localhost:{port}",
+          "--num_processes=2",
+          f"--process_id={p}",
+          "--heartbeat=20",
+          "--config.mesh.fsdp=4",
+          "--config.mesh.data=1",
+          # The notice takes up to a second to go round.
+          "--config.train.steps=400",
+          "--config.train.save_every=20",
+          devices=2,
+        )
+        for p in range(2)
+      ]
+
+    def finished(children):
+      codes = [child.wait() for child in children]
+      self.assertEqual(codes, [0, 0], "".join(c.text() for c in children))
+
+    whole, workdir = self.folder / "two_whole", self.folder / "two"
+    finished(pair(whole))
+    for which, what in (
+      (1, signal.SIGTERM),
+      (1, signal.SIGKILL),
+      (0, signal.SIGKILL),
+    ):
+      children = pair(workdir)
+      step = max(steps_on_disk(workdir), default=0) + 15
+      while children[0].poll() is None and last_logged(workdir) < step:
+        time.sleep(0.01)
+      children[which].send(what)
+      codes = [child.wait(120) for child in children]
+      log = children[1 - which].text()
+      if what == signal.SIGTERM:
+        self.assertEqual(codes, [0, 0], log)
+        self.assertRegex(children[0].text(), "SIGTERM: saved step")
+        continue
+      self.assertEqual(codes[which], -signal.SIGKILL)
+      self.assertNotEqual(codes[1 - which], 0, log)
+      if codes[1 - which] > 0:  # else JAX has ended it
+        last = log.strip().splitlines()[-1]
+        self.assertRegex(last, "^ar_jax: .*resumes")
+    finished(pair(workdir))
+    self.assert_as_if_undisturbed(workdir, whole)
+
+  # Starved.
 
   def test_full_disk(self):
-    workdir = self.folder()
-    main.run(smoke(), workdir)
-    for step in steps_on_disk(workdir):
-      if step == STEPS:
-        os.rename(workdir / f"checkpoints/{step}", workdir / "lost")
-    before = steps_on_disk(workdir)
+    for name, every in (("metrics", 1), ("save", 1000)):
+      with self.subTest(name):
+        workdir = self.copy(f"full_{name}", STEPS - EVERY)
+        saved = steps_on_disk(workdir)
+        flags = (f"--config.train.log_every={every}",)
+        if every > 1:  # so that the checkpoint is the first to grow
+          flags += ("--config.train.eval_every=0",)
+          (workdir / "metrics.jsonl").unlink()
+        child = self.start(workdir, *flags, file_size=2000)
+        self.assertEqual(child.wait(), 1, child.text())
+        last = child.text().strip().splitlines()[-1]
+        self.assertRegex(last, "^ar_jax: .*free space")
+        self.assertEqual(steps_on_disk(workdir), saved)
+        self.finish(workdir, *flags)
+        chex.assert_trees_all_equal(
+          checkpoint.load(workdir)[0], checkpoint.load(self.whole)[0]
+        )
+        if every == 1:
+          self.assert_as_if_undisturbed(workdir)
 
-    def small_disk():  # no file may grow beyond 4 KiB
-      signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-      resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
-
-    full = start(workdir, preexec_fn=small_disk)
-    _, log = full.communicate()
-    self.assertEqual(full.returncode, 1, log)
-    self.assertRegex(log.splitlines()[-1], "ar_jax: .*free space")
-    self.assertEqual(steps_on_disk(workdir), before)
-    main.run(smoke(), workdir)
-    self.assert_as_if_undisturbed(workdir)
+  # Fed damage.
 
   def test_damaged_newest_step(self):
-    for damage in ("truncate", "flip"):
-      workdir = self.folder() / damage
-      main.run(smoke(), workdir)
-      newest = steps_on_disk(workdir)[-1]
-      files = (workdir / f"checkpoints/{newest}/variables").rglob("d/*")
-      largest = max(files, key=lambda p: p.stat().st_size)
-      content = bytearray(largest.read_bytes())
-      if damage == "truncate":
-        content = content[: len(content) // 2]
-      else:
-        content[len(content) // 2] ^= 0xFF
-      largest.write_bytes(content)
-      main.run(smoke(), workdir)
-      self.assert_as_if_undisturbed(workdir)
-      self.assertTrue((workdir / f"checkpoints/broken-{newest}").exists())
+    def truncate(path):
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-  def test_loss_that_is_not_finite(self):
-    workdir = self.folder()
-    with self.assertRaisesRegex(UserError, "step .* not finite.*optim.lr"):
-      main.run(smoke(**{"optim.lr": 1e30, "optim.clip": 0.0}), workdir)
-    main.run(smoke(), workdir)
+    def flip(path):
+      content = bytearray(path.read_bytes())
+      content[len(content) // 2] ^= 0xFF
+      path.write_bytes(content)
+
+    for damage in (truncate, flip, pathlib.Path.unlink):
+      with self.subTest(damage.__name__):
+        workdir = self.copy(f"damaged_{damage.__name__}")
+        files = (workdir / f"checkpoints/{STEPS}/variables").rglob("d/*")
+        damage(max(files, key=lambda p: p.stat().st_size))
+        main.run(toy.get_config(), workdir)
+        self.assert_as_if_undisturbed(workdir)
+        self.assertTrue((workdir / f"checkpoints/broken-{STEPS}").exists())
+
+  def test_seal_that_was_not_finished(self):
+    workdir = self.copy("seal")
+    newest = workdir / f"checkpoints/{STEPS}"
+    (newest / "seal.json").unlink()
+    (newest / "seal.json.tmp").write_text("{")
+    config = toy.get_config()
+    main.run(config, workdir)  # seals it
+    main.run(config, workdir)  # and finds it good
+    self.assertEmpty(list(workdir.glob("checkpoints/broken-*")))
+    (newest / "seal.json").write_text("")
+    main.run(config, workdir)
     self.assert_as_if_undisturbed(workdir)
+    self.assertTrue((workdir / f"checkpoints/broken-{STEPS}").exists())
+
+  def test_reader_leaves_the_run_alone(self):
+    workdir = self.copy("reader")
+    working = workdir / "checkpoints/210.orbax-checkpoint-tmp"
+    working.mkdir()
+    (workdir / f"checkpoints/{STEPS}/variables/_METADATA").write_text("")
+    self.assertEqual(checkpoint.load(workdir)[1]["step"], STEPS - EVERY)
+    self.assertTrue(working.exists())
+    self.assertEqual(steps_on_disk(workdir), [STEPS - EVERY, STEPS])
+
+  def test_damaged_record(self):
+    pictures = self.folder / "pictures"
+    rng = np.random.default_rng(0)
+    for i in range(12):
+      path = pictures / f"class{i % 3}" / f"{i}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(rng.integers(0, 255, (4, 4), np.uint8)).save(path)
+    config = toy.get_config()
+    config.data = dict(name="folder", size=4, channels=1, path=str(pictures))
+    config.train.steps = 40
+    whole, workdir = self.folder / "pictures_whole", self.folder / "record"
+    main.run(config, whole)
+    path = next(pictures.glob("class1/*"))
+    good = path.read_bytes()
+    advance = metrics.Writer.advance
+
+    def damage(writer):
+      advance(writer)
+      if last_logged(workdir) == 13:
+        path.write_bytes(good[: len(good) // 2])
+
+    with mock.patch.object(metrics.Writer, "advance", damage):
+      with self.assertRaisesRegex(UserError, f"{path.name}.*replace it"):
+        main.run(config, workdir)
+    self.assertGreaterEqual(steps_on_disk(workdir)[-1], EVERY)
+    path.write_bytes(good)
+    main.run(config, workdir)
+    self.assert_as_if_undisturbed(workdir, whole)
+
+  def test_numbers_that_are_not_finite(self):
+    workdir = self.copy("nan", STEPS - EVERY)
+    calls = []
+
+    def update(*args):
+      state, values = train.train_step(*args)
+      calls.append(len(calls))
+      if len(calls) == 6:
+        state, values = jax.tree.map(lambda x: x * np.nan, (state, values))
+      return state, values
+
+    with mock.patch.object(train, "jit_step", update):
+      with self.assertRaisesRegex(UserError, "step 196: .* finite.*optim.lr"):
+        main.run(toy.get_config(), workdir)
+    self.assertEqual(steps_on_disk(workdir)[-1], STEPS - EVERY)
+    main.run(toy.get_config(), workdir)
+    self.assert_as_if_undisturbed(workdir)
+
+
+class BestTest(absltest.TestCase):
+  def test_best_steps_are_kept(self):
+    named = {"ar_jax.systems.toy": toy}
+    self.enterContext(mock.patch.dict(sys.modules, named))
+    workdir = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    config = toy.get_config()
+    config.train.update(steps=60, eval_every=10, keep=1, best=2)
+    config.train.best_by = "eval/loss"
+    # Steps 10 to 60; the third and the fourth are the best.
+    losses = iter((5.0, 4.0, 1.0, 2.0, 3.0, 6.0))
+    told = lambda *_: {"loss": next(losses)}
+    with mock.patch("ar_jax.evaluate.evaluate", told):
+      main.run(config, workdir)
+    self.assertEqual(steps_on_disk(workdir), [30, 40, 60])
+    self.assertEqual(checkpoint.load(workdir, which="best")[1]["step"], 30)
+    self.assertEqual(checkpoint.load(workdir)[1]["step"], 60)
+    self.assertEqual(checkpoint.load(workdir, which="40")[1]["step"], 40)
+    with self.assertRaisesRegex(UserError, "no step 50; there are"):
+      checkpoint.load(workdir, which=50)
+
+  def test_metric_that_is_not_there(self):
+    named = {"ar_jax.systems.toy": toy}
+    self.enterContext(mock.patch.dict(sys.modules, named))
+    workdir = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    config = toy.get_config()
+    config.train.update(steps=10, best=1, best_by="lost")
+    with self.assertRaisesRegex(UserError, "best_by=lost: .*there are loss"):
+      main.run(config, workdir)
+    config.train.update(best_by="eval/loss", eval_every=0)
+    with self.assertRaisesRegex(UserError, "set train.eval_every"):
+      main.run(config, workdir / "other")
 
 
 if __name__ == "__main__":

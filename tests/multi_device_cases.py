@@ -4,7 +4,6 @@ of their own, because the number of devices is fixed when JAX starts."""
 import functools
 import os
 import sys
-import tempfile
 import types
 from unittest import mock
 
@@ -15,9 +14,9 @@ import chex  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from absl.testing import absltest, parameterized  # noqa: E402
+from absl.testing import absltest  # noqa: E402
 
-from ar_jax import checkpoint, ops, optim, parallel, step  # noqa: E402
+from ar_jax import ops, optim, parallel, step  # noqa: E402
 from ar_jax.core import plan  # noqa: E402
 from ar_jax.core.system import UserError, build  # noqa: E402
 from configs import var  # noqa: E402
@@ -46,21 +45,17 @@ def smoke():
   return system, optim.make(config.optim.to_dict(), STEPS), batches
 
 
-def train(mesh, options=None, pmapped=False, batches=None):
-  system, tx, own = smoke()
-  batches = batches or own
+def train(mesh, options=None):
+  system, tx, batches = smoke()
   options = options or step.Options(ema=0.9)
   init = lambda key, batch: step.init_state(system, tx, options, key, batch)
   placed = parallel.shardings(jax.eval_shape(init, INIT, batches[0]), mesh)
   state = jax.jit(init, out_shardings=placed)(INIT, batches[0])
-  if pmapped:
-    options = step.Options(options.ema, options.accumulate, parallel.PMAP_AXIS)
-    update = parallel.pmap_step(step.train_step, system, tx, options)
-  else:
-    update = lambda *a: step.jit_step(system, tx, options, *a)
+  update = parallel.on(mesh, step.jit_step)
   losses = []
   for batch in batches:
-    state, metrics = update(state, parallel.put_batch(batch, mesh), KEY)
+    batch = parallel.put_batch(batch, mesh)
+    state, metrics = update(system, tx, options, state, batch, KEY)
     losses.append(float(metrics["loss"]))
   return state, losses
 
@@ -74,34 +69,36 @@ def one_device():
   )
 
 
-class MultiDevice(parameterized.TestCase):
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    # Small arrays are not worth gathering; here they stand for large ones.
-    parallel.FSDP_MIN_SIZE = 64
-    cls.single, cls.losses = train(one_device())
+class MultiDevice(absltest.TestCase):
+  """What `multi_process_test` cannot look into; all meshes are there."""
 
-  @parameterized.parameters(
-    (dict(data=8), 1),
-    (dict(data=1, fsdp=8), 1),
-    (dict(data=2, fsdp=2, tensor=2), 2),
-  )
-  def test_sharded_is_single(self, sizes, accumulate):
-    options = step.Options(ema=0.9, accumulate=accumulate)
-    state, losses = train(parallel.make_mesh(sizes), options)
-    np.testing.assert_allclose(losses, self.losses, rtol=1e-5)
+  def test_sharded_is_single(self):
+    # Small arrays are not worth gathering; here they stand for large ones.
+    self.enterContext(mock.patch.object(parallel, "FSDP_MIN_SIZE", 64))
+    single, want = train(one_device())
+    options = step.Options(ema=0.9, accumulate=2)
+    mesh = parallel.make_mesh(dict(data=2, fsdp=2, tensor=2))
+    state, losses = train(mesh, options)
+    np.testing.assert_allclose(losses, want, rtol=1e-5)
     # Adam divides by the root of its second moment, which magnifies rounding
     # where a gradient is nearly zero: hence absolute, in units of the rate.
-    chex.assert_trees_all_close(state.ema, self.single.ema, atol=2e-4)
-    if sizes.get("fsdp", 1) > 1:
-      split = [
-        x.sharding.shard_shape(x.shape) != x.shape
-        for tree in (state.variables["params"], state.ema, state.opt)
-        for x in jax.tree.leaves(tree)
-        if x.size >= 64
-      ]
+    chex.assert_trees_all_close(state.ema, single.ema, atol=2e-4)
+    for part in (state.variables["params"], state.ema, state.opt):
+      leaves = [x for x in jax.tree.leaves(part) if x.size >= 64]
+      split = [x.sharding.shard_shape(x.shape) != x.shape for x in leaves]
       self.assertGreater(np.mean(split), 0.5)
+    jax.tree.map(
+      lambda x, s: self.assertTrue(x.sharding.is_equivalent_to(s, x.ndim)),
+      state,
+      parallel.shardings(state, mesh),
+    )
+
+  def test_rows_of_a_process(self):
+    mesh = parallel.make_mesh(dict(data=4, tensor=2))
+    np.testing.assert_array_equal(parallel.rows(mesh, 8), np.arange(8))
+    # As on a slice whose hosts are squares: ours are not side by side.
+    with mock.patch.object(parallel, "_held", lambda mesh: [0, 2]):
+      np.testing.assert_array_equal(parallel.rows(mesh, 8), [0, 1, 4, 5])
 
   def test_kernels_are_split_over_batch_and_heads(self):
     p = plan.scales((1, 2, 3))
@@ -127,49 +124,6 @@ class MultiDevice(parameterized.TestCase):
     self.assertEqual(set(calls), {((1, 14, 2, 8), (1, 14, 1, 8))})
     for a, b in zip(got, want, strict=True):
       np.testing.assert_allclose(a, b, atol=1e-5)
-
-  def test_pmap_is_jit(self):
-    state, losses = train(parallel.make_mesh(), pmapped=True)
-    np.testing.assert_allclose(losses, self.losses, rtol=1e-5)
-    chex.assert_trees_all_close(state.ema, self.single.ema, atol=2e-4)
-
-  def test_samples_do_not_depend_on_the_layout(self):
-    system, _, _ = smoke()
-    variables = self.single.averaged()
-    cond = {"label": np.arange(8, dtype=np.int32) % 3}
-    alone = step.draw(system, variables, cond, KEY, batch=8)
-    mesh = parallel.make_mesh(dict(data=4, fsdp=2))
-    placed = jax.device_put(variables, parallel.shardings(variables, mesh))
-    spread = step.draw(
-      system,
-      placed,
-      cond,
-      KEY,
-      batch=8,
-      put=lambda b: parallel.put_batch(b, mesh),
-    )
-    np.testing.assert_allclose(alone, spread, atol=1e-4)
-
-  def test_eight_to_one_restore(self):
-    mesh = parallel.make_mesh(dict(data=2, fsdp=4))
-    state, _ = train(mesh)
-    with tempfile.TemporaryDirectory() as folder:
-      checkpoints = checkpoint.Checkpoints(folder)
-      checkpoints.save(STEPS, state.items(), {"config": {}})
-      placed = parallel.shardings(state, one_device())
-      abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        state,
-        placed,
-      )
-      checkpoints.wait()
-      items, meta = checkpoints.restore(abstract.items())
-      checkpoints.close()
-    restored = step.TrainState.from_items(items)
-    chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(state))
-    self.assertEqual(meta["step"], STEPS)
-    for leaf in jax.tree.leaves(restored):
-      self.assertLen(leaf.sharding.device_set, 1)
 
   def test_a_batch_that_does_not_divide(self):
     mesh = parallel.make_mesh()

@@ -1,4 +1,9 @@
-"""The smallest system that exercises everything `step` promises."""
+"""The smallest system that exercises everything `step` promises.
+
+As a config, `--config=tests/toy.py`, it is a run of many steps that takes no
+time, for tests of what goes on around the steps. Whoever runs it puts this
+module in the place of `ar_jax.systems.toy`.
+"""
 
 import dataclasses
 
@@ -6,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.system import Loss, System, example_keys
+from configs import common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +56,18 @@ def batch(size, seed=0):
     "label": jnp.arange(size) % 3,
     "index": jnp.arange(size),
   }
+
+
+def build(noise: float = 0.0) -> Toy:
+  return Toy(noise)
+
+
+def get_config(_: str = ""):
+  """A save every tenth step, an evaluation every twentieth."""
+  c = common.base("toy", noise=0.1)
+  c.data.update(name="fake", size=4)
+  c.data.num_classes, c.data.length = 3, 64
+  c.batch = c.eval_batch = 8
+  c.train.update(steps=400, ema=0.9, log_every=1, save_every=10, eval_every=20)
+  c.evals.likelihood = {}
+  return c

@@ -17,11 +17,12 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ar_jax.core import processes
 from ar_jax.core.system import UserError
 from ar_jax.data.dataset import (
   Dataset,
@@ -50,18 +51,21 @@ def write(
   seed: int,
   digest: str,
   workers: int = 0,
+  rows: Sequence[int] | None = None,
 ) -> None:
   """Encodes a source, and puts the result in place in one step.
 
   It is written to `path.partial` first, which nobody reads and the next
-  attempt removes; one process writes at a time.
+  attempt removes. Of the processes of a run all call this, each reads its own
+  rows, and the first one writes.
 
   Args:
     path: the folder to be made.
     source: of images; see `dataset.py`.
     encode: batch -> the fields to keep, with the same leading axis, for
       example `System.encode`. It always gets full batches: the last is filled
-      up, with mask 0. Its `index` and `mask` are not kept.
+      up, with mask 0. Its `index` and `mask` are not kept. Given `rows` of a
+      batch it answers with all of it.
     batch: B of these batches.
     views: V, how many independent random views of an example to encode. With
       one view and no augmentation the example is encoded as it is.
@@ -70,6 +74,7 @@ def write(
     digest: says what the units were made of, see `fingerprint`; `read`
       compares it.
     workers: threads that read ahead of the encoder; 0 and 1 both mean one.
+    rows: of each batch, for this process to read; by default all.
 
   Raises:
     UserError: `path` exists, the source is empty, views < 1, or the disk is
@@ -88,6 +93,7 @@ def write(
     )
 
   steps = -(-n // batch)
+  own = list(range(batch)) if rows is None else [int(r) for r in rows]
 
   def view(v: int, i: int) -> Example:
     if views == 1 and augment is None:
@@ -98,25 +104,30 @@ def write(
 
   def read_rows(job: int) -> Batch:
     v, step = divmod(job, steps)
-    index = range(step * batch, (step + 1) * batch)
+    index = [step * batch + r for r in own]
     mask = (np.asarray(index) < n).astype(np.float32)
     examples = [view(v, min(i, n - 1)) for i in index]
     return {**stack(examples, index), "mask": mask}
 
   partial = path.with_name(path.name + ".partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
+  if processes.leads():
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
   fields: dict[str, np.ndarray] = {}
   jobs = grain.MapDataset.range(views * steps).map(read_rows)
-  for job, rows in enumerate(read_ahead(jobs, workers)):
+  for job, read in enumerate(read_ahead(jobs, workers)):
     v, first = job // steps, job % steps * batch
-    units = encode(rows)
+    units = encode(read)
+    if not processes.leads():
+      continue
     for name in units.keys() - _NOT_KEPT:
       value = np.asarray(units[name])
       if name not in fields:
         shape = (n, views, *value.shape[1:])
         fields[name] = _create(partial, name, shape, value.dtype)
       fields[name][first : first + batch, v] = value[: n - first]
+  if not processes.leads():
+    return processes.meet("units")
   for field in fields.values():
     field.flush()
   meta = {
@@ -131,6 +142,7 @@ def write(
   }
   (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
   os.rename(partial, path)
+  processes.meet("units")
 
 
 def _create(

@@ -5,12 +5,12 @@ shuffled anew over the whole set. Position q = step * B + r of that sequence
 is row r of the batch of that step. So nothing needs saving to resume, and a
 batch depends on neither the number of processes nor that of threads.
 
-B global batch size, P processes.
+B global batch size, R rows of it that this process reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def batches(
   seed: int,
   start: int = 0,
   augment: Augment | None = None,
-  process: tuple[int, int] = (0, 1),
+  rows: Sequence[int] | None = None,
   workers: int = 0,
   prefetch: int = 2,
 ) -> Iterator[Batch]:
@@ -42,19 +42,20 @@ def batches(
     start: the first step; the same batches as a run from 0 sees there.
     augment: (example, rng) -> example, with a generator that depends on the
       seed and the position in the stream only.
-    process: (which, of how many). Process p holds rows p * B/P and on.
+    rows: which rows of the batch to read, as `parallel.rows` tells each
+      process its own; by default all.
     workers: threads that read and decode, each at a batch of its own; 0 and 1
       both mean one. PIL decodes and resizes outside the interpreter lock.
     prefetch: batches kept ready; 0 reads in the calling thread.
 
   Yields:
-    image u8[B/P, H, W, C] (or what the source has), label i32[B/P], and
-    index i32[B/P], the position in the stream modulo 2**31.
+    image u8[R, H, W, C] (or what the source has), label i32[R], and
+    index i32[R], the position in the stream modulo 2**31.
 
   Raises:
-    UserError: the source is empty, or B is not a multiple of P.
+    UserError: the source is empty, or B is less than 1.
   """
-  steps = _steps(source, batch, seed, augment, process)
+  steps = _steps(source, batch, seed, augment, rows)
   return read_ahead(steps[start:], workers, prefetch)
 
 
@@ -65,17 +66,17 @@ def batch_at(
   batch: int,
   seed: int,
   augment: Augment | None = None,
-  process: tuple[int, int] = (0, 1),
+  rows: Sequence[int] | None = None,
 ) -> Batch:
   """The one batch that `batches` yields at `step`; arguments as there."""
-  return _steps(source, batch, seed, augment, process)[step]
+  return _steps(source, batch, seed, augment, rows)[step]
 
 
 def epoch(
   source: Source,
   *,
   batch: int,
-  process: tuple[int, int] = (0, 1),
+  rows: Sequence[int] | None = None,
   workers: int = 0,
 ) -> Iterator[Batch]:
   """One pass in order, without augmentation, for evaluation.
@@ -83,20 +84,20 @@ def epoch(
   Args:
     source: see `dataset.py`.
     batch: B, over all processes.
-    process: (which, of how many); every process yields as many batches.
+    rows: as in `batches`; every process yields as many batches.
     workers: as in `batches`.
 
   Yields:
-    The fields of the source, index i32[B/P], the number of the example, and
-    mask f32[B/P]. The last batch is filled up with copies of the last example,
+    The fields of the source, index i32[R], the number of the example, and
+    mask f32[R]. The last batch is filled up with copies of the last example,
     which have mask 0 and an index past the end.
   """
   import grain
 
-  n, rows = len(source), _rows(source, batch, process)
+  n, positions = len(source), _positions(source, batch, rows)
 
   def read(step: int) -> Batch:
-    index = rows(step)
+    index = positions(step)
     examples = [dict(source[min(q, n - 1)]) for q in index]
     mask = (np.asarray(index) < n).astype(np.float32)
     return {**stack(examples, index), "mask": mask}
@@ -115,7 +116,7 @@ def read_ahead(steps: Any, workers: int, prefetch: int = 2) -> Iterator[Batch]:
   return iter(steps.to_iter_dataset(options))
 
 
-def stack(examples: list[Example], index: range) -> Batch:
+def stack(examples: list[Example], index: Sequence[int]) -> Batch:
   """Examples -> batch, with their `index` modulo 2**31."""
   fields = {k: np.stack([e[k] for e in examples]) for k in examples[0]}
   return {**fields, "index": (np.asarray(index) % 2**31).astype(np.int32)}
@@ -126,12 +127,12 @@ def _steps(
   batch: int,
   seed: int,
   augment: Augment | None,
-  process: tuple[int, int],
+  rows: Sequence[int] | None,
 ) -> Any:
   """The endless grain.MapDataset: step -> batch."""
   import grain  # two seconds, so only where it is used
 
-  rows = _rows(source, batch, process)
+  positions = _positions(source, batch, rows)
   # Grain shuffles epoch e with seed + e; hashing ours first keeps the runs of
   # seeds 0 and 1 from being the same one, an epoch apart.
   shuffle = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -143,27 +144,19 @@ def _steps(
     return one if augment is None else augment(one, rng)
 
   def read(step: int) -> Batch:
-    index = rows(step)
+    index = positions(step)
     return stack([example(q) for q in index], index)
 
   return grain.MapDataset.range(2**31).repeat().map(read)
 
 
-def _rows(
-  source: Source, batch: int, process: tuple[int, int]
-) -> Callable[[int], range]:
-  """step -> the positions in the stream that this process holds."""
-  which, count = process
+def _positions(
+  source: Source, batch: int, rows: Sequence[int] | None
+) -> Callable[[int], list[int]]:
+  """step -> the positions in the stream that this process reads."""
   if len(source) == 0:
     raise UserError("data: the source holds no example; nothing to read")
-  if batch < 1 or batch % count:
-    raise UserError(
-      f"batch={batch}: must be a positive multiple of the {count} processes"
-    )
-  local = batch // count
-
-  def rows(step: int) -> range:
-    first = step * batch + which * local
-    return range(first, first + local)
-
-  return rows
+  if batch < 1:
+    raise UserError(f"batch={batch}: must be at least 1")
+  own = [int(r) for r in (range(batch) if rows is None else rows)]
+  return lambda step: [step * batch + r for r in own]

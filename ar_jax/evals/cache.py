@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
+from ar_jax.core import processes
 from ar_jax.data import Dataset
 
 _PROBES = 256  # examples of each split that stand for the whole of it
@@ -53,7 +54,13 @@ def _path(kind: str, name: str) -> pathlib.Path:
 
 
 def load(kind: str, name: str) -> dict[str, np.ndarray] | None:
-  """The arrays saved under this name, or None if there are none."""
+  """The arrays saved under this name, or None if there are none, or not on
+  every host of a run: what follows is for all processes to do alike."""
+  found = _load(kind, name)
+  return found if processes.agree(found is not None) else None
+
+
+def _load(kind: str, name: str) -> dict[str, np.ndarray] | None:
   try:
     with np.load(_path(kind, name), allow_pickle=False) as f:
       return dict(f)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core import processes
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 from ar_jax.evals import cache
@@ -104,23 +105,32 @@ def batched(
     variables: passed through; an argument, since constants of this size make
       compilation slow.
     batch: images at once; the last batch is padded and the padding dropped.
+      The processes of a run take the batches in turns.
   """
   variables = jax.device_put(variables)
   compiled = jax.jit(apply)
 
   def embed(images: np.ndarray) -> Embedding:
     parts = []
-    for start in range(0, len(images), batch):
+    for turn in range(0, len(images), batch * jax.process_count()):
+      start = turn + batch * jax.process_index()
       part = images[start : start + batch]
       padded = np.zeros((batch, *images.shape[1:]), np.uint8)
       padded[: len(part)] = part
       # Reduced precision (TF32, bfloat16) moves these distances visibly.
       with jax.default_matmul_precision("float32"):
         out = compiled(variables, padded)
-      parts.append([np.asarray(x)[: len(part)] for x in out])
-    return Embedding(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+      parts.append([np.asarray(x) for x in out])
+    fields = (np.stack(x) for x in zip(*parts, strict=True))
+    return Embedding(*(_in_turn(x, len(images)) for x in fields))
 
   return embed
+
+
+def _in_turn(rows: np.ndarray, n: int) -> np.ndarray:
+  """[n, ...] of all processes, from [turns, batch, ...] of this one."""
+  taken = processes.gather(rows).swapaxes(0, 1)
+  return taken.reshape(-1, *rows.shape[2:])[:n]
 
 
 def to_rgb(images: jax.Array) -> jax.Array:

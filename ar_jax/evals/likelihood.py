@@ -6,9 +6,9 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core import processes
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 
@@ -51,9 +51,11 @@ def build(data: Dataset, *, repeats: int = 1):
     for r in range(repeats):
       noise = jax.random.fold_in(key, r) if r else key
       for batch in batches:
-        terms = _sums(system, variables, batch, noise)
+        terms, mask = processes.fetch(
+          (_sums(system, variables, batch, noise), batch.get("mask", 1.0))
+        )
         some = next(iter(terms.values()))
-        mask = np.asarray(batch.get("mask", jnp.ones(len(some))), np.float64)
+        mask = np.broadcast_to(mask, some.shape).astype(np.float64)
         weight += mask.sum()
         for name, value in terms.items():
           # A padded example may well be NaN, which 0 * NaN would let through.

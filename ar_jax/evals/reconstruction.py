@@ -7,6 +7,7 @@ import functools
 import jax
 import numpy as np
 
+from ar_jax.core import processes
 from ar_jax.core.system import UserError, example_keys
 from ar_jax.data import Dataset
 from ar_jax.evals import samples, sketch
@@ -99,12 +100,18 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     originals, rebuilt = [], []
     counts, latents = None, []
     for batch in batches:
-      real = np.asarray(batch.get("mask", np.ones(len(batch["image"])))) > 0
-      out = np.asarray(_reconstruct(system, variables, batch, key))
-      originals.append(np.asarray(batch["image"])[real])
+      image, mask, out = processes.fetch(
+        (
+          batch["image"],
+          batch.get("mask", np.ones(len(batch["image"]))),
+          _reconstruct(system, variables, batch, key),
+        )
+      )
+      real = mask > 0
+      originals.append(image[real])
       rebuilt.append(samples.to_uint8(out[real]))
       if hasattr(system, "units"):
-        units = np.asarray(_units(system, variables, batch))[real]
+        units = processes.fetch(_units(system, variables, batch))[real]
         if system.vocab is None:
           latents.append(units.reshape(-1, units.shape[-1]))
           continue

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.decode import fold
+from ar_jax.core.errors import UserError
 from ar_jax.core.plan import Plan
 from ar_jax.nn.attention import Cache
 from ar_jax.nn.linear import TURNED
@@ -162,6 +163,12 @@ def dropout(x: Array, keys: Array | None, rate: float, place: int) -> Array:
   return jnp.where(jax.vmap(kept)(keys), x / (1 - rate), 0)
 
 
+def by_example(x: Array) -> Array:
+  """x [B, T, D], split over devices by example where a mesh is set, so that
+  XLA gathers the weights of a layer and leaves its activations in place."""
+  return nn.with_logical_constraint(x, ("batch", None, None))
+
+
 def modulate(x: Array, scale: Array, shift: Array) -> Array:
   """x (1 + scale) + shift, for x [B, T, D] and the others [B, 1, D]."""
   return x * (1 + scale) + shift
@@ -179,6 +186,23 @@ def drop_path(keys: Array, rate: float, depth: int) -> Array:
   return stays / keep[:, None]
 
 
+# What the forward pass of a layer keeps for the backward pass, which computes
+# the rest again: "none" recomputes nothing.
+REMAT = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_saveable,
+  "weights": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def _policy(remat: bool | str) -> Any:
+  name = {False: "none", True: "full"}.get(remat, remat)
+  if name not in REMAT:
+    raise UserError(f"remat={remat!r}: choose one of {', '.join(REMAT)}")
+  return REMAT[name]
+
+
 class Backbone(nn.Module):
   """A stack of equal blocks and a last norm; one parameter layout, [N, ...].
 
@@ -190,7 +214,9 @@ class Backbone(nn.Module):
     out_ada: the same of the last norm, [1, B, 2, D].
     out_norm: the last norm itself where nothing modulates it.
     drop: rate of stochastic depth in the last layer, linear from 0.
-    remat: compute activations again in the backward pass.
+    remat: what the backward pass computes again: "none"; "full", all but the
+      input of each layer; "dots", all but matrix products; "weights", all but
+      products with weights, so the scores of attention too. True is "full".
     dtype: of the computation.
   """
 
@@ -200,7 +226,7 @@ class Backbone(nn.Module):
   out_ada: nn.Module | None = None
   out_norm: nn.Module | None = None
   drop: float = 0.0
-  remat: bool = False
+  remat: bool | str = False
   dtype: jnp.dtype = jnp.float32
 
   def condition(self, cond: Array) -> tuple[Array, Array]:
@@ -246,16 +272,17 @@ class Backbone(nn.Module):
       x, cache = carry
       index, mod = inputs
       own = None if keys is None else fold(keys, index)
-      return block(
+      x, cache = block(
         x, mod, mask, pos=pos, cache=cache, layer=index, keys=own
-      ), None
+      )
+      return (by_example(x), cache), None
 
-    x = x.astype(self.dtype)
+    x = by_example(x.astype(self.dtype))
     if cache is not None and cache.apart:
       h, cache = self._one_by_one(layer, x, cache, mod)
     else:
-      if self.remat:
-        layer = nn.remat(layer, prevent_cse=False)
+      if policy := _policy(self.remat):
+        layer = nn.remat(layer, prevent_cse=False, policy=policy)
       stack = nn.scan(
         layer, variable_axes={"params": 0}, split_rngs={"params": True}
       )

@@ -78,7 +78,7 @@ def programs(
     return Program("train_step", batch, call, *_sizes(state(), state()))
 
   def sampling_of(batch: int) -> Program:
-    batch = -(-batch // parallel.ways(mesh)) * parallel.ways(mesh)
+    batch = parallel.rounded(mesh, batch)
     rows = example(config, system, batch)
     cond = parallel.spread({k: rows[k] for k in system.needs}, mesh)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))

@@ -245,7 +245,7 @@ def build(
   pooled: bool = False,
   label_dropout: float = 0.1,
   dropout: float = 0.0,
-  remat: bool = False,
+  remat: bool | str = False,
   dtype: str = "float32",
   impl: str | None = None,
 ) -> FlowAR:
@@ -265,7 +265,7 @@ def build(
     pooled: the ablation of the head; see `Flow`.
     label_dropout: see `FlowAR`.
     dropout: of both branches of the layers of the stacks.
-    remat: saves memory in training for time.
+    remat: saves memory in training for time; see `nn.transformer.Backbone`.
     dtype: of the computation of the stacks; the head is float32.
     impl: of `ops.attention`.
 

@@ -260,7 +260,7 @@ def build(
   dropout: float = 0.1,
   token_dropout: float = 0.1,
   drop_path: float = 0.0,
-  remat: bool = False,
+  remat: bool | str = False,
   dtype: str = "float32",
   impl: str | None = None,
 ) -> LlamaGen:
@@ -280,7 +280,7 @@ def build(
     dropout: of the branches of the layers; 0 with `drop_path`, as published.
     token_dropout: of the embeddings.
     drop_path: stochastic depth of the last layer.
-    remat: saves memory in training for time.
+    remat: saves memory in training for time; see `nn.transformer.Backbone`.
     dtype: of the computation of the blocks.
     impl: of `ops.attention`.
 

@@ -249,7 +249,7 @@ def build(
   levels: int = 1000,
   repeats: int = 4,
   eps: float = 1e-6,
-  remat: bool = False,
+  remat: bool | str = False,
   dtype: str = "float32",
   impl: str | None = None,
 ) -> MAR:
@@ -273,7 +273,7 @@ def build(
     levels: of noise, of a diffusion head.
     repeats: noises that every hidden state is trained with.
     eps: of the norms of the layers.
-    remat: saves memory in training for time.
+    remat: saves memory in training for time; see `nn.transformer.Backbone`.
     dtype: of the computation of the blocks; the head is float32.
     impl: of `ops.attention`.
 

@@ -209,7 +209,7 @@ def build(
   label_dropout: float = 0.1,
   dropout: float = 0.1,
   token_dropout: float = 0.1,
-  remat: bool = False,
+  remat: bool | str = False,
   dtype: str = "float32",
   impl: str | None = None,
 ) -> NAR:
@@ -229,7 +229,7 @@ def build(
     label_dropout: see `NAR`.
     dropout: of the branches of the layers.
     token_dropout: of the embeddings.
-    remat: saves memory in training for time.
+    remat: saves memory in training for time; see `nn.transformer.Backbone`.
     dtype: of the computation of the blocks.
     impl: of `ops.attention`.
 

@@ -209,7 +209,7 @@ def build(
   gate_init: float = 1e-3,
   smoothing: float = 0.0,
   scale_weights: Sequence[float] | None = None,
-  remat: bool = False,
+  remat: bool | str = False,
   dtype: str = "float32",
   impl: str | None = None,
 ) -> VAR:
@@ -230,7 +230,7 @@ def build(
     gate_init: initial factor on the gates of the blocks.
     smoothing: see `VAR`.
     scale_weights: see `VAR`.
-    remat: saves memory in training for time.
+    remat: saves memory in training for time; see `nn.transformer.Backbone`.
     dtype: of the computation of the blocks.
     impl: of `ops.attention`.
 

@@ -256,7 +256,7 @@ def build(
   time_std: float = 1.0,
   label_dropout: float = 0.1,
   dropout: float = 0.1,
-  remat: bool = False,
+  remat: bool | str = False,
   dtype: str = "float32",
   impl: str | None = None,
 ) -> XAR:
@@ -275,7 +275,7 @@ def build(
     label_dropout: see `XAR`.
     dropout: of the branches of the layers; the published models drop entries
       of the attention as well.
-    remat: saves memory in training for time.
+    remat: saves memory in training for time; see `nn.transformer.Backbone`.
     dtype: of the matrix products of the blocks; the residual stream and the
       modulations stay float32, or training diverges.
     impl: of `ops.attention`.

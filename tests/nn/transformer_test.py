@@ -9,6 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core import plan
+from ar_jax.core.errors import UserError
 from ar_jax.nn.attention import Attention, Cache, CosineNorm
 from ar_jax.nn.mlp import Mlp, SwiGLU
 from ar_jax.nn.norms import AdaLN, RMSNorm
@@ -108,13 +109,25 @@ class BackboneTest(parameterized.TestCase):
       loss = lambda v: (
         run(net, v, self.x, self.cond, plan=PLAN)[0] ** 2
       ).mean()
-      return jax.jit(jax.grad(loss))(self.variables[True])
+      return jax.grad(loss)
 
+    variables = self.variables[True]
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-      gradient(self.nets[True]),
-      gradient(backbone(remat=True)),
+      jax.jit(gradient(self.nets[True]))(variables),
+      jax.jit(gradient(backbone(remat="weights")))(variables),
     )
+    products = {
+      remat: str(
+        jax.make_jaxpr(gradient(backbone(remat=remat)))(variables)
+      ).count("dot_general")
+      for remat in ("none", "dots", "weights", "full")
+    }
+    self.assertEqual(products["none"], products["dots"])
+    self.assertLess(products["dots"], products["weights"])
+    self.assertLess(products["weights"], products["full"])
+    with self.assertRaisesRegex(UserError, "remat='some': choose one of none"):
+      gradient(backbone(remat="some"))(variables)
 
   def test_stochastic_depth_depends_on_the_example(self):
     net, variables = backbone(drop=0.5), self.variables[True]
