@@ -158,13 +158,7 @@ def facts() -> list[dict[str, str]]:
 
 def write_scale(tables: dict[str, list[dict]]) -> None:
   """Puts the tables between the marks of docs/scale.md."""
-  text = (
-    SCALE.read_text()
-    if SCALE.exists()
-    else "\n\n".join(
-      ("# From two cores to a pod", "## What fits, and how fast", *MARKS)
-    )
-  )
+  text = SCALE.read_text()
   before, _, rest = text.partition(MARKS[0])
   after = rest.partition(MARKS[1])[2]
   body = "\n\n".join(

@@ -73,7 +73,7 @@ def lines() -> dict[str, Callable[[Row], str]]:
     "FLOPs": of("FLOPs", lambda x: amount(x, "FLOP")),
     "FLOPs analytic": of("FLOPs analytic", lambda x: amount(x, "FLOP")),
     "HBM traffic, a device": of("HBM bytes", size),
-    "collectives, a device": lambda r: _kinds(r.get("collective bytes")),
+    "collectives of a device": lambda r: _kinds(r.get("collective bytes")),
     "FLOPs per HBM byte": of("intensity", amount),
     "time: compute": second("compute"),
     "time: HBM": second("HBM"),
