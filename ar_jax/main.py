@@ -1,8 +1,10 @@
 """The command line: flags, devices, dispatch.
 
 python -m ar_jax.main --config=configs/foo.py[:preset] [--workdir=DIR]
-  [--mode=train|sample|eval] [--config.train.steps=100 ...]
+  [--mode=train|sample|eval|compile] [--config.train.steps=100 ...]
   [--coordinator=HOST:PORT --num_processes=N --process_id=I]
+  compile: --topology=v5e:4x4|v5p:4x4x4|v6e:8x8|h100:8|h200:16|cpu:8
+    [--sweep] [--nolimit]
 """
 
 from __future__ import annotations
@@ -21,13 +23,18 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from ar_jax import evaluate, launch, metrics, sample, train
+from ar_jax import aot, evaluate, launch, metrics, sample, train
 from ar_jax.core import processes
 from ar_jax.core.system import UserError
 
 log = logging.getLogger("ar_jax")
 
-MODES = {"train": train.run, "sample": sample.run, "eval": evaluate.run}
+MODES = {
+  "train": train.run,
+  "sample": sample.run,
+  "eval": evaluate.run,
+  "compile": aot.run,
+}
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "What to run: configs/NAME.py[:PRESET]."
@@ -53,12 +60,22 @@ _HEARTBEAT = flags.DEFINE_integer(
   "heartbeat", 100, "After how many silent seconds a process counts as dead."
 )
 _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", None, "What to compile for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8 ..."
+)
+_SWEEP = flags.DEFINE_bool(
+  "sweep", False, "Compile on several meshes and batches, and name the best."
+)
+_LIMIT = flags.DEFINE_bool(
+  "limit", True, "Compile on other batches, too, to find the largest that fits."
+)
 
 
 def run(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   mode: str = "train",
+  **options,
 ) -> dict:
   """Runs one mode of a config, or all its stages in order.
 
@@ -68,25 +85,34 @@ def run(
   means that stage's folder. Afterwards `workdir/report.json` holds every
   result, and the pictures lie beside it.
 
+  Args:
+    config: what to run.
+    workdir: where.
+    mode: one of `MODES`.
+    **options: of mode compile, see `aot.run`; it compiles every stage that
+      trains.
+
   Returns:
     The results; with stages, the contents of `report.json`.
   """
   workdir = pathlib.Path(workdir)
   if not config.get("stages"):
-    return MODES[mode](config, workdir)
+    return MODES[mode](config, workdir, **options)
   metrics.make_folder(workdir)
   started = time.perf_counter()
   report: dict = {"stages": {}}
   for name in config.stages:
     of, does = config[name].get("of"), config[name].get("mode", "train")
-    if mode not in ("train", does):
+    if mode not in ("train", does) and (mode, does) != ("compile", "train"):
       continue
     stage = config[of or name].copy_and_resolve_references()
     for collection, source in stage.weights.items():
       if source in config.stages:
         stage.weights[collection] = str(workdir / source)
     log.info("stage %s: %s", name, does)
-    if does == "train":
+    if mode == "compile":
+      result = aot.run(stage, workdir / name, **options)
+    elif does == "train":
       result = train.run(stage, workdir / name)
     else:
       result = MODES[does](stage, workdir / of, workdir / name)
@@ -118,11 +144,17 @@ def set_up_log() -> None:
   absl_logging.set_verbosity(absl_logging.WARNING)
 
 
-def set_up_devices() -> None:
-  """The persistent compilation cache, and the other processes of the run."""
+def set_up_devices(join: bool = True) -> None:
+  """The persistent compilation cache, and the other processes of the run.
+
+  Args:
+    join: whether there may be others.
+  """
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+  if not join:
+    return
   launch.join(
     _COORDINATOR.value,
     _PROCESSES.value,
@@ -153,15 +185,23 @@ def main(argv: list[str]) -> None:
       f"ar_jax: --config={file or ''}: no such file; in the repository's root "
       "say --config=configs/quickstart.py, for example"
     )
+  options = {}
   try:
-    set_up_devices()
+    if _MODE.value == "compile":
+      options = {
+        "topology": _TOPOLOGY.value,
+        "sweep": _SWEEP.value,
+        "limit": _LIMIT.value,
+      }
+      aot.set_up(_TOPOLOGY.value or "")
+    set_up_devices(join=not options)
   except UserError as e:
     fail(str(e))
   set_up_log()
   default = pathlib.Path("runs") / pathlib.Path(file).stem
   workdir = pathlib.Path(_WORKDIR.value or default)
   try:
-    run(_CONFIG.value, workdir, _MODE.value)
+    run(_CONFIG.value, workdir, _MODE.value, **options)
   except UserError as e:
     fail(str(e))
   except OSError as e:

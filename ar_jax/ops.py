@@ -122,7 +122,9 @@ def _scattered(mapped: bool) -> str | None:
     mapped: whether the operation maps itself over a mesh, where one is set.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if jax.device_count() == 1 or mesh.manual_axes or (mapped and not mesh.empty):
+  # Ahead of time the devices are those of the mesh.
+  devices = jax.device_count() if mesh.empty else mesh.size
+  if devices == 1 or mesh.manual_axes or (mapped and not mesh.empty):
     return None
   return "the arrays may be split over devices; use jax.shard_map"
 

@@ -10,13 +10,13 @@ the mesh, so that the batch itself does not depend on their number.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ar_jax.core.system import UserError
@@ -38,8 +38,15 @@ TENSOR_RULES = (
 FSDP_MIN_SIZE = 2**16
 
 
-def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
+def make_mesh(
+  sizes: Mapping[str, int] | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """The mesh over all devices; a size of -1 takes what is left.
+
+  Args:
+    sizes: axis -> its size.
+    devices: of the mesh; those attached if None.
 
   Raises:
     UserError: unknown axes, or sizes that do not multiply to the devices.
@@ -47,12 +54,20 @@ def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
   sizes = {"data": -1, "fsdp": 1, "tensor": 1} | dict(sizes or {})
   if set(sizes) != set(AXES):
     raise UserError(f"mesh={sizes}: the axes are {', '.join(AXES)}")
-  n = jax.device_count()
+  n = jax.device_count() if devices is None else len(devices)
   known = int(np.prod([s for s in sizes.values() if s != -1]))
   shape = tuple(n // known if sizes[a] == -1 else sizes[a] for a in AXES)
   if int(np.prod(shape)) != n:
     raise UserError(f"mesh={sizes}: does not divide {n} devices")
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  auto = (AxisType.Auto,) * len(AXES)
+  try:
+    return jax.make_mesh(shape, AXES, axis_types=auto, devices=devices)
+  except NotImplementedError:
+    # A TPU's torus is cut along its sides first; across them if need be.
+    placed = mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+    return Mesh(placed, AXES, axis_types=auto)
 
 
 def _spec(name: str, shape: tuple[int, ...], mesh) -> PartitionSpec:
@@ -144,13 +159,19 @@ def rows(mesh: Mesh, batch: int, name: str = "batch") -> np.ndarray:
   Raises:
     UserError: the batch does not divide among the devices.
   """
+  parts = _parts(mesh, batch, name)
+  return np.arange(batch).reshape(parts, -1)[_held(mesh)].reshape(-1)
+
+
+def _parts(mesh: Mesh, batch: int, name: str = "batch") -> int:
+  """`ways(mesh)`, if a batch divides so."""
   parts = ways(mesh)
   if batch < 1 or batch % parts:
     raise UserError(
       f"{name}={batch}: does not divide among {parts} data-parallel devices; "
       f"choose a multiple of {parts}"
     )
-  return np.arange(batch).reshape(parts, -1)[_held(mesh)].reshape(-1)
+  return parts
 
 
 def rounded(mesh: Mesh, batch: int) -> int:
@@ -201,6 +222,52 @@ def put_tree(tree: Any, placed: Any) -> Any:
     tree,
     placed,
   )
+
+
+def spread(batch: Any, mesh: Mesh) -> Any:
+  """Shapes of a batch, [B, ...], placed as `put_batch` places it.
+
+  Raises:
+    UserError: the batch does not divide among the devices.
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+
+  def one(x):
+    _parts(mesh, len(x))
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  return jax.tree.map(one, batch)
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+  """Shapes of arrays that every device holds whole."""
+  whole = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree
+  )
+
+
+def meshes(devices: int, node: int) -> list[dict[str, int]]:
+  """Meshes worth trying on so many devices.
+
+  The batch is split as far as it goes, the parameters over a node or over
+  all devices, the widths within a node, where devices are near.
+
+  Args:
+    devices: their number.
+    node: those of one node.
+  """
+  found = []
+  near = min(node, devices)
+  for tensor in (1, 2, 4):
+    for fsdp in (1, near // tensor, devices // tensor):
+      each = tensor * max(fsdp, 1)
+      if near % tensor or devices % each or fsdp < 1:
+        continue
+      sizes = {"data": devices // each, "fsdp": fsdp, "tensor": tensor}
+      if sizes not in found:
+        found.append(sizes)
+  return found
 
 
 PMAP_AXIS = "data"

@@ -57,16 +57,26 @@ def missing(platform: str) -> str | None:
   return aot_cuda.missing()
 
 
-@functools.cache
-def device(platform: str):
-  """A TPU that need not be attached."""
+def tpus(topology: str, **how) -> list[jax.Device]:
+  """The chips of a slice that need not be attached.
+
+  Args:
+    topology: generation and sides, such as "v5e:4x4" or "v5p:4x4x8".
+    **how: what else the TPU library takes.
+  """
   # Otherwise libtpu asks the network which machine this is.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   # Nobody's chips are taken, so that two processes may do this at a time.
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   return topologies.get_topology_desc(
-    platform="tpu", topology_name=TPUS[platform]
-  ).devices[0]
+    platform="tpu", topology_name=topology, **how
+  ).devices
+
+
+@functools.cache
+def device(platform: str):
+  """A TPU that need not be attached."""
+  return tpus(TPUS[platform])[0]
 
 
 def for_device(chip) -> Any:

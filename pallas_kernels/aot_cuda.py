@@ -99,6 +99,34 @@ def missing() -> str | None:
   return None
 
 
+H200 = "NVIDIA H200"
+
+TARGET_CONFIGS = {
+  "h100": TARGET_CONFIG,
+  # The same processor, with other memory.
+  "h200": TARGET_CONFIG.replace(H100, H200)
+  .replace("84978434048", "150754820096")
+  .replace("3352320000000", "4800000000000"),
+}
+"""Kind -> what XLA is told of it; the memory of an H200 is what its driver
+reports, 143771 MiB, and its rate what its data sheet says."""
+
+
+def gpus(kind: str, hosts: int, each: int) -> list[jax.Device]:
+  """GPUs that need not be attached.
+
+  Args:
+    kind: one of `TARGET_CONFIGS`.
+    hosts: how many machines.
+    each: GPUs of each of them.
+  """
+  return topologies.get_topology_desc(
+    platform="cuda",
+    topology=f"1x{hosts}x{each}",
+    target_config=TARGET_CONFIGS[kind],
+  ).devices
+
+
 @functools.cache
 def h100_mesh(devices: int = 1) -> Mesh:
   """A mesh with one axis, "x", of GPUs that are not there.
@@ -106,11 +134,8 @@ def h100_mesh(devices: int = 1) -> Mesh:
   Args:
     devices: their number, in one host.
   """
-  topology = topologies.get_topology_desc(
-    platform="cuda", topology=f"1x1x{devices}", target_config=TARGET_CONFIG
-  )
-  devices = np.asarray(topology.devices).reshape(devices)
-  return Mesh(devices, ("x",), axis_types=(AxisType.Auto,))
+  there = np.asarray(gpus("h100", 1, devices))
+  return Mesh(there, ("x",), axis_types=(AxisType.Auto,))
 
 
 @contextlib.contextmanager

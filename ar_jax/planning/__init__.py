@@ -1,0 +1,1 @@
+"""What a program needs and how fast it can be, told before it runs."""

@@ -1,0 +1,122 @@
+"""The programs of a config, `train_step` and `sample`, without any array.
+
+They are the very functions that the modes run, traced with shapes that carry
+the placement of the arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from ar_jax import data, optim, parallel, step, train
+from ar_jax.core.system import System, UserError, build
+
+Config = ml_collections.ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """One program at one batch size on one mesh.
+
+  Attributes:
+    name: "train_step" or "sample".
+    batch: examples of a call, over all devices.
+    trace: makes the `jax.stages.Traced`.
+    parameters: that are trained.
+    frozen: parameters that are not.
+    state: bytes of the arguments but the batch, on one device.
+  """
+
+  name: str
+  batch: int
+  trace: Callable[[], Any]
+  parameters: int
+  frozen: int
+  state: int
+
+
+def programs(
+  config: Config, mesh: jax.sharding.Mesh
+) -> dict[str, Callable[[int], Program]]:
+  """Name -> the program for a batch size, of a config that trains.
+
+  Args:
+    config: of a system, not of stages.
+    mesh: over the devices to compile for.
+
+  Raises:
+    UserError: the config asks for what cannot be compiled ahead of time.
+  """
+  if config.parallel != "jit":
+    raise UserError(
+      f"parallel={config.parallel}: runs on devices that are attached; compile "
+      "it with --config.parallel=jit, which does the same"
+    )
+  system = build(config.system, **config.model.to_dict())
+  tx = optim.make(config.optim.to_dict(), config.train.steps)
+  options = step.Options(config.train.ema, config.train.accumulate)
+  state = functools.cache(
+    lambda: train.initial_state(
+      config, system, tx, options, example(config, system, 1), mesh
+    )[0]
+  )
+  key = parallel.everywhere(jax.eval_shape(lambda: jax.random.key(0)), mesh)
+  sampling = tuple(sorted(config.sample.options.to_dict().items()))
+
+  def training(batch: int) -> Program:
+    given = parallel.spread(example(config, system, batch), mesh)
+    trace = parallel.on(mesh, step.jit_step.trace)
+    call = lambda: trace(system, tx, options, state(), given, key)
+    return Program("train_step", batch, call, *_sizes(state(), state()))
+
+  def sampling_of(batch: int) -> Program:
+    batch = parallel.rounded(mesh, batch)
+    rows = example(config, system, batch)
+    cond = parallel.spread({k: rows[k] for k in system.needs}, mesh)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    keys = parallel.spread(keys, mesh)
+    variables = state().averaged()
+    trace = parallel.on(mesh, step._draw.trace)
+    call = lambda: trace(system, variables, cond, keys, sampling)
+    return Program("sample", batch, call, *_sizes(state(), variables))
+
+  return {"train_step": training, "sample": sampling_of}
+
+
+def example(config: Config, system: System, batch: int) -> dict[str, Any]:
+  """Shapes of a batch of training, which need no data: but for systems that
+  read more than images and labels."""
+  struct = lambda shape, dtype: jax.ShapeDtypeStruct((batch, *shape), dtype)
+  size, channels = config.data.size, config.data.channels
+  rows = {
+    "image": struct((size, size, channels), jnp.uint8),
+    "label": struct((), jnp.int32),
+    "index": struct((), jnp.int32),
+  }
+  if not set(system.needs) <= set(rows):
+    one = data.load(**config.data).train[0]
+    rows |= {k: struct(v.shape, v.dtype) for k, v in one.items()}
+  if config.cache.views:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(system.init, key, rows)
+    rows = jax.eval_shape(system.encode, variables, rows)
+  return dict(rows)
+
+
+def _sizes(state: step.TrainState, held: Any) -> tuple[int, int, int]:
+  """(parameters, frozen ones, bytes of `held` on one device)."""
+  count = lambda tree: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+  trained = count(state.variables["params"])
+  held = sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(held)
+  )
+  return trained, count(state.variables) - trained, held
