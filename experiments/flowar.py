@@ -30,7 +30,7 @@ from configs import flowar, var
 from experiments import generators, record
 
 SEEDS = (0, 1, 2)
-STEPS, BATCH, RATE = 400, 64, 2e-3
+STEPS, BATCH, RATE = 400, 32, 2e-3
 POINTS = 25
 
 

@@ -25,7 +25,7 @@ from ar_jax.core.system import System, build
 from experiments import generators, record
 
 SEEDS = (0, 1, 2)
-STEPS, BATCH, RATE = 500, 64, 2e-3
+STEPS, BATCH, RATE = 500, 32, 2e-3
 LENGTH = 16
 SAMPLING = dict(denoise=50, guidance=1.0)
 

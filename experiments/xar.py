@@ -31,7 +31,7 @@ from ar_jax.core.system import System, build
 from experiments import generators, record
 
 SEEDS = (0, 1, 2)
-STEPS, BATCH, RATE = 400, 64, 2e-3
+STEPS, BATCH, RATE = 400, 32, 2e-3
 SAMPLING = dict(steps=25, method="sde", last=0.04, guidance=1.0)
 # Side in pixels, side of a patch, samples to measure.
 SETS = {"digits": (8, 2, 297), "fashion_mnist": (16, 4, 2000)}
