@@ -6,6 +6,8 @@ These expect the published tokenizer, converted, at runs/vae_ch160v4096z32,
 and ImageNet in TFDS.
 """
 
+import functools
+
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import common, multiscale_vq
 
@@ -21,23 +23,25 @@ PUBLISHED = {
 
 
 def get_config(preset: str = "default"):
-  published = {
-    name: lambda row=row: _published(*row) for name, row in PUBLISHED.items()
-  }
+  official = {name: functools.partial(published, name) for name in PUBLISHED}
   makers = {
     "default": digits,
     "fashion": fashion,
     "folder": folder,
     "smoke": smoke,
-    "paper": published["d16"],
-    **published,
+    "paper": official["d16"],
+    **official,
   }
   return common.choose("configs/var.py", makers, preset)()
 
 
-def _generator(tokenizer, **model):
+# HMAR and its kin are configured by these, too: a system of the same arguments,
+# perhaps over another tokenizer, and what it has beside them.
+
+
+def generator(tokenizer, system="var", **model):
   """A run of VAR on the units of the tokenizer of another config."""
-  c = common.over(tokenizer, "var", **model)
+  c = common.over(tokenizer, system, **model)
   # How a class looks best at small sizes; the papers' settings are below.
   c.sample.options.update(
     guidance=1.75, schedule="ramp", temperature=1.0, top_k=0, top_p=1.0
@@ -45,10 +49,11 @@ def _generator(tokenizer, **model):
   return c
 
 
-def digits():
+def digits(system="var", tokenizer=None, **model):
   """scikit-learn's digits at 16 pixels: the tokenizer, then VAR."""
-  tokenizer = multiscale_vq.get_config("digits")
-  c = _generator(tokenizer, depth=4, width=128, heads=4, num_classes=10)
+  tokenizer = tokenizer or multiscale_vq.get_config("digits")
+  sizes = dict(depth=4, width=128, heads=4, num_classes=10)
+  c = generator(tokenizer, system, **sizes, **model)
   c.optim.update(lr=4e-3)
   c.train.update(steps=220, save_every=110, ema=0.98)
   c.evals.judge_accuracy = {"n": 300}
@@ -56,10 +61,11 @@ def digits():
   return common.from_nothing(tokenizer, c)
 
 
-def fashion():
+def fashion(system="var", tokenizer=None, **model):
   """Fashion-MNIST at 32 pixels: the tokenizer, then VAR."""
-  tokenizer = multiscale_vq.get_config("fashion")
-  c = _generator(tokenizer, depth=6, width=160, heads=5, num_classes=10)
+  tokenizer = tokenizer or multiscale_vq.get_config("fashion")
+  sizes = dict(depth=6, width=160, heads=5, num_classes=10)
+  c = generator(tokenizer, system, **sizes, **model)
   c.optim.update(lr=2e-3)
   c.train.update(steps=800, save_every=200, ema=0.99)
   c.evals.judge_accuracy = {"n": 1000}
@@ -79,18 +85,21 @@ def folder():
   return c
 
 
-def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
-  tokenizer = multiscale_vq.get_config("paper")
+def published(name, system="var", tokenizer=None, **model):
+  """A model of PUBLISHED on ImageNet."""
+  depth, size, batch, epochs, rate, gate, end, decay_end = PUBLISHED[name]
+  tokenizer = tokenizer or multiscale_vq.get_config("paper")
   tokenizer.model.scales = SCALES[size]
-  c = _generator(
-    tokenizer,
+  sizes = dict(
     depth=depth,
     num_classes=1000,
     gate_init=gate,
-    shared_ada=depth == 36,
     remat=depth >= 24,
     dtype="bfloat16",
   )
+  if depth == 36:
+    sizes["shared_ada"] = True
+  c = generator(tokenizer, system, **(sizes | model))
   c.weights.tokenizer = "runs/vae_ch160v4096z32"
   c.data.update(name="imagenet2012", size=size)
   c.batch = batch
@@ -110,8 +119,9 @@ def _published(depth, size, batch, epochs, rate, gate, end, decay_end):
   return common.fid(c)
 
 
-def smoke():
+def smoke(system="var", tokenizer=None, **model):
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  tokenizer = multiscale_vq.get_config("smoke")
-  c = _generator(tokenizer, depth=2, width=32, heads=2, num_classes=3)
+  tokenizer = tokenizer or multiscale_vq.get_config("smoke")
+  sizes = dict(depth=2, width=32, heads=2, num_classes=3)
+  c = generator(tokenizer, system, **sizes, **model)
   return common.seconds(c, tokenizer)
