@@ -134,9 +134,8 @@ def run(folder: str, steps: int, seeds: int) -> None:
   # Small gates have no time to open in runs as short as these.
   model = config.generator.model.to_dict() | dict(width=96, gate_init=0.5)
   free = build("flexvar", **model)
-  free = dataclasses.replace(
-    free.at(FIXED), lists=dataclasses.replace(free.lists, base=FIXED)
-  )
+  lists = dataclasses.replace(free.lists, base=FIXED)
+  free = dataclasses.replace(free.at(FIXED), lists=lists)
   arms = {
     "lists drawn": free,
     "one list": dataclasses.replace(free, lists=None),

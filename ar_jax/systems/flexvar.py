@@ -78,7 +78,7 @@ class FlexVAR(ScaleWise):
     return max(side * side for side in self.sizes)
 
   def at(self, scales: Sequence[int | tuple[int, int]]) -> FlexVAR:
-    """The same model with another list of maps.
+    """The same model with another list of maps, to sample or to evaluate it.
 
     Args:
       scales: sides, or (height, width); the first map has one cell.
@@ -101,6 +101,7 @@ class FlexVAR(ScaleWise):
       self,
       net=self.net.clone(plan=plan.scales(scales)),
       tokenizer=self.tokenizer.clone(scales=scales),
+      lists=None,
     )
 
   def coded(self, variables: Vars, x: Array) -> Array:

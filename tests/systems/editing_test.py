@@ -23,13 +23,15 @@ GIVEN = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _generate(system, options, variables, cond):
-  return system.generate(variables, cond, KEYS, **dict(options))
+  """(units, latent), and the units of the given image, if there is one."""
+  drawn = system.generate(variables, cond, KEYS, **dict(options))
+  edit = system.edit(variables, cond, 0) if "given" in cond else None
+  return *drawn, edit and edit.units
 
 
 @functools.cache
 def programs(name):
-  """The system, its variables, and jitted: drawing (units, latent), encoding
-  the given image to (units, its reconstruction), and decoding a latent."""
+  """The system, its variables, and what draws."""
   system, variables = getattr(scale_models, name)()
 
   def draw(label=(0, 1), keep=None, **options):
@@ -38,61 +40,57 @@ def programs(name):
       cond |= {"given": jnp.asarray(GIVEN), "keep": jnp.asarray(keep)}
     return _generate(system, tuple(sorted(options.items())), variables, cond)
 
-  @jax.jit
-  def encode(given):
-    x = given.astype(jnp.float32) / 127.5 - 1
-    units = system.codec(variables).encode(x)
-    return units, (system.codec(variables).decode(units) + 1) / 2
-
-  decode = jax.jit(functools.partial(system.decode, variables))
-  return system, variables, draw, encode, decode
+  return system, variables, draw
 
 
 class EditTest(parameterized.TestCase):
   @parameterized.parameters("flexvar", "var")
   def test_all_none_and_part_of_an_image(self, name):
-    system, _, draw, encode, decode = programs(name)
+    system, variables, draw = programs(name)
     p = system.plan
-    known, image = encode(GIVEN)
     # All of it: the reconstruction.
-    units, latent = draw(keep=np.ones((2, 8, 8)), force_first_scales=0)
+    ones = np.ones((2, 8, 8))
+    units, latent, known = draw(keep=ones, force_first_scales=0)
     np.testing.assert_array_equal(units, known)
-    np.testing.assert_allclose(decode(latent), image, atol=1e-5)
+
+    @jax.jit
+    def both(latent, known):
+      image = system.codec(variables).decode(known)
+      return system.decode(variables, latent), (image + 1) / 2
+
+    got, image = both(latent, known)
+    np.testing.assert_allclose(got, image, atol=1e-5)
     # None of it: what is drawn without.
-    free, plain = draw()
-    none, latent = draw(keep=np.zeros((2, 8, 8)), force_first_scales=0)
+    free, plain, _ = draw()
+    none, latent, _ = draw(keep=0 * ones, force_first_scales=0)
     np.testing.assert_array_equal(none, free)
     np.testing.assert_allclose(latent, plain, atol=1e-5)
     # The right half: kept at every scale, and drawn elsewhere.
     half = np.broadcast_to(np.arange(8) >= 4, (2, 8, 8))
-    units, _ = draw(keep=half, force_first_scales=0)
+    units, *_ = draw(keep=half, force_first_scales=0)
     right = np.asarray(p["col"] >= np.sqrt(np.repeat(p.sizes, p.sizes)) / 2)
     np.testing.assert_array_equal(units[:, right], known[:, right])
     self.assertTrue((units != known)[:, ~right].any())
 
   def test_null_label_cannot_be_guided(self):
-    system, _, draw, *_ = programs("flexvar")
+    system, _, draw = programs("flexvar")
     null = (system.null,) * 2
-    free, _ = draw(label=null)
-    guided, _ = draw(label=null, guidance=5.0)
+    free, *_ = draw(label=null)
+    guided, *_ = draw(label=null, guidance=5.0)
     np.testing.assert_array_equal(free, guided)
 
   def test_no_pass_more(self):
-    system, variables, *_ = programs("var")
+    system, variables, _ = programs("var")
 
-    def passes(cond):
-      program = jax.make_jaxpr(
-        lambda v, cond: system.generate(v, cond, KEYS)[0]
-      )(variables, cond)
-      return sum(e.primitive.name == "scan" for e in program.jaxpr.eqns)
-
-    cond = {"label": jnp.array([0, 1])}
-    more = {"given": jnp.asarray(GIVEN), "keep": jnp.ones((2, 8, 8))}
-    self.assertEqual(passes(cond), system.plan.steps)
-    self.assertEqual(passes(cond | more), system.plan.steps)
+    cond = {"label": jnp.array([0, 1]), "given": jnp.asarray(GIVEN)}
+    program = jax.make_jaxpr(lambda v, cond: system.generate(v, cond, KEYS)[0])(
+      variables, cond | {"keep": jnp.ones((2, 8, 8))}
+    )
+    stacks = sum(e.primitive.name == "scan" for e in program.jaxpr.eqns)
+    self.assertEqual(stacks, system.plan.steps)
 
   def test_refinement_of_a_smaller_image(self):
-    system, variables, *_ = programs("flexvar")
+    system, variables, _ = programs("flexvar")
     small = jnp.asarray(GIVEN[:, :4, :4])
     keep = jax.jit(lambda given: system.edit(variables, {"given": given}).keep)
     # Its latent is 2 x 2: the first two maps are known.
@@ -111,7 +109,7 @@ class EditTest(parameterized.TestCase):
     codes = MultiScaleResidual(32, 4, scales, spread=1.0)
     draw = np.random.default_rng(0)
     shapes = dict(codebook=(32, 4), phi_kernel=(4, 3, 3, 4, 4), phi_bias=(4, 4))
-    normal = lambda shape: draw.normal(size=shape).astype(np.float32)
+    normal = lambda shape: jnp.asarray(draw.normal(size=shape), jnp.float32)
     params = {"params": {k: normal(v) for k, v in shapes.items()}}
     length = sum(p * p for p in scales)
     given, other = draw.integers(0, 32, (2, 1, length))
@@ -139,6 +137,10 @@ class EditTest(parameterized.TestCase):
     )[0, 0]
     self.assertFalse(bool(first("bilinear")))
     self.assertTrue(bool(first("area")))
+    # Mixtures of codes, in smooth sampling, give way as units do.
+    edit = Edit(jnp.array([[2, 1]]), jnp.array([[True, False]]))
+    codes = edit.codes(slice(0, 2), jnp.zeros((1, 2, 3)), jnp.eye(3))
+    np.testing.assert_array_equal(codes[0], [[0, 0, 1], [0, 0, 0]])
     inside = box_mask(8, 8, (0.25, 0.25, 0.75, 0.75), "inside")
     np.testing.assert_array_equal(inside, ~keep)
     for box in ((0, 0, 0, 1), (0.5, 0, 0.4, 1), (0, 0, 2, 1), (0, 1)):
@@ -157,6 +159,14 @@ class EditTest(parameterized.TestCase):
     image = editing.paste(drawn, canvas[None], keep[None])
     np.testing.assert_array_equal(sample.to_uint8(image)[0][keep], canvas[keep])
     np.testing.assert_array_equal(image[0][~keep], 0.5)
+    # A larger list of maps continues it beyond its frame.
+    system, variables, _ = programs("flexvar")
+    there = system.at((1, (2, 3), (4, 6)))
+    edit = lambda cond: there.edit(variables, cond).keep
+    kept = jax.jit(edit)({"given": canvas[None], "keep": keep[None]})
+    np.testing.assert_array_equal(
+      kept[0, 7:].reshape(4, 6), np.tile([0, 1, 1, 1, 1, 0], (4, 1))
+    )
     with self.assertRaisesRegex(UserError, "does not fit"):
       expand(GIVEN[0], (8, 12), (0, 5))
 
