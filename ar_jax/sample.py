@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ar_jax import checkpoint, data, metrics, parallel, step
+from ar_jax.core import editing
 from ar_jax.core.system import System, UserError, Vars, build
 
 Config = ml_collections.ConfigDict
@@ -53,7 +54,8 @@ def conditions(
     system: its `needs` say what it reads.
     dataset: gives the classes and the test split.
     count: number of examples N.
-    labels: these classes only, in this order; empty means all.
+    labels: these classes only, in this order; empty means all. -1 is none,
+      for systems that can do without.
 
   Returns:
     name -> [N, ...]. Labels are balanced and sorted, so that a grid of
@@ -64,15 +66,78 @@ def conditions(
   """
   if system.needs == ("label",):
     classes = np.asarray(list(labels) or range(dataset.num_classes), np.int32)
-    if classes.min() < 0 or classes.max() >= dataset.num_classes:
+    null = getattr(system, "null", None)
+    lowest = 0 if null is None else -1
+    if classes.min() < lowest or classes.max() >= dataset.num_classes:
       raise UserError(
         f"sample.labels={tuple(labels)}: {dataset.name} has the classes 0 to "
         f"{dataset.num_classes - 1}"
       )
+    classes = np.where(classes < 0, null or 0, classes).astype(np.int32)
     turns = np.sort(np.resize(np.arange(len(classes)), count))
     return {"label": classes[turns]}
   rows = [dataset.test[i % len(dataset.test)] for i in range(count)]
   return {k: np.stack([r[k] for r in rows]) for k in system.needs}
+
+
+def edited(
+  system: System, dataset: data.Dataset, edit: Config, cond: dict, labels=()
+) -> tuple[dict[str, np.ndarray], dict]:
+  """What `config.sample.edit` adds to the conditions, and to the options.
+
+  Args:
+    system: must take a given image.
+    dataset: gives the channels of an image, and the test images.
+    edit: `image`, a file that every sample edits, as it is; or "test": sample
+      i edits test image i, and has its label unless `labels` names some. What
+      of it is kept is white in the file `mask`, or lies outside (or inside, by
+      `keep`) of `box`; with neither, the image is refined.
+    cond: the conditions, [N, ...].
+    labels: `config.sample.labels`.
+
+  Raises:
+    UserError: the system cannot edit, or a file does not fit.
+  """
+  if not edit.image:
+    return cond, {}
+  if "given" not in system.takes:
+    raise UserError("sample.edit: this system cannot edit a given image")
+  count = len(next(iter(cond.values())))
+  if edit.image == "test":
+    rows = [dataset.test[i % len(dataset.test)] for i in range(count)]
+    given = np.stack([row["image"] for row in rows])
+    if not len(labels) and "label" in cond:
+      cond = {**cond, "label": np.stack([row["label"] for row in rows])}
+  else:
+    channels = np.shape(dataset.test[0].get("image", np.zeros(3)))[-1]
+    image = _read(edit.image, "L" if channels == 1 else "RGB")
+    given = np.repeat(image[None], count, 0)
+  cond, (height, width) = {**cond, "given": given}, given.shape[1:3]
+  if edit.mask or len(edit.box):
+    if edit.mask:
+      keep = _read(edit.mask, "L")[..., 0] >= 128
+    else:
+      keep = editing.box_mask(height, width, edit.box, edit.keep)
+    if keep.shape != (height, width):
+      raise UserError(
+        f"{edit.mask}: a mask of {keep.shape[0]}x{keep.shape[1]} for an image "
+        f"of {height}x{width}"
+      )
+    cond["keep"] = np.repeat(keep[None], count, 0)
+  options = {"coarse": edit.coarse, "paste": edit.paste}
+  if edit.force_first_scales is not None:
+    options["force_first_scales"] = edit.force_first_scales
+  return cond, options
+
+
+def _read(path: str, mode: str) -> np.ndarray:
+  """u8[H, W, c] of an image file."""
+  try:
+    with Image.open(path) as file:
+      pixels = np.asarray(file.convert(mode))
+  except OSError as e:
+    raise UserError(f"{path}: not an image that can be read ({e})") from e
+  return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
@@ -99,14 +164,16 @@ def draw(
   mesh: jax.sharding.Mesh,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """(u8[count, H, W, C], conditions) as `config.sample` says."""
-  cond = conditions(system, dataset, count, config.sample.labels)
+  labels = config.sample.labels
+  cond = conditions(system, dataset, count, labels)
+  cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
   images = drawer(mesh)(
     system,
     variables,
     cond,
     jax.random.key(config.sample.seed),
     batch=min(config.sample.batch, count),
-    options=config.sample.options.to_dict(),
+    options=config.sample.options.to_dict() | edit,
   )
   return to_uint8(images), cond
 
@@ -181,8 +248,9 @@ def show(
 ) -> np.ndarray:
   """The grid of samples: `columns` of each class per row. Systems that read
   an image are shown as pairs, the original first; others in order."""
-  if "image" in cond:
-    pairs = np.stack([cond["image"], images], 1)
+  original = cond.get("image", cond.get("given"))
+  if original is not None and original.shape == images.shape:
+    pairs = np.stack([original, images], 1)
     n = min(len(pairs), columns * columns // 2)
     return grid(pairs[:n].reshape(-1, *images.shape[1:]), columns)
   if "label" not in cond:

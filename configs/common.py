@@ -2,6 +2,7 @@
 so that a misspelt one is an error."""
 
 import ml_collections
+from ml_collections import config_dict
 
 IMAGENET_IMAGES = 1_281_167
 
@@ -50,6 +51,16 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
     columns=8,
     scale=2,
     options=ml_collections.ConfigDict(),
+    # A given image to be edited or refined; see ar_jax/sample.py.
+    edit=_group(
+      image="",  # a file, or "test" for those of the test split
+      mask="",  # a file: white is kept
+      box=(),  # or (top, left, bottom, right), shares of the sides
+      keep="outside",  # of the box, or "inside"
+      force_first_scales=config_dict.placeholder(int),
+      coarse="bilinear",
+      paste=False,
+    ),
   )
   c.evals = ml_collections.ConfigDict()  # evaluator -> its options
   c.mesh = _group(data=-1, fsdp=1, tensor=1)

@@ -23,7 +23,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from ar_jax import checkpoint, data, main
+from ar_jax import data, main
 from ar_jax.core.system import System, Vars, build
 from ar_jax.systems.flowar import grid
 from configs import flowar, var
@@ -32,13 +32,6 @@ from experiments import generators, record
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 1500, 64, 2e-3
 POINTS = 25
-
-
-def tokenizer(config, folder: pathlib.Path) -> Vars:
-  """The weights of a tokenizer stage, trained there if they are not yet."""
-  main.run(config, folder)
-  variables, _ = checkpoint.load(folder)
-  return variables["params"]["tokenizer"]
 
 
 def deviation(config, weights: Vars, dataset: data.Dataset) -> float:
@@ -68,8 +61,8 @@ def run(folder: str, steps: int) -> None:
   begun, folder = time.perf_counter(), pathlib.Path(folder)
   ours, theirs = flowar.get_config("digits"), var.get_config("default")
   dataset = data.load(**ours.generator.data)
-  latents = tokenizer(ours.tokenizer, folder / "kl_vae")
-  codes = tokenizer(theirs.tokenizer, folder / "multiscale_vq")
+  latents = generators.tokenizer(ours.tokenizer, folder / "kl_vae")
+  codes = generators.tokenizer(theirs.tokenizer, folder / "multiscale_vq")
   spread = deviation(ours.tokenizer, latents, dataset)
   model = ours.generator.model.to_dict()
   model["tokenizer"]["scale"] = 1 / spread

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import pathlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ar_jax import data, optim, step
+from ar_jax import checkpoint, data, main, optim, step
 from ar_jax.core.system import System, Vars
 from ar_jax.evals import frechet
 
@@ -19,6 +21,39 @@ from ar_jax.evals import frechet
 def parameters(tree: Any) -> int:
   """How many numbers the leaves hold."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def tokenizer(config, folder: pathlib.Path, steps: int = 100) -> Vars:
+  """The weights of a tokenizer stage, trained there if they are not yet.
+
+  Of an experiment that is tried with below 100 steps, so few as well, in a
+  folder beside.
+  """
+  if steps < 100:
+    config.train.steps, folder = steps, folder.with_name(folder.name + "_short")
+  main.run(config, folder)
+  variables, _ = checkpoint.load(folder)
+  return variables["params"]["tokenizer"]
+
+
+def encoded(
+  system: System, dataset: data.Dataset, frozen: Vars, batch: int = 100
+) -> data.Dataset:
+  """The set with the units of its images in their place, encoded once."""
+  encode = jax.jit(lambda batch: system.encode({"tokenizer": frozen}, batch))
+
+  def rows(source):
+    found = []
+    for part in data.epoch(source, batch=batch):
+      live = int(part["mask"].sum()) if "mask" in part else batch
+      part = {k: v for k, v in part.items() if k not in ("mask", "index")}
+      units = jax.device_get(encode(part))
+      found += [{k: v[i] for k, v in units.items()} for i in range(live)]
+    return found
+
+  return dataclasses.replace(
+    dataset, train=rows(dataset.train), test=rows(dataset.test)
+  )
 
 
 def train(

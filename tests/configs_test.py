@@ -111,9 +111,24 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(("d16", 315.6), ("d20", 607.5), ("d24", 1041))
+  def test_flexvar(self, preset, millions):
+    config = importlib.import_module("configs.flexvar").get_config(preset)
+    self.assertAlmostEqual(parameters(config) / millions, 1, delta=5e-4)
+    config = importlib.import_module("configs.sar").get_config(preset)
+    build(config.system, **config.model.to_dict())
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  def test_tokenizer_of_flexvar(self):
+    config = importlib.import_module("configs.flexvar").get_config("tokenizer")
+    # That of LlamaGen with other codes, and its PatchGAN.
+    codes = 71.883 + (8912 * 32 - 16384 * 8 + 2 * 24 * 256 + 24) / 1e6
+    self.assertAlmostEqual(parameters(config), codes + 2.766, places=2)
+
   @parameterized.parameters(
-    "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar"
-  )
+    "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
+    "flexvar", "sar",
+  )  # fmt: skip
   def test_staged_presets_build(self, name):
     config = importlib.import_module(f"configs.{name}").get_config()
     for stage in config.stages:

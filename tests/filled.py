@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def variables(system, seed=0, stddev=0.3):
+def variables(system, seed=0, stddev=0.3, batch=None):
   """Those of a system: scales are 1, all else is normal noise."""
-  shapes = jax.eval_shape(lambda key: system.init(key, {}), jax.random.key(0))
+  shapes = jax.eval_shape(
+    lambda key: system.init(key, batch or {}), jax.random.key(0)
+  )
   draw = np.random.default_rng(seed)
 
   def fill(path, leaf):

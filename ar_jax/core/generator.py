@@ -1,4 +1,5 @@
-"""What every generator over the units of a frozen tokenizer has."""
+"""What every generator over the units of a frozen tokenizer has, and every
+system around another one."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.system import Array, Batch, System, UserError, Vars
+from ar_jax.core.plan import Plan
+from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 
 
 class Generator(System):
@@ -101,3 +103,51 @@ class Generator(System):
         "build it with label_dropout > 0, or sample with guidance=1.0"
       )
     return guidance
+
+
+class Around(System):
+  """A system around another, whose variables are its own: it trains it or
+  draws from it in a way of its own, and leaves the rest as it is.
+
+  Attributes:
+    target: the other system.
+  """
+
+  target: System
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return self.target.needs
+
+  @property
+  def takes(self) -> tuple[str, ...]:
+    return self.target.takes
+
+  @property
+  def plan(self) -> Plan | None:
+    return self.target.plan
+
+  @property
+  def classes(self) -> int | None:
+    return self.target.classes
+
+  @property
+  def null(self) -> int | None:
+    """The label that stands for no label, where there is one."""
+    return getattr(self.target, "null", None)
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    return self.target.init(key, batch)
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    return self.target.loss(variables, batch, key, train=train)
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    return self.target.encode(variables, batch)
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    return self.target.sample(variables, cond, keys, **options)

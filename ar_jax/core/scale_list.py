@@ -77,37 +77,38 @@ class Lists:
   def draw(self, key: Array) -> Array:
     """One list, i32[K], ascending, zeros behind it."""
     sides = np.array(sorted({*self.base, *self.others}))
-    among = lambda chosen: jnp.asarray(np.isin(sides, chosen))
-    base, *keys = jax.random.split(key, 3 + len(self.some))
-    here = among(self.always)
-    for (number, of), key in zip(self.some, keys[2:], strict=True):
-      score = jax.random.uniform(key, (len(of),))
-      taken = jnp.argsort(score)[:number]
-      here |= jnp.any(sides[:, None] == jnp.asarray(of)[taken], axis=1)
-    fixed = jax.random.bernoulli(base, self.fixed)
-    here = jnp.where(fixed, among(self.base), here)
+    count, removals = len(sides), len(self.thin) + self.most - 1
+    # One call: random numbers are slow to compile.
+    noise = jax.random.uniform(key, (2 + removals, count))
+    score, chance = noise[0], noise[1]
+    here = jnp.asarray(np.isin(sides, self.always))
+    for number, of in self.some:
+      among = np.isin(sides, of)
+      above = (score[None] > score[:, None]) & among[None]
+      here |= among & (jnp.sum(above, axis=1) < number)
+    base = jnp.asarray(np.isin(sides, self.base))
+    here = jnp.where(chance[0] < self.fixed, base, here)
 
-    chance = jax.random.uniform(keys[0])
-    for i, share in enumerate(self.thin):
+    scores = iter(noise[2:])
+    for share in self.thin:
       rank, last = jnp.cumsum(here) - 1, jnp.sum(here) - 1
       inner = here & (rank >= 2) & (rank < last)
-      one = _one_of(inner, jax.random.fold_in(keys[0], i))
-      here &= ~(one & (chance > 1 - share))
-    for i in range(self.most - 1):
-      rank, count = jnp.cumsum(here) - 1, jnp.sum(here)
-      late = here & (rank >= jnp.maximum(count - 4, 1))
-      one = _one_of(late, jax.random.fold_in(keys[1], i))
+      here &= ~(_one_of(inner, next(scores)) & (chance[1] < share))
+    for score in scores:
+      rank, left = jnp.cumsum(here) - 1, jnp.sum(here)
+      late = here & (rank >= jnp.maximum(left - 4, 1))
       over = jnp.sum(jnp.where(here, sides**2, 0)) > self.limit
-      here &= ~(one & over)
-    (at,) = jnp.nonzero(here, size=self.most, fill_value=len(sides))
-    return jnp.append(jnp.asarray(sides, jnp.int32), 0)[at]
+      here &= ~(_one_of(late, score) & over)
+    place = jnp.cumsum(here) - 1
+    at = here[None] & (place[None] == jnp.arange(self.most)[:, None])
+    return jnp.sum(jnp.where(at, sides[None], 0), axis=1).astype(jnp.int32)
 
 
-def _one_of(mask: Array, key: Array) -> Array:
-  """bool[S]: one that the mask bool[S] holds, or none if it is empty."""
-  score = jax.random.uniform(key, mask.shape)
-  best = jnp.argmax(jnp.where(mask, score, -1.0))
-  return mask & (jnp.arange(len(mask)) == best)
+def _one_of(mask: Array, score: Array) -> Array:
+  """bool[S]: the one that the mask bool[S] holds of the highest score f32[S],
+  or none if it is empty."""
+  score = jnp.where(mask, score, -1.0)
+  return mask & (score == jnp.max(score))
 
 
 @jax.tree_util.register_dataclass

@@ -19,15 +19,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ar_jax import ops
-from ar_jax.core import neighbours, plan, system
+from ar_jax.core import neighbours, system
+from ar_jax.core.generator import Around
 from ar_jax.core.speculate import Stats
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.system import Array, Batch, System, UserError, Vars
 from ar_jax.nn import speculation
 from ar_jax.nn.next_token import NextToken
 
 
 @dataclasses.dataclass(frozen=True)
-class GSD(System):
+class GSD(Around):
   """The system.
 
   Attributes:
@@ -35,29 +36,6 @@ class GSD(System):
   """
 
   target: System
-
-  @property
-  def needs(self) -> tuple[str, ...]:
-    return self.target.needs
-
-  @property
-  def plan(self) -> plan.Plan:
-    return self.target.plan
-
-  @property
-  def classes(self) -> int | None:
-    return self.target.classes
-
-  def init(self, key: Array, batch: Batch) -> Vars:
-    return self.target.init(key, batch)
-
-  def loss(
-    self, variables: Vars, batch: Batch, key: Array, *, train: bool
-  ) -> Loss:
-    return self.target.loss(variables, batch, key, train=train)
-
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    return self.target.encode(variables, batch)
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options

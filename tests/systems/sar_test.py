@@ -1,0 +1,178 @@
+"""SAR's two passes against their definition."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from ar_jax.core.system import UserError, build
+from ar_jax.nn.heads import cross_entropy
+from ar_jax.systems import sar
+from tests.systems import scale_models
+
+KEY = jax.random.key(3)
+
+
+@functools.cache
+def model(name):
+  return getattr(scale_models, name)()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradients(system, variables, batch):
+  total = lambda params: system.loss(
+    {**variables, "params": params}, batch, KEY, train=True
+  ).value.sum()
+  return jax.value_and_grad(total)(variables["params"])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def staggered(system, variables, lesson, drawn):
+  """What the second pass reads, and its logits."""
+  told = system.staggered(variables, lesson, drawn)
+  return told, system.predict(variables, lesson, told)
+
+
+class SARTest(parameterized.TestCase):
+  def lesson(self, name):
+    system, variables = model(name)
+    return system.lesson(
+      variables, scale_models.units(system), KEY, train=False
+    )
+
+  def test_without_weight_it_is_the_step_of_the_target(self):
+    target, variables = model("flexvar")
+    batch = scale_models.units(target)
+    want, theirs = gradients(target, variables, batch)
+    got, ours = gradients(sar.SAR(target, sigma=0.0), variables, batch)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    for a, b in zip(
+      jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True
+    ):
+      np.testing.assert_allclose(a, b, atol=1e-6)
+
+  def test_no_gradient_through_the_draw(self):
+    target, variables = model("flexvar")
+    lesson = self.lesson("flexvar")
+    system = sar.SAR(target, draws="sample", guidance=2.0, law=(("top_k", 4),))
+    shape = (*lesson.target.shape, 16)
+    logits = jax.random.normal(KEY, shape)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def grads(logits, params):
+      own = {**variables, "params": params}
+      drawn = system.drawn(own, lesson, logits, jax.random.split(KEY, 2))
+      nll = cross_entropy(logits, lesson.target)
+      return system.second(own, lesson, drawn, nll)[0].sum()
+
+    of_logits, of_params = grads(logits, variables["params"])
+    self.assertEqual(float(jnp.abs(of_logits).max()), 0)
+    norms = [float(jnp.abs(x).max()) for x in jax.tree.leaves(of_params)]
+    self.assertGreater(min(norms), 0)
+
+  @parameterized.parameters("flexvar", "var")
+  def test_a_model_that_draws_the_truth_reads_what_it_read(self, name):
+    target, variables = model(name)
+    lesson = self.lesson(name)
+    told, logits = staggered(target, variables, lesson, lesson.target)
+    np.testing.assert_allclose(
+      told, jax.jit(target.told)(variables, lesson), atol=1e-5
+    )
+    if name == "var":
+      return
+    # Sure of the truth: the draw is the truth, and so is what is compared.
+    sure = 9.0 * jax.nn.one_hot(lesson.target, 16)
+    system = sar.SAR(target)
+    drawn = system.drawn(variables, lesson, sure, jax.random.split(KEY, 2))
+    np.testing.assert_array_equal(drawn, lesson.target)
+    nll = cross_entropy(logits, lesson.target)
+    value, metrics = jax.jit(system.second)(variables, lesson, drawn, nll)
+    np.testing.assert_allclose(value, nll[:, 1:].mean(1), rtol=1e-4)
+    np.testing.assert_allclose(metrics["gap"], 0, atol=1e-4)
+
+  @parameterized.parameters("flexvar", "var")
+  def test_a_map_reads_only_draws_before_it(self, name):
+    target, variables = model(name)
+    lesson, p = self.lesson(name), target.plan
+    told, before = staggered(target, variables, lesson, lesson.target)
+    for s in range(p.steps - 1):
+      other = lesson.target.at[:, p.span(s)].add(1) % 16
+      seen, after = staggered(target, variables, lesson, other)
+      moved = np.abs(before - after).max((0, 2)) > 0
+      self.assertFalse(moved[: p.span(s).stop].any())
+      self.assertTrue(moved[p.span(s + 1)].all())
+      # One step stale: only the next map is told of it.
+      told_of = np.abs(told - seen).max((0, 2)) > 0
+      self.assertTrue(told_of[p.span(s + 1)].any())
+      told_of[p.span(s + 1)] = False
+      self.assertFalse(told_of.any())
+
+  @parameterized.parameters("flexvar", "var")
+  def test_the_last_map_alone(self, name):
+    target, variables = model(name)
+    lesson, p = self.lesson(name), target.plan
+    system = sar.SAR(target, sf_scales="last", against="truth")
+    drawn = lesson.target.at[:, p.span(1)].add(1) % 16
+    nll = jnp.zeros(drawn.shape)
+    value, _ = jax.jit(system.second)(variables, lesson, drawn, nll)
+
+    @jax.jit
+    def want(drawn):  # slot by slot, with no other map in sight
+      net = target.bound(variables)
+      told = target.staggered(variables, lesson, drawn)[:, p.span(2)]
+      cond = net.label(lesson.label)
+      x = jnp.concatenate([cond[:, None], net.latent(told)], axis=1)
+      at = np.r_[0, np.arange(p.span(2).start, len(p))]
+      x = x + net.places()[at][None]
+      level = np.minimum(np.arange(len(at)), 1)
+      mask = (level[:, None] >= level)[None, None]
+      h, _ = net.backbone(x, mask, cond=net.backbone.condition(cond))
+      logits = net.head.logits(h[:, 1:])
+      return cross_entropy(logits, lesson.target[:, p.span(2)]).mean(1)
+
+    np.testing.assert_allclose(value, want(drawn), rtol=1e-4)
+    further = drawn.at[:, :1].add(1) % 16
+    if name == "flexvar":
+      np.testing.assert_allclose(value, want(further), rtol=1e-6)
+
+  @parameterized.parameters(
+    (dict(), 2), (dict(draws="sample", guidance=2.0, law=()), 3)
+  )
+  def test_forward_passes(self, options, passes):
+    target, variables = model("flexvar")
+    system = sar.SAR(target, **options)
+    batch = scale_models.units(target)
+    program = jax.make_jaxpr(
+      lambda v: system.loss(v, batch, KEY, train=True).value
+    )(variables)
+    found = list(_equations(program.jaxpr))
+    self.assertNotIn("while", [e.primitive.name for e in found])
+    loops = [e.params["length"] for e in found if e.primitive.name == "scan"]
+    self.assertEqual(loops, [2] * passes)  # of the two layers
+
+  def test_options(self):
+    target = dict(name="llamagen")
+    with self.assertRaisesRegex(UserError, "choose one of all, last"):
+      build("sar", target=target, sf_scales="first")
+    self.assertEqual(sar.SAR(model("var")[0]).plan, model("var")[0].plan)
+    frozen = dataclasses.replace(model("var")[0], label_dropout=0.0)
+    with self.assertRaisesRegex(UserError, "no null class"):
+      frozen.scale(2.2)
+
+
+def _equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for value in equation.params.values():
+      for inner in value if isinstance(value, (list, tuple)) else (value,):
+        inner = getattr(inner, "jaxpr", inner)
+        if hasattr(inner, "eqns"):
+          yield from _equations(inner)
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,42 @@
+"""Small scale-wise systems with random weights, for several tests."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.system import build
+from tests import filled
+
+SIZES = dict(depth=2, width=32, heads=2, num_classes=3, gate_init=0.5)
+
+
+@functools.cache
+def flexvar():
+  """FlexVAR and its variables; lists of the sides 1, 2, 3 and 4."""
+  tokenizer = dict(vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1)
+  tokenizer |= dict(name="flex_vq", scales=(1, 2, 4), size=8, in_channels=1)
+  lists = dict(always=(1, 2, 4), some=((1, (3,)),), limit=30)
+  system = build(
+    "flexvar", tokenizer=tokenizer, lists=lists, grid=8, drop_path=0.0, **SIZES
+  )
+  return system, filled.variables(system)
+
+
+@functools.cache
+def var():
+  """VAR and its variables; maps of the sides 1, 2 and 4."""
+  tokenizer = dict(vocab=16, channels=4, ch=8, mult=(1, 2), blocks=1)
+  tokenizer |= dict(name="multiscale_vq", scales=(1, 2, 4), in_channels=1)
+  system = build("var", tokenizer=tokenizer, drop_path=0.0, **SIZES)
+  return system, filled.variables(system)
+
+
+def units(system):
+  """Units as if two images of noise had been encoded, with labels."""
+  noise = jax.random.randint(jax.random.key(1), (2, 30), 0, 16)
+  n = len(system.plan)
+  batch = {"units": noise[:, :n], "label": jnp.array([0, 2])}
+  if getattr(system, "lists", None):
+    batch["others"] = noise[:, n:]
+  return batch
