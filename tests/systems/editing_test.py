@@ -111,7 +111,7 @@ class EditTest(parameterized.TestCase):
     codes = MultiScaleResidual(32, 4, scales, spread=1.0)
     draw = np.random.default_rng(0)
     shapes = dict(codebook=(32, 4), phi_kernel=(4, 3, 3, 4, 4), phi_bias=(4, 4))
-    normal = lambda shape: draw.normal(size=shape).astype(np.float32)
+    normal = lambda shape: jnp.asarray(draw.normal(size=shape), jnp.float32)
     params = {"params": {k: normal(v) for k, v in shapes.items()}}
     length = sum(p * p for p in scales)
     given, other = draw.integers(0, 32, (2, 1, length))

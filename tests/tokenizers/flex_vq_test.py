@@ -40,7 +40,7 @@ class FlexVQTest(absltest.TestCase):
     residual = lambda scales: MultiScaleResidual(32, 4, scales, spread=0.5)
     draw = np.random.default_rng(0)
     shapes = dict(codebook=(32, 4), phi_kernel=(4, 3, 3, 4, 4), phi_bias=(4, 4))
-    normal = lambda shape: draw.normal(size=shape).astype(np.float32)
+    normal = lambda shape: jnp.asarray(draw.normal(size=shape), jnp.float32)
     theirs = {"params": {k: normal(v) for k, v in shapes.items()}}
     units = jax.jit(
       lambda latent: [
