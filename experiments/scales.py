@@ -63,22 +63,22 @@ class Budget:
 
   Attributes:
     root: where the runs are kept.
-    steps: of a generator; 0 is what its config says. Below 100 one seed is
-      run, and nothing is recorded.
+    steps: of every generator; a second stage takes half of them. Below 100
+      one seed is run, and nothing is recorded.
     emoji: folder of the npm package emoji-datasource-google.
     images: drawn for every distance.
     batch: of sampling, where it is timed.
   """
 
   root: pathlib.Path
-  steps: int = 0
+  steps: int = 800
   emoji: str = ""
   images: int = 1000
   batch: int = 16
 
   @property
   def short(self) -> bool:
-    return 0 < self.steps < 100
+    return self.steps < 100
 
   @property
   def seeds(self) -> tuple[int, ...]:
@@ -87,15 +87,16 @@ class Budget:
 
 def budget(args: Sequence[str]) -> Budget:
   """From the command line: FOLDER [STEPS] [folder of the emoji]."""
-  root, steps, emoji = (*args, *("", "0", "")[len(args) :])
-  few = dict(images=50, batch=4) if 0 < int(steps) < 100 else {}
+  root, steps, emoji = (*args, *("", "800", "")[len(args) :])
+  few = dict(images=50, batch=4) if int(steps) < 100 else {}
   return Budget(pathlib.Path(root).resolve(), int(steps), emoji, **few)
 
 
 def configured(arm: Arm, kind: str, b: Budget):
   """The staged config of an arm on the data `kind`, "fashion" or "emoji"."""
   c = arm.config.get_config("fashion")
-  systems = [c[name] for name in c.stages if "system" in c[name]]
+  names = [name for name in c.stages if "system" in c[name]]
+  systems = [c[name] for name in names]
   if kind == "emoji":  # the data are one object in all stages
     c.tokenizer.data.update(name="emoji", channels=3, path=b.emoji)
     classes = data.load(**c.tokenizer.data).num_classes
@@ -104,12 +105,12 @@ def configured(arm: Arm, kind: str, b: Budget):
       codes.in_channels = 3
       if s is not c.tokenizer:
         s.model.num_classes = classes
-  if b.steps:
-    for s in systems:
-      s.train.steps = b.steps if s is not c.tokenizer else s.train.steps
-      if b.short:
-        s.train.steps = min(s.train.steps, b.steps)
-      s.train.save_every = s.train.steps
+  for name, s in zip(names, systems, strict=True):
+    own = {"tokenizer": s.train.steps, "generator": b.steps}
+    s.train.steps = own.get(name, b.steps // 2)
+    if b.short:
+      s.train.steps = min(s.train.steps, b.steps)
+    s.train.save_every = s.train.steps
   c.update_from_flattened_dict(dict(arm.changes))
   return c
 

@@ -44,14 +44,14 @@ class HMARTest(parameterized.TestCase):
     super().setUpClass()
     cls.system = tiny()
     cls.variables = filled.variables(cls.system)
-    cls.net = cls.system._first(cls.variables)
+    cls.net = cls.system._target(cls.variables)
     cls.plan, cls.label = cls.system.plan, jnp.array([1, 2])
     shape = (2, len(cls.plan))
     cls.units = jax.random.randint(jax.random.key(1), shape, 0, 16)
     cls.keys = jax.random.split(jax.random.key(0), 2)
 
   def test_scales_do_not_see_each_other(self):
-    net, p = self.system.net, self.plan
+    net, p = self.system.target.net, self.plan
 
     @jax.jit
     def both(params, label, embedding):
@@ -145,7 +145,7 @@ class HMARTest(parameterized.TestCase):
       for s, sizes in enumerate(REFINE):
         at, own = self.plan.span(s), decode.fold(keys, s)
         logits, null = (
-          call(self.system.first, "logits", self.net, of, units)
+          call(self.system.target, "logits", self.net, of, units)
           for of in (label, jnp.array([3]))
         )
         logp = pick.law(pick.guide(logits, null, 3.0)[:, at], **law)
@@ -198,6 +198,23 @@ class HMARTest(parameterized.TestCase):
       self.system.generate(
         self.variables, {"label": self.label}, self.keys, **options
       )
+
+  def test_edits_and_refines(self):
+    """Editing is the target's; its units are put back after refinement."""
+    given = jax.random.randint(jax.random.key(5), (2, 8, 8, 1), 0, 256)
+    cond = {
+      "label": self.label,
+      "given": given.astype(jnp.uint8),
+      "keep": jnp.zeros((2, 8, 8)).at[:, :, :4].set(1),
+    }
+    edit = self.system.target.edit(self.net, cond)
+    units, _ = jax.jit(
+      lambda v, c, k: self.system.generate(v, c, k, refine=REFINE)
+    )(self.variables, cond, self.keys)
+    self.assertTrue(bool(edit.keep.any()) and not bool(edit.keep.all()))
+    np.testing.assert_array_equal(
+      np.where(edit.keep, units, 0), np.where(edit.keep, edit.units, 0)
+    )
 
   def test_bad_sizes(self):
     for kwargs in (dict(tail=3), dict(weights="some"), dict(shared_ada=True)):
