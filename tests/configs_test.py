@@ -127,7 +127,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "flexvar", "sar",
+    "flexvar", "sar", "hmar", "mvar", "nfig",
   )  # fmt: skip
   def test_staged_presets_build(self, name):
     config = importlib.import_module(f"configs.{name}").get_config()

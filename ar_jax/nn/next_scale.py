@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ar_jax.core import decode, pick
 from ar_jax.core.editing import Edit
 from ar_jax.core.errors import UserError
-from ar_jax.core.plan import Plan
+from ar_jax.core.plan import Plan, Rule
 from ar_jax.nn.attention import Attention, Cache, CosineNorm
 from ar_jax.nn.heads import Categorical
 from ar_jax.nn.mlp import Mlp
@@ -44,10 +44,10 @@ class Slots:
   level: Array
   place: tuple[Array, ...]
 
-  def mask(self) -> Array:
-    """bool[1, 1, T, T], block-causal."""
+  def mask(self, rule: Rule) -> Array:
+    """bool[1, 1, T, T], by a rule of `core.plan` that reads the step alone."""
     q, k = self.level[:, None], self.level[None]
-    return ((q >= k) & (k >= 0))[None, None]
+    return (rule({"step": q}, {"step": k}) & (k >= 0))[None, None]
 
   def take(self, index: Array, level: Array) -> Slots:
     """The slots `index` i32[T] alone, with other levels i32[T]."""
@@ -120,7 +120,7 @@ class NextScale(nn.Module):
     x = jnp.concatenate([first, self.latent(embedding[:, 1:])], axis=1)
     x = x if extra is None else x + extra
     where = self.places() if at is None else self.slots(*at.place)
-    mask = self.plan if at is None else at.mask()
+    mask = self.plan if at is None else at.mask(self.plan.rule)
     return self.backbone(x + where[None], mask, cond=cond, keys=keys)[0]
 
   def step(

@@ -28,11 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import decode, pick, plan, system
-from ar_jax.core.generator import Generator
+from ar_jax.core.generator import Around
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.nn.heads import cross_entropy
 from ar_jax.nn.next_scale import NextScale
 from ar_jax.nn.norms import AdaLN, Bare
+from ar_jax.nn.scale_wise import ScaleWise
 from ar_jax.nn.transformer import Backbone
 
 # Steps of refinement of each scale, by their units; the rest are drawn at
@@ -80,7 +81,7 @@ class Halves(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class HMAR(Generator):
+class HMAR(Around):
   """The second stage: the refinement of a next-scale net.
 
   Variables: `params`, the last layers, the head and the mask vector of the
@@ -88,38 +89,18 @@ class HMAR(Generator):
   `tokenizer`.
 
   Attributes:
-    first: the system of the first stage.
+    target: the system of the first stage.
   """
 
-  first: System
-
-  @property
-  def net(self) -> NextScale:
-    return self.first.net
-
-  @property
-  def tokenizer(self) -> nn.Module:
-    return self.first.tokenizer
-
-  @property
-  def label_dropout(self) -> float:
-    return self.first.label_dropout
-
-  @property
-  def takes(self) -> tuple[str, ...]:
-    return self.first.takes
-
-  @property
-  def plan(self) -> plan.Plan:
-    return self.first.plan
+  target: ScaleWise
 
   def init(self, key: Array, batch: Batch) -> Vars:
-    key, mask = jax.random.split(key)
-    variables = self.first.init(key, batch)
-    vector = self.net.stddev * jax.random.normal(mask, (1, self.net.width))
+    (key, mask), net = jax.random.split(key), self.target.net
+    variables = self.target.init(key, batch)
+    vector = net.stddev * jax.random.normal(mask, (1, net.width))
     params = {"mask": {"embedding": vector}}
-    net = variables.pop("params")
-    return self.ready({"params": params, "net": net, **variables})
+    given = variables.pop("params")
+    return self.ready({"params": params, "net": given, **variables})
 
   def ready(self, variables: Vars) -> Vars:
     """The refinement begins as a copy of what it stands in for."""
@@ -134,12 +115,8 @@ class HMAR(Generator):
     """The mean cross-entropy of the hidden units. Outside of training there is
     `nll` as well, that of the net of the first stage."""
     batch = self.encode(variables, batch)
-    label, units, keys = batch["label"], batch["units"], None
-    key, hiding = jax.random.split(key)
-    if train:
-      keys = system.example_keys(key, batch)
-      keys, drop = jax.vmap(jax.random.split, out_axes=1)(keys)
-      label = self.dropped(label, drop)
+    units, (key, hiding) = batch["units"], jax.random.split(key)
+    label, keys = self.target.taught(batch, key, train=train)
     hidden = self.hidden(hiding)
     logits = self.logits(variables, label, units, hidden, keys)
     share = (hidden / hidden.sum())[None]
@@ -147,7 +124,7 @@ class HMAR(Generator):
     value = jnp.sum(cross_entropy(logits, units) * share, 1)
     nll = None
     if not train:
-      law = self.first.logits(self._first(variables), label, units)
+      law = self.target.logits(self._target(variables), label, units)
       nll = cross_entropy(law, units)
     return Loss(value, {"accuracy": jnp.sum(hits * share, 1)}, nll=nll)
 
@@ -177,11 +154,12 @@ class HMAR(Generator):
       variables: as `init` makes them.
       label: i32[B].
       units: i32[B, L]. Each is told to its own scale unless hidden, and to all
-        finer ones.
+        finer ones. It is told as what it adds to the latent, which phi mixes
+        with its neighbours': as published, these show a trace of hidden ones.
       hidden: bool[L].
       keys: Key[B] for stochastic depth, or None.
     """
-    tokenizer, net = self.codec(variables), self._refiner(variables)
+    tokenizer, net = self.target.codec(variables), self._refiner(variables)
     own = jnp.where(hidden[None, :, None], 0, tokenizer.parts(units))
     mask = variables["params"]["mask"]["embedding"]
     extra = (hidden[:, None] * mask)[None]
@@ -198,8 +176,8 @@ class HMAR(Generator):
     **options,
   ) -> Array:
     """Draws one image per key, f32[B, H, W, c] in [0, 1]; as `generate`."""
-    return self.first.sample(
-      self._first(variables),
+    return self.target.sample(
+      self._target(variables),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),
@@ -234,8 +212,8 @@ class HMAR(Generator):
       UserError: the steps of a scale do not make up its units, or an option of
         VAR's is out of range.
     """
-    return self.first.generate(
-      self._first(variables),
+    return self.target.generate(
+      self._target(variables),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),
@@ -268,7 +246,7 @@ class HMAR(Generator):
       return None
     if options.get("smooth"):
       raise UserError("refine: mixtures of codes (smooth) cannot be refined")
-    tokenizer = self.codec(variables)
+    tokenizer = self.target.codec(variables)
     _, ada = self._refiner(variables).begin(cond["label"])
     mask = variables["params"]["mask"]["embedding"][None]
 
@@ -283,7 +261,7 @@ class HMAR(Generator):
         units, hidden = carry
         i, after = row
         net, at = self._refiner(variables), hidden[..., None]
-        own = self.codec(variables).part(s, units)
+        own = self.target.codec(variables).part(s, units)
         x = net.latent(seen + jnp.where(at, 0, own)) + at * mask
         h, _ = net.step(s, x, ada, None)
         logp = net.head.law(h, **law)
@@ -300,7 +278,7 @@ class HMAR(Generator):
 
     return redraw
 
-  def _first(self, variables: Vars) -> Vars:
+  def _target(self, variables: Vars) -> Vars:
     """The variables of the first stage."""
     rest = {k: v for k, v in variables.items() if k not in ("params", "net")}
     return {"params": variables["net"], **rest}
@@ -310,7 +288,7 @@ class HMAR(Generator):
     net, own = variables["net"], variables["params"]
     backbone = {**net["backbone"], "tail": own["tail"]}
     params = {**net, "backbone": backbone, "head": own["head"]}
-    return self.net.bind({"params": params})
+    return self.target.net.bind({"params": params})
 
 
 def _rank(x: Array) -> Array:

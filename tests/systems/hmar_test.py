@@ -44,14 +44,14 @@ class HMARTest(parameterized.TestCase):
     super().setUpClass()
     cls.system = tiny()
     cls.variables = filled.variables(cls.system)
-    cls.net = cls.system._first(cls.variables)
+    cls.net = cls.system._target(cls.variables)
     cls.plan, cls.label = cls.system.plan, jnp.array([1, 2])
     shape = (2, len(cls.plan))
     cls.units = jax.random.randint(jax.random.key(1), shape, 0, 16)
     cls.keys = jax.random.split(jax.random.key(0), 2)
 
   def test_scales_do_not_see_each_other(self):
-    net, p = self.system.net, self.plan
+    net, p = self.system.target.net, self.plan
 
     @jax.jit
     def both(params, label, embedding):
@@ -145,7 +145,7 @@ class HMARTest(parameterized.TestCase):
       for s, sizes in enumerate(REFINE):
         at, own = self.plan.span(s), decode.fold(keys, s)
         logits, null = (
-          call(self.system.first, "logits", self.net, of, units)
+          call(self.system.target, "logits", self.net, of, units)
           for of in (label, jnp.array([3]))
         )
         logp = pick.law(pick.guide(logits, null, 3.0)[:, at], **law)
@@ -198,6 +198,19 @@ class HMARTest(parameterized.TestCase):
       self.system.generate(
         self.variables, {"label": self.label}, self.keys, **options
       )
+
+  def test_edits_as_its_target_does(self):
+    cond = {
+      "label": self.label,
+      "given": jnp.zeros((2, 8, 8, 1), jnp.uint8),
+      "keep": jnp.zeros((2, 8, 8)).at[:, :, :4].set(1),
+    }
+    draw = lambda v, c, k: self.system.sample(
+      v, c, k, refine=REFINE, paste=True
+    )
+    image = jax.eval_shape(draw, self.variables, cond, self.keys)
+    self.assertEqual(image.shape, (2, 8, 8, 1))
+    self.assertIn("keep", self.system.takes)
 
   def test_bad_sizes(self):
     for kwargs in (dict(tail=3), dict(weights="some"), dict(shared_ada=True)):
@@ -273,7 +286,7 @@ class SizesTest(parameterized.TestCase):
     self.assertEqual(system.plan.pairs(), 110_468)
 
   def test_layers_are_dropped_as_in_one_stack(self):
-    halves = tiny(depth=7, tail=3, drop_path=0.6).net.backbone
+    halves = tiny(depth=7, tail=3, drop_path=0.6).target.net.backbone
     rates = [
       np.linspace(part.drop_from, part.drop, part.depth)
       for part in (halves.base, halves.tail)
