@@ -124,7 +124,8 @@ def run(
     if does == "eval":
       report |= {k: v for k, v in result.items() if k != "weights"}
   report["seconds"] = round(time.perf_counter() - started, 2)
-  metrics.write_json(workdir / "report.json", report)
+  if mode != "compile":  # nothing was run
+    metrics.write_json(workdir / "report.json", report)
   return report
 
 

@@ -42,7 +42,7 @@ def largest(
   tried = {0: first["state bytes"]}
   fits, fails, memory = 0, None, first["memory"]
   row, batch = first, first["batch"]
-  for _ in range(compiles + 1):
+  for left in reversed(range(compiles + 1)):
     if row["fits"]:
       fits = max(fits, batch)
     else:
@@ -51,7 +51,7 @@ def largest(
       tried[batch] = row["needed"]
     memory = row.get("memory", memory)
     batch = _next(tried, fits, fails, memory, unit)
-    if batch is None or _ == compiles:
+    if batch is None or not left:
       break
     row = compile_at(batch)
   del tried[0]
