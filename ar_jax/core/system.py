@@ -14,6 +14,8 @@ A *batch* is a dict of arrays with a leading batch axis B:
   label   i32[B]             class
   units   i32[B, L] or f32   precomputed units in place of `image`; where they
           f32[B, L, 2 C]     are continuous, the moments of their law
+  given   u8[B, H, W, C]     an image to be edited, for `sample` alone, and
+  keep    [B, H, W]          1 where its pixels are to stay
   index   i32[B]             position of the example in the data stream
   mask    f32[B]             optional; 0 marks padding
 """
