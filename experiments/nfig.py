@@ -6,7 +6,7 @@ Tokenizers of equal sizes and steps: (a) what a map brings lies lower in the
 spectrum than of VAR's tokenizer; (b) the sums of the first maps are nearer to
 the low-pass of the latent, and whole reconstructions as good within 5 %;
 (c) generators over them: samples are better at equal cost. Both rules of the
-bands. Below 100 STEPS nothing is recorded.
+bands. Below 100 STEPS it is a trial on digits, which records nothing.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def spectrum(arm: Arm, rule: str, b: scales.Budget, n: int = 500) -> dict:
     latent, as a share of its energy; `image`, the square error of images in
     [-1, 1].
   """
-  c = scales.configured(arm, "fashion", b)
-  folder = scales.tokenizer(c, "fashion", b)
+  c = scales.configured(arm, b.kind, b)
+  folder = scales.tokenizer(c, b.kind, b)
   params = checkpoint.load(folder)[0]["params"]["tokenizer"]
   system = build(c.tokenizer.system, **c.tokenizer.model.to_dict())
   net = system.tokenizer
   masks = bands.low(net.scales, rule)
   test = data.load(**c.tokenizer.data).test
-  image = np.stack([test[i]["image"] for i in range(n)])
+  image = np.stack([test[i]["image"] for i in range(min(n, len(test)))])
 
   @jax.jit
   def look(params, image):
@@ -83,7 +83,7 @@ def run(args: list[str]) -> None:
   main.set_up_devices()
   begun = time.perf_counter()
   b = scales.budget(args)
-  rows, results, sheet = scales.compare(ARMS, "fashion", b)
+  rows, results, sheet = scales.compare(ARMS, b.kind, b)
   spectra, lower, nearer, same, shown = [], [], [], [], []
   for arm in ARMS[1:]:
     rule = arm.name.split()[-1]

@@ -5,7 +5,8 @@
 VAR, HMAR, M-VAR and NFIG with equal sizes, steps and batches on Fashion-MNIST
 and, where the folder EMOJI of the npm package is named, on emoji: what they
 are worth, what a draw takes and what an update takes. With STEPS, another
-length of the runs; below 100 one seed is run and nothing is recorded.
+length of the runs; below 100 it is a trial: one seed, digits in place of
+Fashion-MNIST, nothing recorded.
 
 Nats per unit can be compared where the tokenizer is the same: NFIG has one of
 its own. Memory is what XLA plans for a program beside its arguments.
@@ -58,7 +59,7 @@ def run(args: list[str]) -> None:
   begun = time.perf_counter()
   b = scales.budget(args)
   tables, sheets, told = {}, {}, ""
-  for kind in ("fashion", *(["emoji"] if b.emoji else [])):
+  for kind in (b.kind, *(["emoji"] if b.emoji else [])):
     rows, results, sheets[kind] = scales.compare(FAMILY, kind, b)
     against = ratios(results)
     tables[f"{kind}, mean ± deviation over seeds"] = rows
@@ -72,7 +73,7 @@ def run(args: list[str]) -> None:
   tables |= attention_share.run(
     1 if b.short else 5, (256,) if b.short else (256, 512, 1024)
   )
-  fast = {r["system"]: r for r in tables["fashion, over VAR"]}["HMAR"]
+  fast = {r["system"]: r for r in tables[f"{b.kind}, over VAR"]}["HMAR"]
   share = [r for r in tables[next(k for k in tables if "Attention" in k)]]
   share = [r["with backward, over dense"] for r in share if r["mask"] == "HMAR"]
   print(told, share, flush=True)

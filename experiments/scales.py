@@ -38,7 +38,8 @@ class Arm:
 
   Attributes:
     name: of the row.
-    config: a module of configs with the preset `fashion`, in stages.
+    config: a module of configs with the presets `default` (digits) and
+      `fashion`, in stages.
     stage: whose weights are measured.
     changes: of the staged config, by flattened key.
     options: of sampling, in place of the config's.
@@ -64,7 +65,7 @@ class Budget:
   Attributes:
     root: where the runs are kept.
     steps: of every generator; a second stage takes half of them. Below 100
-      one seed is run, and nothing is recorded.
+      it is a trial: one seed on digits, and nothing is recorded.
     emoji: folder of the npm package emoji-datasource-google.
     images: drawn for every distance.
     batch: of sampling, where it is timed.
@@ -81,6 +82,11 @@ class Budget:
     return self.steps < 100
 
   @property
+  def kind(self) -> str:
+    """The data of most experiments."""
+    return "digits" if self.short else "fashion"
+
+  @property
   def seeds(self) -> tuple[int, ...]:
     return SEEDS[:1] if self.short else SEEDS
 
@@ -93,8 +99,8 @@ def budget(args: Sequence[str]) -> Budget:
 
 
 def configured(arm: Arm, kind: str, b: Budget):
-  """The staged config of an arm on the data `kind`, "fashion" or "emoji"."""
-  c = arm.config.get_config("fashion")
+  """The staged config of an arm on "digits", "fashion" or "emoji"."""
+  c = arm.config.get_config("default" if kind == "digits" else "fashion")
   names = [name for name in c.stages if "system" in c[name]]
   systems = [c[name] for name in names]
   if kind == "emoji":  # the data are one object in all stages
