@@ -5,6 +5,7 @@ state and ends, bit for bit, as one that nothing has happened to.
 """
 
 import collections
+import itertools
 import json
 import pathlib
 import random
@@ -66,12 +67,13 @@ class FaultsTest(absltest.TestCase):
     named = {"ar_jax.systems.toy": toy}
     cls.enterClassContext(mock.patch.dict(sys.modules, named))
     cls.forks = cls.enterClassContext(Forks())
+    cls.numbers = itertools.count()
     cls.whole = cls.folder / "whole"
     main.run(toy.get_config(), cls.whole)
 
   def start(self, workdir, *flags, name="toy", **options):
-    """A child that runs the config; the n-th of a workdir logs to log<n>."""
-    n = len(list(workdir.parent.glob(f"{workdir.name}.log*")))
+    """A child that runs the config; each has a log of its own."""
+    n = next(self.numbers)
     return self.forks.command(
       workdir.with_name(f"{workdir.name}.log{n}"),
       f"--config=tests/{name}.py" if "/" not in name else f"--config={name}",
@@ -194,7 +196,8 @@ class FaultsTest(absltest.TestCase):
           "--config.mesh.data=1",
           # The notice takes up to a second to go round.
           "--config.train.steps=400",
-          "--config.train.save_every=20",
+          "--config.train.save_every=40",
+          "--config.train.eval_every=0",
           devices=2,
         )
         for p in range(2)
@@ -212,8 +215,12 @@ class FaultsTest(absltest.TestCase):
       (0, signal.SIGKILL),
     ):
       children = pair(workdir)
-      step = max(steps_on_disk(workdir), default=0) + 15
-      while children[0].poll() is None and last_logged(workdir) < step:
+      step = max(steps_on_disk(workdir), default=0) + 45
+      # The bar is drawn when the lines after the last save are removed.
+      while children[0].poll() is None and (
+        f"/{2 * STEPS} [" not in children[0].text()
+        or last_logged(workdir) < step
+      ):
         time.sleep(0.01)
       children[which].send(what)
       codes = [child.wait(120) for child in children]
@@ -243,6 +250,7 @@ class FaultsTest(absltest.TestCase):
           (workdir / "metrics.jsonl").unlink()
         child = self.start(workdir, *flags, file_size=2000)
         self.assertEqual(child.wait(), 1, child.text())
+        time.sleep(0.5)  # for whoever writes its log
         last = child.text().strip().splitlines()[-1]
         self.assertRegex(last, "^ar_jax: .*free space")
         self.assertEqual(steps_on_disk(workdir), saved)
