@@ -116,6 +116,8 @@ def short(job: Job, row: dict[str, Any]) -> dict[str, str]:
     "bound": row.get("bound", "-"),
     "examples/s": show.amount(rate),
     "compiled in": show.seconds(row["compile seconds"]),
+    "of a core": show.seconds(row.get("CPU seconds here")),
+    "memory here": f"{row['peak GiB here']:.1f} GiB",
   }
 
 
@@ -240,12 +242,13 @@ def main(only: str = "", listed: bool = False, rendered: bool = False) -> None:
       print(key(job), "done" if key(job) in done else "")
     if listed or rendered or only not in key(job) or key(job) in done:
       continue
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     row = run_job(job)
     row |= {
       "job": key(job),
       "commit": record.commit(),
       "seconds here": round(time.perf_counter() - start, 1),
+      "CPU seconds here": round(time.process_time() - spent, 1),
       "peak GiB here": round(record.peak_memory(), 2),
     }
     with KEEP.open("a") as file:

@@ -111,9 +111,17 @@ def _convolution(eqn: Any) -> float:
 
 
 def _kernel(eqn: Any) -> Count:
-  """A Pallas kernel: its body at every place of its grid."""
+  """A Pallas kernel: its body at every place of its grid. Its conditions are
+  taken to exclude each other, as those of full and of partial tiles do."""
   p = eqn.params
-  one = _count(p["jaxpr"])
+  eqns = p["jaxpr"].eqns
+  one = Count()
+  for inner in eqns:
+    if inner.primitive.name != "cond":
+      one.add(_equation(inner), 1)
+  choices = [_equation(x) for x in eqns if x.primitive.name == "cond"]
+  if choices:
+    one.add(max(choices, key=lambda c: c.flops), 1)
   grid = [n for n in p["grid_mapping"].grid if isinstance(n, int)]
   flops = one.flops * math.prod(grid)
   info = p.get("name_and_src_info")

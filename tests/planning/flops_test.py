@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 from absl.testing import absltest, parameterized
 
+from ar_jax import ops
+from ar_jax.core import plan
 from ar_jax.planning import flops, products
+from pallas_kernels.sparse_attention import tpu
 
 
 def counted(f, *shapes):
@@ -70,6 +73,17 @@ class FlopsTest(parameterized.TestCase):
     # Of ones, the result is the number of products that were summed.
     want = 2 * float(jnp.sum(f(x, w)))
     self.assertEqual(counted(f, x.shape, w.shape).flops, want)
+
+  def test_kernels_count_the_tiles_they_visit(self):
+    p = plan.scales((1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
+    pattern, shape = ops.pattern_of(p), (2, 680, 4, 64)
+    f = lambda *x: tpu.attention(*x, pattern)[0]
+    found = counted(f, shape, shape, shape)
+    least = 2 * 2 * 2 * 4 * 64 * p.pairs()  # two products for each pair
+    self.assertBetween(found.flops, least, 1.7 * least)
+    ((name, _),) = found.kernels
+    self.assertIn("forward", name)
+    self.assertEqual(found.kernels[name, _], found.flops)
 
   def test_pairs_know_dilated_kernels(self):
     self.assertEqual(products.pairs(5, 3, 1, dilate_kernel=2), 3)

@@ -40,6 +40,21 @@ class TextTest(parameterized.TestCase):
     self.assertEqual((one.kind, one.payload, times), ("all-reduce", 128, 7))
     self.assertTrue(one.far)  # 0, 2, 4, ... 14 are on both nodes
 
+  def test_kernels_are_known_by_name_and_results(self):
+    text = TPU.replace(
+      "fusion(%x, %fusion.2), kind=kOutput, calls=%product",
+      'custom-call(%x, %fusion.2), custom_call_target="tpu_custom_call", '
+      'metadata={op_name="jit(f)/my_kernel"}',
+    )
+    kernels = {("my_kernel", ((16, 8),)): 100.0, ("other", ((16, 8),)): 7.0}
+    done = work.of_program(text, devices=8, kernels=kernels)
+    self.assertEqual(done.flops, 5 * 100)
+    kernels = {("other", ((16, 8),)): 7.0}
+    done = work.of_program(text, devices=8, kernels=kernels)
+    self.assertEqual(done.flops, 5 * 7)  # no other has these results
+    done = work.of_program(text, devices=8)
+    self.assertEqual(done.uncounted, {"fusion": 1})
+
   def test_a_loop_of_unknown_length(self):
     text = TPU.replace("s32[]{:T(128)} constant(5)", "s32[] parameter(1)")
     done = work.of_program(text, devices=8)
