@@ -142,12 +142,14 @@ def prepare(arm: Arm, kind: str, seed: int, b: Budget):
     for collection, source in own.weights.items():
       place = codes if source == "tokenizer" else runs / source
       own.weights[collection] = str(place)
-    shared = codes.with_name(f"units-{codes.name}")
+    # A second stage has more than the tokenizer frozen, so units of its own.
+    shared = codes.with_name(f"units-{name}-{codes.name}")
     units.parent.mkdir(parents=True, exist_ok=True)
-    if shared.exists() and not units.exists():
+    first = name == "generator"
+    if first and shared.exists() and not units.exists():
       units.symlink_to(shared.resolve())
     train.run(own, runs / name)
-    if not shared.exists() and own.cache.views:
+    if first and not shared.exists():
       shared.symlink_to(units.resolve())
     if name == arm.stage:
       return own, runs / name
