@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import threading
 import time
 
 import jax
@@ -115,9 +117,25 @@ def _reach(coordinator: str, timeout: int) -> None:
 
 
 def _initialize(name: str, found: dict, timeout: int, heartbeat: int) -> None:
+  advice = (
+    "start every one with the same coordinator and number, each with its own id"
+  )
+
+  def give_up():  # before XLA does, which aborts with a stack of its own
+    print(
+      f"ar_jax: {name}: the others did not come together with this one in "
+      f"{timeout} s; {advice}",
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(1)
+
+  late = threading.Timer(timeout, give_up)
+  late.daemon = True
+  late.start()
   try:
     jax.distributed.initialize(
-      initialization_timeout=timeout,
+      initialization_timeout=timeout + 60,
       heartbeat_timeout_seconds=heartbeat,
       **found,
     )
@@ -127,6 +145,7 @@ def _initialize(name: str, found: dict, timeout: int, heartbeat: int) -> None:
       text = ["no SLURM, Open MPI, TPU or Kubernetes is found here"]
     raise UserError(
       f"{name}: the processes did not come together "
-      f"({text[0][:200] if text else type(e).__name__}); start every one with "
-      "the same coordinator and number, each with its own id"
+      f"({text[0][:200] if text else type(e).__name__}); {advice}"
     ) from e
+  finally:
+    late.cancel()

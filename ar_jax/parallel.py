@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ar_jax.core import processes
 from ar_jax.core.system import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -128,6 +129,21 @@ def on(mesh: Mesh, call: Callable) -> Callable:
   def run(*args, **kwargs):
     with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL):
       return call(*args, **kwargs)
+
+  return run
+
+
+def together(update: Callable) -> Callable:
+  """A jitted `update` that its processes first compile, then start."""
+  started = jax.process_count() == 1
+
+  def run(*args):
+    nonlocal started
+    if not started:
+      update.lower(*args).compile()  # the call below finds it compiled
+      processes.ready()
+      started = True
+    return update(*args)
 
   return run
 

@@ -152,8 +152,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     update = parallel.pmap_step(train_step, system, tx, options, mesh)
     put = dict  # it takes the rows as they are
   else:
-    update = functools.partial(jit_step, system, tx, options)
-    update = parallel.on(mesh, update)
+    update = parallel.on(mesh, parallel.together(jit_step))
+    update = functools.partial(update, system, tx, options)
     put = functools.partial(parallel.put_batch, mesh=mesh)
   writer = metrics.Writer(workdir, start=start, total=config.train.steps)
   meta = {"config": _jsonable(config.to_dict()), "jax": jax.__version__}

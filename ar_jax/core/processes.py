@@ -6,12 +6,16 @@ order. With one process they cost nothing.
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # its barrier has no public name
 from jax.experimental import multihost_utils
+
+_numbers = itertools.count()
 
 
 def leads() -> bool:
@@ -63,3 +67,12 @@ def meet(name: str) -> None:
   """Returns when every process has come here."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
+
+
+def ready(seconds: int = 3600) -> None:
+  """As `meet`, before the devices have ever met: to be called when a program
+  is compiled. Devices that wait for one another at its start give up soon, on
+  a CPU after half a minute, and one process may compile longer than that."""
+  if jax.process_count() > 1:
+    client = distributed.global_state.client
+    client.wait_at_barrier(f"ar_jax_ready_{next(_numbers)}", seconds * 1000)
