@@ -211,8 +211,7 @@ class Checkpoints:
       return
     if processes.leads():
       ends = itertools.chain([""], (f".{n}" for n in itertools.count(1)))
-      names = (f"broken-{step}{end}" for end in ends)
-      targets = (self.folder / name for name in names)
+      targets = (self.folder / f"broken-{step}{end}" for end in ends)
       self._path(step).rename(next(t for t in targets if not t.exists()))
     processes.meet("set aside")
     self._manager.reload()
