@@ -20,6 +20,7 @@ its devices and sums its share of the files; the first one does the rest.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import pathlib
@@ -30,7 +31,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ar_jax import seal
+from ar_jax import parallel, seal
 from ar_jax.core import processes
 from ar_jax.core.system import UserError, Vars
 from ar_jax.scores import Scores
@@ -158,12 +159,12 @@ class Checkpoints:
     for step in reversed(steps):
       fault = seal.fault(self._path(step))
       if fault is None:
-        meta = self._manager.restore(
-          step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        )["meta"]
-        want = abstract(step) if callable(abstract) else abstract
-        self._check_shapes(step, want)
         try:
+          meta = self._manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+          )["meta"]
+          want = abstract(step) if callable(abstract) else abstract
+          self._check_shapes(step, want)
           found = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -171,6 +172,8 @@ class Checkpoints:
             ),
           )
           return {k: found[k] for k in want}, meta
+        except UserError:
+          raise
         except Exception as e:  # Orbax raises bare Exceptions for bad chunks
           fault = str(e).splitlines()[0][:120]
       self._set_aside(step, fault)
@@ -202,22 +205,14 @@ class Checkpoints:
 
   def _set_aside(self, step: int, fault: str) -> None:
     done = "passed over" if self._read_only else f"set aside as broken-{step}"
-    log.warning(
-      "checkpoint %d of %s is damaged (%s): %s, using the one before",
-      step,
-      self.folder,
-      fault,
-      done,
-    )
+    text = "checkpoint %d of %s is damaged (%s): %s, using the one before"
+    log.warning(text, step, self.folder, fault, done)
     if self._read_only:
       return
     if processes.leads():
-      target = self.folder / f"broken-{step}"
-      n = 0
-      while target.exists():
-        n += 1
-        target = self.folder / f"broken-{step}.{n}"
-      self._path(step).rename(target)
+      ends = itertools.chain([""], (f".{n}" for n in itertools.count(1)))
+      targets = (self.folder / f"broken-{step}{end}" for end in ends)
+      self._path(step).rename(next(t for t in targets if not t.exists()))
     processes.meet("set aside")
     self._manager.reload()
 
@@ -266,7 +261,9 @@ def load(
     trees = {i: tree for i, tree in trees.items() if tree}
     if place is None:
       return jax.tree.map(_host, trees)
-    return {i: abstract(tree, place(tree)) for i, tree in trees.items()}
+    return {
+      i: parallel.abstract(tree, place(tree)) for i, tree in trees.items()
+    }
 
   found = checkpoints.restore(wanted, _named(checkpoints, which))
   checkpoints.close()
@@ -293,15 +290,6 @@ def _named(checkpoints: Checkpoints, which: int | str) -> list[int] | None:
       + ("; set train.best to have steps rated" if which == "best" else "")
     )
   return [int(step) for step in chosen]
-
-
-def abstract(tree: Any, placed: Any) -> Any:
-  """Shapes, dtypes and shardings of what is to be restored."""
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    tree,
-    placed,
-  )
 
 
 def load_variables(workdir: str | pathlib.Path) -> Vars:

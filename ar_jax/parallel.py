@@ -108,6 +108,15 @@ def _specs(tree: Any, mesh) -> Any:
   )
 
 
+def abstract(tree: Any, placed: Any) -> Any:
+  """Shapes, dtypes and shardings of what is to be restored."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    tree,
+    placed,
+  )
+
+
 def keep(tree: Any) -> Any:
   """The tree, placed as `shardings` places it on the mesh that is set.
 

@@ -36,7 +36,7 @@ def initial_state(config: Config, system, tx, options, batch, mesh):
   init = functools.partial(init_state, system, tx, options)
   shapes = jax.eval_shape(init, key, batch)
   placed = parallel.shardings(shapes, mesh)
-  abstract = checkpoint.abstract(shapes, placed)
+  abstract = parallel.abstract(shapes, placed)
 
   def fresh():
     given = {
