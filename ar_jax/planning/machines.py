@@ -51,11 +51,11 @@ class Machine:
   source: str
 
 
-def _tpu(name, bf16, memory, rate, link, sides, page) -> Machine:
+def _tpu(name, bf16, memory, rate, link, sides, page, limit) -> Machine:
   rates = {"bf16": bf16, "f32": bf16, "f32 in full": bf16 / 6}
   return Machine(
     name, rates, memory * GIB, rate, link / 2, None, link / 2, sides,
-    f"docs.cloud.google.com/tpu/docs/{page}; memory: as libtpu limits it",
+    f"docs.cloud.google.com/tpu/docs/{page}; memory: {limit}",
   )  # fmt: skip
 
 
@@ -82,9 +82,20 @@ def _cpu() -> Machine:
 MACHINES = {
   m.name: m
   for m in (
-    _tpu("v5e", 197e12, 15.75, 819e9, 400e9, 2, "v5e"),
-    _tpu("v5p", 459e12, 95.0, 2765e9, 1200e9, 3, "v5p"),
-    _tpu("v6e", 918e12, 31.25, 1640e9, 800e9, 2, "v6e"),
+    _tpu(
+      "v5e", 197e12, 15.75, 819e9, 400e9, 2, "v5e", "as libtpu's refusals say"
+    ),
+    _tpu("v5p", 459e12, 95.0, 2765e9, 1200e9, 3, "v5p", "there"),
+    _tpu(
+      "v6e",
+      918e12,
+      31.25,
+      1640e9,
+      800e9,
+      2,
+      "v6e",
+      "0.75 GiB held back of 32, unseen",
+    ),
     _gpu("h100", 84978434048, 3.352e12),
     _gpu("h200", 150754820096, 4.8e12),
     _cpu(),
