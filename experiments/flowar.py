@@ -55,7 +55,7 @@ def run(folder: str, steps: int) -> None:
   model = ours.generator.model.to_dict()
   model["tokenizer"] = generators.patches(dataset, 4)
   # The width that makes VAR, at its depth of 4, as large as FlowAR.
-  vqvar = theirs.generator.model.to_dict() | dict(width=176, heads=4)
+  vqvar = theirs.generator.model.to_dict() | dict(width=136, heads=4)
   flow_options = dict(guidance=1.5, times=POINTS)
   maps = len(build("flowar", **model).net.sides)
   calls = {"transformer calls": maps, "head calls": maps * len(grid(POINTS))
