@@ -22,7 +22,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,11 +29,11 @@ import numpy as np
 from ar_jax.core import decode, pick, plan, system
 from ar_jax.core.generator import Around
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.nn.halves import Halves
 from ar_jax.nn.heads import cross_entropy
 from ar_jax.nn.next_scale import NextScale
 from ar_jax.nn.norms import AdaLN, Bare
 from ar_jax.nn.scale_wise import ScaleWise
-from ar_jax.nn.transformer import Backbone
 
 # Steps of refinement of each scale, by their units; the rest are drawn at
 # once. What the samplers of the paper use: for pictures, and to measure speed.
@@ -44,40 +43,6 @@ SCHEDULES = {
   "512_speed": ((1,), (1, 3), (1, 1, 2, 5), (5, 11)),
   "1024_speed": ((1,), (1, 3), (1, 1, 2, 5), (3, 5, 8)),
 }
-
-
-class Halves(nn.Module):
-  """A `Backbone` in two parts, the second of which may be exchanged; without
-  a cache, for scales that do not see each other.
-
-  Attributes:
-    base: its first layers.
-    tail: the others, and the last norm.
-  """
-
-  base: Backbone
-  tail: Backbone
-
-  def condition(self, cond: Array) -> tuple[Any, Any]:
-    """What both need of cond [B, D]."""
-    return self.base.condition(cond), self.tail.condition(cond)
-
-  def __call__(
-    self,
-    x: Array,
-    mask: plan.Plan | None = None,
-    *,
-    cond: tuple[Any, Any],
-    cache: None = None,
-    keys: Array | None = None,
-  ) -> tuple[Array, None]:
-    """As `Backbone`; there is nothing to cache."""
-    of = lambda i: None if keys is None else decode.fold(keys, i)
-    h, _ = self.base(x, mask, cond=cond[0], keys=of(0))
-    return self.tail(h, mask, cond=cond[1], keys=of(1))
-
-  def cache(self, batch: int, length: int, width: int) -> None:
-    """Nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
