@@ -145,17 +145,15 @@ def set_up_log() -> None:
   absl_logging.set_verbosity(absl_logging.WARNING)
 
 
-def set_up_devices(join: bool = True) -> None:
-  """The persistent compilation cache, and the other processes of the run.
-
-  Args:
-    join: whether there may be others.
-  """
+def set_up_devices() -> None:
+  """The persistent compilation cache."""
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-  if not join:
-    return
+
+
+def join_processes() -> None:
+  """The other processes of the run, where the flags or a cluster say so."""
   launch.join(
     _COORDINATOR.value,
     _PROCESSES.value,
@@ -186,6 +184,7 @@ def main(argv: list[str]) -> None:
       f"ar_jax: --config={file or ''}: no such file; in the repository's root "
       "say --config=configs/quickstart.py, for example"
     )
+  set_up_devices()
   options = {}
   try:
     if _MODE.value == "compile":
@@ -195,7 +194,8 @@ def main(argv: list[str]) -> None:
         "limit": _LIMIT.value,
       }
       aot.set_up(_TOPOLOGY.value or "")
-    set_up_devices(join=not options)
+    else:
+      join_processes()
   except UserError as e:
     fail(str(e))
   set_up_log()
