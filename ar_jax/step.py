@@ -192,7 +192,7 @@ jit_step = jax.jit(train_step, static_argnums=(0, 1, 2), donate_argnums=(3,))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _draw(system, variables, cond, keys, options):
+def jit_draw(system, variables, cond, keys, options):
   return system.sample(variables, cond, keys, **dict(options))
 
 
@@ -237,6 +237,6 @@ def draw(
     words = put({"keys": np.asarray(jax.random.key_data(keys))})["keys"]
     keys = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
     placed = put({k: v[rows] for k, v in cond.items()}) if cond else {}
-    drawn = _draw(system, variables, placed, keys, static)
+    drawn = jit_draw(system, variables, placed, keys, static)
     out.append(processes.fetch(drawn)[: n - i])
   return np.concatenate(out)

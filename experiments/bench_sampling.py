@@ -31,7 +31,7 @@ def run(batch: int = 2, repeats: int = 5, official: float = 0.11) -> None:
   system = full_size.var()
   variables = full_size.random_variables(system)
   labels = np.arange(batch, dtype=np.int32)
-  traces = step._draw._cache_size()
+  traces = step.jit_draw._cache_size()
   key = jax.random.key(0)
 
   def sample():
@@ -67,7 +67,7 @@ def run(batch: int = 2, repeats: int = 5, official: float = 0.11) -> None:
           "TFLOP per batch": flops / 1e12,
           "seconds per batch": statistics.median(rest),
           "first call, s": first,
-          "traces": step._draw._cache_size() - traces,
+          "traces": step.jit_draw._cache_size() - traces,
           "peak memory, GiB": record.peak_memory(),
         }
       ]

@@ -133,10 +133,10 @@ class Contract:
 
   def test_one_trace(self):
     c = case(self.name)
-    before = step.jit_step._cache_size(), step._draw._cache_size()
+    before = step.jit_step._cache_size(), step.jit_draw._cache_size()
     c.updated(3)
     c.sample(), c.sample()
-    after = step.jit_step._cache_size(), step._draw._cache_size()
+    after = step.jit_step._cache_size(), step.jit_draw._cache_size()
     self.assertLessEqual(after[0] - before[0], 1)
     self.assertLessEqual(after[1] - before[1], 1)
 

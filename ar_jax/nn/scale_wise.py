@@ -51,6 +51,12 @@ class Lesson:
   layout: Any = None
 
 
+def weighed(x: Array, weight: Array) -> Array:
+  """f32[B]: the sum of x f32[B, L] by weight f32[L]; no product of matrices,
+  which a TPU rounds to bfloat16."""
+  return jnp.sum(x * weight[None], axis=1)
+
+
 class ScaleWise(Generator):
   """A generator that draws one map of units a step. A subclass is a frozen
   dataclass with at least the fields of `Generator`.
@@ -171,12 +177,12 @@ class ScaleWise(Generator):
     nll = cross_entropy(logits, lesson.target, smoothing=self.smoothing)
     hits = (jnp.argmax(logits, -1) == lesson.target).astype(jnp.float32)
     live = (lesson.level >= 0).astype(jnp.float32)
-    metrics = {"accuracy": hits @ live / jnp.sum(live)}
+    metrics = {"accuracy": weighed(hits, live) / jnp.sum(live)}
     if lesson.at is None:
       spans = map(self.plan.span, range(self.plan.steps))
       for s, at in enumerate(spans):
         metrics[f"ce/scale_{s + 1}"] = jnp.mean(nll[:, at], 1)
-    return Loss(nll @ lesson.weight, metrics, nll=nll)
+    return Loss(weighed(nll, lesson.weight), metrics, nll=nll)
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool

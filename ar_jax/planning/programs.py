@@ -84,7 +84,7 @@ def programs(
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     keys = parallel.spread(keys, mesh)
     variables = state().averaged()
-    trace = parallel.on(mesh, step._draw.trace)
+    trace = parallel.on(mesh, step.jit_draw.trace)
     call = lambda: trace(system, variables, cond, keys, sampling)
     return Program("sample", batch, call, *_sizes(state(), variables))
 

@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
-from ar_jax.core import neighbours, plan, system
+from ar_jax.core import neighbours, system
+from ar_jax.core.generator import Around
 from ar_jax.core.speculate import Stats
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.nn import eagle, speculation
@@ -35,7 +36,7 @@ _NOISE_LENGTH = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Lantern(System):
+class Lantern(Around):
   """The system. Variables: `params` of the drafter, the frozen `target`, and
   what else the target has, its frozen `tokenizer` among it.
 
@@ -50,18 +51,6 @@ class Lantern(System):
   eagle: eagle.Eagle
   noise: float = 0.2
   label_dropout: float = 0.1
-
-  @property
-  def needs(self) -> tuple[str, ...]:
-    return self.target.needs
-
-  @property
-  def plan(self) -> plan.Plan:
-    return self.target.plan
-
-  @property
-  def classes(self) -> int | None:
-    return self.target.classes
 
   def init(self, key: Array, batch: Batch) -> Vars:
     key, drafter = jax.random.split(key)

@@ -25,7 +25,7 @@ from ar_jax.core import decode, pick, system
 from ar_jax.core.generator import Around
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.nn.heads import cross_entropy
-from ar_jax.nn.scale_wise import Lesson, ScaleWise
+from ar_jax.nn.scale_wise import Lesson, ScaleWise, weighed
 
 CHOICES = {
   "sf_scales": ("all", "last"),
@@ -126,11 +126,11 @@ class SAR(Around):
     logits = inner.predict(variables, lesson, told, start=start)
     later = (lesson.level > 0).astype(jnp.float32)
     share = later / jnp.sum(later)
-    truth = cross_entropy(logits, lesson.target) @ share
+    truth = weighed(cross_entropy(logits, lesson.target), share)
     own = truth
     if self.against == "own":
-      own = cross_entropy(logits, jax.lax.stop_gradient(drawn)) @ share
-    teacher = nll @ share
+      own = weighed(cross_entropy(logits, jax.lax.stop_gradient(drawn)), share)
+    teacher = weighed(nll, share)
     return own, {
       "ce/second": own,
       "ce/student": truth,
