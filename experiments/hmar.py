@@ -1,6 +1,6 @@
 """What HMAR claims and two cores can check (arXiv 2506.04421).
 
-  python -m experiments.hmar FOLDER [STEPS]
+  python -m experiments.hmar FOLDER [STEPS] [digits]
 
 On the units of one tokenizer, with equal sizes and steps: (a) a scale that sees
 itself only loses little (cross-entropy within 5 % of VAR's, judge accuracy of
@@ -68,7 +68,7 @@ def run(args: list[str]) -> None:
     holds=not failed or f"does not hold: {', '.join(failed)}",
     seeds=list(b.seeds),
     seconds=time.perf_counter() - begun,
-    tables={"Fashion-MNIST, mean ± deviation over seeds": rows},
+    tables={f"{scales.KINDS[b.kind]}, {b.steps} steps, mean ± deviation": rows},
     picture=scales.picture("hmar", sheet),
   )
 

@@ -1,6 +1,6 @@
 """What M-VAR claims and two cores can check (arXiv 2411.10433).
 
-  python -m experiments.mvar FOLDER [STEPS]
+  python -m experiments.mvar FOLDER [STEPS] [digits]
 
 With equal sizes and steps on the units of one tokenizer: (a) the Mamba branch
 closes at least half of the gap in cross-entropy between attention within scales
@@ -33,10 +33,10 @@ ARMS = (Arm("VAR", var), Arm(WITHIN, hmar, changes=EVEN), Arm("M-VAR", mvar))
 LENGTHS = {85: (1, 2, 4, 8), 680: SCALES[256]}
 
 
-def by_scale(results: dict[str, list[dict]]) -> list[dict]:
+def by_scale(results: dict[str, list[dict]], sides) -> list[dict]:
   """Cross-entropy of each scale, a column for each arm."""
   rows = []
-  for s, side in enumerate(LENGTHS[85]):
+  for s, side in enumerate(sides):
     row = {"scale": f"{side}x{side}"}
     for name, own in results.items():
       row[name] = told([r[f"ce/scale_{s + 1}"] for r in own], 3)
@@ -87,6 +87,7 @@ def run(args: list[str]) -> None:
   b = scales.budget(args)
   rows, results, sheet = scales.compare(ARMS, b.kind, b)
   nats = lambda name: np.array([r["nats"] for r in results[name]])
+  sides = scales.configured(ARMS[0], b.kind, b).tokenizer.model.scales
   gap, closed = nats(WITHIN) - nats("VAR"), nats(WITHIN) - nats("M-VAR")
   noise = gap.std(ddof=1) if len(gap) > 1 else 0.0
   spent = lengths(1 if b.short else 5)
@@ -114,8 +115,8 @@ def run(args: list[str]) -> None:
     seeds=list(b.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      "Fashion-MNIST, mean ± deviation over seeds": rows,
-      "Cross-entropy per scale, nats": by_scale(results),
+      f"{scales.KINDS[b.kind]}, {b.steps} steps, mean ± deviation": rows,
+      "Cross-entropy per scale, nats": by_scale(results, sides),
       "Random units, batch 2": spent,
     },
     picture=scales.picture("mvar", sheet),

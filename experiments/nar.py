@@ -151,12 +151,12 @@ def run(folder: str, turns: int = 3) -> None:
     baseline="four units a step, one in each quarter of the image (PAR's "
     "order); raster order",
     ours=f"{fewer[1]} forwards against {fewer[0]} of four a step at 8x8 units "
-    f"and 31 against 64 at 16x16; size B on two cores: {ratio[1]:.2f}x the "
+    f"and 31 against 64 at 16x16; size B on this machine: {ratio[1]:.2f}x the "
     f"units a second at batch 1, {ratio[8]:.2f}x at batch 8; test nats a unit "
     + ", ".join(f"{row['decoder']} {row['test nats a unit']}" for row in rows),
     holds=min(ratio.values()) >= 2.4
     or "the forwards hold (2.1 times fewer than four a step at 16x16, 3.1 at "
-    "24x24); the throughput does not on two cores, where a forward of more "
+    "24x24); the throughput does not on a CPU, where a forward of more "
     "rows costs more",
     seeds=list(SEEDS),
     seconds=time.perf_counter() - begun,

@@ -1,6 +1,6 @@
 """What NFIG claims and two cores can check (arXiv 2503.07076).
 
-  python -m experiments.nfig FOLDER [STEPS]
+  python -m experiments.nfig FOLDER [STEPS] [digits]
 
 Tokenizers of equal sizes and steps: (a) what a map brings lies lower in the
 spectrum than of VAR's tokenizer; (b) the sums of the first maps are nearer to
@@ -135,7 +135,7 @@ def run(args: list[str]) -> None:
     seeds=list(b.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      "Fashion-MNIST, mean ± deviation over seeds": rows,
+      f"{scales.KINDS[b.kind]}, {b.steps} steps, mean ± deviation": rows,
       "Spectra, 500 test images": spectra,
     },
     picture=scales.picture("nfig", sheet),

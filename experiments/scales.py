@@ -29,6 +29,11 @@ from experiments import record
 from experiments.next_token import told
 
 SEEDS = (0, 1, 2)
+KINDS = {
+  "digits": "Digits at 16 px",
+  "fashion": "Fashion-MNIST at 32 px",
+  "emoji": "Emoji at 32 px",
+}
 Loaded = dict[str, tuple[System, Vars, dict[str, Any]]]
 
 
@@ -66,6 +71,7 @@ class Budget:
     root: where the runs are kept.
     steps: of every generator; a second stage takes half of them. Below 100
       it is a trial: one seed on digits, and nothing is recorded.
+    kinds: data sets, of KINDS; most experiments take the first.
     emoji: folder of the npm package emoji-datasource-google.
     images: drawn for every distance.
     batch: of sampling, where it is timed.
@@ -73,6 +79,7 @@ class Budget:
 
   root: pathlib.Path
   steps: int = 800
+  kinds: tuple[str, ...] = ("fashion",)
   emoji: str = ""
   images: int = 1000
   batch: int = 16
@@ -84,7 +91,7 @@ class Budget:
   @property
   def kind(self) -> str:
     """The data of most experiments."""
-    return "digits" if self.short else "fashion"
+    return self.kinds[0]
 
   @property
   def seeds(self) -> tuple[int, ...]:
@@ -92,10 +99,17 @@ class Budget:
 
 
 def budget(args: Sequence[str]) -> Budget:
-  """From the command line: FOLDER [STEPS] [folder of the emoji]."""
-  root, steps, emoji = (*args, *("", "800", "")[len(args) :])
-  few = dict(images=50, batch=4) if int(steps) < 100 else {}
-  return Budget(pathlib.Path(root).resolve(), int(steps), emoji, **few)
+  """From the command line: FOLDER [STEPS] [KIND...], the kind of emoji with its
+  folder (emoji=FOLDER)."""
+  root, steps, *rest = (*args, "800")[: max(2, len(args))]
+  kinds = dict(kind.partition("=")[::2] for kind in rest) or {"fashion": ""}
+  for kind in kinds:
+    if kind not in KINDS:
+      raise SystemExit(f"{kind}: one of {', '.join(KINDS)} is to be named")
+  own = dict(kinds=tuple(kinds), emoji=kinds.get("emoji", ""))
+  if int(steps) < 100:
+    own = dict(kinds=("digits",), images=50, batch=4)
+  return Budget(pathlib.Path(root).resolve(), int(steps), **own)
 
 
 def configured(arm: Arm, kind: str, b: Budget):
@@ -279,6 +293,7 @@ def compare(
       {
         "data": kind,
         "system": arm.name,
+        "units": len(system.plan),
         "nats per unit": told(every("nats"), 3),
         "Frechet distance": told(every("frechet")),
         "judge accuracy": told(every("judge_accuracy"), 3),

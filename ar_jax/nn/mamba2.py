@@ -68,7 +68,7 @@ def scan(
   a: Array,
   b: Array,
   c: Array,
-  state: Array,
+  state: Array | None = None,
   *,
   chunk: int,
 ) -> tuple[Array, Array]:
@@ -80,7 +80,7 @@ def scan(
     a: f32[H], negative.
     b: [B, T, K], the same for all heads.
     c: [B, T, K].
-    state: f32[B, H, P, K], S before the first position.
+    state: f32[B, H, P, K], S before the first position; None for zeros.
     chunk: Q; any will do.
 
   Returns:
@@ -113,10 +113,17 @@ def scan(
     return jnp.exp(end)[..., None, None] * state + added, state
 
   swap = lambda y: jnp.swapaxes(y, 0, 1)
-  state, before = jax.lax.scan(step, state, (swap(added), swap(end)))
+  known = jnp.zeros_like(added[:, 0]) if state is None else state
+  last, before = jax.lax.scan(step, known, (swap(added), swap(end)))
+  flat = lambda y: y.reshape(len(y), -1, *y.shape[3:])[:, :length]
+  # One chunk has nothing before it. Beside the work that saves, XLA's fusion of
+  # a product with constant zeros reads memory that nobody wrote, on CPUs with
+  # jaxlib 0.10.2, and gives NaN.
+  if state is None and y.shape[1] == 1:
+    return flat(y), last
   read = jnp.einsum("bnik,bnhpk->bnihp", c, swap(before))
   y = y + jnp.exp(decay)[..., None] * read
-  return y.reshape(len(y), -1, *y.shape[3:])[:, :length], state
+  return flat(y), last
 
 
 class Mamba2(nn.Module):
@@ -173,9 +180,8 @@ class Mamba2(nn.Module):
     cuts = (inner, 2 * inner + 2 * self.states)
     total = cuts[1] + heads
     gate, mixed, delta = jnp.split(dense(total, "in")(x), cuts, axis=-1)
-    if cache is None:
-      state, tail = self._empty(b, width)
-    else:
+    state, tail = None, self._empty(b, width)[1]
+    if cache is not None:
       state, tail = cache.state[layer], cache.tail[layer]
     mixed = jnp.concatenate([tail.astype(mixed.dtype), mixed], axis=1)
     tail = mixed[:, -(self.window - 1) :]

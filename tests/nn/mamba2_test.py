@@ -75,6 +75,14 @@ class ScanTest(parameterized.TestCase):
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(state, last, rtol=1e-5, atol=1e-5)
 
+  @parameterized.parameters(21, 8)
+  def test_no_state_is_zeros(self, chunk):
+    args = {k: jnp.asarray(v, jnp.float32) for k, v in inputs(21).items()}
+    state = jnp.zeros_like(args.pop("state"))
+    run = jax.jit(functools.partial(mamba2.scan, chunk=chunk))
+    for got, want in zip(run(**args), run(**args, state=state), strict=True):
+      np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
 
 class Mamba2Test(absltest.TestCase):
   @classmethod
