@@ -9,7 +9,8 @@ what an update takes. With STEPS, another length of the runs; below 100 it is a
 trial: one seed of digits, nothing recorded.
 
 Nats per unit can be compared where the tokenizer is the same: FlexVAR and NFIG
-have their own, and FlexVAR's lists hold more units. Memory is what XLA plans for a program beside its arguments.
+have their own, and FlexVAR's lists hold more units. Memory is what XLA plans
+for a program beside its arguments.
 """
 
 from __future__ import annotations
