@@ -73,7 +73,7 @@ class Budget:
       it is a trial: one seed on digits, and nothing is recorded.
     kinds: data sets, of KINDS; most experiments take the first.
     emoji: folder of the npm package emoji-datasource-google.
-    images: drawn for every distance.
+    images: drawn for every distance, at most; as many again have to be real.
     batch: of sampling, where it is timed.
   """
 
@@ -187,8 +187,10 @@ def quality(
   batches = data.epoch(dataset.test, batch=500)
   found = evals.build("likelihood", dataset)(system, variables, batches, key)
   result = {"nats": found["nll"] / len(system.plan)} | found
+  # A floor wants as many real images again.
+  most = (len(dataset.train) + len(dataset.test)) // 2
   for name in ("frechet", "judge_accuracy"):
-    n = max(b.images, dataset.num_classes)
+    n = min(max(b.images, dataset.num_classes), most)
     judge = evals.build(name, dataset, n=n, options=options)
     result |= judge(system, variables, (), key)
   return {k: v for k, v in result.items() if isinstance(v, float)}
