@@ -191,7 +191,9 @@ def run(folder: str, steps: int, seeds: int) -> None:
     closer = row["gap"] < control["gap"]
     as_good = row["frechet"] <= control["frechet"] + control["frechet spread"]
     best[name] = closer and as_good and row in kept
-    lower.append(row["frechet"] < control["frechet"] - control["frechet spread"])
+    lower.append(
+      row["frechet"] < control["frechet"] - control["frechet spread"]
+    )
     told.append(
       f"{name} ({row['arm']}): gap {row['gap']:.4f} +- {row['gap spread']:.4f}"
       f" against {control['gap']:.4f} +- {control['gap spread']:.4f}, "
