@@ -71,7 +71,8 @@ def device() -> str:
       if line.startswith("model name"):
         kind = line.split(":")[1].strip()
     cores = len(os.sched_getaffinity(0))
-    return f"{kind}, {cores} cores, {platform.machine()}"
+    word = "core" if cores == 1 else "cores"
+    return f"{kind}, {cores} {word}, {platform.machine()}"
   return f"{jax.device_count()} x {kind}"
 
 

@@ -74,8 +74,8 @@ def run(args: list[str]) -> None:
     told += "; "
   layer = attention_share.run(*(1, (256,)) if b.short else (5,))
   tables |= layer
-  fast = {r["system"]: r for r in tables[f"{scales.KINDS[b.kind]}, over VAR"]}
-  fast = fast["HMAR"]
+  over = tables[f"{scales.KINDS[b.kind]}, over VAR"]
+  fast = next(r for r in over if r["system"] == "HMAR")
   rows = next(iter(layer.values()))
   share = [r["with backward, over dense"] for r in rows if r["mask"] == "HMAR"]
   print(told, share, flush=True)
