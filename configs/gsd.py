@@ -3,18 +3,21 @@
 Presets: default (digits), fashion, smoke, and paper: the published settings of
 the decoder over LlamaGen-L, the largest target here at 256 px. (The paper's
 own target is Lumina-mGPT 7B, which is not in this library.) It trains as
-LlamaGen does and draws its samples by GSD.
+LlamaGen does and draws its samples by GSD. nar and var (digits) do the same
+over systems of many units a step.
 """
 
 import ml_collections
 
-from configs import common, llamagen
+from configs import common, llamagen, nar, var
 
 
 def get_config(preset: str = "default"):
   makers = {
-    "default": lambda: _staged("default"),
-    "fashion": lambda: _staged("fashion"),
+    "default": lambda: _staged(llamagen, "default"),
+    "fashion": lambda: _staged(llamagen, "fashion"),
+    "nar": lambda: _staged(nar, "default"),
+    "var": lambda: _staged(var, "default"),
     "smoke": smoke,
     "paper": paper,
   }
@@ -22,7 +25,7 @@ def get_config(preset: str = "default"):
 
 
 def _over(c, **options):
-  """The run of a LlamaGen with GSD around it."""
+  """The run of a system with GSD around it."""
   target = {"name": c.system, **c.model.to_dict()}
   c.system, c.model = "gsd", ml_collections.ConfigDict({"target": target})
   c.sample.options.update(
@@ -32,8 +35,8 @@ def _over(c, **options):
   return c
 
 
-def _staged(preset):
-  c = llamagen.get_config(preset)
+def _staged(module, preset):
+  c = module.get_config(preset)
   # 64 units an image: a shorter window.
   _over(c.generator, window=8)
   return c

@@ -4,14 +4,16 @@ Presets: default (digits), fashion, smoke, and the published drafter of
 LlamaGen's text-conditional model: paper (stage 1, 256 px) with the published
 tree. That one expects the published tokenizer and model, converted, at
 runs/vq_ds16_t2i and runs/t2i_xl_stage1, and data as configs/llamagen_text.py.
-The first two have three stages to train: tokenizer, target, drafter.
+The first two have three stages to train: tokenizer, target, drafter. nar and
+var (digits) judge, by the same rule, the drafts of a target of many units a
+step itself: two stages.
 """
 
 import copy
 
 import ml_collections
 
-from configs import common, llamagen, llamagen_text
+from configs import common, llamagen, llamagen_text, nar, var
 
 # Captions of COCO that the published drafter of Lumina-mGPT was trained on.
 CAPTIONS = 30_000
@@ -21,6 +23,8 @@ def get_config(preset: str = "default"):
   makers = {
     "default": lambda: _staged("default"),
     "fashion": lambda: _staged("fashion"),
+    "nar": lambda: _itself(nar.get_config()),
+    "var": lambda: _itself(var.get_config()),
     "smoke": smoke,
     "paper": paper,
   }
@@ -69,6 +73,16 @@ def _staged(preset):
     samples=common.stage("drafter", "sample"),
     evaluation=common.stage("drafter", "eval"),
   )
+
+
+def _itself(c):
+  """The stages of a system of many units a step, which drafts for itself."""
+  g = c.generator
+  target = {"name": g.system, **g.model.to_dict()}
+  g.system = "lantern"
+  g.model = ml_collections.ConfigDict({"target": target, "drafter": "itself"})
+  g.sample.options.update(k=16, delta=0.1, residual="budget", metric="used")
+  return c
 
 
 def paper():

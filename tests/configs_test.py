@@ -127,10 +127,13 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "flexvar", "sar", "hmar", "mvar", "nfig",
+    "flexvar", "sar", "hmar", "mvar", "nfig", "gsd", "gsd:nar", "gsd:var",
+    "lantern", "lantern:nar", "lantern:var",
   )  # fmt: skip
   def test_staged_presets_build(self, name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    name, _, preset = name.partition(":")
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(preset or "default")
     for stage in config.stages:
       if "system" in config[stage]:
         self.assertGreater(parameters(config[stage]), 0.01)

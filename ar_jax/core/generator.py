@@ -26,11 +26,13 @@ class Generator(System):
       continuous units also with `moments`.
     label_dropout: how often training hides the condition. 0 builds nothing
       that stands for none, and then there is no guidance.
+    schedule: of guidance, if no other is asked for; a key of `pick.SCHEDULES`.
   """
 
   net: Any
   tokenizer: Any
   label_dropout: float
+  schedule = "constant"
 
   @property
   def classes(self) -> int | None:
@@ -50,6 +52,10 @@ class Generator(System):
   def own(self, variables: Vars) -> Vars:
     """The variables of the net."""
     return {k: v for k, v in variables.items() if k != "tokenizer"}
+
+  def embedding(self, variables: Vars) -> Array:
+    """f32[V, C]: what the net reads of every discrete unit."""
+    return self.codec(variables).codebook()
 
   def codec(self, variables: Vars) -> Any:
     """The tokenizer, bound; no gradient goes into it."""
@@ -124,6 +130,9 @@ class Prefixed(Generator):
   def classes(self) -> int | None:
     labels = self.net.prefix.labels
     return labels and labels - (self.label_dropout > 0)
+
+  def embedding(self, variables: Vars) -> Array:
+    return self.net.bind(self.own(variables)).units.embedding
 
 
 class Around(System):

@@ -264,7 +264,7 @@ def draw_at(logp: Array, keys: Array, place: Array) -> Array:
 
 
 # Beyond any vocabulary: the bits that draw from a law are numbered by unit.
-_JUDGE, _TOKEN, FILL = 2**31, 2**31 + 1, 2**31 + 2
+JUDGE, TOKEN, FILL = 2**31, 2**31 + 1, 2**31 + 2
 
 
 def keys_at(keys: Array, place: Array, use: int | None = None) -> Array:
@@ -290,10 +290,10 @@ def _noise(
   if mode == "gumbel":
     return jax.random.key_data(keys_at(keys, place))
   uniform = lambda at: jax.vmap(jax.random.uniform)(at.reshape(-1))
-  judge = uniform(keys_at(keys, place, _JUDGE)).reshape(place.shape)
+  judge = uniform(keys_at(keys, place, JUDGE)).reshape(place.shape)
   if mode == "point":
     return judge
-  token = uniform(keys_at(keys, count, _TOKEN))
+  token = uniform(keys_at(keys, count, TOKEN))
   return judge.at[:, -1].set(token)
 
 

@@ -74,6 +74,7 @@ class ScaleWise(Generator):
   scale_weights = None
 
   takes = ("given", "keep")
+  schedule = "ramp"
 
   @property
   def plan(self) -> Plan:
@@ -172,6 +173,28 @@ class ScaleWise(Generator):
     h = net(lesson.label, told, lesson.keys, at=lesson.at, start=start)
     return net.head.logits(h)
 
+  def logits(
+    self,
+    variables: Vars,
+    cond: Array,
+    units: Array,
+    hidden: Array | None = None,
+    keys: Array | None = None,
+  ) -> Array:
+    """f32[B, L, V] of every unit of the plan, given the maps before its own.
+
+    Args:
+      variables: as `init` makes them.
+      cond: label i32[B].
+      units: i32[B, L].
+      hidden: bool[B], examples whose label is not shown.
+      keys: Key[B] for stochastic depth, or None.
+    """
+    if hidden is not None:
+      cond = jnp.where(hidden, self.null, cond)
+    net = self.bound(variables)
+    return net.head.logits(net(cond, self.codec(variables).embed(units), keys))
+
   def grade(self, lesson: Lesson, logits: Array) -> Loss:
     """The loss of logits f32[B, L, V]."""
     nll = cross_entropy(logits, lesson.target, smoothing=self.smoothing)
@@ -213,14 +236,14 @@ class ScaleWise(Generator):
       **options: of `generate`.
     """
     _, latent = self.generate(variables, cond, keys, **options)
-    image = self.decode(variables, latent)
+    image = self.decode_latent(variables, latent)
     if not paste:
       return image
     if "keep" not in cond:
       raise UserError("paste: there is no mask of what to keep")
     return editing.paste(image, cond["given"], cond["keep"])
 
-  def decode(self, variables: Vars, latent: Array) -> Array:
+  def decode_latent(self, variables: Vars, latent: Array) -> Array:
     """Images in [0, 1] of latents f32[B, h, w, C], finished or not."""
     return (self.codec(variables).decode_latent(latent) + 1) / 2
 

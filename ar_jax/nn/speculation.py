@@ -1,7 +1,11 @@
-"""Speculation over a `NextToken`: its forwards as a target, and as a drafter.
+"""Speculation over the nets of this library.
+
+A `NextToken` is a target and a drafter by its cached forwards. Any other model
+of discrete units drafts for itself, step by step.
 
 Shapes: B examples, rows of a net (B, or 2 B pairs where guided), P positions
-of the prefix, M known units, L units, K drafts, S = K + 1, D width.
+of the prefix, M known units, L units, K drafts, S = K + 1, D width, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -13,13 +17,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ar_jax import ops
 from ar_jax.core import decode, drafters, pick, speculate
-from ar_jax.core.errors import UserError
+from ar_jax.core import jacobi as steps
+from ar_jax.core.generator import Generator
 from ar_jax.core.speculate import Draft, Drafter, Seen, Stats
-from ar_jax.core.system import Vars
+from ar_jax.core.system import Batch, System, UserError, Vars
 from ar_jax.nn.attention import Cache
+from ar_jax.nn.next_token import NextToken
 from ar_jax.nn.token_program import TokenProgram
 
 Array = jax.Array
@@ -173,6 +180,105 @@ def _score(
   units = jnp.concatenate([seen.last[:, None], draft.units], axis=1)
   h, cache = net.step(pairs(units), cache, shown, tree)
   return program.logits(variables, h, seen.count[:, None] + after), h, cache
+
+
+def discrete(target: System) -> bool:
+  """Whether `by_itself` can draw from a system."""
+  return isinstance(target, Generator) and hasattr(target, "logits")
+
+
+def by_itself(
+  target: Generator,
+  variables: Vars,
+  cond: Batch,
+  keys: Array,
+  *,
+  window: int,
+  rule: Any = None,
+  table: Array | None = None,
+  radius: Array | None = None,
+  impl: str | None = None,
+  **options,
+) -> tuple[Array, Stats]:
+  """Draws the units of one image per key by drafts of the target itself
+  (Jacobi), whatever its plan.
+
+  Args:
+    target: a `discrete` system. Of one unit a step it reads a window with a
+      cache; of many it reads whole examples, see `core.jacobi`.
+    variables: those of the target.
+    cond: what it needs, and of what it takes `prompt` and `known`, or `given`
+      and `keep`.
+    keys: Key[B], threefry.
+    window: units that a forward reads, of targets of one unit a step.
+    rule, table, radius: see `generate`.
+    impl: of `ops.verify`.
+    **options: guidance, its schedule, and filters.
+
+  Returns:
+    Units i32[B, L], and what it took.
+
+  Raises:
+    UserError: an option is out of range.
+  """
+  if not isinstance(target.net, NextToken):
+    verify = functools.partial(
+      ops.verify, rule=rule, table=table, radius=radius, impl=impl
+    )
+    return _steps(target, variables, cond, keys, verify, **options)
+  if window < 2:
+    raise UserError(
+      f"window={window}: must be at least 2, one known, one draft"
+    )
+  program = target.program(**options)
+  return generate(
+    program,
+    target.own(variables),
+    cond[target.needs[0]],
+    keys,
+    jacobi(window - 1, program),
+    rule=rule,
+    table=table,
+    radius=radius,
+    prompt=cond.get("prompt"),
+    known=cond.get("known"),
+    impl=impl,
+  )
+
+
+def _steps(
+  target: Generator,
+  variables: Vars,
+  cond: Batch,
+  keys: Array,
+  verify: Callable,
+  *,
+  guidance: float | None = 1.0,
+  schedule: str | None = None,
+  **law: float,
+) -> tuple[Array, Stats]:
+  """`core.jacobi.decode` over a system."""
+  plan, given = target.plan, jnp.asarray(cond[target.needs[0]])
+  schedule = schedule or target.schedule
+  guidance = target.scale(guidance)
+  scales = np.array(pick.schedule(schedule, guidance, plan.steps), np.float32)
+  scale = jnp.asarray(scales[plan.step_of()])[None, :, None]
+  hidden = None
+  if guidance != 1.0:
+    given = jnp.repeat(given, 2, axis=0)
+    hidden = jnp.arange(len(given)) % 2 == 1
+
+  def score(units):
+    if hidden is None:
+      return target.logits(variables, given, units)
+    units = jnp.repeat(units, 2, axis=0)
+    logits = target.logits(variables, given, units, hidden)
+    return pick.guide(logits[::2], logits[1::2], scale)
+
+  edited = "given" in target.takes and "given" in cond
+  edit = target.edit(variables, cond) if edited else None
+  verify = functools.partial(verify, **law)
+  return steps.decode(score, verify, plan, keys, edit=edit, **law)
 
 
 def jacobi(k: int, program: TokenProgram) -> Source:

@@ -7,7 +7,9 @@ Grouped Speculative Decoding for Autoregressive Image Generation (arXiv
     the target finds about as likely, so alike units no longer reject one
     another;
   - the group is made anew for every draft.
-It trains as the system it draws from, and has the same variables.
+It trains as the system it draws from, and has the same variables. That may be
+any system of discrete units; where a step has many of them (VAR, NAR), all of
+a step are judged at once, each by its own group.
 
 Shapes: B batch, L units, M known units, V vocabulary.
 """
@@ -20,11 +22,10 @@ from typing import Any
 
 from ar_jax import ops
 from ar_jax.core import neighbours, system
-from ar_jax.core.generator import Around
+from ar_jax.core.generator import Around, Generator
 from ar_jax.core.speculate import Stats
-from ar_jax.core.system import Array, Batch, System, UserError, Vars
+from ar_jax.core.system import Array, Batch, UserError, Vars
 from ar_jax.nn import speculation
-from ar_jax.nn.next_token import NextToken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +33,15 @@ class GSD(Around):
   """The system.
 
   Attributes:
-    target: what is drawn from; its `net` is a `NextToken`.
+    target: what is drawn from; a system of discrete units.
   """
 
-  target: System
+  target: Generator
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
+    """Draws one example per key as the target does; options as in
     `generate`."""
     units, _ = self.generate(variables, cond, keys, **options)
     return self.target.decode(variables, units)
@@ -61,7 +62,8 @@ class GSD(Around):
     impl: str | None = None,
     **options,
   ) -> tuple[Array, Stats]:
-    """Draws the units of one image per key, i32[B, L], and tells what it took.
+    """Draws the units of one example per key, i32[B, L], and tells what it
+    took.
 
     Args:
       variables: as `init` makes them.
@@ -69,7 +71,7 @@ class GSD(Around):
         where images are known in part.
       keys: Key[B].
       window: units that a forward reads; one of them is known, the others are
-        drafts.
+        drafts. A target of many units a step reads whole examples.
       size: G, units of a group, the draft included. 1 is exact: speculative
         Jacobi decoding (arXiv 2410.01699).
       delta_p: how much the probabilities of units of a group may differ from
@@ -83,18 +85,14 @@ class GSD(Around):
       residual: what follows a rejection, with fixed groups: "group" makes the
         law of the group exactly the target's, "token" is the published one.
       impl: of `ops.verify`.
-      **options: of the target's `program`: guidance, filters.
+      **options: the target's guidance, its schedule, and filters.
 
     Raises:
       UserError: an option is out of range, or one of the target's.
     """
-    if window < 2 or size < 1:
-      raise UserError(
-        f"window={window}, size={size}: they must be at least 2 and 1"
-      )
-    program = self.target.program(**options)
-    own = self.target.own(variables)
-    embedding = program.net.bind(own).units.embedding
+    if size < 1:
+      raise UserError(f"size={size}: a group has at least 1 unit, the draft")
+    embedding = self.target.embedding(variables)
     table = radius = None
     if grouping == "fixed":
       rule = ops.rules.Groups(residual)
@@ -108,18 +106,17 @@ class GSD(Around):
         radius = neighbours.counts(embedding, distance)
     else:
       raise UserError(f"grouping={grouping!r}: choose 'dynamic' or 'fixed'")
-    return speculation.generate(
-      program,
-      own,
-      cond[self.needs[0]],
+    return speculation.by_itself(
+      self.target,
+      variables,
+      cond,
       keys,
-      speculation.jacobi(window - 1, program),
+      window=window,
       rule=rule,
       table=table,
       radius=radius,
-      prompt=cond.get("prompt"),
-      known=cond.get("known"),
       impl=impl,
+      **options,
     )
 
 
@@ -127,18 +124,17 @@ def build(*, target: Mapping[str, Any]) -> GSD:
   """Builds GSD over another system.
 
   Args:
-    target: `{"name": "llamagen", **arguments}`; any system whose net is a
-      `NextToken`.
+    target: `{"name": "llamagen", **arguments}`; any system of discrete units.
 
   Raises:
-    UserError: the target does not draw one unit of a vocabulary a step.
+    UserError: the target has no law of discrete units.
   """
   target = dict(target)
   name = target.pop("name")
   target = system.build(name, **target)
-  if not isinstance(getattr(target, "net", None), NextToken):
+  if not speculation.discrete(target):
     raise UserError(
-      f"gsd: target {name!r} does not draw one unit after the other; take one "
-      "that does, such as 'llamagen'"
+      f"gsd: target {name!r} has no law of discrete units; take one that has, "
+      "such as 'llamagen', 'nar' or 'var'"
     )
   return GSD(target)

@@ -7,6 +7,8 @@ Decoding (arXiv 2410.03355), and LANTERN++ (arXiv 2502.06352). New in it:
   - that mass is bounded by a budget, which bounds how far the law moves;
   - the drafter is an EAGLE layer, trained here on the features of a frozen
     target.
+The rule alone serves any system of discrete units, which then drafts for
+itself, as in GSD.
 
 Shapes: B batch, P positions of the prefix, L units, M known units, D width, V
 vocabulary, K drafts, S = K + 1.
@@ -24,9 +26,9 @@ import jax.numpy as jnp
 
 from ar_jax import ops
 from ar_jax.core import neighbours, system
-from ar_jax.core.generator import Around
+from ar_jax.core.generator import Around, Generator
 from ar_jax.core.speculate import Stats
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.nn import eagle, speculation
 from ar_jax.nn.heads import cross_entropy
 from ar_jax.nn.next_token import NextToken
@@ -38,21 +40,25 @@ _NOISE_LENGTH = 512
 @dataclasses.dataclass(frozen=True)
 class Lantern(Around):
   """The system. Variables: `params` of the drafter, the frozen `target`, and
-  what else the target has, its frozen `tokenizer` among it.
+  what else the target has, its frozen `tokenizer` among it; without a drafter
+  those of the target, as which it trains.
 
   Attributes:
-    target: what is drawn from; its `net` is a `NextToken`.
-    eagle: the drafter.
+    target: what is drawn from; where there is a drafter its `net` is a
+      `NextToken`.
+    eagle: the drafter; None where the target drafts for itself.
     noise: of the features in training; see `build`.
-    label_dropout: how often training hides the condition.
+    label_dropout: how often training of the drafter hides the condition.
   """
 
-  target: System
-  eagle: eagle.Eagle
+  target: Generator
+  eagle: eagle.Eagle | None
   noise: float = 0.2
   label_dropout: float = 0.1
 
   def init(self, key: Array, batch: Batch) -> Vars:
+    if self.eagle is None:
+      return super().init(key, batch)
     key, drafter = jax.random.split(key)
     variables = self.target.init(key, batch)
     row = jnp.zeros((1, 1, self.eagle.width))
@@ -114,7 +120,7 @@ class Lantern(Around):
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
+    """Draws one example per key as the target does; options as in
     `generate`."""
     units, _ = self.generate(variables, cond, keys, **options)
     return self.target.decode(_of_target(variables), units)
@@ -136,14 +142,15 @@ class Lantern(Around):
     impl: str | None = None,
     **options,
   ) -> tuple[Array, Stats]:
-    """Draws the units of one image per key, i32[B, L], and tells what it took.
+    """Draws the units of one example per key, i32[B, L], and tells what it
+    took.
 
     Args:
       variables: as `init` makes them.
       cond: what the target needs; also `prompt` i32[B, M] and `known` i32[B]
         where images are known in part.
       keys: Key[B].
-      drafts: K of a chain.
+      drafts: K of a chain. A target of many units a step reads whole examples.
       k: the most neighbours whose mass may count for a draft; all there are
         if that is fewer.
       delta: the budget: the most mass of neighbours that counts. 0 is exact.
@@ -157,16 +164,13 @@ class Lantern(Around):
         published one is (5, 10, 58). The budget is then that of all drafts
         behind one unit together.
       impl: of `ops.verify`.
-      **options: of the target's `program`: guidance, filters.
+      **options: the target's guidance, its schedule, and filters.
 
     Raises:
       UserError: an option is out of range, or one of the target's.
     """
-    program, own = (
-      self.target.program(**options),
-      self.target.own(_of_target(variables)),
-    )
-    codes = self._codes(variables, metric)
+    given = _of_target(variables)
+    codes = self._codes(given, metric)
     k = min(k, len(codes) - 1)
     try:
       rule = ops.rules.Neighbours(k, delta, factor, residual)
@@ -174,6 +178,26 @@ class Lantern(Around):
       raise UserError(f"lantern: {error}") from error
     if delta == 0 and factor is None:
       rule = None
+    table = None
+    if rule is not None and tree is None:
+      table = neighbours.ranks(codes)
+    if self.eagle is None:
+      if tree is not None or chosen:
+        raise UserError(
+          "lantern: a target that drafts for itself drafts chains of what it "
+          "draws: leave tree and chosen"
+        )
+      return speculation.by_itself(
+        self.target,
+        given,
+        cond,
+        keys,
+        window=drafts + 1,
+        rule=rule,
+        table=table,
+        impl=impl,
+        **options,
+      )
     source = eagle.source(
       self.eagle,
       {"params": variables["params"]},
@@ -181,18 +205,16 @@ class Lantern(Around):
       chosen=chosen,
       tree=None if tree is None else eagle.Tree(*tree),
     )
-    relax, table = None, None
+    relax = None
     if rule is not None and tree is not None:
       if residual != "budget" or factor is not None:
         raise UserError("a tree keeps to a budget: take delta, not factor")
       nearest = neighbours.order(codes)[:, 1 : k + 1]
       relax = functools.partial(relaxed, nearest=nearest, delta=delta)
       rule = None
-    elif rule is not None:
-      table = neighbours.ranks(codes)
     return speculation.generate(
-      program,
-      own,
+      self.target.program(**options),
+      self.target.own(given),
       cond[self.needs[0]],
       keys,
       source,
@@ -209,7 +231,7 @@ class Lantern(Around):
     """f32[V, C]."""
     frozen = variables["tokenizer"]
     if metric == "stored":
-      return frozen["quantizer"]["codebook"]
+      return frozen.get("body", frozen)["quantizer"]["codebook"]
     if metric != "used":
       raise UserError(f"metric={metric!r}: choose 'used' or 'stored'")
     return self.target.tokenizer.bind({"params": frozen}).codebook()
@@ -259,6 +281,8 @@ def relaxed(
 
 
 def _of_target(variables: Vars) -> Vars:
+  if "target" not in variables:
+    return variables
   rest = {k: v for k, v in variables.items() if k not in ("params", "target")}
   return {"params": variables["target"], **rest}
 
@@ -266,35 +290,47 @@ def _of_target(variables: Vars) -> Vars:
 def build(
   *,
   target: Mapping[str, Any],
+  drafter: str = "eagle",
   noise: float = 0.2,
   label_dropout: float = 0.1,
 ) -> Lantern:
   """Builds LANTERN over another system.
 
   Args:
-    target: `{"name": "llamagen", **arguments}`; any system whose net is a
-      `NextToken` and whose tokenizer has a codebook.
+    target: `{"name": "llamagen", **arguments}`; any system of discrete units
+      whose tokenizer has a codebook.
+    drafter: "eagle", for targets whose net is a `NextToken`; or "itself": the
+      target drafts, nothing but it is trained.
     noise: features get uniform noise of this width times 512 / length.
     label_dropout: see `Lantern`; the target must have a null condition.
 
   Raises:
-    UserError: the target does not draw one unit of a vocabulary a step.
+    UserError: the target does not fit the drafter.
   """
   target = dict(target)
   name = target.pop("name")
   target = system.build(name, **target)
-  net = getattr(target, "net", None)
+  if drafter not in ("eagle", "itself"):
+    raise UserError(f"drafter={drafter!r}: choose 'eagle' or 'itself'")
+  if not speculation.discrete(target):
+    raise UserError(
+      f"lantern: target {name!r} has no law of discrete units; take one that "
+      "has, such as 'llamagen', 'nar' or 'var'"
+    )
+  if drafter == "itself":
+    return Lantern(target, None)
+  net = target.net
   if not isinstance(net, NextToken):
     raise UserError(
-      f"lantern: target {name!r} does not draw one unit after the other; take "
-      "one that does, such as 'llamagen'"
+      f"lantern: target {name!r} does not draw one unit after the other, as "
+      "an EAGLE drafter does: take drafter='itself'"
     )
   block = net.backbone.block
-  drafter = eagle.Eagle(
+  eagle_net = eagle.Eagle(
     net.width,
     block.mixer.clone(),
     block.mlp.clone(),
     eps=block.eps,
     dtype=net.backbone.dtype,
   )
-  return Lantern(target, drafter, noise, label_dropout)
+  return Lantern(target, eagle_net, noise, label_dropout)

@@ -89,6 +89,18 @@ class NAR(Prefixed):
     units = self.codec(variables).encode(frames).reshape(len(x), -1)
     return {**rest, "units": units[:, self._raster()]}
 
+  def logits(
+    self,
+    variables: Vars,
+    cond: Array,
+    units: Array,
+    hidden: Array | None = None,
+    keys: Array | None = None,
+  ) -> Array:
+    """f32[B, L, V] of every unit, given the fronts before its own; arguments
+    as those of `NextNeighbour`."""
+    return self.net.bind(self.own(variables))(cond, units, hidden, keys)
+
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
   ) -> Loss:
@@ -99,7 +111,7 @@ class NAR(Prefixed):
       keys = system.example_keys(key, batch)
       keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
       hidden = self.hiding(hide)
-    logits = self.net.bind(self.own(variables))(cond, units, hidden, keys)
+    logits = self.logits(variables, cond, units, hidden, keys)
     nll = cross_entropy(logits, units)
     hits = jnp.argmax(logits, -1) == units
     metrics = {"accuracy": jnp.mean(hits.astype(jnp.float32), 1)}

@@ -55,14 +55,6 @@ class VAR(ScaleWise):
   smoothing: float = 0.0
   scale_weights: tuple[float, ...] | None = None
 
-  def logits(
-    self, variables: Vars, label: Array, units: Array, keys: Array | None = None
-  ) -> Array:
-    """f32[B, L, V] at every slot, given the units i32[B, L] before it."""
-    embedding = self.codec(variables).embed(units)
-    net = self.bound(variables)
-    return net.head.logits(net(label, embedding, keys))
-
   def generate(
     self,
     variables: Vars,

@@ -172,7 +172,7 @@ class SamplingTest(absltest.TestCase):
       units, latent = system.generate(
         variables, cond, keys, scales=scales, guidance=2.0
       )
-      return units, system.decode(variables, latent)
+      return units, system.decode_latent(variables, latent)
 
     units, image = sample((1, (2, 2), (3, 5)), keys)
     self.assertEqual(image.shape, (2, 6, 10, 1))
