@@ -118,9 +118,9 @@ def prepare(folder: pathlib.Path) -> None:
 def generate(system, variables, label, keys, options):
   """(units, forwards f32[], acceptance f32[] or nan) of a batch."""
   drawn = system.generate(variables, {"label": label}, keys, **dict(options))
-  if not isinstance(drawn, tuple):
-    return drawn, jnp.float32(system.forwards()), jnp.nan
-  units, stats = drawn
+  units, stats = drawn if isinstance(drawn, tuple) else (drawn, None)
+  if not isinstance(stats, speculate.Stats):
+    return units, jnp.float32(system.plan.steps), jnp.nan
   told = speculate.summary(stats, len(system.plan))
   return units, told["forwards"], told["acceptance"]
 
@@ -190,7 +190,7 @@ def measure(
       own = np.array(times[decoder.name])
       row = rows[decoder.name]
       row[f"images/s, {batch}"] = batch / statistics.median(own)
-      for base in {"raster", decoder.base}:
+      for base in {decoders[0].name, decoder.base}:
         ratio = statistics.median(np.array(times[base]) / own)
         row[f"over {base}, {batch}"] = ratio
   return rows

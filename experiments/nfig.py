@@ -114,8 +114,9 @@ def run(args: list[str]) -> None:
     )
     gains.append(min(better) > 1)
     shown.append(
-      f"{rule}: error of images {ratio:.2f} times VAR's, VAR's Frechet distance "
-      f"{np.mean(better):.2f} times its own, update {cost:.2f} times as long"
+      f"{rule}: error of images {ratio:.2f} times VAR's, VAR's Frechet "
+      f"distance {np.mean(better):.2f} times its own, update {cost:.2f} times "
+      "as long"
     )
   ours = "; ".join(shown)
   print(ours, lower, nearer, same, gains, flush=True)
