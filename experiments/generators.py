@@ -61,23 +61,29 @@ def tokenizer(config, folder: pathlib.Path, steps: int = 100) -> Vars:
 
 
 def encoded(
-  system: System, dataset: data.Dataset, frozen: Vars, batch: int = 100
+  system: System,
+  dataset: data.Dataset,
+  frozen: Vars,
+  most: tuple[float, float] = (math.inf, math.inf),
+  batch: int = 100,
 ) -> data.Dataset:
-  """The set with the units of its images in their place, encoded once."""
+  """The set with the units of its images in their place, encoded once; so many
+  of training and test images at most."""
   encode = jax.jit(lambda batch: system.encode({"tokenizer": frozen}, batch))
 
-  def rows(source):
+  def rows(source, most):
     found = []
     for part in data.epoch(source, batch=batch):
+      if len(found) >= most:
+        break
       live = int(part["mask"].sum()) if "mask" in part else batch
       part = {k: v for k, v in part.items() if k not in ("mask", "index")}
       units = jax.device_get(encode(part))
       found += [{k: v[i] for k, v in units.items()} for i in range(live)]
     return found
 
-  return dataclasses.replace(
-    dataset, train=rows(dataset.train), test=rows(dataset.test)
-  )
+  train, test = map(rows, (dataset.train, dataset.test), most)
+  return dataclasses.replace(dataset, train=train, test=test)
 
 
 def train(

@@ -154,7 +154,11 @@ def seconds(
 
 
 def measure(
-  runs: dict, seed: int, dataset: data.Dataset, decoders: Sequence[Decoder]
+  runs: dict,
+  seed: int,
+  dataset: data.Dataset,
+  decoders: Sequence[Decoder],
+  images: int = IMAGES,
 ) -> dict:
   """name -> figures of every decoder with the weights of one seed.
 
@@ -163,6 +167,7 @@ def measure(
     seed: of what is drawn.
     dataset: real images.
     decoders: the rows.
+    images: drawn for every distance.
   """
   loaded = {
     name: (build(c.system, **c.model.to_dict()), checkpoint.load(workdir)[0])
@@ -178,7 +183,7 @@ def measure(
     }
     options = LAW | decoder.options
     for name in ("frechet", "judge_accuracy"):
-      judge = evals.build(name, dataset, n=IMAGES, options=options)
+      judge = evals.build(name, dataset, n=images, options=options)
       found = judge(system, variables, (), jax.random.key(seed))
       rows[decoder.name].update(
         {k: v for k, v in found.items() if isinstance(v, float)}

@@ -13,7 +13,7 @@ from ar_jax.core import jacobi, pick, speculate
 from ar_jax.core.editing import Edit
 from ar_jax.core.plan import plan
 from ar_jax.core.system import UserError, build
-from tests import filled
+from tests import filled, optimised
 
 V, PLAN = 3, plan((1, 2, 1))
 L, N = len(PLAN), 40_000
@@ -70,7 +70,7 @@ def no_residual(logits, drafts, noise, **kwargs):
 @functools.cache
 def drawn(verify=ops.verify):
   keys = jax.random.split(jax.random.key(1), N)
-  run = jax.jit(lambda keys: jacobi.decode(score, verify, PLAN, keys))
+  run = optimised.jit(lambda keys: jacobi.decode(score, verify, PLAN, keys))
   return run(keys)
 
 

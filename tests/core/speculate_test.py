@@ -10,6 +10,7 @@ from absl.testing import absltest, parameterized
 from ar_jax.core import decode, drafters, pick, speculate
 from ar_jax.core.errors import UserError
 from pallas_kernels.spec_verify import reference, rules
+from tests import optimised
 
 V, L, K = 5, 4, 3
 # One row for each prefix of up to L - 1 units, numbered in base V + 1.
@@ -138,7 +139,7 @@ DRAFTERS = {
 }  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(optimised.jit, static_argnums=0)
 def sample(name, keys):
   drafter, state, levels, mode, verify = DRAFTERS[name]
   batch = len(keys)

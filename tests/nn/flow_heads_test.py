@@ -21,6 +21,7 @@ from ar_jax.nn.mlp import Mlp
 from ar_jax.nn.positions import rope_scales
 from ar_jax.nn.times import TimeEmbed, thousandths, waves
 from ar_jax.nn.transformer import Backbone, PlainBlock
+from tests import optimised
 
 KEY = jax.random.key(0)
 CHANNELS, WIDTH = 3, 8
@@ -189,7 +190,7 @@ def trained(head, target, steps, batch, seed=0):
     keys = jax.random.split(key, len(x))
     return head.apply(variables, h, x, keys, method="loss").mean()
 
-  @jax.jit
+  @optimised.jit
   def run(variables):
     def step(carry, i):
       variables, opt = carry
@@ -229,7 +230,9 @@ class LearnedTest(absltest.TestCase):
     k = np.arange(1200) % 8
     h = jnp.asarray(np.eye(8)[k][:, None], jnp.float32)
     keys = jax.random.split(jax.random.key(5), len(k))
-    draw = jax.jit(functools.partial(head.apply, method="draw", **options))
+    draw = optimised.jit(
+      functools.partial(head.apply, method="draw", **options)
+    )
     x = np.asarray(draw(variables, h, keys))[:, 0]
     near, counts = near_and_shares(x, k)
     # A Gaussian of each class has 0.03 of its mass there.
@@ -242,7 +245,8 @@ class LearnedTest(absltest.TestCase):
     variables = self.check(head, times=20)
     # The density that the flow reports is near that of the data.
     h, x = ring(jax.random.key(9), 64)
-    nll = head.apply(variables, h, x, method="nll", times=40)
+    law = functools.partial(head.apply, method="nll", times=40)
+    nll = optimised.jit(law)(variables, h, x)
     want = math.log(3) + math.log(2 * math.pi * 0.05**2) + 1
     self.assertAlmostEqual(float(nll.mean()), want, delta=0.7)
 
@@ -252,7 +256,8 @@ class LearnedTest(absltest.TestCase):
     variables = self.check(head, steps=250)
     h, x = ring(jax.random.key(9), 64)
     keys = jax.random.split(KEY, 64)
-    bound = head.apply(variables, h, x, keys, method="nll", steps=1000)
+    law = functools.partial(head.apply, method="nll", steps=1000)
+    bound = optimised.jit(law)(variables, h, x, keys)
     want = math.log(3) + math.log(2 * math.pi * 0.05**2) + 1
     self.assertGreater(float(bound.mean()), want - 0.3)
     self.assertLess(float(bound.mean()), want + 2.0)
@@ -276,7 +281,8 @@ class LearnedTest(absltest.TestCase):
     n = 1000
     h = jax.random.normal(KEY, (n, 4, 8))
     keys = jax.random.split(jax.random.key(7), n)
-    x = head.apply(variables, h, keys, method="draw", times=40)
+    draw = functools.partial(head.apply, method="draw", times=40)
+    x = optimised.jit(draw)(variables, h, keys)
     # Learned, so three standard errors and what training leaves.
     self.assertAlmostEqual(float(x.mean()), 1.0, delta=0.06)
     self.assertAlmostEqual(float(x.std()), 0.3, delta=0.06)
