@@ -33,8 +33,9 @@ def initial_state(config: Config, system, tx, options, batch, mesh):
   """The first state: jitted init, placed by rule, with `weights` loaded."""
   # Threefry takes a minute to compile for the hundred draws of an init.
   key = jax.random.key(config.seed, impl="rbg")
-  init = functools.partial(init_state, system, tx, options)
-  shapes = jax.eval_shape(init, key, batch)
+  # By value, so that what was traced once is known.
+  init = functools.partial(jax.jit, init_state, static_argnums=(0, 1, 2))
+  shapes = init().eval_shape(system, tx, options, key, batch, {})
   placed = parallel.shardings(shapes, mesh)
   abstract = parallel.abstract(shapes, placed)
 
@@ -46,7 +47,8 @@ def initial_state(config: Config, system, tx, options, batch, mesh):
       )
       for collection, source in config.weights.items()
     }
-    return jax.jit(init, out_shardings=placed)(key, batch, given)
+    make = init(out_shardings=placed)
+    return make(system, tx, options, key, batch, given)
 
   return abstract, fresh
 
