@@ -31,6 +31,7 @@ from experiments.next_token import told
 SEEDS = (0, 1, 2)
 KINDS = {
   "digits": "Digits at 16 px",
+  "fashion16": "Fashion-MNIST at 16 px",
   "fashion": "Fashion-MNIST at 32 px",
   "emoji": "Emoji at 32 px",
 }
@@ -113,11 +114,15 @@ def budget(args: Sequence[str]) -> Budget:
 
 
 def configured(arm: Arm, kind: str, b: Budget):
-  """The staged config of an arm on "digits", "fashion" or "emoji"."""
-  c = arm.config.get_config("default" if kind == "digits" else "fashion")
+  """The staged config of an arm on a data set of KINDS."""
+  small = kind in ("digits", "fashion16")
+  c = arm.config.get_config("default" if small else "fashion")
   names = [name for name in c.stages if "system" in c[name]]
   systems = [c[name] for name in names]
-  if kind == "emoji":  # the data are one object in all stages
+  # The data are one object in all stages.
+  if kind == "fashion16":
+    c.tokenizer.data.name = "fashion_mnist"
+  if kind == "emoji":
     c.tokenizer.data.update(name="emoji", channels=3, path=b.emoji)
     classes = data.load(**c.tokenizer.data).num_classes
     for s in systems:
