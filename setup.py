@@ -34,11 +34,12 @@ setup(
   extras_require={
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
-    # To compile for machines that are not here. The CUDA plugin must be of
+    # To compile for machines that are not here. jax reads programs of the
+    # libtpu that it names, of a later one not all. The CUDA plugin must be of
     # jax's own version, which no requirement can say: after another jax was
     # installed, `pip install --no-deps jax-cuda13-{plugin,pjrt}==<jax's>`. It
     # asks for a CUDA toolkit, too (pallas_kernels/aot_cuda.py).
-    "aot": ["libtpu", "jax-cuda13-plugin", "jax-cuda13-pjrt"],
+    "aot": ["jax[tpu]", "jax-cuda13-plugin", "jax-cuda13-pjrt"],
     "convert": ["safetensors"],
     "plots": ["matplotlib"],
     "photos": ["scikit-image"],

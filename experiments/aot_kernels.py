@@ -5,7 +5,7 @@ an H100 that are not here.
   python -m experiments.aot_kernels [--only=TEXT] [--no-step] [--keep=FILE]
     [--platforms=v5e,h100]
 
-Needs `pip install libtpu` and, for the H100, what `pallas_kernels.aot_cuda`
+Needs `pip install 'jax[tpu]'` and, for the H100, what `pallas_kernels.aot_cuda`
 asks for. The kernels are those of `pallas_kernels.aot`; the training step is
 that of VAR-d16 from photographs: the tokenizer's nearest codes, the
 transformer forward and backward, AdamW.

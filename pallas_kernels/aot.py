@@ -2,7 +2,7 @@
 
   python -m pallas_kernels.aot [--json FILE] [--only TEXT]
 
-Needs `pip install libtpu` for the TPUs and what `aot_cuda` asks for for the
+Needs `pip install 'jax[tpu]'` for the TPUs and what `aot_cuda` asks for for the
 H100; what is missing is said and left out. That a kernel compiles shows that
 it can be lowered and fits; not that it is right, nor how fast it is.
 """
@@ -52,7 +52,7 @@ def missing(platform: str) -> str | None:
   """Why nothing can be compiled for a platform here; None if it can."""
   if platform in TPUS:
     if importlib.util.find_spec("libtpu") is None:
-      return "no libtpu: pip install libtpu"
+      return "no libtpu: pip install 'jax[tpu]'"
     return None
   return aot_cuda.missing()
 
