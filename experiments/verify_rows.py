@@ -9,6 +9,7 @@ logits.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -52,6 +53,10 @@ def compare(vocab: int, options: dict, rows: int) -> dict[str, int]:
   """How many rows were compared, and how many verdicts of each differ."""
   # About 64 MiB of logits at a time.
   batch = max(1, min(rows // (DRAFTS + 1) + 1, 2**24 // (9 * vocab)))
+  if "law" in options:
+    few = min(options["law"].top_k, vocab // 2 + 1)
+    law = dataclasses.replace(options["law"], top_k=few)
+    options = options | {"law": law}
   settings = examples.make(batch, DRAFTS, vocab, **options)[0]
   jitted = lambda form: jax.jit(functools.partial(examples.run, form, settings))
   dense = jitted(reference.verify)
