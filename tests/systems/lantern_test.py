@@ -112,7 +112,7 @@ class LanternTest(parameterized.TestCase):
     self.assertLess(relaxed.forwards.sum(), exact.forwards.sum())
 
   def test_bad_options(self):
-    with self.assertRaisesRegex(UserError, "gsd.*'vq' does not draw"):
+    with self.assertRaisesRegex(UserError, "gsd.*'vq' has no law"):
       build("gsd", target=TOKENIZER)
     system = build("lantern", target=TARGET)
     draw = lambda **options: jax.eval_shape(

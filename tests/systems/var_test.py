@@ -69,7 +69,7 @@ class GoldenTest(parameterized.TestCase):
       system, variables, label, keys, guidance=2.5, temperature=0.0
     )
     np.testing.assert_array_equal(units, expected["greedy_tokens"])
-    image = jax.jit(system.decode)(variables, fhat)
+    image = jax.jit(system.decode_latent)(variables, fhat)
     want = np.moveaxis(expected["greedy_image"], 1, -1)
     np.testing.assert_allclose(image, want, atol=1e-4)
 
