@@ -104,14 +104,14 @@ def run(
     with_step: the training steps, too.
     platforms: those to compile for now.
     keep: a file of rows, one JSON a line: what is in it is not compiled
-      again, and what is compiled is added to it, so that a run that was
-      stopped goes on. Rows say which commit they are of.
+      again, unless it failed, and what is compiled is added to it, so that a
+      run that was stopped goes on. Rows say which commit they are of.
   """
   begun, commit = time.perf_counter(), record.commit()
   left_out = {p: aot.missing(p) for p in aot.PLATFORMS if aot.missing(p)}
   path = pathlib.Path(keep or os.devnull)
   lines = path.read_text().splitlines() if path.exists() else []
-  rows = [json.loads(line) for line in lines]
+  rows = [row for row in map(json.loads, lines) if "error" not in row]
   done = {tuple(row[x] for x in aot.NAMED) for row in rows}
   spent = sum(row.get("seconds", 0) for row in rows)
   new = aot.rows(only, platforms, done)

@@ -4,8 +4,9 @@
     [digits | fashion_mnist]
 
 scikit-learn's digits or Fashion-MNIST at 16 pixels, equal budgets and sizes,
-three seeds. The units of FlowAR are patches of 4 x 4 pixels; VAR's tokenizer
-is trained first, in the folder, and once only:
+three seeds; of Fashion-MNIST the first 16,000 images to train on and 2000 to
+test. The units of FlowAR are patches of 4 x 4 pixels; VAR's tokenizer is
+trained first, in the folder, and once only:
 
 (a) next-scale prediction with a flow per map beats VAR, which needs a
     multi-scale tokenizer of its own;

@@ -23,15 +23,13 @@ from configs import llamagen, var
 from experiments import next_token, record, scales
 from experiments.next_token import Decoder
 
+IMAGES = 250  # drawn for every distance
 DECODERS = (
   Decoder("plain", "target", {}, "plain"),
   Decoder("Jacobi, exact", "gsd", dict(size=1), "plain"),
   Decoder("GSD", "gsd", dict(size=14), "Jacobi, exact"),
   Decoder("LANTERN", "lantern", dict(k=64, delta=0.2), "Jacobi, exact"),
 )
-
-
-IMAGES = 250  # drawn for every distance
 
 
 def around(config, workdir) -> dict:
@@ -108,7 +106,13 @@ def run(args: list[str]) -> None:
     for name, rows in results.items()
     for rule in ("GSD", "LANTERN")
   }
-  failed = [name for name, gain in gains.items() if gain <= 1]
+  failed = [
+    f"{decoder.name}, {name.split(',')[0]}, over {base}"
+    for name, rows in results.items()
+    for decoder in DECODERS[1:]
+    for base in dict.fromkeys((decoder.base, "plain"))
+    if mean(rows, base) <= mean(rows, decoder.name)
+  ]
   slow = [
     f"{decoder.name}, {name.split(',')[0]}"
     for name, rows in results.items()

@@ -35,6 +35,7 @@ KINDS = {
   "fashion": "Fashion-MNIST at 32 px",
   "emoji": "Emoji at 32 px",
 }
+LARGE = ("fashion", "emoji")  # sizes of the presets named fashion
 Loaded = dict[str, tuple[System, Vars, dict[str, Any]]]
 
 
@@ -72,16 +73,15 @@ class Budget:
     root: where the runs are kept.
     steps: of every generator; a second stage takes half of them. Below 100
       it is a trial: one seed on digits, and nothing is recorded.
-    kinds: data sets, of KINDS; most experiments take the first.
-    emoji: folder of the npm package emoji-datasource-google.
+    kinds: data sets, of KINDS, with the folder of that of emoji (the npm
+      package emoji-datasource-google); most experiments take the first.
     images: drawn for every distance, at most; as many again have to be real.
     batch: of sampling, where it is timed.
   """
 
   root: pathlib.Path
-  steps: int = 800
-  kinds: tuple[str, ...] = ("fashion",)
-  emoji: str = ""
+  steps: int
+  kinds: Mapping[str, str]
   images: int = 1000
   batch: int = 16
 
@@ -92,7 +92,7 @@ class Budget:
   @property
   def kind(self) -> str:
     """The data of most experiments."""
-    return self.kinds[0]
+    return next(iter(self.kinds))
 
   @property
   def seeds(self) -> tuple[int, ...]:
@@ -107,23 +107,21 @@ def budget(args: Sequence[str]) -> Budget:
   for kind in kinds:
     if kind not in KINDS:
       raise SystemExit(f"{kind}: one of {', '.join(KINDS)} is to be named")
-  own = dict(kinds=tuple(kinds), emoji=kinds.get("emoji", ""))
-  if int(steps) < 100:
-    own = dict(kinds=("digits",), images=50, batch=4)
-  return Budget(pathlib.Path(root).resolve(), int(steps), **own)
+  root, steps = pathlib.Path(root).resolve(), int(steps)
+  if steps < 100:
+    return Budget(root, steps, {"digits": ""}, images=50, batch=4)
+  return Budget(root, steps, kinds)
 
 
 def configured(arm: Arm, kind: str, b: Budget):
   """The staged config of an arm on a data set of KINDS."""
-  small = kind in ("digits", "fashion16")
-  c = arm.config.get_config("default" if small else "fashion")
+  c = arm.config.get_config("fashion" if kind in LARGE else "default")
   names = [name for name in c.stages if "system" in c[name]]
   systems = [c[name] for name in names]
-  # The data are one object in all stages.
-  if kind == "fashion16":
+  if kind == "fashion16":  # the data are one object in all stages
     c.tokenizer.data.name = "fashion_mnist"
   if kind == "emoji":
-    c.tokenizer.data.update(name="emoji", channels=3, path=b.emoji)
+    c.tokenizer.data.update(name="emoji", channels=3, path=b.kinds[kind])
     classes = data.load(**c.tokenizer.data).num_classes
     for s in systems:
       codes = s.model if s is c.tokenizer else s.model.tokenizer
@@ -227,10 +225,10 @@ def _update(system, variables, batch) -> tuple[Callable, float]:
 
 def _draw(system, variables, options, batch: int) -> tuple[Callable, float]:
   """One batch of samples, and the MiB that it takes beside the weights."""
-  draw = jax.jit(lambda v, c, k: system.sample(v, c, k, **options))
   cond = {"label": jnp.arange(batch) % system.classes}
   args = variables, cond, jax.random.split(jax.random.key(0), batch)
-  draw = draw.lower(*args).compile()
+  static = tuple(sorted(options.items()))
+  draw = step.jit_draw.lower(system, *args, static).compile()
   run = lambda: jax.block_until_ready(draw(*args))
   return run, draw.memory_analysis().temp_size_in_bytes / 2**20
 
@@ -332,14 +330,8 @@ def _samples(loaded: tuple) -> np.ndarray:
   """u8[10, H, W, c], a sample of each of the first ten classes."""
   system, variables, options = loaded
   label = np.arange(10, dtype=np.int32) % system.classes
-  images = step.draw(
-    system,
-    variables,
-    {"label": label},
-    jax.random.key(0),
-    batch=10,
-    options=options,
-  )
+  draw = functools.partial(step.draw, batch=10, options=options)
+  images = draw(system, variables, {"label": label}, jax.random.key(0))
   return sample.to_uint8(images)
 
 

@@ -45,7 +45,7 @@ def decode(
   Args:
     score: units i32[B, L] -> logits f32[B, L, V], guided, of every unit given
       those of the steps before it.
-    verify: `ops.verify` with filters and rule bound.
+    verify: `ops.verify` with the rule bound; it is given filtered laws.
     plan: the steps.
     keys: Key[B], threefry.
     edit: units that are known.
@@ -67,17 +67,17 @@ def decode(
   )
 
   def told(units):
-    logits = score(units)
-    logp = pick.law(logits, **law)
-    return logits, logp, put(speculate.draw_at(logp, keys, place))
+    logp = pick.law(score(units), **law)
+    return logp, put(speculate.draw_at(logp, keys, place))
 
   def body(carry):
     units, logp, done, stats = carry
-    logits, new_logp, drawn = told(units)
+    new_logp, drawn = told(units)
     # Every unit is a chain of one draft; the row behind it is not asked.
     flat = lambda x: x.reshape(-1, 1, *x.shape[2:])
+    own = flat(new_logp)[:, None]
     verdict = verify(
-      jnp.repeat(flat(logits)[:, None], 2, axis=2),
+      jnp.broadcast_to(own, (len(own), 1, 2, own.shape[-1])),
       flat(units),
       noise,
       draft_logp=flat(logp),
@@ -104,7 +104,7 @@ def decode(
   # The first forward tells the law of the first step, and guesses the rest
   # behind zeros that mean nothing.
   units = put(jnp.zeros(place.shape, jnp.int32))
-  _, logp, units = told(units)
+  logp, units = told(units)
   zeros = jnp.zeros(len(keys), jnp.int32)
   stats = Stats(zeros + 1, zeros, zeros, zeros.astype(jnp.float32))
   start = units, logp, zeros + 1, stats

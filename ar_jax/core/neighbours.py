@@ -1,6 +1,7 @@
 """Which units are alike: what relaxed rules of verification ask for.
 
-Shapes: V units, d channels of what is known of each: codes or embeddings.
+Shapes: V units, d channels of what is known of each: codes or embeddings; B
+batch, K drafts, S = K + 1 rows of their laws.
 """
 
 from __future__ import annotations
@@ -79,3 +80,46 @@ def partition(codes: Array, size: int) -> Array:
     )
   )
   return group[:vocab]
+
+
+def relaxed(
+  logp: Array, drafts: Array, parents: Array, *, nearest: Array, delta: float
+) -> Array:
+  """The law that takes near codes for the drafted ones, for whole trees.
+
+  Draft after draft, the mass of its nearest codes moves onto it, the nearest
+  first and whole codes only, until the row has spent its budget. One draw
+  from what results accepts as judging the children of a row one after the
+  other does (LANTERN with the residual of the budget), and it is within a
+  total variation of delta of the law for any number of children.
+
+  Args:
+    logp: f32[B, S, V], the law of every row.
+    drafts: i32[B, K].
+    parents: i32[B, K], their rows.
+    nearest: i32[V, k], the nearest codes of each.
+    delta: the budget.
+
+  Returns:
+    f32[B, S, V], log-probabilities.
+  """
+  batch, rows = jnp.arange(len(drafts)), logp.shape[1]
+
+  def move(j, state):
+    rest, held, spent = state
+    row, unit = parents[:, j], drafts[:, j]
+    near = nearest[unit]
+    mass = rest[batch[:, None], row[:, None], near]
+    fits = jnp.cumsum(mass, 1) <= (delta - spent[batch, row])[:, None]
+    moved = jnp.sum(jnp.where(fits, mass, 0), 1)
+    # Drafted codes are out of reach of those that come after them.
+    own = rest[batch, row, unit] + moved
+    rest = rest.at[batch[:, None], row[:, None], near].multiply(1.0 - fits)
+    rest = rest.at[batch, row, unit].set(0.0)
+    held = held.at[batch, row, unit].add(own)
+    return rest, held, spent.at[batch, row].add(moved)
+
+  p = jnp.exp(logp)
+  start = p, jnp.zeros_like(p), jnp.zeros((len(drafts), rows))
+  rest, held, _ = jax.lax.fori_loop(0, drafts.shape[1], move, start)
+  return jnp.log(rest + held)

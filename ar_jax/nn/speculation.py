@@ -277,7 +277,6 @@ def _steps(
 
   edited = "given" in target.takes and "given" in cond
   edit = target.edit(variables, cond) if edited else None
-  verify = functools.partial(verify, **law)
   return steps.decode(score, verify, plan, keys, edit=edit, **law)
 
 

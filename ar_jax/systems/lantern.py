@@ -40,25 +40,21 @@ _NOISE_LENGTH = 512
 @dataclasses.dataclass(frozen=True)
 class Lantern(Around):
   """The system. Variables: `params` of the drafter, the frozen `target`, and
-  what else the target has, its frozen `tokenizer` among it; without a drafter
-  those of the target, as which it trains.
+  what else the target has, its frozen `tokenizer` among it.
 
   Attributes:
-    target: what is drawn from; where there is a drafter its `net` is a
-      `NextToken`.
-    eagle: the drafter; None where the target drafts for itself.
+    target: what is drawn from; its `net` is a `NextToken`.
+    eagle: the drafter.
     noise: of the features in training; see `build`.
-    label_dropout: how often training of the drafter hides the condition.
+    label_dropout: how often training hides the condition.
   """
 
   target: Generator
-  eagle: eagle.Eagle | None
+  eagle: eagle.Eagle
   noise: float = 0.2
   label_dropout: float = 0.1
 
   def init(self, key: Array, batch: Batch) -> Vars:
-    if self.eagle is None:
-      return super().init(key, batch)
     key, drafter = jax.random.split(key)
     variables = self.target.init(key, batch)
     row = jnp.zeros((1, 1, self.eagle.width))
@@ -150,7 +146,7 @@ class Lantern(Around):
       cond: what the target needs; also `prompt` i32[B, M] and `known` i32[B]
         where images are known in part.
       keys: Key[B].
-      drafts: K of a chain. A target of many units a step reads whole examples.
+      drafts: K of a chain.
       k: the most neighbours whose mass may count for a draft; all there are
         if that is fewer.
       delta: the budget: the most mass of neighbours that counts. 0 is exact.
@@ -170,34 +166,8 @@ class Lantern(Around):
       UserError: an option is out of range, or one of the target's.
     """
     given = _of_target(variables)
-    codes = self._codes(given, metric)
-    k = min(k, len(codes) - 1)
-    try:
-      rule = ops.rules.Neighbours(k, delta, factor, residual)
-    except ValueError as error:
-      raise UserError(f"lantern: {error}") from error
-    if delta == 0 and factor is None:
-      rule = None
-    table = None
-    if rule is not None and tree is None:
-      table = neighbours.ranks(codes)
-    if self.eagle is None:
-      if tree is not None or chosen:
-        raise UserError(
-          "lantern: a target that drafts for itself drafts chains of what it "
-          "draws: leave tree and chosen"
-        )
-      return speculation.by_itself(
-        self.target,
-        given,
-        cond,
-        keys,
-        window=drafts + 1,
-        rule=rule,
-        table=table,
-        impl=impl,
-        **options,
-      )
+    codes = _codes(self.target, given, metric)
+    rule = _rule(codes, k, delta, factor, residual)
     source = eagle.source(
       self.eagle,
       {"params": variables["params"]},
@@ -205,13 +175,17 @@ class Lantern(Around):
       chosen=chosen,
       tree=None if tree is None else eagle.Tree(*tree),
     )
-    relax = None
+    relax, table = None, None
     if rule is not None and tree is not None:
       if residual != "budget" or factor is not None:
         raise UserError("a tree keeps to a budget: take delta, not factor")
-      nearest = neighbours.order(codes)[:, 1 : k + 1]
-      relax = functools.partial(relaxed, nearest=nearest, delta=delta)
+      nearest = neighbours.order(codes)[:, 1 : rule.k + 1]
+      relax = functools.partial(
+        neighbours.relaxed, nearest=nearest, delta=delta
+      )
       rule = None
+    elif rule is not None:
+      table = neighbours.ranks(codes)
     return speculation.generate(
       self.target.program(**options),
       self.target.own(given),
@@ -227,62 +201,91 @@ class Lantern(Around):
       impl=impl,
     )
 
-  def _codes(self, variables: Vars, metric: str) -> Array:
-    """f32[V, C]."""
-    frozen = variables["tokenizer"]
-    if metric == "stored":
-      return frozen.get("body", frozen)["quantizer"]["codebook"]
-    if metric != "used":
-      raise UserError(f"metric={metric!r}: choose 'used' or 'stored'")
-    return self.target.tokenizer.bind({"params": frozen}).codebook()
 
+@dataclasses.dataclass(frozen=True)
+class Unaided(Around):
+  """LANTERN's rule over a target that drafts for itself. It trains as the
+  target and has its variables.
 
-def relaxed(
-  logp: Array, drafts: Array, parents: Array, *, nearest: Array, delta: float
-) -> Array:
-  """The law that takes near codes for the drafted ones, for whole trees.
-
-  Draft after draft, the mass of its nearest codes moves onto it, the nearest
-  first and whole codes only, until the row has spent its budget. One draw
-  from what results accepts as judging the children of a row one after the
-  other does (LANTERN with the residual of the budget), and it is within a
-  total variation of delta of the law for any number of children.
-
-  Args:
-    logp: f32[B, S, V], the law of every row.
-    drafts: i32[B, K].
-    parents: i32[B, K], their rows.
-    nearest: i32[V, k], the nearest codes of each.
-    delta: the budget.
-
-  Returns:
-    f32[B, S, V], log-probabilities.
+  Attributes:
+    target: what is drawn from; a system of discrete units.
   """
-  batch, rows = jnp.arange(len(drafts)), logp.shape[1]
 
-  def move(j, state):
-    rest, held, spent = state
-    row, unit = parents[:, j], drafts[:, j]
-    near = nearest[unit]
-    mass = rest[batch[:, None], row[:, None], near]
-    fits = jnp.cumsum(mass, 1) <= (delta - spent[batch, row])[:, None]
-    moved = jnp.sum(jnp.where(fits, mass, 0), 1)
-    # Drafted codes are out of reach of those that come after them.
-    own = rest[batch, row, unit] + moved
-    rest = rest.at[batch[:, None], row[:, None], near].multiply(1.0 - fits)
-    rest = rest.at[batch, row, unit].set(0.0)
-    held = held.at[batch, row, unit].add(own)
-    return rest, held, spent.at[batch, row].add(moved)
+  target: Generator
 
-  p = jnp.exp(logp)
-  start = p, jnp.zeros_like(p), jnp.zeros((len(drafts), rows))
-  rest, held, _ = jax.lax.fori_loop(0, drafts.shape[1], move, start)
-  return jnp.log(rest + held)
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one example per key as the target does; options as in
+    `generate`."""
+    units, _ = self.generate(variables, cond, keys, **options)
+    return self.target.decode(variables, units)
+
+  def generate(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    drafts: int = 4,
+    k: int = 1000,
+    delta: float = 0.1,
+    factor: float | None = None,
+    residual: str = "budget",
+    metric: str = "used",
+    impl: str | None = None,
+    **options,
+  ) -> tuple[Array, Stats]:
+    """Draws the units of one example per key, i32[B, L], and tells what it
+    took. Arguments are those of `Lantern.generate`, without trees and chosen
+    drafts; a target of many units a step reads whole examples, whatever
+    `drafts` says.
+
+    Raises:
+      UserError: an option is out of range, or one of the target's.
+    """
+    if options.keys() & {"tree", "chosen"}:
+      raise UserError(
+        "lantern: a target that drafts for itself drafts chains of what it "
+        "draws: leave tree and chosen"
+      )
+    codes = _codes(self.target, variables, metric)
+    rule = _rule(codes, k, delta, factor, residual)
+    return speculation.by_itself(
+      self.target,
+      variables,
+      cond,
+      keys,
+      window=drafts + 1,
+      rule=rule,
+      table=None if rule is None else neighbours.ranks(codes),
+      impl=impl,
+      **options,
+    )
+
+
+def _codes(target: Generator, variables: Vars, metric: str) -> Array:
+  """f32[V, C], of the target's variables."""
+  if metric == "stored":
+    frozen = variables["tokenizer"]
+    return frozen.get("body", frozen)["quantizer"]["codebook"]
+  if metric != "used":
+    raise UserError(f"metric={metric!r}: choose 'used' or 'stored'")
+  return target.codec(variables).codebook()
+
+
+def _rule(
+  codes: Array, k: int, delta: float, factor: float | None, residual: str
+) -> ops.rules.Neighbours | None:
+  """The rule with at most as many neighbours as there are; None if exact."""
+  try:
+    rule = ops.rules.Neighbours(min(k, len(codes) - 1), delta, factor, residual)
+  except ValueError as error:
+    raise UserError(f"lantern: {error}") from error
+  return None if delta == 0 and factor is None else rule
 
 
 def _of_target(variables: Vars) -> Vars:
-  if "target" not in variables:
-    return variables
   rest = {k: v for k, v in variables.items() if k not in ("params", "target")}
   return {"params": variables["target"], **rest}
 
@@ -293,7 +296,7 @@ def build(
   drafter: str = "eagle",
   noise: float = 0.2,
   label_dropout: float = 0.1,
-) -> Lantern:
+) -> Lantern | Unaided:
   """Builds LANTERN over another system.
 
   Args:
@@ -318,7 +321,7 @@ def build(
       "has, such as 'llamagen', 'nar' or 'var'"
     )
   if drafter == "itself":
-    return Lantern(target, None)
+    return Unaided(target)
   net = target.net
   if not isinstance(net, NextToken):
     raise UserError(

@@ -9,7 +9,6 @@ from absl.testing import absltest, parameterized
 
 from ar_jax.core import neighbours
 from ar_jax.core.system import UserError, build
-from ar_jax.systems import lantern
 from pallas_kernels.spec_verify import row, rules
 from tests import filled
 
@@ -74,7 +73,9 @@ class LanternTest(parameterized.TestCase):
     drafts = jnp.asarray(order[:, :4])
     parents = jnp.broadcast_to(jnp.array([0, 0, 0, 1]), (40, 4))
     nearest = neighbours.order(codes)[:, 1:65]
-    moved = lantern.relaxed(logp, drafts, parents, nearest=nearest, delta=0.2)
+    moved = neighbours.relaxed(
+      logp, drafts, parents, nearest=nearest, delta=0.2
+    )
     p, law = np.exp(logp), np.exp(moved)
     np.testing.assert_allclose(law.sum(-1), 1, atol=1e-5)
     distance = variation(p, law)
