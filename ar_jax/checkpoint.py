@@ -63,6 +63,7 @@ class Checkpoints:
   ):
     self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
     self._read_only = read_only
+    self._metadata: dict[int, Any] = {}  # of steps; slow to read
     self.scores = Scores(self.folder, best=best, highest=highest)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy(
       [ocp.checkpoint_managers.LatestN(keep), self.scores]
@@ -100,6 +101,7 @@ class Checkpoints:
     """
     args = {k: ocp.args.StandardSave(v) for k, v in items.items()}
     args["meta"] = ocp.args.JsonSave({**meta, "step": step})
+    self._metadata.pop(step, None)
     try:
       self.wait()
       self._manager.save(step, args=ocp.args.Composite(**args), force=True)
@@ -200,7 +202,9 @@ class Checkpoints:
     """The tree of array metadata of an item; {} if the step lacks it."""
     if not (self._path(step) / item).is_dir():
       return {}
-    tree = self._manager.item_metadata(step)[item]
+    if step not in self._metadata:
+      self._metadata[step] = self._manager.item_metadata(step)
+    tree = self._metadata[step][item]
     return getattr(tree, "tree", tree)
 
   def _set_aside(self, step: int, fault: str) -> None:

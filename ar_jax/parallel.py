@@ -108,6 +108,13 @@ def _specs(tree: Any, mesh) -> Any:
   )
 
 
+def unsplit(leaf: jax.ShapeDtypeStruct) -> bool:
+  """Whether an array is large enough for fsdp, but has no side to split."""
+  mesh, axes = leaf.sharding.mesh, leaf.sharding.spec
+  large = np.prod(leaf.shape) >= FSDP_MIN_SIZE
+  return bool(mesh.shape["fsdp"] > 1 and large and "fsdp" not in axes)
+
+
 def abstract(tree: Any, placed: Any) -> Any:
   """Shapes, dtypes and shardings of what is to be restored."""
   return jax.tree.map(

@@ -178,6 +178,10 @@ def draw(
   return to_uint8(images), cond
 
 
+# By value, so that a system that was traced once is known.
+_init = jax.jit(lambda system, *args: system.init(*args), static_argnums=0)
+
+
 def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
   """(system, variables, mesh, meta) of a run, its averaged weights placed.
 
@@ -194,7 +198,7 @@ def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
       f"{workdir}: holds a {saved}, this config is a {config.system}"
     )
   example = data.batch_at(dataset.train, 0, batch=1, seed=0)
-  wanted = jax.eval_shape(system.init, jax.random.key(0), example)
+  wanted = _init.eval_shape(system, jax.random.key(0), example)
   differs = checkpoint.mismatch(wanted, variables)
   if differs:
     raise UserError(f"{workdir}: another model: {differs}")

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from ar_jax import checkpoint, data, metrics, optim, parallel
-from ar_jax.core import processes
+from ar_jax.core import prng, processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data import cache
 from ar_jax.data.transforms import augmentation
@@ -31,8 +31,7 @@ log = logging.getLogger("ar_jax")
 
 def initial_state(config: Config, system, tx, options, batch, mesh):
   """The first state: jitted init, placed by rule, with `weights` loaded."""
-  # Threefry takes a minute to compile for the hundred draws of an init.
-  key = jax.random.key(config.seed, impl="rbg")
+  key = prng.key(config.seed)
   # By value, so that what was traced once is known.
   init = functools.partial(jax.jit, init_state, static_argnums=(0, 1, 2))
   shapes = init().eval_shape(system, tx, options, key, batch, {})

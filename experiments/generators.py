@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ar_jax import checkpoint, data, main, optim, step
+from ar_jax.core import prng
 from ar_jax.core.system import System, Vars
 from ar_jax.evals import frechet
 
@@ -116,7 +117,7 @@ def train(
   init = jax.jit(functools.partial(step.init_state, system, tx, options))
   # The state is donated, the given collections are not ours to give.
   copied = jax.tree.map(jax.numpy.copy, dict(given or {}))
-  state = init(jax.random.key(seed, impl="rbg"), first, copied)
+  state = init(prng.key(seed), first, copied)
   key, begun = jax.random.key(seed), time.perf_counter()
   state, _ = step.jit_step(system, tx, options, state, first, key)
   for _ in range(steps - 1):

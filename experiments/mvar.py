@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from ar_jax import main
+from ar_jax.core import prng
 from ar_jax.core.system import build
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import hmar, mvar, var
@@ -55,7 +56,7 @@ def lengths(turns: int, batch: int = 2) -> list[dict]:
       "VAR": build("var", **sizes),
       "M-VAR": build("mvar", states=16, chunk=32, **sizes),
     }
-    init = lambda s: jax.jit(s.init)(jax.random.key(0, impl="rbg"), {})
+    init = lambda s: jax.jit(s.init)(prng.key(0), {})
     loaded = {name: (s, init(s), {}) for name, s in systems.items()}
     draw = np.random.default_rng(0)
     known = {

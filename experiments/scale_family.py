@@ -3,10 +3,11 @@
   python -m experiments.scale_family FOLDER [STEPS] [KIND...]
 
 VAR, FlexVAR, HMAR, M-VAR and NFIG with equal sizes, steps and batches on
-Fashion-MNIST, or on the kinds that are named, of digits, fashion, and emoji=
-with the folder of the npm package: what they are worth, what a draw takes and
-what an update takes. With STEPS, another length of the runs; below 100 it is a
-trial: one seed of digits, nothing recorded.
+Fashion-MNIST, or on the kinds that are named, of `scales.KINDS`: what they are
+worth, what a draw takes and what an update takes. A kind of emoji is followed
+by = and the folder of the npm package. One kind alone is recorded under its
+name. With STEPS, another length of the runs; below 100 it is a trial: one seed
+of digits, nothing recorded.
 
 Nats per unit can be compared where the tokenizer is the same: FlexVAR and NFIG
 have their own, and FlexVAR's lists hold more units. Memory is what XLA plans
@@ -89,7 +90,7 @@ def run(args: list[str]) -> None:
     and fast["sampling, times as fast"] > 1.75
   )
   record.write(
-    "scale_family",
+    "scale_family" if len(b.kinds) > 1 else f"scale_family_{b.kind}",
     claim="On equal budgets the kin of VAR train and draw faster than it does, "
     "in less memory, at no loss of quality.",
     paper="HMAR over VAR: more than 2.5x in training, 1.75x in sampling, 3x "

@@ -33,6 +33,7 @@ KINDS = {
   "digits": "Digits at 16 px",
   "fashion16": "Fashion-MNIST at 16 px",
   "fashion": "Fashion-MNIST at 32 px",
+  "emoji16": "Emoji at 16 px",
   "emoji": "Emoji at 32 px",
 }
 LARGE = ("fashion", "emoji")  # sizes of the presets named fashion
@@ -73,7 +74,7 @@ class Budget:
     root: where the runs are kept.
     steps: of every generator; a second stage takes half of them. Below 100
       it is a trial: one seed on digits, and nothing is recorded.
-    kinds: data sets, of KINDS, with the folder of that of emoji (the npm
+    kinds: data sets, of KINDS, with the folder of those of emoji (the npm
       package emoji-datasource-google); most experiments take the first.
     images: drawn for every distance, at most; as many again have to be real.
     batch: of sampling, where it is timed.
@@ -100,8 +101,8 @@ class Budget:
 
 
 def budget(args: Sequence[str]) -> Budget:
-  """From the command line: FOLDER [STEPS] [KIND...], the kind of emoji with its
-  folder (emoji=FOLDER)."""
+  """From the command line: FOLDER [STEPS] [KIND...], the kinds of emoji with
+  their folder (emoji=FOLDER)."""
   root, steps, *rest = (*args, "800")[: max(2, len(args))]
   kinds = dict(kind.partition("=")[::2] for kind in rest) or {"fashion": ""}
   for kind in kinds:
@@ -120,7 +121,7 @@ def configured(arm: Arm, kind: str, b: Budget):
   systems = [c[name] for name in names]
   if kind == "fashion16":  # the data are one object in all stages
     c.tokenizer.data.name = "fashion_mnist"
-  if kind == "emoji":
+  if kind.startswith("emoji"):
     c.tokenizer.data.update(name="emoji", channels=3, path=b.kinds[kind])
     classes = data.load(**c.tokenizer.data).num_classes
     for s in systems:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import checkpoint, data, main, optim, step
-from ar_jax.core import plan
+from ar_jax.core import plan, prng
 from ar_jax.core.system import Batch, System, Vars, build
 from ar_jax.data import cache
 from configs import var
@@ -59,7 +59,7 @@ def train(
 
   results = []
   for seed in SEEDS:
-    state = init(jax.random.key(seed, impl="rbg"), test)
+    state = init(prng.key(seed), test)
     state.variables["tokenizer"] = jax.tree.map(jnp.copy, tokenizer)
     batches = data.batches(source, batch=BATCH, seed=seed)
     key = jax.random.key(seed)
@@ -115,7 +115,7 @@ def cached_against_recomputed(repeats: int = 5) -> dict:
     heads=8,
     num_classes=10,
   )
-  variables = jax.jit(system.init)(jax.random.key(0, impl="rbg"), {})
+  variables = jax.jit(system.init)(prng.key(0), {})
   label = jnp.arange(2)
   keys = jax.random.split(jax.random.key(0), 2)
   fed = []

@@ -72,18 +72,16 @@ class Case:
     return state, losses
 
   def sample(self, rows=slice(None), **options):
+    """Rows of four samples; what is left of a batch is filled."""
     cond = {k: np.asarray(self.batch[k][rows]) for k in self.system.needs}
-    count = len(next(iter(cond.values())))
-    start = rows.start or 0
-    options = {**self.config.sample.options.to_dict(), **options}
     return self.draw(
       self.system,
       self.state.variables,
       cond,
       KEY,
-      batch=count,
-      start=start,
-      options=options,
+      batch=4,
+      start=rows.start or 0,
+      options={**self.config.sample.options.to_dict(), **options},
     )
 
 
@@ -105,7 +103,8 @@ class Contract:
   def test_loss_of_a_batch_is_that_of_its_parts(self):
     c = case(self.name)
     whole = c.loss(c.state.variables, c.batch)
-    for rows in (slice(0, 2), slice(2, 4)):
+    for half in ([0, 1], [2, 3]):
+      rows = np.array(half * 2)  # as many, so that nothing is compiled
       part = c.loss(c.state.variables, {k: v[rows] for k, v in c.batch.items()})
       np.testing.assert_allclose(
         part.value, whole.value[rows], rtol=2e-4, atol=1e-5

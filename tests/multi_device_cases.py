@@ -17,14 +17,14 @@ import numpy as np  # noqa: E402
 from absl.testing import absltest  # noqa: E402
 
 from ar_jax import ops, optim, parallel, step  # noqa: E402
-from ar_jax.core import plan  # noqa: E402
+from ar_jax.core import plan, prng  # noqa: E402
 from ar_jax.core.system import UserError, build  # noqa: E402
 from configs import var  # noqa: E402
 from pallas_kernels.sparse_attention import tpu  # noqa: E402
 
 KEY = jax.random.key(0)
 # Compiles in a tenth of the time; what is drawn does not matter here.
-INIT = jax.random.key(0, impl="rbg")
+INIT = prng.key(0)
 STEPS = 3
 
 

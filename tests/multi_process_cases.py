@@ -24,17 +24,17 @@ MESHES = {
 }
 
 
-def smoke(folder, mesh=None, steps=STEPS, **changes):
-  """VAR on units, so that no encoder is compiled for every mesh; its rate is
-  constant, so that a run of more steps begins as one of fewer."""
+def smoke(folder, mesh=None, **changes):
+  """VAR on units, so that no encoder is compiled for every mesh. It is saved
+  after STEPS, from where others go on to LATER."""
   c = var.get_config("smoke")
   c.unlock()
   c.data = dict(
     name="cached", size=8, channels=1, path=f"{folder}/units", num_classes=3
   )
   c.batch = c.eval_batch = 8
-  c.optim.update(lr=1e-3, schedule="constant", warmup=0)
-  c.train.update(steps=steps, ema=0.9, log_every=1, save_every=STEPS)
+  c.optim.update(lr=1e-3)
+  c.train.update(steps=LATER, ema=0.9, log_every=1, save_every=STEPS)
   c.mesh.update(mesh or {})
   c.update(changes)
   return c
@@ -61,6 +61,11 @@ def write_units(folder):
     )
 
 
+def forget_end(workdir):
+  """What was trained after STEPS."""
+  shutil.rmtree(workdir / f"checkpoints/{LATER}")
+
+
 def _toy(mesh=None, **changes):
   c = toy.get_config()
   c.train.update(steps=20)
@@ -77,7 +82,7 @@ def alone(folder):
   train.run(smoke(folder), workdir)
   for name in ("trained", "moved"):
     shutil.copytree(workdir, folder / name)
-  train.run(smoke(folder, steps=LATER), workdir)
+    forget_end(folder / name)
   sample.run(smoke(folder), folder / "trained", folder / "alone_made")
   evaluate.run(smoke(folder), folder / "trained", folder / "alone_made")
   train.run(_toy(), folder / "toy_alone")
@@ -93,7 +98,7 @@ def together(folder, coordinator, which):
     train.run(smoke(folder, mesh), folder / name)
   train.run(smoke(folder, parallel="pmap"), folder / "pmap")
   mixed = MESHES["mixed"]
-  train.run(smoke(folder, mixed, LATER), folder / "moved")
+  train.run(smoke(folder, mixed), folder / "moved")
   sample.run(smoke(folder, mixed), folder / "trained", folder / "made")
   evaluate.run(smoke(folder, mixed), folder / "trained", folder / "made")
   caching = _toy(MESHES["fsdp"])
@@ -105,4 +110,5 @@ def alone_again(folder):
   """Goes on where two processes stopped."""
   folder = pathlib.Path(folder)
   for name in ("fsdp", "pmap"):
-    train.run(smoke(folder, steps=LATER), folder / name)
+    forget_end(folder / name)
+    train.run(smoke(folder), folder / name)

@@ -29,7 +29,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def figures(program: Program, machine: Machine, mesh: jax.sharding.Mesh) -> Row:
-  """Compiles a program and tells what it needs; see `_row` for the entries.
+  """Compiles a program and tells what it needs; see `_memory` and `_work` for most entries.
 
   A program that the compiler cannot fit into the memory of the device has an
   entry "fits" that is False, and what the compiler says it would need.
@@ -48,6 +48,7 @@ def figures(program: Program, machine: Machine, mesh: jax.sharding.Mesh) -> Row:
     "parameters": program.parameters,
     "frozen parameters": program.frozen,
     "state bytes": program.state,
+    "whole bytes": program.whole,
     "memory": machine.memory,
     "FLOPs analytic": asked.flops,
   }
@@ -59,7 +60,9 @@ def figures(program: Program, machine: Machine, mesh: jax.sharding.Mesh) -> Row:
       raise
     row |= {"fits": False, **_exhausted(str(e))}
   else:
-    row |= _row(compiled, asked, machine, mesh.size, program.batch)
+    row |= _memory(compiled.memory_analysis(), platform)
+    row["fits"] = row["needed"] <= machine.memory
+    row |= _work(compiled, asked, machine, mesh.size, program.batch)
   row["compile seconds"] = round(time.perf_counter() - start, 1)
   return row
 
@@ -78,21 +81,12 @@ def _exhausted(message: str) -> Row:
   return told
 
 
-def _row(
-  compiled: jax.stages.Compiled,
-  asked: flops.Count,
-  machine: Machine,
-  devices: int,
-  batch: int,
-) -> Row:
-  memory = compiled.memory_analysis()
-  done = work.of_program(
-    compiled.as_text(),
-    devices=devices,
-    node=machine.node,
-    kernels=asked.kernels,
-  )
-  outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
+def _memory(memory: Any, platform: str) -> Row:
+  """What a device has to hold, in bytes.
+
+  A TPU's compiler lays everything out, and refuses what goes beyond the memory
+  at its peak. Elsewhere the temporaries are one block, allocated at the call.
+  """
   row = {
     "arguments": memory.argument_size_in_bytes,
     "outputs": memory.output_size_in_bytes,
@@ -101,10 +95,24 @@ def _row(
     "code": memory.generated_code_size_in_bytes,
     "peak": memory.peak_memory_in_bytes,
   }
-  row["needed"] = sum(
-    row[k] for k in ("arguments", "temporaries", "code")
-  ) + max(outputs, 0)
-  row["fits"] = row["needed"] <= machine.memory
+  blocks = row["arguments"] + row["temporaries"] + row["code"]
+  blocks += max(row["outputs"] - row["aliased"], 0)
+  return row | {"needed": row["peak"] if platform == "tpu" else blocks}
+
+
+def _work(
+  compiled: jax.stages.Compiled,
+  asked: flops.Count,
+  machine: Machine,
+  devices: int,
+  batch: int,
+) -> Row:
+  done = work.of_program(
+    compiled.as_text(),
+    devices=devices,
+    node=machine.node,
+    kernels=asked.kernels,
+  )
   kinds, near, far = collections.Counter(), 0.0, 0.0
   for one, times in done.collectives():
     kinds[one.kind] += times * one.payload
@@ -118,7 +126,7 @@ def _row(
     "interconnect": near / machine.link + far / machine.node_link,
   }
   slowest = max(seconds, key=seconds.get)
-  row |= {
+  row = {
     "FLOPs": done.flops * devices,
     "FLOPs of a device": dict(done.products),
     "HBM bytes": done.bytes,

@@ -33,6 +33,8 @@ class Program:
     parameters: that are trained.
     frozen: parameters that are not.
     state: bytes of the arguments but the batch, on one device.
+    whole: those of them that fsdp ought to split and does not, for want of a
+      side that it divides.
   """
 
   name: str
@@ -41,6 +43,7 @@ class Program:
   parameters: int
   frozen: int
   state: int
+  whole: int
 
 
 def programs(
@@ -111,12 +114,14 @@ def example(config: Config, system: System, batch: int) -> dict[str, Any]:
   return dict(rows)
 
 
-def _sizes(state: step.TrainState, held: Any) -> tuple[int, int, int]:
-  """(parameters, frozen ones, bytes of `held` on one device)."""
+def _sizes(state: step.TrainState, held: Any) -> tuple[int, int, int, int]:
+  """(parameters, frozen ones, bytes of `held` on one device, whole ones)."""
   count = lambda tree: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
   trained = count(state.variables["params"])
-  held = sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(held)
-  )
-  return trained, count(state.variables) - trained, held
+  total = whole = 0
+  for x in jax.tree.leaves(held):
+    here = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    total += here
+    if parallel.unsplit(x):
+      whole += here
+  return trained, count(state.variables) - trained, total, whole

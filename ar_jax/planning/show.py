@@ -103,8 +103,19 @@ def table(rows: list[Row], topology: str) -> str:
     [title, *(str(tell(r)) for r in rows)] for title, tell in lines().items()
   ]
   text = _aligned(cells)
-  notes = [f"{r['program']}: {r['note']}" for r in rows if r.get("note")]
+  notes = [f"{r['program']}: {note}" for r in rows for note in remarks(r)]
   return "\n".join([text, *notes])
+
+
+def remarks(row: Row) -> list[str]:
+  """What is to be known beside the figures."""
+  said = [row["note"]] if row.get("note") else []
+  if row.get("whole bytes", 0) > row["memory"] / 50:
+    said.append(
+      f"every device holds {size(row['whole bytes'])} of arrays without a side "
+      f"that is a multiple of fsdp={row['mesh']['fsdp']}; try another fsdp"
+    )
+  return said
 
 
 def sweep_table(rows: list[Row]) -> str:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax.core import prng
 from ar_jax.core.system import UserError
 from ar_jax.nn import adversary
 from ar_jax.nn.adversary import Adversary, PatchGAN
@@ -26,7 +27,7 @@ class PatchGANTest(parameterized.TestCase):
   def test_group_norm_judges_each_image_by_itself(self, norm, alone):
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
     module = PatchGAN(width=4, layers=1, norm=norm)
-    variables = jax.jit(module.init)(jax.random.key(1, impl="unsafe_rbg"), x)
+    variables = jax.jit(module.init)(prng.key(1), x)
     run = jax.jit(module.apply)
     gap = jnp.abs(run(variables, x)[:1] - run(variables, x[:1])).max()
     self.assertEqual(bool(gap < 1e-6), alone)

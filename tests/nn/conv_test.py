@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax.core import prng
 from ar_jax.nn import conv
 from ar_jax.nn.conv import Decoder, Encoder
 
@@ -112,7 +113,7 @@ class LayersTest(absltest.TestCase):
     canvas = jnp.zeros((1, 80, 80, 1))
     here = canvas.at[:, 38:42, 38:42].set(patch)
     there = canvas.at[:, 40:44, 38:42].set(patch)
-    key = jax.random.key(1, impl="unsafe_rbg")
+    key = prng.key(1)
     variables = jax.jit(encoder.init)(key, here)
     run = jax.jit(encoder.apply)
     z, moved = run(variables, here), run(variables, there)

@@ -11,7 +11,7 @@ import optax
 from absl.testing import absltest, parameterized
 from scipy import stats
 
-from ar_jax.core import entities, flow, plan
+from ar_jax.core import entities, flow, plan, prng
 from ar_jax.core.errors import UserError
 from ar_jax.nn.attention import Attention
 from ar_jax.nn.flow_heads import Diffusion, Flow
@@ -40,7 +40,7 @@ def filled(module, *args, seed=0, **kwargs):
 def fresh(module, *args, seed=0, **kwargs):
   """Variables as they begin, by one compiled program."""
   init = functools.partial(module.init, **kwargs)
-  return jax.jit(init)(jax.random.key(seed, impl="rbg"), *args)
+  return jax.jit(init)(prng.key(seed), *args)
 
 
 def inputs(units=5, batch=2):
@@ -352,7 +352,7 @@ class AnyHeadOnAnyBackboneTest(parameterized.TestCase):
 
     @jax.jit
     def run():
-      params = net.init(jax.random.key(1, impl="rbg"), units, keys)["params"]
+      params = net.init(prng.key(1), units, keys)["params"]
 
       def step(carry, _):
         params, opt = carry

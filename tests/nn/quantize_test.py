@@ -6,6 +6,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax import ops
+from ar_jax.core import prng
 from ar_jax.nn import quantize
 
 
@@ -68,7 +69,7 @@ class MultiScaleTest(absltest.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.module = quantize.MultiScaleResidual(64, 4, (1, 2, 3, 5), spread=0.5)
-    keys = jax.random.split(jax.random.key(1, impl="unsafe_rbg"), 2)
+    keys = jax.random.split(prng.key(1), 2)
     cls.f = jax.random.normal(keys[0], (3, 5, 5, 4))
     cls.variables = jax.jit(cls.module.init)(keys[1], cls.f)
 
@@ -126,7 +127,7 @@ class VectorQuantizerTest(absltest.TestCase):
 
   def quantizer(self, **kwargs):
     net = quantize.VectorQuantizer(16, 4, **kwargs)
-    init = jax.jit(net.init)(jax.random.key(1, impl="rbg"), self.z)
+    init = jax.jit(net.init)(prng.key(1), self.z)
     return net, init, jax.jit(net.apply)(init, self.z)
 
   def test_on_the_sphere(self):

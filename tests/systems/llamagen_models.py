@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.convert import llamagen as convert
+from ar_jax.core import prng
 from ar_jax.core.system import build
 from tests import golden_weights
 
@@ -33,7 +34,7 @@ def golden():
 
 
 def fresh(system):
-  key = jax.random.key(0, impl="unsafe_rbg")
+  key = prng.key(0)
   return jax.jit(lambda key: system.init(key, {}))(key)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax.core import prng
 from ar_jax.core.system import UserError, build
 from ar_jax.tokenizers.autoencoder import (
   Reconstruction,
@@ -77,9 +78,7 @@ class AutoencoderTest(parameterized.TestCase):
     super().setUpClass()
     cls.batch = {"image": images()}
     cls.system = autoencoder(OneConv(), **GAN)
-    cls.variables = jax.jit(cls.system.init)(
-      jax.random.key(1, impl="unsafe_rbg"), cls.batch
-    )
+    cls.variables = jax.jit(cls.system.init)(prng.key(1), cls.batch)
 
   def loss(self, batch, system=None, variables=None):
     run = lambda v, b: (system or self.system).loss(

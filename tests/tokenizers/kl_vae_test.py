@@ -11,6 +11,7 @@ from absl.testing import absltest, parameterized
 
 from ar_jax import data
 from ar_jax.convert import kl_vae as convert
+from ar_jax.core import prng
 from ar_jax.core.system import UserError, build
 from ar_jax.data import cache, transforms
 from ar_jax.tokenizers import kl_vae
@@ -87,7 +88,7 @@ class KLVAETest(parameterized.TestCase):
     cls.x = jax.random.uniform(
       jax.random.key(0), (2, 8, 8, 1), minval=-1, maxval=1
     )
-    key = jax.random.key(0, impl="unsafe_rbg")
+    key = prng.key(0)
     cls.variables = jax.jit(cls.module.init)(key, cls.x)
     cls.keys = jax.random.split(jax.random.key(3), 2)
 

@@ -8,6 +8,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.convert import multiscale_vq as convert
+from ar_jax.core import prng
 from ar_jax.core.system import UserError
 from ar_jax.tokenizers.multiscale_vq import SCALES, MultiScaleVQ
 from tests import golden_weights
@@ -79,7 +80,7 @@ class MultiScaleVQTest(parameterized.TestCase):
     cls.x = jax.random.uniform(key, (2, 8, 8, 1), minval=-1, maxval=1)
     cls.variables = jax.jit(cls.module.init)(
       # Compiles several times faster than the default generator.
-      jax.random.key(0, impl="unsafe_rbg"),
+      prng.key(0),
       cls.x,
     )
     cls.units = cls.apply(cls, cls.x, method="encode")

@@ -8,6 +8,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.convert import vq as convert
+from ar_jax.core import prng
 from ar_jax.core.system import UserError, build
 from ar_jax.tokenizers.vq import MULT, VQ
 from tests import golden_weights
@@ -61,7 +62,7 @@ class VQTest(parameterized.TestCase):
     cls.x = jax.random.uniform(
       jax.random.key(0), (2, 8, 8, 1), minval=-1, maxval=1
     )
-    key = jax.random.key(0, impl="unsafe_rbg")
+    key = prng.key(0)
     cls.variables = jax.jit(cls.module.init)(key, cls.x)
 
     @jax.jit
