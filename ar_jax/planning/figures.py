@@ -29,7 +29,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def figures(program: Program, machine: Machine, mesh: jax.sharding.Mesh) -> Row:
-  """Compiles a program and tells what it needs; see `_memory` and `_work` for most entries.
+  """Compiles a program and tells what it needs, as `_memory` and `_work` say.
 
   A program that the compiler cannot fit into the memory of the device has an
   entry "fits" that is False, and what the compiler says it would need.

@@ -5,7 +5,7 @@ import types
 import jax
 import jax.numpy as jnp
 from absl.testing import absltest
-from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType
 
 from ar_jax import parallel
 from ar_jax.planning import figures, show
