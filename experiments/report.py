@@ -17,8 +17,8 @@ HEAD = """# Results
 
 Written by `python -m experiments.report` from `experiments/results/*.json`;
 `fashion` and `quickstart` are runs of configs, recorded by `experiments.runs`;
-the others are `python -m experiments.<name>`, without the platform that ends
-some names.
+the others are `python -m experiments.<name>`, without the platform or the data
+that end some names.
 """
 
 
