@@ -89,9 +89,10 @@ def fid(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def remat(large: bool) -> str:
-  """What the backward pass of a published model computes again; "dots" and
-  "weights" are the ways between (`nn.transformer.REMAT`)."""
-  return "full" if large else "none"
+  """What the backward pass of a published model computes again, so that eight
+  GPUs hold its batch (docs/scale.md): all of a layer, or all but the products
+  with its weights."""
+  return "full" if large else "weights"
 
 
 def seconds(c, like) -> ml_collections.ConfigDict:

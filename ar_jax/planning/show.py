@@ -110,7 +110,8 @@ def table(rows: list[Row], topology: str) -> str:
 def remarks(row: Row) -> list[str]:
   """What is to be known beside the figures."""
   said = [row["note"]] if row.get("note") else []
-  if row.get("whole bytes", 0) > row["memory"] / 50:
+  share = max(row["state bytes"] / 2, row["memory"] / 50)
+  if row.get("whole bytes", 0) > share:
     said.append(
       f"every device holds {size(row['whole bytes'])} of arrays without a side "
       f"that is a multiple of fsdp={row['mesh']['fsdp']}; try another fsdp"

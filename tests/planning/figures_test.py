@@ -36,11 +36,12 @@ class MemoryTest(absltest.TestCase):
     placed = parallel.abstract(tree, parallel.shardings(tree, mesh))
     whole = {k for k, leaf in placed.items() if parallel.unsplit(leaf)}
     self.assertEqual(whole, {"odd"})
-    row = {"mesh": {"fsdp": 256}, "memory": 2**34, "whole bytes": 2**32}
+    row = {"mesh": {"fsdp": 256}, "memory": 2**34, "state bytes": 5 * 2**30}
+    row["whole bytes"] = 2**32
     (said,) = show.remarks(row)
     self.assertIn("4.00 GiB", said)
     self.assertIn("fsdp=256", said)
-    self.assertEmpty(show.remarks(row | {"whole bytes": 2**20}))
+    self.assertEmpty(show.remarks(row | {"whole bytes": 2**31}))
 
 
 if __name__ == "__main__":
