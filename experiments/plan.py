@@ -54,10 +54,6 @@ JOBS = (
   ("llamagen", "3b", "h100:8", COPY, SAMPLE, None, 0),
   ("xar", "h", "h100:8", COPY, SAMPLE, None, 0),
   ("var", "d30", "v5e:4x4", COPY, SAMPLE, None, 0),
-  ("xar", "h", "v5e:16x16", SPLIT, TRAIN, None, 0),
-  ("llamagen", "3b", "v5e:16x16", SPLIT, TRAIN, None, 0),
-  ("var", "d36", "v5p:4x4x8", SPLIT, TRAIN, None, 0),
-  ("var", "d16", "v5e:8x8", SPLIT, TRAIN, None, 0),
   ("var", "d30", "h200:8", SPLIT, TRAIN, None, 3),
 )
 
