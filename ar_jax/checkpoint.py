@@ -296,11 +296,6 @@ def _named(checkpoints: Checkpoints, which: int | str) -> list[int] | None:
   return [int(step) for step in chosen]
 
 
-def load_variables(workdir: str | pathlib.Path) -> Vars:
-  """As `load`, without the meta."""
-  return load(workdir)[0]
-
-
 def export(
   workdir: str | pathlib.Path, variables: Vars, config: dict | None = None
 ) -> None:

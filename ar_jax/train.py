@@ -64,7 +64,7 @@ def _weights(collection: str, source: str, variables: dict) -> dict:
       f"weights.{collection}: the model has no such collection; it has "
       f"{', '.join(variables)}"
     )
-  run = checkpoint.load_variables(source)
+  run = checkpoint.load(source)[0]
   loaded = run["params"]
   if collection != "params":
     loaded = loaded.get(collection, run.get(collection, loaded))

@@ -118,8 +118,8 @@ class BadInputTest(parameterized.TestCase):
       config.weights.tokenizer = str(self.workdir)
     other = self.workdir.parent / "other"
     main.run(config, other)
-    given = checkpoint.load_variables(self.workdir)["params"]["tokenizer"]
-    taken = checkpoint.load_variables(other)["tokenizer"]
+    given = checkpoint.load(self.workdir)[0]["params"]["tokenizer"]
+    taken = checkpoint.load(other)[0]["tokenizer"]
     np.testing.assert_array_equal(
       given["quantizer"]["codebook"], taken["quantizer"]["codebook"]
     )

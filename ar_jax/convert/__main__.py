@@ -84,7 +84,7 @@ def reverse(source: str, target: str, family: str) -> None:
   if pathlib.Path(target).suffix != ".safetensors":
     raise UserError(f"{target}: must end in .safetensors")
   table = importlib.import_module(f"ar_jax.convert.{family}")
-  variables = checkpoint.load_variables(source)
+  variables = checkpoint.load(source)[0]
   try:
     params = functools.reduce(lambda tree, k: tree[k], table.PLACE, variables)
     state = table.to_official(params)

@@ -47,7 +47,7 @@ class MainTest(absltest.TestCase):
     system = build(config["system"], **config["model"])
     image = {"image": jax.ShapeDtypeStruct((1, 256, 256, 3), np.uint8)}
     expected = jax.eval_shape(system.init, jax.random.key(0), image)
-    variables = checkpoint.load_variables(workdir)
+    variables = checkpoint.load(workdir)[0]
     self.assertEqual(
       jax.tree.map(np.shape, variables), jax.tree.map(np.shape, expected)
     )
@@ -76,7 +76,7 @@ class MainTest(absltest.TestCase):
     made = convert.forward(file, run, "llamagen", codes)
     self.assertEqual(made["model"]["heads"], 2)
     self.assertEqual(made["model"]["tokenizer"]["ch"], 8)
-    variables = checkpoint.load_variables(run)
+    variables = checkpoint.load(run)[0]
     self.assertEqual(variables.keys(), {"params", "tokenizer"})
     convert.reverse(run, back, "llamagen")
     returned = load_file(back)
