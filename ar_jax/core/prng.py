@@ -3,9 +3,9 @@
 An init draws each array with a key of its own. JAX's generators spend dozens
 of operations on a draw, so that a program of a hundred draws takes longer to
 compile than a training step; this one spends twelve. Its numbers are functions
-of key and index alone, so that weights begin alike on every platform and mesh;
-those of `rbg` differ between a TPU and a CPU. It is good enough for weights,
-not meant for sampling, where keys stay JAX's own.
+of key and index alone, so that weights begin alike on every platform and mesh,
+which JAX does not promise of those of `rbg`. It is good enough for weights, not
+meant for sampling, where keys stay JAX's own.
 
 The mixer is lowbias32, found by Wellons' hash prospector: a bijection of 32
 bits in which a flipped bit of the input flips every bit of the output about
