@@ -22,7 +22,7 @@ import numpy as np
 from ar_jax import ops
 from ar_jax.core import decode, drafters, pick, speculate
 from ar_jax.core import jacobi as steps
-from ar_jax.core.generator import Generator
+from ar_jax.core.generator import Around, Generator
 from ar_jax.core.speculate import Draft, Drafter, Seen, Stats
 from ar_jax.core.system import Batch, System, UserError, Vars
 from ar_jax.nn.attention import Cache
@@ -185,6 +185,32 @@ def _score(
 def discrete(target: System) -> bool:
   """Whether `by_itself` can draw from a system."""
   return isinstance(target, Generator) and hasattr(target, "logits")
+
+
+@dataclasses.dataclass(frozen=True)
+class ByItself(Around):
+  """A system that draws what `by_itself` does, with a rule of its own. It
+  trains as its target and has its variables.
+
+  Attributes:
+    target: a `discrete` system.
+  """
+
+  target: Generator
+
+  def generate(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> tuple[Array, Stats]:
+    """Units i32[B, L] of one example per key, and what it took."""
+    raise NotImplementedError
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one example per key as the target does; options as in
+    `generate`."""
+    units, _ = self.generate(variables, cond, keys, **options)
+    return self.target.decode(variables, units)
 
 
 def by_itself(

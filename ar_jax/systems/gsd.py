@@ -22,29 +22,14 @@ from typing import Any
 
 from ar_jax import ops
 from ar_jax.core import neighbours, system
-from ar_jax.core.generator import Around, Generator
 from ar_jax.core.speculate import Stats
 from ar_jax.core.system import Array, Batch, UserError, Vars
 from ar_jax.nn import speculation
 
 
 @dataclasses.dataclass(frozen=True)
-class GSD(Around):
-  """The system.
-
-  Attributes:
-    target: what is drawn from; a system of discrete units.
-  """
-
-  target: Generator
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one example per key as the target does; options as in
-    `generate`."""
-    units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(variables, units)
+class GSD(speculation.ByItself):
+  """The system."""
 
   def generate(
     self,

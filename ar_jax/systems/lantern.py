@@ -203,23 +203,8 @@ class Lantern(Around):
 
 
 @dataclasses.dataclass(frozen=True)
-class Unaided(Around):
-  """LANTERN's rule over a target that drafts for itself. It trains as the
-  target and has its variables.
-
-  Attributes:
-    target: what is drawn from; a system of discrete units.
-  """
-
-  target: Generator
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one example per key as the target does; options as in
-    `generate`."""
-    units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(variables, units)
+class Unaided(speculation.ByItself):
+  """LANTERN's rule over a target that drafts for itself."""
 
   def generate(
     self,
