@@ -119,7 +119,7 @@ class Checkpoints:
       unsealed = [
         s for s in self.steps() if not (self._path(s) / seal.SEAL).exists()
       ]
-      for step in processes.told(unsealed):
+      for step in processes.broadcast(unsealed):
         seal.close(self._path(step))
     except jax.errors.JaxRuntimeError:
       raise
@@ -157,7 +157,7 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint belongs to another model, or none is readable.
     """
-    steps = processes.told(self.steps() if steps is None else steps)
+    steps = processes.broadcast(self.steps() if steps is None else steps)
     for step in reversed(steps):
       fault = seal.fault(self._path(step))
       if fault is None:

@@ -230,8 +230,8 @@ def parse(argv: list[str]) -> list[str]:
     text = str(e.args[0] if e.args else e).replace("\\n", "\n")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # A config that raises is quoted with its traceback: the end says it.
-    told = lines[-1:] if "Traceback" in text else lines
-    sys.exit("ar_jax: " + " ".join(told).replace("\\'", "'").strip("'"))
+    shown = lines[-1:] if "Traceback" in text else lines
+    sys.exit("ar_jax: " + " ".join(shown).replace("\\'", "'").strip("'"))
 
 
 if __name__ == "__main__":

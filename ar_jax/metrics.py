@@ -132,8 +132,8 @@ def at(workdir: pathlib.Path, step: int) -> dict:
   """All that the metrics of a run say of a step."""
   path, row = workdir / "metrics.jsonl", {}
   for line in path.read_text().splitlines() if path.exists() else []:
-    if (told := json.loads(line))["step"] == step:
-      row |= told
+    if (earlier := json.loads(line))["step"] == step:
+      row |= earlier
   return row
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from ar_jax.core.plan import Plan
+from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import UserError
 from pallas_kernels.nearest_code import reference as code_reference
 from pallas_kernels.per_device import per_device
@@ -285,8 +285,9 @@ def verify(
   """How many drafted tokens stand, and the token that follows them.
 
   `pallas_kernels.spec_verify.reference.verify` says what is computed and has
-  the shapes. The law is that of `core.pick.law` with the same filters. Where
-  noise is a key, rows of "gumbel" draw what `core.pick.draw` does.
+  the shapes. The law is that of `core.decoding.pick.law` with the same filters.
+  Where noise is a key, rows of "gumbel" draw what `core.decoding.pick.draw`
+  does.
 
   Args:
     logits: [B, 1 | 2, K + 1, V]; two of them are the guided pair.
@@ -297,11 +298,11 @@ def verify(
     draft_logp: f32[B, K | K + 1, V], or None for point masses.
     valid: i32[B], how many drafts are live.
     parents: i32[B, K], the row of each draft's parent in a tree.
-    guidance: as in `core.pick.guide`, f32[] or f32[B].
+    guidance: as in `core.decoding.pick.guide`, f32[] or f32[B].
     rule: a relaxed rule of `pallas_kernels.spec_verify.rules`, or None.
     table: what the rule asks for.
     radius: what the rule asks for.
-    temperature: with the next three, the filters of `core.pick.law`.
+    temperature: with the next three, the filters of `core.decoding.pick.law`.
     top_k: see there.
     top_p: see there.
     min_p: see there.

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ar_jax import checkpoint, data, metrics, parallel, step
-from ar_jax.core import editing, processes
+from ar_jax.core import processes
+from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
 
 Config = ml_collections.ConfigDict

@@ -25,7 +25,7 @@ class Scores:
       found = json.loads(self._path.read_text())
     except (OSError, ValueError):
       found = {}  # none yet; or lost, and then only the newest are kept
-    self._scores = {int(k): v for k, v in processes.told(found).items()}
+    self._scores = {int(k): v for k, v in processes.broadcast(found).items()}
 
   def __contains__(self, step: int) -> bool:
     return step in self._scores

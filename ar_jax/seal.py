@@ -48,7 +48,7 @@ def _sums(step: pathlib.Path, names: list[str]) -> list[int | None]:
 
 def close(step: pathlib.Path) -> None:
   """Seals the folder of a step that is complete."""
-  names = processes.told(_files(step))
+  names = processes.broadcast(_files(step))
   sums = dict(zip(names, _sums(step, names), strict=True))
   if processes.leads():
     temporary = step / (SEAL + ".tmp")
@@ -64,7 +64,7 @@ def fault(step: pathlib.Path) -> str | None:
       wanted = json.loads((step / SEAL).read_text())
     except (OSError, ValueError):
       wanted = {SEAL: None}  # no sum is None: the seal itself is damaged
-  wanted = processes.told(wanted)
+  wanted = processes.broadcast(wanted)
   if wanted is None:
     return None
   for name, crc in zip(wanted, _sums(step, list(wanted)), strict=True):

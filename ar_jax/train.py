@@ -19,8 +19,8 @@ import numpy as np
 from ar_jax import checkpoint, data, metrics, optim, parallel
 from ar_jax.core import prng, processes
 from ar_jax.core.system import UserError, build
-from ar_jax.data import cache
-from ar_jax.data.transforms import augmentation
+from ar_jax.data.images.transforms import augmentation
+from ar_jax.data.wrap import cache
 from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
 from ar_jax.stop import Preempted, Stop
 from ar_jax.watch import Watch
@@ -182,18 +182,18 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
         final = done == config.train.steps
         stopped = stop.after(done)
         if final or done % config.train.log_every == 0:
-          told = jax.device_get(values)
-          _check_finite(told, done, workdir)
-          writer.write(done, {**told, **watch.rates(done)})
+          row = jax.device_get(values)
+          _check_finite(row, done, workdir)
+          writer.write(done, {**row, **watch.rates(done)})
         if final or stopped or done % config.train.save_every == 0:
           save(done, jax.device_get(values))
         if stopped:
           checkpoints.wait()
           log.info("SIGTERM: saved step %d of %s", done, workdir)
           raise Preempted
-        told = {**values, **watch.look(done, final, state)}
+        row = {**values, **watch.look(done, final, state)}
         if config.train.best and done == saved:
-          _score(config, checkpoints, done, told)
+          _score(config, checkpoints, done, row)
     if not found and saved < 0:  # a run of no steps still leaves its weights
       save(start, {})
     checkpoints.close()
@@ -222,7 +222,7 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
     processes.fetch(frozen),
   )
   path = workdir / "units"
-  if not processes.told(path.exists()):
+  if not processes.broadcast(path.exists()):
     log.info("encoding %d examples into %s", len(dataset.train), path)
     batch = parallel.rounded(mesh, config.eval_batch)
     cache.write(
@@ -288,7 +288,7 @@ def _score(config, checkpoints, step: int, values: dict) -> None:
 def _finish(config, watch, checkpoints, state, workdir, step: int) -> None:
   """What was due after the step that a run continues from: the one before it
   may have been killed in the midst of it."""
-  row = processes.told(metrics.at(workdir, step))
+  row = processes.broadcast(metrics.at(workdir, step))
   row |= watch.look(step, step >= config.train.steps, state)
   if config.train.best and step not in checkpoints.scores:
     if config.train.best_by in row:

@@ -59,10 +59,10 @@ class Watch:
     results = {}
     if due(train.sample_every):
       path = self._workdir / "samples" / f"{step:08d}.png"
-      if not processes.told(path.exists()):
+      if not processes.broadcast(path.exists()):
         self._sample(step, path, state.averaged())
     if due(train.eval_every):
-      row = processes.told(metrics.at(self._workdir, step))
+      row = processes.broadcast(metrics.at(self._workdir, step))
       results = {k: v for k, v in row.items() if k.startswith("eval/")}
       results = results or self._evaluate(step, state.averaged())
     return results

@@ -31,11 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import data, main, sample, step
-from ar_jax.core.resize import resize
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import System, Vars, build
-from ar_jax.evals import judge_accuracy
+from ar_jax.evals.images import judge_accuracy
 from configs import flexvar
-from experiments import generators, record
+from experiments.shared import generators, record
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 1000, 32, 2e-3

@@ -29,7 +29,7 @@ from ar_jax import data, main
 from ar_jax.core.system import System, Vars, build
 from ar_jax.systems.flowar import grid
 from configs import flowar, var
-from experiments import generators, record
+from experiments.shared import generators, record
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 400, 32, 2e-3
@@ -134,7 +134,7 @@ def run(folder: str, steps: int = STEPS, name: str = "digits") -> None:
   beats_var = ahead > spread
   beats_pooled = spatial["test loss"] < pooled["test loss"]
   said = lambda yes: "holds" if yes else "does not hold"
-  told = said(beats_var) if abs(ahead) > spread else "is within the spread"
+  text = said(beats_var) if abs(ahead) > spread else "is within the spread"
   record.write(
     "flowar" if name == "digits" else f"flowar_{name}",
     claim="(a) FlowAR is nearer to the data than VAR at equal size and "
@@ -149,7 +149,7 @@ def run(folder: str, steps: int = STEPS, name: str = "digits") -> None:
     f"against {pooled['test loss']:.4f}",
     holds=True
     if beats_var and beats_pooled
-    else f"(a) {told}, (b) {said(beats_pooled)} at this size",
+    else f"(a) {text}, (b) {said(beats_pooled)} at this size",
     seeds=list(SEEDS),
     seconds=time.perf_counter() - begun,
     tables={f"{title}, {steps} steps of {BATCH}, judge": rows},

@@ -7,8 +7,8 @@ itself only loses little (cross-entropy within 5 % of VAR's, judge accuracy of
 one-shot samples within 3 points); (b) an update is not slower, and a sampler
 keeps nothing; (c) the same weights can be drawn by any schedule, and refined
 samples are not below one-shot ones. Weights of the scales on and off. For the
-share of attention see `experiments.attention_share`. Below 100 STEPS it is a
-trial on digits, which records nothing.
+share of attention see `experiments.benchmarks.attention_share`. Below 100 STEPS
+it is a trial on digits, which records nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import time
 
 from ar_jax import main
 from configs import hmar, var
-from experiments import record, scales
-from experiments.scales import Arm
+from experiments.shared import record, scales
+from experiments.shared.scales import Arm
 
 EVEN = {"generator.model.weights": "units", "refinement.model.weights": "units"}
 OTHER = ((1,), (1, 1, 2))

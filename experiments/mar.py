@@ -20,9 +20,10 @@ import time
 import numpy as np
 
 from ar_jax import data, main
-from ar_jax.core import decode, plan
+from ar_jax.core.decoding import refine
+from ar_jax.core.plans import makers
 from ar_jax.core.system import System, build
-from experiments import generators, record
+from experiments.shared import generators, record
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 500, 32, 2e-3
@@ -93,8 +94,8 @@ def bootstrap(dataset: data.Dataset, side: int):
 
 def evaluations(steps: int) -> tuple[int, int]:
   """Calls of the transformer for an image, and of the head for its units."""
-  sizes = plan.cosine(LENGTH, steps)
-  widths = sum(len(r.sizes) * r.width for r in decode.stretches(sizes))
+  sizes = makers.cosine(LENGTH, steps)
+  widths = sum(len(r.sizes) * r.width for r in refine.stretches(sizes))
   return steps, widths * SAMPLING["denoise"]
 
 

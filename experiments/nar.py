@@ -7,8 +7,8 @@ raster order (LlamaGen), PAR's order of four units a step, one in each quarter
 of the image, and NAR's fronts. The two latter are one system, which predicts
 the first units of the four quarters at once where PAR draws them one by one;
 that saves the baseline three steps. Every order has a likelihood, so they
-compare in nats. The folder is that of `experiments.next_token`, whose runs
-are taken where they are there.
+compare in nats. The folder is that of `experiments.comparisons.next_token`,
+whose runs are taken where they are there.
 
 Then the published size B at 256 pixels with random weights, all three in
 turns: units a second, guided.
@@ -29,8 +29,9 @@ from ar_jax import checkpoint, data, evals, main, train
 from ar_jax.core.system import System, build
 from ar_jax.systems.nar import SIZES
 from configs import llamagen
-from experiments import full_size, next_token, record
-from experiments.next_token import Decoder, told
+from experiments.comparisons import next_token
+from experiments.comparisons.next_token import Decoder, mean_spread
+from experiments.shared import full_size, record
 
 SEEDS = next_token.SEEDS
 DECODERS = (
@@ -136,7 +137,9 @@ def run(folder: str, turns: int = 3) -> None:
     print(losses[-1], flush=True)
   rows = next_token.table(results, DECODERS)
   for row, decoder in zip(rows, DECODERS, strict=True):
-    row["test nats a unit"] = told([found[decoder.run] for found in losses], 3)
+    row["test nats a unit"] = mean_spread(
+      [found[decoder.run] for found in losses], 3
+    )
   large = [row for batch in (1, 8) for row in throughput(batch, turns)]
   ratio = {
     r["batch"]: r["over four a step"] for r in large if r["order"] == "NAR"

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import checkpoint, data, main
-from ar_jax.core import bands
+from ar_jax.core.signals import bands
 from ar_jax.core.system import build
 from configs import nfig, var
-from experiments import record, scales
-from experiments.scales import Arm
+from experiments.shared import record, scales
+from experiments.shared.scales import Arm
 
 RADIAL = {
   "tokenizer.model.bands": "area_radial",

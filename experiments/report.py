@@ -9,16 +9,16 @@ import json
 import pathlib
 import shutil
 
-from experiments.record import RESULTS
+from experiments.shared.record import RESULTS
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 HEAD = """# Results
 
 Written by `python -m experiments.report` from `experiments/results/*.json`;
-`fashion` and `quickstart` are runs of configs, recorded by `experiments.runs`;
-the others are `python -m experiments.<name>`, without the platform or the data
-that end some names.
+`fashion` and `quickstart` are runs of configs, recorded by
+`experiments.shared.runs`; the others are `python -m experiments.<name>`,
+without the platform or the data that end some names.
 """
 
 

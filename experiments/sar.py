@@ -31,11 +31,11 @@ import numpy as np
 
 from ar_jax import data, main
 from ar_jax.core.system import System, Vars, build
-from ar_jax.evals import judge_accuracy
-from ar_jax.nn.heads import cross_entropy
+from ar_jax.evals.images import judge_accuracy
+from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.systems import sar
 from configs import flexvar, var
-from experiments import generators, record
+from experiments.shared import generators, record
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 1000, 32, 2e-3
@@ -59,16 +59,16 @@ def gaps(
   @jax.jit
   def both(variables):
     key = jax.random.key(0)
-    lesson = target.lesson(variables, batch, key, train=False)
-    told = target.told(variables, lesson)
-    logits = target.predict(variables, lesson, told)
+    targets = target.targets(variables, batch, key, train=False)
+    inputs = target.teacher_inputs(variables, targets)
+    logits = target.predict(variables, targets, inputs)
     keys = jax.random.split(key, len(test))
     # Drawn, as samples are, not the likeliest.
     system = sar.SAR(target, draws="sample")
-    drawn = system.drawn(variables, lesson, logits, keys)
-    stale = target.staggered(variables, lesson, drawn)
-    student = target.predict(variables, lesson, stale)
-    ce = lambda logits: cross_entropy(logits, lesson.target).mean(0)
+    drawn = system.drawn(variables, targets, logits, keys)
+    stale = target.student_inputs(variables, targets, drawn)
+    student = target.predict(variables, targets, stale)
+    ce = lambda logits: cross_entropy(logits, targets.units).mean(0)
     return ce(logits), ce(student)
 
   slots = np.asarray(both(variables), np.float64)
@@ -179,7 +179,7 @@ def run(folder: str, steps: int, seeds: int) -> None:
   if steps < 100:
     return
   plot(found, record.RESULTS / "sar.png")
-  best, lower, told = {}, [], []
+  best, lower, text = {}, [], []
   for name in found:
     own = {row["arm"]: row for row in rows if row["model"] == name}
     control = own["sigma 0"]
@@ -198,7 +198,7 @@ def run(folder: str, steps: int, seeds: int) -> None:
     lower.append(
       row["frechet"] < control["frechet"] - control["frechet spread"]
     )
-    told.append(
+    text.append(
       f"{name} ({row['arm']}): gap {row['gap']:.4f} +- {row['gap spread']:.4f}"
       f" against {control['gap']:.4f} +- {control['gap spread']:.4f}, "
       f"distance {row['frechet']:.3f} +- {row['frechet spread']:.3f} against "
@@ -212,7 +212,7 @@ def run(folder: str, steps: int, seeds: int) -> None:
     "latter within 1 %, and samples are no worse.",
     paper="FID 3.05 to 2.89 for FlexVAR-d16, -5.2 %, in 10 epochs",
     baseline="as many steps with sigma = 0",
-    ours="; ".join(told),
+    ours="; ".join(text),
     holds=True
     if all(best.values()) and all(lower)
     else ", ".join(f"{name}: {said(yes)}" for name, yes in best.items())

@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import checkpoint, data, main, optim, step
-from ar_jax.core import plan, prng
+from ar_jax.core import prng
+from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Batch, System, Vars, build
-from ar_jax.data import cache
+from ar_jax.data.wrap import cache
 from configs import var
-from experiments import record
+from experiments.shared import record
 
 # depth, width; all heads of 16 features.
 SIZES = ((2, 16), (2, 32), (3, 48), (4, 80), (5, 128))
@@ -96,7 +97,7 @@ def recompute(system: System, variables: Vars, label, keys):
   fhat, fed = tokenizer.start(len(keys)), 0
   for s in range(len(sides)):
     seen = x + net.slots()[None, : x.shape[1]]
-    h, _ = net.backbone(seen, plan.scales(sides[: s + 1]), cond=cond)
+    h, _ = net.backbone(seen, makers.scales(sides[: s + 1]), cond=cond)
     fed += x.shape[1]
     units = jnp.argmax(net.head.logits(h[:, system.plan.span(s)]), -1)
     fhat, new = tokenizer.advance(fhat, s, units)

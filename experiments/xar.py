@@ -28,7 +28,7 @@ import numpy as np
 
 from ar_jax import data, main, sample, step
 from ar_jax.core.system import System, build
-from experiments import generators, record
+from experiments.shared import generators, record
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 400, 32, 2e-3

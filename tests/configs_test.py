@@ -127,7 +127,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "flexvar", "sar", "hmar", "mvar", "nfig", "gsd", "gsd:nar", "gsd:var",
+    "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var",
   )  # fmt: skip
   def test_staged_presets_build(self, name):

@@ -171,12 +171,12 @@ class Contract:
       return
 
     @jax.jit
-    def told(variables, batch):
+    def unit_losses(variables, batch):
       loss = c.system.loss(variables, batch, KEY, train=False)
       return loss.errors if loss.nll is None else loss.nll
 
     units = batch["units"]
-    before = told(c.state.variables, batch)
+    before = unit_losses(c.state.variables, batch)
     if before is None:  # the units of a step are made of those of others
       return
     chex.assert_shape(before, units.shape[:2])
@@ -185,7 +185,7 @@ class Contract:
       other = units.at[:, at].set(jnp.roll(units[:, at], 1, 0))
       if not bool(jnp.any(other != units)):
         continue
-      after = told(c.state.variables, {**batch, "units": other})
+      after = unit_losses(c.state.variables, {**batch, "units": other})
       np.testing.assert_array_equal(before[:, : at.start], after[:, : at.start])
 
   def test_modes_write_their_files_and_resume_is_exact(self):
@@ -195,19 +195,19 @@ class Contract:
       half = STEPS // 2
       config = smoke(self.name, **{"train.save_every": half})
       saved = lambda: {int(p.name) for p in (run / "checkpoints").iterdir()}
-      told = lambda: [
+      rows = lambda: [
         {k: v for k, v in row.items() if not k.endswith(("/s", "wait"))}
         for row in map(
           json.loads, (run / "metrics.jsonl").read_text().splitlines()
         )
       ]
       main.run(config, run)
-      whole = told()
+      whole = rows()
       for at in saved() - {half}:  # what came after it is lost
         (run / f"checkpoints/{at}").rename(folder / f"lost-{at}")
       main.run(config, run)
       self.assertIn(STEPS, saved())
-      self.assertEqual(told(), whole)
+      self.assertEqual(rows(), whole)
       main.run(config, run, "sample")
       main.run(config, run, "eval")
       for file in ("samples.png", "samples.npz", "samples.json", "eval.jsonl"):

@@ -36,8 +36,8 @@ TIMES = ("steps/s", "examples/s", "input_wait")
 def rows(workdir):
   """Everything that the run says of itself, but how fast it was."""
   text = (workdir / "metrics.jsonl").read_text()
-  told = [json.loads(line) for line in text.splitlines()]
-  return [{k: v for k, v in r.items() if k not in TIMES} for r in told]
+  found = [json.loads(line) for line in text.splitlines()]
+  return [{k: v for k, v in r.items() if k not in TIMES} for r in found]
 
 
 def steps_on_disk(workdir):
@@ -362,8 +362,8 @@ class BestTest(absltest.TestCase):
     config.train.best_by = "eval/loss"
     # Steps 10 to 60; the third and the fourth are the best.
     losses = iter((5.0, 4.0, 1.0, 2.0, 3.0, 6.0))
-    told = lambda *_: {"loss": next(losses)}
-    with mock.patch("ar_jax.evaluate.evaluate", told):
+    found = lambda *_: {"loss": next(losses)}
+    with mock.patch("ar_jax.evaluate.evaluate", found):
       main.run(config, workdir)
     self.assertEqual(steps_on_disk(workdir), [30, 40, 60])
     self.assertEqual(checkpoint.load(workdir, which="best")[1]["step"], 30)

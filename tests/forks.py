@@ -183,7 +183,7 @@ def serve() -> None:
 
   for name in ("grain", "orbax.checkpoint", "tensorboardX", "ar_jax.main"):
     importlib.import_module(name)
-  for name in ("likelihood", "frechet", "reconstruction"):
+  for name in ("likelihood", "images.frechet", "images.reconstruction"):
     importlib.import_module(f"ar_jax.evals.{name}")
   importlib.import_module("configs.var")
   importlib.import_module("ar_jax.systems.var")

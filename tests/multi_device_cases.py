@@ -17,7 +17,8 @@ import numpy as np  # noqa: E402
 from absl.testing import absltest  # noqa: E402
 
 from ar_jax import ops, optim, parallel, step  # noqa: E402
-from ar_jax.core import plan, prng  # noqa: E402
+from ar_jax.core import prng  # noqa: E402
+from ar_jax.core.plans import makers  # noqa: E402
 from ar_jax.core.system import UserError, build  # noqa: E402
 from configs import var  # noqa: E402
 from pallas_kernels.sparse_attention import tpu  # noqa: E402
@@ -101,7 +102,7 @@ class MultiDevice(absltest.TestCase):
       np.testing.assert_array_equal(parallel.rows(mesh, 8), [0, 1, 4, 5])
 
   def test_kernels_are_split_over_batch_and_heads(self):
-    p = plan.scales((1, 2, 3))
+    p = makers.scales((1, 2, 3))
     shapes = (4, 14, 4, 8), (4, 14, 2, 8), (4, 14, 2, 8)
     args = [jax.random.normal(KEY, shape) for shape in shapes]
     calls = []

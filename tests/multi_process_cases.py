@@ -9,7 +9,7 @@ import numpy as np
 
 from ar_jax import evaluate, launch, parallel, sample, train
 from ar_jax.core.system import build
-from ar_jax.data import cache
+from ar_jax.data.wrap import cache
 from configs import var
 from tests import toy
 

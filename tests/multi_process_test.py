@@ -179,8 +179,8 @@ class JoinTest(absltest.TestCase):
       for p in range(2)
     ]
     self.assertEqual([child.wait() for child in pair], [0, 0])
-    told = [len(re.findall("toy starts", child.text())) for child in pair]
-    self.assertEqual(told, [1, 0])
+    found = [len(re.findall("toy starts", child.text())) for child in pair]
+    self.assertEqual(found, [1, 0])
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import ar_jax.convert
-from ar_jax.convert import torch_file
 from ar_jax.core.system import UserError
+from ar_jax.files import torch_file
 
 # Files that are not families.
 _MACHINERY = ("__main__", "tables", "torch_file")

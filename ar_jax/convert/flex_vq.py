@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from ar_jax.convert import vq
-from ar_jax.convert.tables import State
 from ar_jax.convert.vq import PLACE, TABLE, to_official, to_ours
+from ar_jax.files.tables import State
 
 __all__ = ["PLACE", "TABLE", "config", "to_official", "to_ours"]
 

@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables, var
-from ar_jax.convert.tables import Layout, Params, Rule, State
+from ar_jax.convert import var
 from ar_jax.convert.var import IGNORE, PLACE
 from ar_jax.core.system import UserError, build
+from ar_jax.files import tables
+from ar_jax.files.tables import Layout, Params, Rule, State
 
 __all__ = ["PLACE", "TABLE", "config", "to_official", "to_ours"]
 

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables, var
-from ar_jax.convert.tables import LINEAR, Params, Rule, State
+from ar_jax.convert import var
 from ar_jax.core.system import UserError, build
+from ar_jax.files import tables
+from ar_jax.files.tables import LINEAR, Params, Rule, State
 
 # The file holds the parameters and the frozen net.
 PLACE = ()

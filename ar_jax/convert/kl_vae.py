@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables
 from ar_jax.convert.multiscale_vq import body, count
-from ar_jax.convert.tables import CONV, Params, State, affine
 from ar_jax.core.system import UserError
+from ar_jax.files import tables
+from ar_jax.files.tables import CONV, Params, State, affine
 from ar_jax.tokenizers.kl_vae import KLVAE, SCALE
 
 TABLE = (

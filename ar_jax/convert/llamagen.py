@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables
-from ar_jax.convert.tables import LINEAR, Params, Rule, State
 from ar_jax.core.system import UserError, build
+from ar_jax.files import tables
+from ar_jax.files.tables import LINEAR, Params, Rule, State
 
 # The tree holds `params` and, for texts, `null`.
 PLACE = ()

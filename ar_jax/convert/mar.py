@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables
-from ar_jax.convert.tables import (
+from ar_jax.core.system import UserError, build
+from ar_jax.files import tables
+from ar_jax.files.tables import (
   LINEAR,
   Layout,
   Params,
@@ -20,7 +21,6 @@ from ar_jax.convert.tables import (
   affine,
   norm,
 )
-from ar_jax.core.system import UserError, build
 
 # Where the converted tree belongs among the variables of the system.
 PLACE = ("params",)

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables
-from ar_jax.convert.tables import CONV, Params, Rule, State, affine, norm
 from ar_jax.core.system import UserError
+from ar_jax.files import tables
+from ar_jax.files.tables import CONV, Params, Rule, State, affine, norm
 from ar_jax.tokenizers.multiscale_vq import SCALES, MultiScaleVQ
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables
 from ar_jax.convert.multiscale_vq import attn, res
-from ar_jax.convert.tables import CONV, Params, Rule, State, affine, norm
 from ar_jax.core.system import UserError
+from ar_jax.files import tables
+from ar_jax.files.tables import CONV, Params, Rule, State, affine, norm
 from ar_jax.tokenizers.vq import VQ
 
 

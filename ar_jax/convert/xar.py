@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ar_jax.convert import tables
-from ar_jax.convert.tables import LINEAR, Layout, Params, Rule, State, affine
 from ar_jax.core.system import UserError, build
+from ar_jax.files import tables
+from ar_jax.files.tables import LINEAR, Layout, Params, Rule, State, affine
 
 # Where the converted tree belongs among the variables of the system.
 PLACE = ("params",)

@@ -1,11 +1,11 @@
 """Random keys for initial weights: hashed counters.
 
-An init draws each array with a key of its own. JAX's generators spend dozens
-of operations on a draw, which takes long to compile; this one spends twelve
-(`experiments.bench_init`). Its numbers are functions of key and index alone, so
-that weights begin alike on every platform and mesh, which JAX does not promise
-of those of `rbg`. It is good enough for weights, not meant for sampling, where
-keys stay JAX's own.
+An init draws each array with a key of its own. JAX's generators spend dozens of
+operations on a draw, which takes long to compile; this one spends twelve
+(`experiments.benchmarks.init`). Its numbers are functions of key and index
+alone, so that weights begin alike on every platform and mesh, which JAX does
+not promise of those of `rbg`. It is good enough for weights, not meant for
+sampling, where keys stay JAX's own.
 
 The mixer is lowbias32, found by Wellons' hash prospector: a bijection of 32
 bits in which a flipped bit of the input flips every bit of the output about

@@ -52,7 +52,7 @@ def agree(yes: bool) -> bool:
   return bool(gather(np.int32(yes)).all())
 
 
-def told(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
   """What the first process says: its `value`, which JSON can hold."""
   if jax.process_count() == 1:
     return value

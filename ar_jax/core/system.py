@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.errors import UserError
-from ar_jax.core.plan import Plan
+from ar_jax.core.plans.plan import Plan
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -118,7 +118,7 @@ class System(abc.ABC):
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """The batch with `image` replaced by `units`; a system without a frozen
-    tokenizer returns the batch unchanged. `data.cache` stores what this
+    tokenizer returns the batch unchanged. `data.wrap.cache` stores what this
     returns, and `loss` accepts it in place of the raw batch."""
     del variables
     return dict(batch)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ar_jax.core.system import UserError
 from ar_jax.data.dataset import Example, Source, draw
-from ar_jax.data.transforms import Augment
+from ar_jax.data.images.transforms import Augment
 
 Batch = dict[str, np.ndarray]
 

@@ -7,19 +7,19 @@ import importlib
 import inspect
 
 from ar_jax.core.system import UserError
-from ar_jax.data import features
 from ar_jax.data.dataset import Dataset
+from ar_jax.data.wrap import features
 
 # Where each set is loaded: module of this package, function. The function
 # takes size, channels and path, and the options of that set.
 _LOADERS = {
-  "digits": ("embedded", "digits"),
-  "fashion_mnist": ("embedded", "fashion_mnist"),
-  "fake": ("embedded", "fake"),
-  "photos": ("photos", "photos"),
-  "emoji": ("emoji", "emoji"),
-  "folder": ("folder", "folder"),
-  "cached": ("cache", "cached"),
+  "digits": ("images.embedded", "digits"),
+  "fashion_mnist": ("images.embedded", "fashion_mnist"),
+  "fake": ("images.embedded", "fake"),
+  "photos": ("images.photos", "photos"),
+  "emoji": ("images.emoji", "emoji"),
+  "folder": ("images.folder", "folder"),
+  "cached": ("wrap.cache", "cached"),
 }
 
 _LARGEST = 8192  # beyond it one RGB image takes more than 200 MB
@@ -61,7 +61,7 @@ def load(
   if name in _LOADERS:
     module, function = _LOADERS[name]
   else:
-    module, function = "prepared", "prepared"
+    module, function = "images.prepared", "prepared"
     arguments["name"] = _tfds_name(name, path)
   loader = getattr(importlib.import_module(f"ar_jax.data.{module}"), function)
   known = inspect.signature(loader).parameters
@@ -76,7 +76,7 @@ def load(
 
 def _tfds_name(name: str, path: str) -> str:
   """The name TFDS knows, without the prefix `tfds:`."""
-  from ar_jax.data import prepared
+  from ar_jax.data.images import prepared
 
   if name.startswith("tfds:"):
     return name.removeprefix("tfds:")

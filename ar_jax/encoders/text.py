@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.errors import UserError
-from ar_jax.nn.attention import Attention
-from ar_jax.nn.mlp import SwiGLU
-from ar_jax.nn.norms import RMSNorm
-from ar_jax.nn.transformer import Backbone, PlainBlock
+from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.mlp import SwiGLU
+from ar_jax.nn.layers.norms import RMSNorm
+from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
 
 Array = jax.Array
 

@@ -23,7 +23,14 @@ from ar_jax.data import Dataset
 Results = dict[str, float | str | dict[str, Any]]
 Evaluator = Callable[[System, Vars, Iterable[Batch], jax.Array], Results]
 
-NAMES = ("likelihood", "frechet", "reconstruction", "judge_accuracy", "speed")
+# Evaluator -> its module in this package.
+NAMES = {
+  "likelihood": "likelihood",
+  "frechet": "images.frechet",
+  "reconstruction": "images.reconstruction",
+  "judge_accuracy": "images.judge_accuracy",
+  "speed": "speed",
+}
 
 
 def build(
@@ -34,7 +41,7 @@ def build(
   draw: Callable[..., Any] | None = None,
   **options,
 ) -> Evaluator:
-  """The evaluator `name`, a module of this package, for one data set.
+  """The evaluator `name` for one data set.
 
   Args:
     name: one of NAMES.
@@ -55,7 +62,7 @@ def build(
     close = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UserError(f"evals.{name}: {hint}there are {', '.join(NAMES)}")
-  module = importlib.import_module(f"ar_jax.evals.{name}")
+  module = importlib.import_module(f"ar_jax.evals.{NAMES[name]}")
   for key, value in (("options", sampling), ("draw", draw)):
     if value and key in inspect.signature(module.build).parameters:
       options.setdefault(key, value)

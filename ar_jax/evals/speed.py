@@ -11,7 +11,7 @@ import numpy as np
 
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
-from ar_jax.evals import samples
+from ar_jax.evals.images import samples
 
 
 def build(

@@ -73,12 +73,12 @@ def _exhausted(message: str) -> Row:
   found = re.search(rf"[Uu]sed {size} of {size}", message)
   if found is None:
     found = re.search(rf"\({size}\).*?\({size}\)", message)
-  told = {"note": re.sub(r"\s+", " ", message.split("\n")[0])[:240]}
+  found = {"note": re.sub(r"\s+", " ", message.split("\n")[0])[:240]}
   if found:
     used, unit, of, of_unit = found.groups()
-    told["needed"] = float(used) * _UNITS[unit]
-    told["memory"] = float(of) * _UNITS[of_unit]
-  return told
+    found["needed"] = float(used) * _UNITS[unit]
+    found["memory"] = float(of) * _UNITS[of_unit]
+  return found
 
 
 def _memory(memory: Any, platform: str) -> Row:

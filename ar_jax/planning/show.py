@@ -100,7 +100,7 @@ def table(rows: list[Row], topology: str) -> str:
   """A column for each program."""
   cells = [[topology, *(r["program"] for r in rows)]]
   cells += [
-    [title, *(str(tell(r)) for r in rows)] for title, tell in lines().items()
+    [title, *(str(cell(r)) for r in rows)] for title, cell in lines().items()
   ]
   text = _aligned(cells)
   notes = [f"{r['program']}: {note}" for r in rows for note in remarks(r)]

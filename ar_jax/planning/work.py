@@ -203,8 +203,10 @@ def _class(i: Instruction, given: list) -> str:
     return "bf16"
   precision = re.findall(r"operand_precision=\{([^}]*)\}", i.attributes)
   said = " ".join(precision).lower()
-  told = i.config.get("gemm_backend_config", {}).get("precision_config", {})
-  said += " ".join(told.get("operand_precision", ())).lower()
+  precision = i.config.get("gemm_backend_config", {}).get(
+    "precision_config", {}
+  )
+  said += " ".join(precision.get("operand_precision", ())).lower()
   return "f32 in full" if "highest" in said else "f32"
 
 

@@ -21,13 +21,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import pick, plan, scale_list, system
-from ar_jax.core.plan import pair
-from ar_jax.core.scale_list import Lists
+from ar_jax.core import system
+from ar_jax.core.decoding import pick
+from ar_jax.core.plans import makers, scale_list
+from ar_jax.core.plans.makers import pair
+from ar_jax.core.plans.scale_list import Lists
 from ar_jax.core.system import Array, Batch, UserError, Vars
-from ar_jax.nn import next_scale
-from ar_jax.nn.next_scale import NextScale, Slots
-from ar_jax.nn.scale_wise import Lesson, ScaleWise
+from ar_jax.families.scale.net import NextScale, Slots, next_scale
+from ar_jax.families.scale.system import ScaleWise, Targets
 from ar_jax.tokenizers.flex_vq import FlexVQ
 
 # The published models: arguments of `build`.
@@ -99,7 +100,7 @@ class FlexVAR(ScaleWise):
       )
     return dataclasses.replace(
       self,
-      net=self.net.clone(plan=plan.scales(scales)),
+      net=self.net.clone(plan=makers.scales(scales)),
       tokenizer=self.tokenizer.clone(scales=scales),
       lists=None,
     )
@@ -119,17 +120,17 @@ class FlexVAR(ScaleWise):
     units, others = jnp.split(batch["units"], [len(self.plan)], axis=1)
     return {**batch, "units": units, "others": others}
 
-  def lesson(
+  def targets(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
-  ) -> Lesson:
-    """In training the lesson of a list that the key draws, the same for the
+  ) -> Targets:
+    """In training the targets of a list that the key draws, the same for the
     whole batch, padded to `lists.limit`; else that of the plan."""
     if not (train and self.lists):
-      return super().lesson(variables, batch, key, train=train)
+      return super().targets(variables, batch, key, train=train)
     sides = self.lists.draw(key)
-    return self.lesson_of(variables, batch, key, sides, train=train)
+    return self.targets_of(variables, batch, key, sides, train=train)
 
-  def lesson_of(
+  def targets_of(
     self,
     variables: Vars,
     batch: Batch,
@@ -137,15 +138,15 @@ class FlexVAR(ScaleWise):
     sides: Array,
     *,
     train: bool,
-  ) -> Lesson:
-    """The lesson of a list that is data: sides i32[K], zeros behind them, all
+  ) -> Targets:
+    """The targets of a list that is data: sides i32[K], zeros behind them, all
     of them in `sizes`, of at most `lists.limit` units."""
     batch = self.encode(variables, batch)
     if "others" not in batch:
       raise UserError(
         "a batch of units must hold `others` as well; encode anew"
       )
-    label, keys = self.taught(batch, key, train=train)
+    label, keys = self.label_and_keys(batch, key, train=train)
     where = scale_list.layout(sides, self.lists.limit)
     units = jnp.concatenate([batch["units"], batch["others"]], axis=1)
     ends = np.cumsum(np.square(self.sizes))
@@ -153,7 +154,7 @@ class FlexVAR(ScaleWise):
     begin[list(self.sizes)] = ends - np.square(self.sizes)
     unit = jnp.asarray(begin)[where.side] + where.row * where.side + where.col
     live = where.level >= 0
-    return Lesson(
+    return Targets(
       label,
       jnp.where(live, units[:, unit], 0),
       where.level,
@@ -165,17 +166,19 @@ class FlexVAR(ScaleWise):
       where,
     )
 
-  def told(self, variables: Vars, lesson: Lesson) -> Array:
-    return self.staggered(variables, lesson, lesson.target)
+  def teacher_inputs(self, variables: Vars, targets: Targets) -> Array:
+    return self.student_inputs(variables, targets, targets.units)
 
-  def staggered(self, variables: Vars, lesson: Lesson, units: Array) -> Array:
-    """A slot is told of the map before its own and of no other, so this is
-    what `told` does."""
+  def student_inputs(
+    self, variables: Vars, targets: Targets, units: Array
+  ) -> Array:
+    """The input of a slot is the map before its own and no other, so this is
+    what `teacher_inputs` does."""
     codec = self.codec(variables)
-    if lesson.layout is None:
+    if targets.layout is None:
       return codec.embed(units)
     codes = codec.codebook()[units]
-    return scale_list.shown(codes, lesson.layout, self.sizes)
+    return scale_list.previous_map(codes, targets.layout, self.sizes)
 
   def generate(
     self,
@@ -261,7 +264,7 @@ def build(
       published law; None trains on the one list of the tokenizer.
     grid: side of the table of positions.
     **net: width, heads, mlp_ratio, qk_norm, shared_ada, drop_path, gate_init,
-      remat, dtype, impl; see `next_scale.build`. Lists that are drawn are data,
+      remat, dtype, impl; see `next_scale`. Lists that are drawn are data,
       which `impl` kernels do not take.
 
   Raises:
@@ -277,7 +280,7 @@ def build(
     law = {name: frozen(value) for name, value in lists.items()}
     lists = Lists(base=tuple(scales), **law)
   labels = num_classes + (label_dropout > 0)
-  net = next_scale.build(
-    plan.scales(scales), codes.vocab, labels, depth=depth, grid=grid, **net
+  net = next_scale(
+    makers.scales(scales), codes.vocab, labels, depth=depth, grid=grid, **net
   )
   return FlexVAR(net, codes, label_dropout, lists)

@@ -23,17 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import decode, pick, plan, system
-from ar_jax.core.generator import Generator
-from ar_jax.core.resize import resize
+from ar_jax.core import system
+from ar_jax.core.decoding import pick, steps
+from ar_jax.core.plans import makers, plan
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.nn.attention import Attention
-from ar_jax.nn.flow_heads import Flow
-from ar_jax.nn.flow_nets import GroupTransformer
-from ar_jax.nn.mlp import SwiGLU
-from ar_jax.nn.norms import AdaLN, RMSNorm
-from ar_jax.nn.scale_flow import ScaleFlow
-from ar_jax.nn.transformer import Backbone, Block
+from ar_jax.families.base import Generator
+from ar_jax.families.scale.flow import ScaleFlow
+from ar_jax.nn.heads.flow import Flow
+from ar_jax.nn.heads.flow_nets import GroupTransformer
+from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.mlp import SwiGLU
+from ar_jax.nn.layers.norms import AdaLN, RMSNorm
+from ar_jax.nn.stacks.transformer import Backbone, Block
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -114,7 +116,7 @@ class FlowAR(Generator):
     return jnp.concatenate(maps, axis=1)
 
   def following(self, s: int, units: Array) -> Array:
-    """What the map after s is told of it, f32[B, p_{s+1}^2, C], of its units
+    """The input of the map after s, f32[B, p_{s+1}^2, C], of its units
     f32[B, p_s^2, C]: interpolated to the finest side, then pooled."""
     sides = self.net.sides
     p, q, side = sides[s], sides[s + 1], sides[-1]
@@ -225,7 +227,7 @@ class FlowAR(Generator):
       return (x, cache), units
 
     carry = first, net.cache(len(label))
-    return decode.unroll_steps(step, carry, p, keys)[1]
+    return steps.unroll_steps(step, carry, p, keys)[1]
 
   def _net(self, variables: Vars) -> ScaleFlow:
     return self.net.bind({"params": variables["params"]})
@@ -265,7 +267,7 @@ def build(
     pooled: the ablation of the head; see `Flow`.
     label_dropout: see `FlowAR`.
     dropout: of both branches of the layers of the stacks.
-    remat: saves memory in training for time; see `nn.transformer.Backbone`.
+    remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the computation of the stacks; the head is float32.
     impl: of `ops.attention`.
 
@@ -301,7 +303,7 @@ def build(
     )
 
   net = ScaleFlow(
-    plan.scales(sides),
+    makers.scales(sides),
     sides,
     num_classes + (label_dropout > 0),
     width,

@@ -21,14 +21,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ar_jax import ops
-from ar_jax.core import neighbours, system
-from ar_jax.core.speculate import Stats
+from ar_jax.core import system
+from ar_jax.core.decoding import near_codes
+from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, UserError, Vars
-from ar_jax.nn import speculation
+from ar_jax.families.token import by_itself
 
 
 @dataclasses.dataclass(frozen=True)
-class GSD(speculation.ByItself):
+class GSD(by_itself.ByItself):
   """The system."""
 
   def generate(
@@ -81,17 +82,17 @@ class GSD(speculation.ByItself):
     table = radius = None
     if grouping == "fixed":
       rule = ops.rules.Groups(residual)
-      table = neighbours.partition(embedding, size)
+      table = near_codes.partition(embedding, size)
     elif grouping == "dynamic":
       rule = ops.rules.Cluster(size, delta_p)
       if quantile is not None and distance is None:
-        distance = neighbours.quantile(embedding, quantile)
+        distance = near_codes.quantile(embedding, quantile)
       if distance is not None and size > 1:
-        table = neighbours.ranks(embedding)
-        radius = neighbours.counts(embedding, distance)
+        table = near_codes.ranks(embedding)
+        radius = near_codes.counts(embedding, distance)
     else:
       raise UserError(f"grouping={grouping!r}: choose 'dynamic' or 'fixed'")
-    return speculation.by_itself(
+    return by_itself.by_itself(
       self.target,
       variables,
       cond,
@@ -117,7 +118,7 @@ def build(*, target: Mapping[str, Any]) -> GSD:
   target = dict(target)
   name = target.pop("name")
   target = system.build(name, **target)
-  if not speculation.discrete(target):
+  if not by_itself.discrete(target):
     raise UserError(
       f"gsd: target {name!r} has no law of discrete units; take one that has, "
       "such as 'llamagen', 'nar' or 'var'"

@@ -26,14 +26,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import decode, pick, plan, system
-from ar_jax.core.generator import Around
+from ar_jax.core import system
+from ar_jax.core.decoding import pick
+from ar_jax.core.decoding.steps import fold
+from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.nn.halves import Halves
-from ar_jax.nn.heads import cross_entropy
-from ar_jax.nn.next_scale import NextScale
-from ar_jax.nn.norms import AdaLN, Bare
-from ar_jax.nn.scale_wise import ScaleWise
+from ar_jax.families.base import Around
+from ar_jax.families.scale.net import NextScale
+from ar_jax.families.scale.system import ScaleWise
+from ar_jax.nn.heads.categorical import cross_entropy
+from ar_jax.nn.layers.norms import AdaLN, Bare
+from ar_jax.nn.stacks.segments import Halves
 
 # Steps of refinement of each scale, by their units; the rest are drawn at
 # once. What the samplers of the paper use: for pictures, and to measure speed.
@@ -81,7 +84,7 @@ class HMAR(Around):
     `nll` as well, that of the net of the first stage."""
     batch = self.encode(variables, batch)
     units, (key, hiding) = batch["units"], jax.random.split(key)
-    label, keys = self.target.taught(batch, key, train=train)
+    label, keys = self.target.label_and_keys(batch, key, train=train)
     hidden = self.hidden(hiding)
     logits = self.logits(variables, label, units, hidden, keys)
     share = (hidden / hidden.sum())[None]
@@ -116,10 +119,9 @@ class HMAR(Around):
     """f32[B, L, V] at every slot, by the refinement.
 
     Args:
-      variables: as `init` makes them.
-      label: i32[B].
-      units: i32[B, L]. Each is told to its own scale unless hidden, and to all
-        finer ones. It is told as what it adds to the latent, which phi mixes
+      variables: as `init` makes them. label: i32[B]. units: i32[B, L]. Each is
+      an input of its own scale unless hidden, and of all
+        finer ones. It enters as what it adds to the latent, which phi mixes
         with its neighbours': as published, these show a trace of hidden ones.
       hidden: bool[L].
       keys: Key[B] for stochastic depth, or None.
@@ -230,7 +232,7 @@ class HMAR(Around):
         x = net.latent(seen + jnp.where(at, 0, own)) + at * mask
         h, _ = net.step(s, x, ada, None)
         logp = net.head.law(h, **law)
-        new = pick.draw(logp, decode.fold(keys, i))
+        new = pick.draw(logp, fold(keys, i))
         units = jnp.where(hidden, new, units)
         return (units, _least(logp, units, after, hidden)), None
 
@@ -340,7 +342,7 @@ def build(
       drop_from=join,
     ),
   )
-  net = net.clone(plan=plan.scales(scales, plan.within), backbone=halves)
+  net = net.clone(plan=makers.scales(scales, plan.within), backbone=halves)
   first = dataclasses.replace(
     first, net=net, scale_weights=WEIGHTS[weights](scales)
   )

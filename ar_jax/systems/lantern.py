@@ -25,13 +25,14 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
-from ar_jax.core import neighbours, system
-from ar_jax.core.generator import Around, Generator
-from ar_jax.core.speculate import Stats
+from ar_jax.core import system
+from ar_jax.core.decoding import near_codes
+from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.nn import eagle, speculation
-from ar_jax.nn.heads import cross_entropy
-from ar_jax.nn.next_token import NextToken
+from ar_jax.families.base import Around, Generator
+from ar_jax.families.token import by_itself, eagle, speculation
+from ar_jax.families.token.net import NextToken
+from ar_jax.nn.heads.categorical import cross_entropy
 
 # The published feature noise: (U - 1/2) 0.2 * 512 / length.
 _NOISE_LENGTH = 512
@@ -58,7 +59,7 @@ class Lantern(Around):
     key, drafter = jax.random.split(key)
     variables = self.target.init(key, batch)
     row = jnp.zeros((1, 1, self.eagle.width))
-    pos = self.target.net.turns()[:1]
+    pos = self.target.net.rotations()[:1]
     params = self.eagle.init(drafter, row, row, None, pos=pos)["params"]
     target = variables.pop("params")
     return {"params": params, "target": target, **variables}
@@ -179,13 +180,13 @@ class Lantern(Around):
     if rule is not None and tree is not None:
       if residual != "budget" or factor is not None:
         raise UserError("a tree keeps to a budget: take delta, not factor")
-      nearest = neighbours.order(codes)[:, 1 : rule.k + 1]
+      nearest = near_codes.order(codes)[:, 1 : rule.k + 1]
       relax = functools.partial(
-        neighbours.relaxed, nearest=nearest, delta=delta
+        near_codes.relaxed, nearest=nearest, delta=delta
       )
       rule = None
     elif rule is not None:
-      table = neighbours.ranks(codes)
+      table = near_codes.ranks(codes)
     return speculation.generate(
       self.target.program(**options),
       self.target.own(given),
@@ -203,7 +204,7 @@ class Lantern(Around):
 
 
 @dataclasses.dataclass(frozen=True)
-class Unaided(speculation.ByItself):
+class Unaided(by_itself.ByItself):
   """LANTERN's rule over a target that drafts for itself."""
 
   def generate(
@@ -236,14 +237,14 @@ class Unaided(speculation.ByItself):
       )
     codes = _codes(self.target, variables, metric)
     rule = _rule(codes, k, delta, factor, residual)
-    return speculation.by_itself(
+    return by_itself.by_itself(
       self.target,
       variables,
       cond,
       keys,
       window=drafts + 1,
       rule=rule,
-      table=None if rule is None else neighbours.ranks(codes),
+      table=None if rule is None else near_codes.ranks(codes),
       impl=impl,
       **options,
     )
@@ -300,7 +301,7 @@ def build(
   target = system.build(name, **target)
   if drafter not in ("eagle", "itself"):
     raise UserError(f"drafter={drafter!r}: choose 'eagle' or 'itself'")
-  if not speculation.discrete(target):
+  if not by_itself.discrete(target):
     raise UserError(
       f"lantern: target {name!r} has no law of discrete units; take one that "
       "has, such as 'llamagen', 'nar' or 'var'"

@@ -24,18 +24,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import decode, pick, plan, system
-from ar_jax.core.generator import Prefixed
-from ar_jax.core.resize import resize
+from ar_jax.core import system
+from ar_jax.core.decoding import pick, programs
+from ar_jax.core.plans import makers
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders import text as encoders
-from ar_jax.nn.attention import Attention
-from ar_jax.nn.heads import Categorical, cross_entropy
-from ar_jax.nn.mlp import SwiGLU
-from ar_jax.nn.next_token import ClassPrefix, NextToken, TextPrefix
-from ar_jax.nn.norms import RMSNorm
-from ar_jax.nn.token_program import TokenProgram
-from ar_jax.nn.transformer import Backbone, PlainBlock
+from ar_jax.families.base import Prefixed
+from ar_jax.families.token.net import NextToken
+from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
+from ar_jax.families.token.program import TokenProgram
+from ar_jax.nn.heads.categorical import Categorical, cross_entropy
+from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.mlp import SwiGLU
+from ar_jax.nn.layers.norms import RMSNorm
+from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
 
 # The published models: arguments of `build`. The text-conditional ones have
 # the widths of XL (released), 1B and 7B.
@@ -186,7 +189,7 @@ class LlamaGen(Prefixed):
     program = self.program(**options)
     every = every or self.tokenizer.grid[1]
     own, given = self.own(variables), cond[self.needs[0]]
-    drawn = decode.stream(program, own, given, keys, every=every)
+    drawn = programs.stream(program, own, given, keys, every=every)
     for units, done in drawn:
       yield np.asarray(_show(self, variables, units, np.int32(done), size))
 
@@ -262,7 +265,7 @@ def build(
     dropout: of the branches of the layers; 0 with `drop_path`, as published.
     token_dropout: of the embeddings.
     drop_path: stochastic depth of the last layer.
-    remat: saves memory in training for time; see `nn.transformer.Backbone`.
+    remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the computation of the blocks.
     impl: of `ops.attention`.
 
@@ -297,7 +300,7 @@ def build(
     dtype=dtype,
   )
   net = NextToken(
-    plan.raster(*codes.grid),
+    makers.raster(*codes.grid),
     codes.vocab,
     width,
     prefix,

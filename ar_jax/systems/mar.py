@@ -2,7 +2,8 @@
 
 Autoregressive Image Generation without Vector Quantization (arXiv
 2406.11838). New in it:
-  - a unit is a vector of numbers; a small diffusion model, told by the hidden
+  - a unit is a vector of numbers; a small diffusion model, conditioned by the
+  hidden
     state, is its law, in place of a softmax over codes;
   - units appear in random order, several a step, and those known see each
     other both ways;
@@ -24,16 +25,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import decode, plan, system
-from ar_jax.core.generator import Generator
+from ar_jax.core import system
+from ar_jax.core.decoding import refine
+from ar_jax.core.decoding.steps import fold
+from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.nn.attention import Attention
-from ar_jax.nn.flow_heads import Diffusion, Flow
-from ar_jax.nn.flow_nets import TokenMLP
-from ar_jax.nn.masked import Masked
-from ar_jax.nn.mlp import Mlp
-from ar_jax.nn.norms import LayerNorm
-from ar_jax.nn.transformer import Backbone, PlainBlock
+from ar_jax.families.base import Generator
+from ar_jax.families.masked.net import Masked
+from ar_jax.nn.heads.flow import Diffusion, Flow
+from ar_jax.nn.heads.flow_nets import TokenMLP
+from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.mlp import Mlp
+from ar_jax.nn.layers.norms import LayerNorm
+from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -174,7 +178,7 @@ class MAR(Generator):
       guidance: scale at the end; 1.0 or None is off.
       schedule: "linear": guidance grows from 1 with the units known, as in
         the paper; "constant".
-      waste: see `decode.stretches`.
+      waste: see `refine.stretches`.
       **head: options of the head's `draw`: `steps` of denoising under the
         name `denoise`, temperature, and those of `Flow`.
 
@@ -183,14 +187,14 @@ class MAR(Generator):
         that was built without a null class.
     """
     length, b = self.net.length, len(keys)
-    sizes = plan.cosine(length, length if steps is None else steps)
+    sizes = makers.cosine(length, length if steps is None else steps)
     guidance = self.scale(guidance)
     guided = guidance != 1.0
     scales = self._scales(guidance, schedule, sizes)
     if "denoise" in head:
       head["steps"] = head.pop("denoise")
     own = {"params": variables["params"]}
-    order = self.orders(decode.fold(keys, length))
+    order = self.orders(fold(keys, length))
     label = cond["label"]
     pair = lambda x: jnp.repeat(x, 2, axis=0) if guided else x
     if guided:
@@ -214,7 +218,7 @@ class MAR(Generator):
       )
 
     canvas = jnp.zeros((b, length, self.tokenizer.channels))
-    return decode.refine(predict, canvas, order, sizes, keys, waste=waste)
+    return refine.refine(predict, canvas, order, sizes, keys, waste=waste)
 
   def _scales(self, guidance, schedule, sizes) -> np.ndarray:
     """f32[K], of guidance."""
@@ -273,7 +277,7 @@ def build(
     levels: of noise, of a diffusion head.
     repeats: noises that every hidden state is trained with.
     eps: of the norms of the layers.
-    remat: saves memory in training for time; see `nn.transformer.Backbone`.
+    remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the computation of the blocks; the head is float32.
     impl: of `ops.attention`.
 

@@ -23,17 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import pick, plan, system
-from ar_jax.core.generator import Prefixed
+from ar_jax.core import system
+from ar_jax.core.decoding import pick
+from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders import text as encoders
-from ar_jax.nn import neighbour
-from ar_jax.nn.attention import Attention
-from ar_jax.nn.heads import Categorical, cross_entropy
-from ar_jax.nn.mlp import SwiGLU
-from ar_jax.nn.next_token import ClassPrefix, TextPrefix
-from ar_jax.nn.norms import Bare
-from ar_jax.nn.transformer import Backbone, PlainBlock
+from ar_jax.families.base import Prefixed
+from ar_jax.families.token import fronts
+from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
+from ar_jax.nn.heads.categorical import Categorical, cross_entropy
+from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.mlp import SwiGLU
+from ar_jax.nn.layers.norms import Bare
+from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
 
 # The published models for images and for videos: arguments of `build`.
 SIZES = {
@@ -61,7 +63,7 @@ class NAR(Prefixed):
       without guidance.
   """
 
-  net: neighbour.NextNeighbour
+  net: fronts.NextNeighbour
   tokenizer: nn.Module
   frames: int | None = None
   label_dropout: float = 0.1
@@ -167,7 +169,7 @@ class NAR(Prefixed):
     if stop is not None:
       stop = int(np.sum(np.cumsum(sizes) - sizes < stop))
     scales = pick.schedule(schedule, guidance, self.plan.steps, stop=stop)
-    return neighbour.generate(
+    return fronts.generate(
       self.net,
       self.own(variables),
       cond[self.needs[0]],
@@ -223,7 +225,7 @@ def build(
     label_dropout: see `NAR`.
     dropout: of the branches of the layers.
     token_dropout: of the embeddings.
-    remat: saves memory in training for time; see `nn.transformer.Backbone`.
+    remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the computation of the blocks.
     impl: of `ops.attention`.
 
@@ -255,16 +257,16 @@ def build(
       f"order={order!r}: is diagonals, or regions of images without frames"
     )
   if video:
-    grid, axes = plan.fronts(frames, *codes.grid), 3
+    grid, axes = makers.fronts(frames, *codes.grid), 3
   elif order == "diagonals":
-    grid, axes = plan.diagonals(*codes.grid), 2
+    grid, axes = makers.diagonals(*codes.grid), 2
   else:
-    grid, axes = plan.regions(*codes.grid, 2), 1
+    grid, axes = makers.regions(*codes.grid, 2), 1
   # As published: with images, only the head of the trunk begins with zeros.
   head = lambda axis: Categorical(
     codes.vocab, 0.02 if axis and not video else 0.0, bias=False
   )
-  net = neighbour.NextNeighbour(
+  net = fronts.NextNeighbour(
     grid,
     codes.vocab,
     width,

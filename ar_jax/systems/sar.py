@@ -21,11 +21,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core import decode, pick, system
-from ar_jax.core.generator import Around
+from ar_jax.core import system
+from ar_jax.core.decoding import pick, steps
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.nn.heads import cross_entropy
-from ar_jax.nn.scale_wise import Lesson, ScaleWise, weighed
+from ar_jax.families.base import Around
+from ar_jax.families.scale.system import ScaleWise, Targets, weighted_sum
+from ar_jax.nn.heads.categorical import cross_entropy
 
 CHOICES = {
   "sf_scales": ("all", "last"),
@@ -66,14 +67,18 @@ class SAR(Around):
     second pass; see `second` for the metrics of that."""
     inner = self.target
     batch = inner.encode(variables, batch)
-    lesson = inner.lesson(variables, batch, key, train=train)
-    logits = inner.predict(variables, lesson, inner.told(variables, lesson))
-    first = inner.grade(lesson, logits)
+    targets = inner.targets(variables, batch, key, train=train)
+    logits = inner.predict(
+      variables, targets, inner.teacher_inputs(variables, targets)
+    )
+    first = inner.loss_of(targets, logits)
     # Labels are hidden, and layers dropped, anew.
-    label, keys = inner.taught(batch, jax.random.fold_in(key, 1), train=train)
-    again = dataclasses.replace(lesson, label=label, keys=keys)
-    drawing = decode.fold(system.example_keys(key, batch), 1)
-    drawn = self.drawn(variables, lesson, logits, drawing)
+    label, keys = inner.label_and_keys(
+      batch, jax.random.fold_in(key, 1), train=train
+    )
+    again = dataclasses.replace(targets, label=label, keys=keys)
+    drawing = steps.fold(system.example_keys(key, batch), 1)
+    drawn = self.drawn(variables, targets, logits, drawing)
     value, metrics = self.second(variables, again, drawn, first.nll)
     return dataclasses.replace(
       first,
@@ -82,7 +87,7 @@ class SAR(Around):
     )
 
   def drawn(
-    self, variables: Vars, lesson: Lesson, logits: Array, keys: Array
+    self, variables: Vars, targets: Targets, logits: Array, keys: Array
   ) -> Array:
     """Units i32[B, L] drawn from the logits f32[B, L, V] of the first pass;
     no gradient goes through them."""
@@ -91,23 +96,23 @@ class SAR(Around):
       return jnp.argmax(logits, -1).astype(jnp.int32)
     if self.guidance != 1.0:
       inner = self.target
-      null = jnp.full_like(lesson.label, inner.null)
-      null = dataclasses.replace(lesson, label=null)
+      null = jnp.full_like(targets.label, inner.null)
+      null = dataclasses.replace(targets, label=null)
       frozen = jax.lax.stop_gradient(variables)
-      other = inner.predict(frozen, null, inner.told(frozen, lesson))
-      share = 0.5 * (1 + lesson.level / jnp.maximum(jnp.max(lesson.level), 1))
+      other = inner.predict(frozen, null, inner.teacher_inputs(frozen, targets))
+      share = 0.5 * (1 + targets.level / jnp.maximum(jnp.max(targets.level), 1))
       scale = 1 + (self.guidance - 1) * share
       logits = pick.guide(logits, other, scale[None, :, None])
     return pick.draw(pick.law(logits, **dict(self.law)), keys)
 
   def second(
-    self, variables: Vars, lesson: Lesson, drawn: Array, nll: Array
+    self, variables: Vars, targets: Targets, drawn: Array, nll: Array
   ) -> tuple[Array, dict[str, Array]]:
     """The second pass.
 
     Args:
       variables: as `init` makes them.
-      lesson: that of the first pass.
+      targets: that of the first pass.
       drawn: i32[B, L].
       nll: f32[B, L] of the first pass.
 
@@ -118,19 +123,21 @@ class SAR(Around):
       `gap`, by how much the student's is higher.
     """
     inner = self.target
-    told = inner.staggered(variables, lesson, drawn)
+    inputs = inner.student_inputs(variables, targets, drawn)
     if self.sf_scales == "last":
-      lesson, told, index = inner.last(variables, lesson, told)
+      targets, inputs, index = inner.last(variables, targets, inputs)
       drawn, nll = drawn[:, index], nll[:, index]
     start = self.sf_scales == "all"
-    logits = inner.predict(variables, lesson, told, start=start)
-    later = (lesson.level > 0).astype(jnp.float32)
+    logits = inner.predict(variables, targets, inputs, start=start)
+    later = (targets.level > 0).astype(jnp.float32)
     share = later / jnp.sum(later)
-    truth = weighed(cross_entropy(logits, lesson.target), share)
+    truth = weighted_sum(cross_entropy(logits, targets.units), share)
     own = truth
     if self.against == "own":
-      own = weighed(cross_entropy(logits, jax.lax.stop_gradient(drawn)), share)
-    teacher = weighed(nll, share)
+      own = weighted_sum(
+        cross_entropy(logits, jax.lax.stop_gradient(drawn)), share
+      )
+    teacher = weighted_sum(nll, share)
     return own, {
       "ce/second": own,
       "ce/student": truth,

@@ -18,11 +18,12 @@ from typing import Any
 
 import flax.linen as nn
 
-from ar_jax.core import pick, plan, system
+from ar_jax.core import system
+from ar_jax.core.decoding import pick
+from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, UserError, Vars
-from ar_jax.nn import next_scale
-from ar_jax.nn.next_scale import NextScale
-from ar_jax.nn.scale_wise import ScaleWise
+from ar_jax.families.scale.net import NextScale, next_scale
+from ar_jax.families.scale.system import ScaleWise
 
 # The published models: arguments of `build`. d36-s is for 512 px; the scales
 # by image size are `multiscale_vq.SCALES`.
@@ -86,7 +87,7 @@ class VAR(ScaleWise):
       force_first_scales: so many maps are those of the given image; None
         means the 1 x 1 map, if a part is kept.
       coarse: see `editing.kept`.
-      redraw: see `next_scale.generate`.
+      redraw: see `draw.generate`.
       **law: temperature, top_k, top_p, min_p; see `pick.law`.
 
     Returns:
@@ -131,21 +132,21 @@ def build(
     smoothing: see `VAR`.
     scale_weights: see `VAR`.
     **net: width, heads, mlp_ratio, qk_norm, shared_ada, drop_path, gate_init,
-      remat, dtype, impl; see `next_scale.build`.
+      remat, dtype, impl; see `next_scale`.
 
   Raises:
     UserError: sizes do not fit together.
   """
   tokenizer = dict(tokenizer)
   codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
-  scales = plan.scales(codes.scales)
+  scales = makers.scales(codes.scales)
   if scale_weights is not None and len(scale_weights) != scales.steps:
     raise UserError(
       f"scale_weights has {len(scale_weights)} values for {scales.steps} scales"
     )
   labels = num_classes + (label_dropout > 0)
   return VAR(
-    next_scale.build(scales, codes.vocab, labels, depth=depth, **net),
+    next_scale(scales, codes.vocab, labels, depth=depth, **net),
     codes,
     label_dropout,
     smoothing,

@@ -10,8 +10,8 @@ Beyond Next-Token: Next-X Prediction for Autoregressive Visual Generation
     context of sampling, with its errors, is no surprise.
 
 Shapes: B batch, L slots in the order of the plan, E entities, C latent
-channels, h side of the latent. Times as in `core.flow`: 0 is noise, 1 data;
-the published code counts the other way.
+channels, h side of the latent. Times as in `core.flows.flow`: 0 is noise, 1
+data; the published code counts the other way.
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import decode, flow, pick, plan, solvers, system
-from ar_jax.core.entities import entities
-from ar_jax.core.generator import Generator
-from ar_jax.core.resize import resize
+from ar_jax.core import system
+from ar_jax.core.decoding import pick
+from ar_jax.core.decoding.steps import fold
+from ar_jax.core.flows import flow, solvers
+from ar_jax.core.plans import plan
+from ar_jax.core.plans.entities import entities
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.nn import next_entity
-from ar_jax.nn.attention import Attention
-from ar_jax.nn.mlp import SwiGLU
-from ar_jax.nn.next_entity import NextEntity
-from ar_jax.nn.norms import AdaLN, RMSNorm
-from ar_jax.nn.transformer import Backbone, Block
+from ar_jax.families.base import Generator
+from ar_jax.families.entity import draw
+from ar_jax.families.entity.net import NextEntity
+from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.mlp import SwiGLU
+from ar_jax.nn.layers.norms import AdaLN, RMSNorm
+from ar_jax.nn.stacks.transformer import Backbone, Block
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -124,7 +128,7 @@ class XAR(Generator):
   ) -> Loss:
     batch = self.encode(variables, batch)
     keys = system.example_keys(key, batch)
-    draws, times, noises, hide, drop = (decode.fold(keys, i) for i in range(5))
+    draws, times, noises, hide, drop = (fold(keys, i) for i in range(5))
     latents = self.codec(variables).draw(batch["units"], draws)
     x, label, p = self.parts(latents), batch["label"], self.plan
     t = jax.vmap(lambda key: self.times.draw(key, (p.steps,)))(times)
@@ -205,7 +209,7 @@ class XAR(Generator):
       follow = lambda velocity, x, _: solvers.integrate(
         velocity, x, times, method, trail
       )
-    return next_entity.generate(
+    return draw.generate(
       self.net,
       {"params": variables["params"]},
       cond["label"],
@@ -275,7 +279,7 @@ def build(
     label_dropout: see `XAR`.
     dropout: of the branches of the layers; the published models drop entries
       of the attention as well.
-    remat: saves memory in training for time; see `nn.transformer.Backbone`.
+    remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the matrix products of the blocks; the residual stream and the
       modulations stay float32, or training diverges.
     impl: of `ops.attention`.

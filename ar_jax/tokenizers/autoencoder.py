@@ -30,8 +30,8 @@ from ar_jax.core.system import (
   Vars,
   example_keys,
 )
-from ar_jax.nn.adversary import Adversary, PatchGAN, adaptive_weight
-from ar_jax.nn.perceptual import LPIPS
+from ar_jax.nn.losses.adversary import Adversary, PatchGAN, adaptive_weight
+from ar_jax.nn.losses.perceptual import LPIPS
 
 Array = jax.Array
 
@@ -46,7 +46,7 @@ class Reconstruction(NamedTuple):
     feature: what the tokenizer's `to_image` turns into `image`.
     units: i32[B, L], or f32[B, L, C] where nothing is quantised.
     losses: name -> f32[B], the bottleneck's terms, weighted to be summed.
-    metrics: name -> f32[B], what is only told.
+    metrics: name -> f32[B], only reported.
     target: what `image` should be, if not the image itself.
   """
 

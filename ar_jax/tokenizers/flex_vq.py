@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.plan import pair
-from ar_jax.core.resize import resize
+from ar_jax.core.plans.makers import pair
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import UserError
 from ar_jax.tokenizers import vq
 from ar_jax.tokenizers.autoencoder import (

@@ -1,4 +1,4 @@
-"""NFIG's tokenizer: VAR's, whose maps are told one band of frequencies more
+"""NFIG's tokenizer: VAR's, whose maps code one band of frequencies more
 each.
 
 Multi-Scale Autoregressive Image Generation via Frequency Ordering (NFIG, arXiv
@@ -8,7 +8,7 @@ coarse maps hold low frequencies and nothing else.
 
 The paper codes R_{k-1} + f_k, the rest plus the next band, with R_k = R_{k-1} +
 f_k - up(v_k). As R_{k-1} + f_k = LP_k(f) - fhat_{k-1}, that is VAR's loop with
-another target, and this is how it is written in `nn.quantize`. Its encoder
+another target, and this is how it is written in `nn.quantize.vq`. Its encoder
 from DINOv2 and its discriminator of DINO features are not described well
 enough to be built; the losses are those of `tokenizers.autoencoder`.
 """
@@ -23,7 +23,7 @@ def build(*, bands: str = "nyquist", **sizes) -> Autoencoder:
   """The tokenizer in training.
 
   Args:
-    bands: the rule of the bands, see `core.bands`; "area_radial" is the
+    bands: the rule of the bands, see `core.signals.bands`; "area_radial" is the
       paper's.
     **sizes: of `multiscale_vq.build`.
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.system import UserError
-from ar_jax.nn.conv import Decoder, Encoder
+from ar_jax.nn.layers.conv2d import Decoder, Encoder
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   Reconstruction,

@@ -17,10 +17,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.bands import low
+from ar_jax.core.signals.bands import low
 from ar_jax.core.system import UserError
-from ar_jax.nn.conv import Decoder, Encoder
-from ar_jax.nn.quantize import MultiScaleResidual
+from ar_jax.nn.layers.conv2d import Decoder, Encoder
+from ar_jax.nn.quantize.residual import MultiScaleResidual
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   Reconstruction,

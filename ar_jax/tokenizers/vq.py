@@ -17,10 +17,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.resize import resize
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import UserError
-from ar_jax.nn.conv import Decoder, Encoder
-from ar_jax.nn.quantize import VectorQuantizer
+from ar_jax.nn.layers.conv2d import Decoder, Encoder
+from ar_jax.nn.quantize.vq import VectorQuantizer
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   Reconstruction,

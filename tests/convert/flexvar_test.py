@@ -6,7 +6,7 @@ from absl.testing import absltest
 from ar_jax.convert import __main__ as command
 from ar_jax.convert import flex_vq
 from ar_jax.convert import flexvar as convert
-from ar_jax.core.resize import resize
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import UserError, build
 from tests import golden_weights
 

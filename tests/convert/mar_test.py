@@ -6,7 +6,7 @@ import numpy as np
 from absl.testing import absltest
 
 from ar_jax.convert import mar as convert
-from ar_jax.core import ddpm
+from ar_jax.core.flows import ddpm
 from ar_jax.core.system import UserError, build
 from tests import golden_weights
 

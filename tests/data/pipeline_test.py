@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 
 from ar_jax import data
 from ar_jax.core.system import UserError
-from ar_jax.data import transforms
+from ar_jax.data.images import transforms
 
 
 def _source(length=20, size=8):

@@ -14,7 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
 
 from ar_jax import ops
-from ar_jax.core import plan
+from ar_jax.core.plans import makers, plan
 from pallas_kernels.sparse_attention import (
   reference,
   shapes,
@@ -160,13 +160,16 @@ class TilesTest(parameterized.TestCase):
   def test_plans_have_the_patterns_of_their_models(self):
     parents = (-1, 0, 0, 1, 1, 2, 4)
     for p, want in (
-      (plan.scales(SIDES), shapes.scales(SIDES)),
-      (plan.scales(SIDES, plan.within), KINDS["diagonal"]),
-      (plan.blocks(256, 64), KINDS["cells"]),
-      (plan.prefixed(plan.diagonals(12, 12), 5, each=True), KINDS["fronts"]),
-      (plan.sliding(300, 40), KINDS["sliding"]),
-      (plan.noisy_clean(plan.blocks(130, 4)), KINDS["noisy_clean"]),
-      (plan.tree(parents), shapes.tree(parents)),
+      (makers.scales(SIDES), shapes.scales(SIDES)),
+      (makers.scales(SIDES, plan.within), KINDS["diagonal"]),
+      (makers.blocks(256, 64), KINDS["cells"]),
+      (
+        makers.prefixed(makers.diagonals(12, 12), 5, each=True),
+        KINDS["fronts"],
+      ),
+      (makers.sliding(300, 40), KINDS["sliding"]),
+      (makers.noisy_clean(makers.blocks(130, 4)), KINDS["noisy_clean"]),
+      (makers.tree(parents), shapes.tree(parents)),
     ):
       got = ops.pattern_of(p)
       np.testing.assert_array_equal(got.mask(), p.mask())

@@ -14,14 +14,15 @@ from jax.experimental.pallas import tpu as pltpu
 from scipy import stats
 
 from ar_jax import ops
-from ar_jax.core import pick
+from ar_jax.core.decoding import pick
 from ar_jax.core.system import UserError
 from pallas_kernels import mosaic_gpu
 from pallas_kernels.spec_verify import examples, gpu, reference, rules, tpu
 from pallas_kernels.spec_verify import row as rows_of
 
 FILTERS = rules.Law(0.8, top_k=40, top_p=0.9, min_p=0.01)
-# Sequences, drafts, tokens, and the rest; `experiments.verify_rows` has more.
+# Sequences, drafts, tokens, and the rest; `experiments.benchmarks.verify_rows`
+# has more.
 CASES = {
   "five": (2500, 3, 5, {}),
   "thousand": (

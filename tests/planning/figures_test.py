@@ -13,7 +13,7 @@ from ar_jax.planning import figures, show
 
 class MemoryTest(absltest.TestCase):
   def test_of_a_program(self):
-    told = types.SimpleNamespace(
+    found = types.SimpleNamespace(
       argument_size_in_bytes=400,
       output_size_in_bytes=350,
       alias_size_in_bytes=300,
@@ -22,8 +22,8 @@ class MemoryTest(absltest.TestCase):
       peak_memory_in_bytes=900,
     )
     # Arguments, temporaries, code, and outputs in places of their own.
-    self.assertEqual(figures._memory(told, "cuda")["needed"], 1460)
-    self.assertEqual(figures._memory(told, "tpu")["needed"], 900)
+    self.assertEqual(figures._memory(found, "cuda")["needed"], 1460)
+    self.assertEqual(figures._memory(found, "tpu")["needed"], 900)
 
   def test_what_fsdp_leaves_whole_is_said(self):
     kind = (AxisType.Auto,) * 3

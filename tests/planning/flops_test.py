@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from absl.testing import absltest, parameterized
 
 from ar_jax import ops
-from ar_jax.core import plan
+from ar_jax.core.plans import makers
 from ar_jax.planning import flops, products
 from pallas_kernels.sparse_attention import tpu
 
@@ -75,7 +75,7 @@ class FlopsTest(parameterized.TestCase):
     self.assertEqual(counted(f, x.shape, w.shape).flops, want)
 
   def test_kernels_count_the_tiles_they_visit(self):
-    p = plan.scales((1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
+    p = makers.scales((1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
     pattern, shape = ops.pattern_of(p), (2, 680, 4, 64)
     f = lambda *x: tpu.attention(*x, pattern)[0]
     found = counted(f, shape, shape, shape)

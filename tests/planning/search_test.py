@@ -10,7 +10,7 @@ from ar_jax.planning import figures, machines, search, show
 STATE, MEMORY = 1000.0, 16000.0
 
 
-def machine(each, fixed=0.0, told=True):
+def machine(each, fixed=0.0, found=True):
   """(compile_at, batches it was asked for): needs fixed + each * batch."""
   asked = []
 
@@ -20,7 +20,7 @@ def machine(each, fixed=0.0, told=True):
     fits = needed <= MEMORY
     row = {"batch": batch, "fits": fits, "memory": MEMORY}
     row["state bytes"] = STATE
-    if fits or told:
+    if fits or found:
       row["needed"] = needed
     return row
 
@@ -36,8 +36,8 @@ class LargestTest(parameterized.TestCase):
     (120.0, 0.0, 8, 8),
   )
   def test_close_in_few_compilations(self, each, fixed, unit, start):
-    for told in (True, False):
-      compile_at, asked = machine(each, fixed, told)
+    for found in (True, False):
+      compile_at, asked = machine(each, fixed, found)
       found = search.largest(compile_at, compile_at(start), unit)
       true = int((MEMORY - STATE - fixed) // each)
       self.assertLessEqual(found["batch"], true)
@@ -55,7 +55,7 @@ class LargestTest(parameterized.TestCase):
     self.assertLen(asked, 1)
 
   def test_few_compilations_tell_a_bracket(self):
-    compile_at, _ = machine(10.0, told=False)
+    compile_at, _ = machine(10.0, found=False)
     found = search.largest(compile_at, compile_at(2**20), 8, compiles=2)
     self.assertEqual(found["batch"], 0)
     self.assertLess(found["too large"], 2**20)
@@ -144,17 +144,17 @@ class RefusalTest(parameterized.TestCase):
     ),
   )
   def test_figures_of_a_refusal(self, message, used):
-    told = figures._exhausted(message)
-    self.assertEqual(told["needed"], used * 2**30)
-    self.assertEqual(told["memory"], 15.75 * 2**30)
-    self.assertNotIn("\n", told["note"])
-    row = {"fits": False, **told}
+    found = figures._exhausted(message)
+    self.assertEqual(found["needed"], used * 2**30)
+    self.assertEqual(found["memory"], 15.75 * 2**30)
+    self.assertNotIn("\n", found["note"])
+    row = {"fits": False, **found}
     self.assertEqual(show.fits(row), f"NO: {used:.2f} GiB of 15.75 GiB")
 
   def test_a_refusal_without_figures(self):
-    told = figures._exhausted("RESOURCE_EXHAUSTED: too much")
-    self.assertNotIn("needed", told)
-    self.assertIn("too much", show.fits({"fits": False, **told}))
+    found = figures._exhausted("RESOURCE_EXHAUSTED: too much")
+    self.assertNotIn("needed", found)
+    self.assertIn("too much", show.fits({"fits": False, **found}))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax import data, sample
-from ar_jax.core import editing
-from ar_jax.core.editing import Edit, box_mask, expand, kept
+from ar_jax.core.decoding import editing
+from ar_jax.core.decoding.editing import Edit, box_mask, expand, kept
 from ar_jax.core.system import UserError
-from ar_jax.nn.quantize import MultiScaleResidual
+from ar_jax.nn.quantize.residual import MultiScaleResidual
 from configs import common
 from tests.systems import scale_models
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax.core import plan, scale_list
-from ar_jax.core.resize import resize
+from ar_jax.core.plans import makers, scale_list
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import UserError
-from ar_jax.nn.positions import GridEmbed, grid_weights
+from ar_jax.nn.layers.positions import GridEmbed, grid_weights
 from ar_jax.systems import flexvar
 from tests.systems import scale_models
 
@@ -20,16 +20,16 @@ LISTS = ((1, 2, 4), (1, 3, 4), (1, 2, 3))
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(system, variables, batch, sides):
-  lesson = system.lesson_of(
+  targets = system.targets_of(
     variables, batch, jax.random.key(0), sides, train=False
   )
-  return lesson, system.predict(
-    variables, lesson, system.told(variables, lesson)
+  return targets, system.predict(
+    variables, targets, system.teacher_inputs(variables, targets)
   )
 
 
 def logits(system, variables, batch, sides):
-  """(lesson, logits) for a list that is data, one program for all."""
+  """(targets, logits) for a list that is data, one program for all."""
   padded = np.zeros(4, np.int32)
   padded[: len(sides)] = sides
   return _logits(system, variables, batch, padded)
@@ -54,30 +54,30 @@ def stepwise(system, sides, variables, label, units):
 class ListsAsDataTest(absltest.TestCase):
   def test_cached_steps_equal_one_pass_of_any_list(self):
     system, variables = scale_models.flexvar()
-    told = scale_models.units(system)
+    batch = scale_models.units(system)
     before = _logits._cache_size()
     for sides in LISTS:
-      lesson, all_at_once = logits(system, variables, told, sides)
+      targets, all_at_once = logits(system, variables, batch, sides)
       n = sum(p * p for p in sides)
-      self.assertEqual(int((lesson.level >= 0).sum()), n)
+      self.assertEqual(int((targets.level >= 0).sum()), n)
       steps = stepwise(
-        system, sides, variables, told["label"], lesson.target[:, :n]
+        system, sides, variables, batch["label"], targets.units[:, :n]
       )
       np.testing.assert_allclose(steps, all_at_once[:, :n], atol=1e-4)
     self.assertEqual(_logits._cache_size() - before, 1)
 
   def test_later_maps_do_not_leak(self):
     system, variables = scale_models.flexvar()
-    told = scale_models.units(system)
-    whole = jnp.concatenate([told["units"], told["others"]], axis=1)
+    batch = scale_models.units(system)
+    whole = jnp.concatenate([batch["units"], batch["others"]], axis=1)
     begin = dict(zip(system.sizes, (0, 1, 5, 21), strict=True))
     for sides in LISTS:
-      _, before = logits(system, variables, told, sides)
+      _, before = logits(system, variables, batch, sides)
       first = 0
       for side in sides[:-1]:
         at = slice(begin[side], begin[side] + side**2)
         other = whole.at[:, at].set((whole[:, at] + 1) % 16)
-        other = {**told, "units": other[:, :21], "others": other[:, 21:]}
+        other = {**batch, "units": other[:, :21], "others": other[:, 21:]}
         _, after = logits(system, variables, other, sides)
         moved = np.abs(before - after).max((0, 2)) > 0
         first += side**2
@@ -87,7 +87,7 @@ class ListsAsDataTest(absltest.TestCase):
       absent = ({1, 2, 3, 4} - set(sides)).pop()
       at = slice(begin[absent], begin[absent] + absent**2)
       other = whole.at[:, at].set((whole[:, at] + 1) % 16)
-      other = {**told, "units": other[:, :21], "others": other[:, 21:]}
+      other = {**batch, "units": other[:, :21], "others": other[:, 21:]}
       _, after = logits(system, variables, other, sides)
       np.testing.assert_array_equal(before, after)
 
@@ -95,14 +95,14 @@ class ListsAsDataTest(absltest.TestCase):
     draw = np.random.default_rng(0)
     codes = draw.normal(size=(2, 40, 3)).astype(np.float32)
     sides = (1, 2, 3, 4, 5)
-    told = jax.jit(
-      lambda codes, given: scale_list.shown(
+    batch = jax.jit(
+      lambda codes, given: scale_list.previous_map(
         codes, scale_list.layout(given, 40), sides
       )
     )
     for given in ((1, 3, 5, 0), (1, 2, 3, 4)):
-      p = plan.scales([side for side in given if side])
-      got = told(codes, np.array(given))
+      p = makers.scales([side for side in given if side])
+      got = batch(codes, np.array(given))
       for s in range(1, p.steps):
         side = given[s - 1]
         last = codes[:, p.span(s - 1)].reshape(2, side, side, 3)
@@ -112,14 +112,14 @@ class ListsAsDataTest(absltest.TestCase):
 
   def test_loss_counts_the_units_of_the_list_alike(self):
     system, variables = scale_models.flexvar()
-    told = scale_models.units(system)
-    lesson, scores = logits(system, variables, told, (1, 2, 3))
-    loss = system.grade(lesson, scores)
+    batch = scale_models.units(system)
+    targets, scores = logits(system, variables, batch, (1, 2, 3))
+    loss = system.loss_of(targets, scores)
     logp = np.asarray(jax.nn.log_softmax(scores))[:, :14]
-    nll = -np.take_along_axis(logp, np.asarray(lesson.target)[:, :14, None], 2)
+    nll = -np.take_along_axis(logp, np.asarray(targets.units)[:, :14, None], 2)
     np.testing.assert_allclose(loss.value, nll[..., 0].mean(1), rtol=1e-5)
     # The units of a map are those of its own place, whatever the list.
-    np.testing.assert_array_equal(lesson.target[:, 5:14], told["others"])
+    np.testing.assert_array_equal(targets.units[:, 5:14], batch["others"])
 
   def test_published_lists(self):
     lists = scale_list.Lists()
@@ -139,7 +139,7 @@ class ListsAsDataTest(absltest.TestCase):
 class PositionsTest(absltest.TestCase):
   def test_resized_table(self):
     embed = GridEmbed(32, 4)
-    at = lambda side: grid_weights(plan.scales((side,)), 32)
+    at = lambda side: grid_weights(makers.scales((side,)), 32)
     (whole, params) = jax.jit(embed.init_with_output)(
       jax.random.key(0), *at(32)
     )

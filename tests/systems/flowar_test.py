@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax.core import flow, plan, solvers
+from ar_jax.core.flows import flow, solvers
+from ar_jax.core.plans import makers
 from ar_jax.core.system import UserError, build
-from ar_jax.nn.positions import rope_scales
+from ar_jax.nn.layers.positions import rope_scales
 from ar_jax.systems import flowar
 from tests import filled
 
@@ -39,13 +40,13 @@ class PlainTest(absltest.TestCase):
       flowar.grid(3)
 
   def test_pairs_of_the_published_plan(self):
-    p = plan.scales((1, 2, 4, 8, 16))
+    p = makers.scales((1, 2, 4, 8, 16))
     self.assertLen(p, 341)
     self.assertEqual(p.pairs(), 93_093)
 
   def test_coarse_cells_lie_on_the_ground_of_fine_ones(self):
     table = rope_scales((1, 2, 16), 8)
-    p = plan.scales((1, 2, 16))
+    p = makers.scales((1, 2, 16))
     fine = {(r, c): table[i] for i, (r, c) in enumerate(
       zip(p["row"], p["col"], strict=True)) if i >= 5}  # fmt: skip
     np.testing.assert_allclose(table[0], fine[0, 0])

@@ -7,9 +7,9 @@ from absl.testing import absltest
 from scipy import stats
 
 from ar_jax import ops
-from ar_jax.core import neighbours, pick
+from ar_jax.core.decoding import near_codes, pick
 from ar_jax.core.system import UserError, build
-from ar_jax.nn import speculation
+from ar_jax.families.token import speculation
 from tests import filled
 
 V, N = 64, 30_000
@@ -46,7 +46,7 @@ def judged(residual, groups):
 class GSDTest(absltest.TestCase):
   def test_the_residual_of_groups_keeps_the_law_of_groups(self):
     codes = jax.random.normal(jax.random.key(4), (V, 3))
-    groups = neighbours.partition(codes, 4)
+    groups = near_codes.partition(codes, 4)
     sums = lambda x: np.bincount(groups, x, minlength=V // 4)
 
     def p_value(residual):
@@ -99,9 +99,9 @@ class GSDTest(absltest.TestCase):
 
   def test_partition_groups_what_is_near(self):
     codes = jax.random.normal(jax.random.key(5), (50, 2))
-    groups = np.asarray(neighbours.partition(codes, 4))
+    groups = np.asarray(near_codes.partition(codes, 4))
     self.assertLessEqual(np.bincount(groups).max(), 4)
-    square = np.asarray(neighbours.distances(codes))
+    square = np.asarray(near_codes.distances(codes))
     same = groups[:, None] == groups[None]
     self.assertLess(square[same].mean(), 0.3 * square[~same].mean())
 
@@ -109,9 +109,9 @@ class GSDTest(absltest.TestCase):
     codes = jax.random.normal(jax.random.key(6), (20, 3))
     square = np.square(codes[:, None] - codes[None]).sum(-1)
     want = np.argsort(np.argsort(square, 1, kind="stable"), 1)
-    np.testing.assert_array_equal(neighbours.ranks(codes), want)
+    np.testing.assert_array_equal(near_codes.ranks(codes), want)
     np.testing.assert_array_equal(
-      neighbours.counts(codes, 1.5), (square <= 1.5).sum(1) - 1
+      near_codes.counts(codes, 1.5), (square <= 1.5).sum(1) - 1
     )
 
   def test_bad_options(self):

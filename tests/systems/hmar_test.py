@@ -10,7 +10,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax import optim, step
-from ar_jax.core import decode, pick
+from ar_jax.core.decoding import pick
+from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
 from ar_jax.systems import hmar
 from ar_jax.tokenizers.multiscale_vq import SCALES
@@ -117,7 +118,7 @@ class HMARTest(parameterized.TestCase):
 
   def test_hidden_units_are_not_seen(self):
     """But through phi, whose window holds neighbours, as published; so without
-    it here, and of the last scale, which no other scale is told."""
+    it here, and of the last scale, which no other scale reads."""
     codes = dict(self.variables["tokenizer"])
     codes["quantizer"] = jax.tree.map(jnp.zeros_like, codes["quantizer"]) | {
       "codebook": codes["quantizer"]["codebook"]
@@ -143,7 +144,7 @@ class HMARTest(parameterized.TestCase):
       label, keys = self.label[b : b + 1], self.keys[b : b + 1]
       units = jnp.zeros((1, 21), jnp.int32)
       for s, sizes in enumerate(REFINE):
-        at, own = self.plan.span(s), decode.fold(keys, s)
+        at, own = self.plan.span(s), fold(keys, s)
         logits, null = (
           call(self.system.target, "logits", self.net, of, units)
           for of in (label, jnp.array([3]))
@@ -161,7 +162,7 @@ class HMARTest(parameterized.TestCase):
           given = self.variables, label, units, hidden
           logits = call(self.system, "logits", *given)
           logp = pick.law(logits[:, at], **law)
-          drawn = pick.draw(logp, decode.fold(own, i))
+          drawn = pick.draw(logp, fold(own, i))
           new = jnp.where(among[None], drawn, new)
         units = units.at[:, at].set(new)
       np.testing.assert_array_equal(units[0], got[b])

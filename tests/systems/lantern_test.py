@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax.core import neighbours
+from ar_jax.core.decoding import near_codes
 from ar_jax.core.system import UserError, build
 from pallas_kernels.spec_verify import row, rules
 from tests import filled
@@ -36,7 +36,7 @@ def laws(rule):
   """(p, the law that is drawn from, the chance of acceptance), all exact."""
   logits, drafts, codes = random_laws()
   target = row.target(logits, rules.Law(), V)
-  table = neighbours.ranks(codes)[drafts[:, 0]]
+  table = near_codes.ranks(codes)[drafts[:, 0]]
   trial = row.trial(target, drafts, None, rule, table, None)
   chance = np.exp(np.minimum(trial.ratio, 0))
   rest = np.asarray(trial.residual, np.float64)
@@ -72,8 +72,8 @@ class LanternTest(parameterized.TestCase):
     order = np.random.default_rng(1).random((40, V)).argsort(1)
     drafts = jnp.asarray(order[:, :4])
     parents = jnp.broadcast_to(jnp.array([0, 0, 0, 1]), (40, 4))
-    nearest = neighbours.order(codes)[:, 1:65]
-    moved = neighbours.relaxed(
+    nearest = near_codes.order(codes)[:, 1:65]
+    moved = near_codes.relaxed(
       logp, drafts, parents, nearest=nearest, delta=0.2
     )
     p, law = np.exp(logp), np.exp(moved)
@@ -88,7 +88,7 @@ class LanternTest(parameterized.TestCase):
     self.assertTrue((children[:, 0, 0] >= -1e-7).all())
     # The first child alone: the rule that judges chains.
     rule = rules.Neighbours(64, 0.2)
-    table = neighbours.ranks(codes)[drafts[:, 0]]
+    table = near_codes.ranks(codes)[drafts[:, 0]]
     target = row.target(logits.reshape(40, 5, V)[:, 0], rules.Law(), V)
     trial = row.trial(target, drafts[:, :1], None, rule, table, None)
     np.testing.assert_allclose(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax.core import decode, pick
+from ar_jax.core.decoding import pick, programs, steps
 from ar_jax.core.system import UserError
 from tests.systems.llamagen_models import (
   KEYS,
@@ -46,7 +46,7 @@ class SampleTest(parameterized.TestCase):
     guided = pick.guide(logits(*args), logits(*args, hidden), 2.0)
     del options["guidance"]
     logp = pick.law(guided, **options)
-    drawn = [pick.draw(logp[:, s], decode.fold(KEYS, s)) for s in range(16)]
+    drawn = [pick.draw(logp[:, s], steps.fold(KEYS, s)) for s in range(16)]
     np.testing.assert_array_equal(self.four, jnp.stack(drawn, 1))
 
   def test_a_ragged_batch_goes_on_as_each_row_alone(self):
@@ -86,8 +86,8 @@ class SampleTest(parameterized.TestCase):
 
   def test_stream_shows_what_sample_draws(self):
     counts = lambda: (
-      decode._begin._cache_size(),
-      decode._advance._cache_size(),
+      programs._begin._cache_size(),
+      programs._advance._cache_size(),
     )
     before, cond = counts(), self.cond
     for start in (0, 1):

@@ -11,7 +11,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError, build
-from ar_jax.nn.attention import Cache
+from ar_jax.nn.layers.cache import Cache
 from ar_jax.systems import llamagen
 from tests.systems.llamagen_models import (
   KEYS,
@@ -62,7 +62,7 @@ class NetTest(parameterized.TestCase):
       own = system.own(variables)
       net = system.net.bind(own)
       h, cache = net.begin(cond)
-      seen, parts = net.prefix.seen(cond), [h]
+      seen, parts = net.prefix.valid(cond), [h]
       dirt = cache.causal(1)[0, 0, 0] if size == 1 else None
       if dirt is not None:
         poison = lambda x: jnp.where(dirt[None, None, :, None], x, 1e4)

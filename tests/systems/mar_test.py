@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax.core import decode, plan
+from ar_jax.core.decoding import refine
+from ar_jax.core.plans import makers
 from ar_jax.core.system import UserError, build
 from tests import filled
 
@@ -28,20 +29,20 @@ LENGTH = 16
 
 class RefineTest(absltest.TestCase):
   def test_cosine_steps(self):
-    self.assertEqual(plan.cosine(256, 8), (5, 15, 24, 31, 39, 45, 48, 49))
-    self.assertEqual(plan.cosine(256, 256), (1,) * 256)
+    self.assertEqual(makers.cosine(256, 8), (5, 15, 24, 31, 39, 45, 48, 49))
+    self.assertEqual(makers.cosine(256, 256), (1,) * 256)
     for length in (1, 7, 16, 256):
       for steps in range(1, length + 1):
-        sizes = plan.cosine(length, steps)
+        sizes = makers.cosine(length, steps)
         self.assertEqual((len(sizes), sum(sizes)), (steps, length))
         self.assertGreaterEqual(min(sizes), 1)
     with self.assertRaisesRegex(UserError, "17 steps for 16 units"):
-      plan.cosine(16, 17)
+      makers.cosine(16, 17)
 
   def test_stretches_cover_the_steps(self):
     for waste in (0.0, 0.5, 3.0):
-      sizes = plan.cosine(64, 20)
-      runs = decode.stretches(sizes, waste)
+      sizes = makers.cosine(64, 20)
+      runs = refine.stretches(sizes, waste)
       self.assertEqual(sum((r.sizes for r in runs), ()), sizes)
       self.assertEqual([r.before for r in runs],
                        [sum(sizes[: r.start]) for r in runs])  # fmt: skip
@@ -68,10 +69,10 @@ class RefineTest(absltest.TestCase):
         -1,
       )
 
-    sizes = plan.cosine(length, 6)
+    sizes = makers.cosine(length, 6)
     canvas = jnp.zeros((b, length, 4), jnp.int32)
     run = jax.jit(
-      lambda canvas, order, keys: decode.refine(
+      lambda canvas, order, keys: refine.refine(
         predict, canvas, order, sizes, keys
       )
     )
@@ -181,7 +182,7 @@ class MARTest(absltest.TestCase):
     self.assertGreater(np.abs(plain - run(guidance=3.0)).max(), 1e-3)
 
   def test_scales_of_guidance(self):
-    scales = self.system._scales(3.0, "linear", plan.cosine(256, 8))
+    scales = self.system._scales(3.0, "linear", makers.cosine(256, 8))
     known = np.cumsum([5, 15, 24, 31, 39, 45, 48, 49])
     np.testing.assert_allclose(scales, 1 + 2 * known / 256, rtol=1e-6)
     scales = self.system._scales(3.0, "constant", (1, 2))

@@ -10,9 +10,9 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from scipy import stats
 
-from ar_jax.core import plan
+from ar_jax.core.plans import makers
 from ar_jax.core.system import UserError, build
-from ar_jax.nn import neighbour
+from ar_jax.families.token import fronts
 from ar_jax.systems import nar
 from tests import filled
 
@@ -40,8 +40,8 @@ def logits(system, variables, label, units, hidden):
 
 class NARTest(parameterized.TestCase):
   def test_parents(self):
-    grid = plan.diagonals(3, 3)
-    slots, weights = neighbour.parents(grid)
+    grid = makers.diagonals(3, 3)
+    slots, weights = fronts.parents(grid)
     cell = lambda slot: (int(grid["row"][slot]), int(grid["col"][slot]))
     for i in range(1, 9):
       row, col = cell(i)
@@ -58,14 +58,14 @@ class NARTest(parameterized.TestCase):
 
   @parameterized.parameters((8, 15), (16, 31), (24, 47), (32, 63))
   def test_passes_of_images(self, side, passes):
-    self.assertEqual(plan.diagonals(side, side).steps, passes)
+    self.assertEqual(makers.diagonals(side, side).steps, passes)
 
   def test_passes_of_videos(self):
-    self.assertEqual(plan.fronts(4, 16, 16).steps, 4 + 16 + 16 - 2)
+    self.assertEqual(makers.fronts(4, 16, 16).steps, 4 + 16 + 16 - 2)
 
   def test_parents_in_regions(self):
-    grid = plan.regions(4, 4, 2)
-    slots, weights = neighbour.parents(grid)
+    grid = makers.regions(4, 4, 2)
+    slots, weights = fronts.parents(grid)
     self.assertEqual(slots.shape, (1, 16))
     before = np.maximum(np.arange(16) - 4, -1)
     np.testing.assert_array_equal(slots[0], before)
@@ -90,7 +90,7 @@ class NARTest(parameterized.TestCase):
     system, variables = tiny(num_classes=3)
     grid, label = system.plan, jnp.arange(2)
     units = jnp.asarray(np.random.default_rng(0).integers(0, 16, (2, 16)))
-    slots, weights = neighbour.parents(grid)
+    slots, weights = fronts.parents(grid)
 
     @jax.jit
     def stepwise(variables):

@@ -9,7 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError, build
-from ar_jax.nn.heads import cross_entropy
+from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.systems import sar
 from tests.systems import scale_models
 
@@ -30,16 +30,16 @@ def gradients(system, variables, batch):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def staggered(system, variables, lesson, drawn):
+def student_pass(system, variables, targets, drawn):
   """What the second pass reads, and its logits."""
-  told = system.staggered(variables, lesson, drawn)
-  return told, system.predict(variables, lesson, told)
+  inputs = system.student_inputs(variables, targets, drawn)
+  return inputs, system.predict(variables, targets, inputs)
 
 
 class SARTest(parameterized.TestCase):
-  def lesson(self, name):
+  def targets(self, name):
     system, variables = model(name)
-    return system.lesson(
+    return system.targets(
       variables, scale_models.units(system), KEY, train=False
     )
 
@@ -56,18 +56,18 @@ class SARTest(parameterized.TestCase):
 
   def test_no_gradient_through_the_draw(self):
     target, variables = model("flexvar")
-    lesson = self.lesson("flexvar")
+    targets = self.targets("flexvar")
     system = sar.SAR(target, draws="sample", guidance=2.0, law=(("top_k", 4),))
-    shape = (*lesson.target.shape, 16)
+    shape = (*targets.units.shape, 16)
     logits = jax.random.normal(KEY, shape)
 
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1))
     def grads(logits, params):
       own = {**variables, "params": params}
-      drawn = system.drawn(own, lesson, logits, jax.random.split(KEY, 2))
-      nll = cross_entropy(logits, lesson.target)
-      return system.second(own, lesson, drawn, nll)[0].sum()
+      drawn = system.drawn(own, targets, logits, jax.random.split(KEY, 2))
+      nll = cross_entropy(logits, targets.units)
+      return system.second(own, targets, drawn, nll)[0].sum()
 
     of_logits, of_params = grads(logits, variables["params"])
     self.assertEqual(float(jnp.abs(of_logits).max()), 0)
@@ -77,62 +77,62 @@ class SARTest(parameterized.TestCase):
   @parameterized.parameters("flexvar", "var")
   def test_a_model_that_draws_the_truth_reads_what_it_read(self, name):
     target, variables = model(name)
-    lesson = self.lesson(name)
-    told, logits = staggered(target, variables, lesson, lesson.target)
+    targets = self.targets(name)
+    inputs, logits = student_pass(target, variables, targets, targets.units)
     np.testing.assert_allclose(
-      told, jax.jit(target.told)(variables, lesson), atol=1e-5
+      inputs, jax.jit(target.teacher_inputs)(variables, targets), atol=1e-5
     )
     if name == "var":
       return
     # Sure of the truth: the draw is the truth, and so is what is compared.
-    sure = 9.0 * jax.nn.one_hot(lesson.target, 16)
+    sure = 9.0 * jax.nn.one_hot(targets.units, 16)
     system = sar.SAR(target)
-    drawn = system.drawn(variables, lesson, sure, jax.random.split(KEY, 2))
-    np.testing.assert_array_equal(drawn, lesson.target)
-    nll = cross_entropy(logits, lesson.target)
-    value, metrics = jax.jit(system.second)(variables, lesson, drawn, nll)
+    drawn = system.drawn(variables, targets, sure, jax.random.split(KEY, 2))
+    np.testing.assert_array_equal(drawn, targets.units)
+    nll = cross_entropy(logits, targets.units)
+    value, metrics = jax.jit(system.second)(variables, targets, drawn, nll)
     np.testing.assert_allclose(value, nll[:, 1:].mean(1), rtol=1e-4)
     np.testing.assert_allclose(metrics["gap"], 0, atol=1e-4)
 
   @parameterized.parameters("flexvar", "var")
   def test_a_map_reads_only_draws_before_it(self, name):
     target, variables = model(name)
-    lesson, p = self.lesson(name), target.plan
-    told, before = staggered(target, variables, lesson, lesson.target)
+    targets, p = self.targets(name), target.plan
+    inputs, before = student_pass(target, variables, targets, targets.units)
     for s in range(p.steps - 1):
-      other = lesson.target.at[:, p.span(s)].add(1) % 16
-      seen, after = staggered(target, variables, lesson, other)
+      other = targets.units.at[:, p.span(s)].add(1) % 16
+      seen, after = student_pass(target, variables, targets, other)
       moved = np.abs(before - after).max((0, 2)) > 0
       self.assertFalse(moved[: p.span(s).stop].any())
       self.assertTrue(moved[p.span(s + 1)].all())
-      # One step stale: only the next map is told of it.
-      told_of = np.abs(told - seen).max((0, 2)) > 0
-      self.assertTrue(told_of[p.span(s + 1)].any())
-      told_of[p.span(s + 1)] = False
-      self.assertFalse(told_of.any())
+      # One step stale: only the next map reads it.
+      changed = np.abs(inputs - seen).max((0, 2)) > 0
+      self.assertTrue(changed[p.span(s + 1)].any())
+      changed[p.span(s + 1)] = False
+      self.assertFalse(changed.any())
 
   @parameterized.parameters("flexvar", "var")
   def test_the_last_map_alone(self, name):
     target, variables = model(name)
-    lesson, p = self.lesson(name), target.plan
+    targets, p = self.targets(name), target.plan
     system = sar.SAR(target, sf_scales="last", against="truth")
-    drawn = lesson.target.at[:, p.span(1)].add(1) % 16
+    drawn = targets.units.at[:, p.span(1)].add(1) % 16
     nll = jnp.zeros(drawn.shape)
-    value, _ = jax.jit(system.second)(variables, lesson, drawn, nll)
+    value, _ = jax.jit(system.second)(variables, targets, drawn, nll)
 
     @jax.jit
     def want(drawn):  # slot by slot, with no other map in sight
       net = target.bound(variables)
-      told = target.staggered(variables, lesson, drawn)[:, p.span(2)]
-      cond = net.label(lesson.label)
-      x = jnp.concatenate([cond[:, None], net.latent(told)], axis=1)
+      inputs = target.student_inputs(variables, targets, drawn)[:, p.span(2)]
+      cond = net.label(targets.label)
+      x = jnp.concatenate([cond[:, None], net.latent(inputs)], axis=1)
       at = np.r_[0, np.arange(p.span(2).start, len(p))]
       x = x + net.places()[at][None]
       level = np.minimum(np.arange(len(at)), 1)
       mask = (level[:, None] >= level)[None, None]
       h, _ = net.backbone(x, mask, cond=net.backbone.condition(cond))
       logits = net.head.logits(h[:, 1:])
-      return cross_entropy(logits, lesson.target[:, p.span(2)]).mean(1)
+      return cross_entropy(logits, targets.units[:, p.span(2)]).mean(1)
 
     np.testing.assert_allclose(value, want(drawn), rtol=1e-4)
     further = drawn.at[:, :1].add(1) % 16

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax.core.resize import resize
+from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import UserError, build
-from ar_jax.nn.quantize import MultiScaleResidual
+from ar_jax.nn.quantize.residual import MultiScaleResidual
 from ar_jax.tokenizers.vq import VQ
 from tests import filled
 
@@ -73,14 +73,14 @@ class FlexVQTest(absltest.TestCase):
       codes, losses, _ = body.quantizer(latent)
       image, _ = body.decoder(body.post_quant_conv(codes))
       target = resize(self.x, image.shape[1:3], "area")
-      return jnp.square(image - target).mean((1, 2, 3)), losses["commit"]
+      return jnp.square(image - target).mean((1, 2, 3)), losses["commit_loss"]
 
     pixel, commit = want()
     found = [loss(jax.random.key(seed)) for seed in range(8)]
     same = [np.allclose(one["pixel"], pixel, rtol=1e-4) for one in found]
     self.assertBetween(sum(same), 1, 7)
     at = found[same.index(True)]
-    np.testing.assert_allclose(at["commit"], commit, rtol=1e-4)
+    np.testing.assert_allclose(at["commit_loss"], commit, rtol=1e-4)
     # All others are of the one other size.
     others = [one["pixel"] for one, s in zip(found, same, strict=True) if not s]
     np.testing.assert_array_equal(np.ptp(others, 0), 0)

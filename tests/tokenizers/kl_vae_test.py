@@ -13,7 +13,8 @@ from ar_jax import data
 from ar_jax.convert import kl_vae as convert
 from ar_jax.core import prng
 from ar_jax.core.system import UserError, build
-from ar_jax.data import cache, transforms
+from ar_jax.data.images import transforms
+from ar_jax.data.wrap import cache
 from ar_jax.tokenizers import kl_vae
 from ar_jax.tokenizers.kl_vae import KLVAE, MULT, SCALE
 from tests import golden_weights

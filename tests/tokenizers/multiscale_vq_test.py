@@ -164,7 +164,7 @@ class MultiScaleVQTest(parameterized.TestCase):
     call = lambda v, x: half.apply(v, x)
     out = jax.eval_shape(call, self.variables, self.x)
     self.assertEqual(out.image.dtype, jnp.float32)
-    self.assertEqual(out.losses["commit"].dtype, jnp.float32)
+    self.assertEqual(out.losses["commit_loss"].dtype, jnp.float32)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class VQTest(parameterized.TestCase):
     half = dataclasses.replace(self.module, dtype=jnp.bfloat16)
     out = jax.eval_shape(half.apply, self.variables, self.x)
     self.assertEqual(out.image.dtype, jnp.float32)
-    self.assertEqual(out.losses["commit"].dtype, jnp.float32)
+    self.assertEqual(out.losses["commit_loss"].dtype, jnp.float32)
 
   def test_wrong_images_say_what_to_do(self):
     encode = lambda x: self.module.apply(self.variables, x, method="encode")

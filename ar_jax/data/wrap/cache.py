@@ -1,0 +1,293 @@
+"""Units that a tokenizer computed once, kept in files and read back.
+
+A cache is a folder: one `FIELD.npy` of shape [N, V, ...] per field and a
+`meta.json`, N examples in V views. Units have a fixed size, so a memory map
+is all that is needed: random access without decoding, shared between
+processes by the page cache, and a length that says whether a file is whole.
+
+Augmentation is honest: a view is encoded from augmented pixels, and training
+picks one of the V views at random. Units themselves are never flipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ar_jax.core import processes
+from ar_jax.core.system import UserError
+from ar_jax.data.dataset import (
+  Dataset,
+  Example,
+  Source,
+  check_labels,
+  draw,
+)
+from ar_jax.data.images.transforms import Augment
+from ar_jax.data.pipeline import Batch, read_ahead, stack
+
+Encode = Callable[[Batch], Batch]
+
+_FORMAT = 1
+_NOT_KEPT = {"index", "mask"}  # of the batch, not of the example
+
+
+def write(
+  path: str | os.PathLike,
+  source: Source,
+  encode: Encode,
+  *,
+  batch: int,
+  views: int = 1,
+  augment: Augment | None = None,
+  seed: int,
+  digest: str,
+  workers: int = 0,
+  rows: Sequence[int] | None = None,
+) -> None:
+  """Encodes a source, and puts the result in place in one step.
+
+  It is written to `path.partial` first, which nobody reads and the next
+  attempt removes. Of the processes of a run all call this, each reads its own
+  rows, and the first one writes.
+
+  Args:
+    path: the folder to be made.
+    source: of images; see `dataset.py`.
+    encode: batch -> the fields to keep, with the same leading axis, for
+      example `System.encode`. It always gets full batches: the last is filled
+      up, with mask 0. Its `index` and `mask` are not kept. Given `rows` of a
+      batch it answers with all of it.
+    batch: B of these batches.
+    views: V, how many independent random views of an example to encode. With
+      one view and no augmentation the example is encoded as it is.
+    augment: applied to the pixels of each view.
+    seed: view v of example i is a function of (seed, v, i).
+    digest: says what the units were made of, see `fingerprint`; `read`
+      compares it.
+    workers: threads that read ahead of the encoder; 0 and 1 both mean one.
+    rows: of each batch, for this process to read; by default all.
+
+  Raises:
+    UserError: `path` exists, the source is empty, views < 1, or the disk is
+      too small.
+  """
+  import grain
+
+  path = pathlib.Path(path)
+  n = len(source)
+  if path.exists():
+    raise UserError(f"{path}: exists; remove it to encode the data anew")
+  if n == 0 or views < 1 or batch < 1:
+    raise UserError(
+      f"{path}: cannot cache {n} examples in {views} views, {batch} at a time; "
+      "each must be at least 1"
+    )
+
+  steps = -(-n // batch)
+  own = list(range(batch)) if rows is None else [int(r) for r in rows]
+
+  def view(v: int, i: int) -> Example:
+    if views == 1 and augment is None:
+      return source[i]
+    rng = np.random.default_rng((seed, v, i))
+    one = draw(source, i, rng)
+    return one if augment is None else augment(one, rng)
+
+  def read_rows(job: int) -> Batch:
+    v, step = divmod(job, steps)
+    index = [step * batch + r for r in own]
+    mask = (np.asarray(index) < n).astype(np.float32)
+    examples = [view(v, min(i, n - 1)) for i in index]
+    return {**stack(examples, index), "mask": mask}
+
+  partial = path.with_name(path.name + ".partial")
+  if processes.leads():
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+  fields: dict[str, np.ndarray] = {}
+  jobs = grain.MapDataset.range(views * steps).map(read_rows)
+  for job, read in enumerate(read_ahead(jobs, workers)):
+    v, first = job // steps, job % steps * batch
+    units = encode(read)
+    if not processes.leads():
+      continue
+    for name in units.keys() - _NOT_KEPT:
+      value = np.asarray(units[name])
+      if name not in fields:
+        shape = (n, views, *value.shape[1:])
+        fields[name] = _create(partial, name, shape, value.dtype)
+      fields[name][first : first + batch, v] = value[: n - first]
+  if not processes.leads():
+    return processes.meet("units")
+  for field in fields.values():
+    field.flush()
+  meta = {
+    "format": _FORMAT,
+    "digest": digest,
+    "count": n,
+    "views": views,
+    "fields": {
+      name: {"shape": field.shape[2:], "dtype": str(field.dtype)}
+      for name, field in fields.items()
+    },
+  }
+  (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+  os.rename(partial, path)
+  processes.meet("units")
+
+
+def _create(
+  folder: pathlib.Path, name: str, shape: tuple[int, ...], dtype: np.dtype
+) -> np.memmap:
+  """An empty field. A map on a full disk kills the process, so ask first."""
+  needed = math.prod(shape) * dtype.itemsize
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise UserError(
+      f"{folder.parent}: the {name} need {needed / 1e9:.1f} GB and the disk "
+      f"has {free / 1e9:.1f} GB left; free some, or cache fewer views"
+    )
+  file = folder / f"{name}.npy"
+  return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+
+
+class Cached:
+  """A cache as a source: `[i]` is view 0, `draw` a random view."""
+
+  def __init__(self, fields: dict[str, np.ndarray], meta: dict[str, Any]):
+    self._fields, self.meta = fields, meta
+
+  def __len__(self) -> int:
+    return self.meta["count"]
+
+  @property
+  def views(self) -> int:
+    return self.meta["views"]
+
+  def labels(self) -> np.ndarray:
+    """i32[N]; a view does not change the class."""
+    return np.asarray(self._fields["label"][:, 0])
+
+  def view(self, i: int, v: int) -> Example:
+    """View `v` of example `i`."""
+    return {name: np.array(f[i, v]) for name, f in self._fields.items()}
+
+  def __getitem__(self, i: int) -> Example:
+    return self.view(i, 0)
+
+  def draw(self, i: int, rng: np.random.Generator) -> Example:
+    return self.view(i, int(rng.integers(self.views)))
+
+
+def read(path: str | os.PathLike, digest: str | None = None) -> Cached:
+  """Opens a cache; the units are read when asked for.
+
+  Args:
+    path: the folder that `write` made.
+    digest: what the units ought to be made of; None takes them as they are.
+
+  Raises:
+    UserError: there is no cache, it is damaged, or it was made of another
+      tokenizer, other data or another augmentation.
+  """
+  path = pathlib.Path(path)
+  try:
+    meta = json.loads((path / "meta.json").read_text())
+  except (FileNotFoundError, NotADirectoryError) as e:
+    raise UserError(
+      f"{path}: no cached units there (an interrupted run leaves none); "
+      "encode the data first"
+    ) from e
+  except ValueError as e:
+    raise UserError(f"{path / 'meta.json'}: damaged; remove {path}") from e
+  if meta.get("format") != _FORMAT:
+    raise UserError(
+      f"{path}: a cache of format {meta.get('format')}, this is {_FORMAT}; "
+      "remove it and encode the data anew"
+    )
+  if digest is not None and meta["digest"] != digest:
+    raise UserError(
+      f"{path}: made of another tokenizer, data or augmentation (digest "
+      f"{meta['digest']}, wanted {digest}); remove it or name another folder"
+    )
+  fields = {}
+  for name, spec in meta["fields"].items():
+    file = path / f"{name}.npy"
+    wanted = (meta["count"], meta["views"], *spec["shape"])
+    try:
+      # bfloat16 has no name in the .npy format, which calls it void.
+      # As a plain array it is indexed three times as fast as a np.memmap.
+      mapped = np.load(file, mmap_mode="r").view(spec["dtype"])
+      fields[name] = np.asarray(mapped)
+    except (OSError, ValueError, EOFError) as e:
+      raise UserError(f"{file}: cut short ({e}); remove {path}") from e
+    if fields[name].shape != wanted:
+      raise UserError(
+        f"{file}: shape {fields[name].shape} in place of {wanted}; "
+        f"remove {path}"
+      )
+  return Cached(fields, meta)
+
+
+def cached(
+  *,
+  size: int,
+  channels: int,
+  path: str,
+  digest: str | None = None,
+  num_classes: int = 0,
+) -> Dataset:
+  """The caches path/train and path/test as a data set.
+
+  Args:
+    size: not used, the tokenizer has settled it.
+    channels: not used.
+    path: the folder of both.
+    digest: see `read`; the same for both.
+    num_classes: by default the largest label and one.
+
+  Raises:
+    UserError: as `read`, or a label is out of range.
+  """
+  del size, channels
+  parts = [read(pathlib.Path(path) / n, digest) for n in ("train", "test")]
+  labels = [p.labels() for p in parts]
+  num_classes = num_classes or 1 + max(int(x.max()) for x in labels)
+  for name, label in zip(("train", "test"), labels, strict=True):
+    check_labels(label, num_classes, f"{path}/{name}")
+  names = tuple(str(i) for i in range(num_classes))
+  return Dataset("cached", *parts, num_classes, names)
+
+
+def fingerprint(*things: Any) -> str:
+  """A digest of nested dicts, sequences, arrays, numbers and strings."""
+  sha = hashlib.sha256()
+
+  def add(thing: Any) -> None:
+    if isinstance(thing, dict):
+      sha.update(f"dict {len(thing)};".encode())
+      for key in sorted(thing, key=str):
+        add(str(key))
+        add(thing[key])
+    elif isinstance(thing, list | tuple):
+      sha.update(f"list {len(thing)};".encode())
+      for item in thing:
+        add(item)
+    elif hasattr(thing, "dtype"):
+      array = np.asarray(thing)
+      sha.update(f"array {array.dtype} {array.shape};".encode())
+      sha.update(np.ascontiguousarray(array).tobytes())
+    else:
+      sha.update(f"{type(thing).__name__} {thing!r};".encode())
+
+  add(things)
+  return sha.hexdigest()[:16]

@@ -1,0 +1,176 @@
+"""Feature networks by name: what a Frechet distance is measured in.
+
+  inception     TF-2015 Inception, from a file that the user names: FID
+  efficientnet  ImageNet EfficientNet-Lite0 from a PyPI package: FD-EffNet
+  judge         a classifier trained here on the data itself: FD-judge
+  pixels        64 principal components of the pixels: FD-pixels
+
+Only the first gives numbers that may be called FID.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax.core import processes
+from ar_jax.core.system import UserError
+from ar_jax.data import Dataset
+from ar_jax.evals import cache
+
+
+class Embedding(NamedTuple):
+  """What a network says about N images.
+
+  Attributes:
+    pooled: f32[N, d], the features.
+    logits: f32[N, classes], or None if the network has no classes.
+    spatial: f32[N, e], features that keep the place, for sFID, or None.
+  """
+
+  pooled: np.ndarray
+  logits: np.ndarray | None = None
+  spatial: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+  """A frozen feature network.
+
+  Attributes:
+    name: as given to `features`.
+    result: what the Frechet distance in these features is called in results.
+    note: for the protocol: the network, its weights, its preprocessing.
+    digest: changes whenever the features could.
+    embed: u8[N, H, W, C] -> Embedding, for any N.
+    accuracy: of the network on the test split, where it knows the classes.
+  """
+
+  name: str
+  result: str
+  note: str
+  digest: str
+  embed: Callable[[np.ndarray], Embedding]
+  accuracy: float | None = None
+
+
+_MODULES = {
+  "inception": "inception",
+  "efficientnet": "efficientnet",
+  "judge": "judge",
+  "pixels": "features",
+}
+
+
+def features(name: str, data: Dataset, **options) -> Features:
+  """The feature network `name`, ready to embed images of `data`.
+
+  Args:
+    name: see the module's docstring.
+    data: what `judge` and `pixels` are fitted to (its training split).
+    **options: `path` of the weights for `inception`; `batch` images at once.
+
+  Raises:
+    UserError: unknown name or option, or the weights are missing or wrong.
+  """
+  if name not in _MODULES:
+    close = difflib.get_close_matches(name, _MODULES, n=1)
+    hint = f"did you mean {close[0]!r}" if close else "there are"
+    raise UserError(f"features={name!r}: {hint} ({', '.join(_MODULES)})")
+  module = importlib.import_module(f"{__package__}.{_MODULES[name]}")
+  try:
+    return module.make(data, **options)
+  except TypeError as e:
+    if "argument" not in str(e):
+      raise
+    raise UserError(f"features={name!r}: {e}") from e
+
+
+def batched(
+  apply: Callable[[Any, jax.Array], tuple[jax.Array, ...]],
+  variables: Any,
+  batch: int,
+) -> Callable[[np.ndarray], Embedding]:
+  """`embed` from a function of one batch, compiled for one batch size.
+
+  Args:
+    apply: (variables, u8[batch, H, W, C]) -> the fields of an Embedding.
+    variables: passed through; an argument, since constants of this size make
+      compilation slow.
+    batch: images at once; the last batch is padded and the padding dropped.
+      The processes of a run take the batches in turns.
+  """
+  variables = jax.device_put(variables)
+  compiled = jax.jit(apply)
+
+  def embed(images: np.ndarray) -> Embedding:
+    parts = []
+    for turn in range(0, len(images), batch * jax.process_count()):
+      start = turn + batch * jax.process_index()
+      part = images[start : start + batch]
+      padded = np.zeros((batch, *images.shape[1:]), np.uint8)
+      padded[: len(part)] = part
+      # Reduced precision (TF32, bfloat16) moves these distances visibly.
+      with jax.default_matmul_precision("float32"):
+        out = compiled(variables, padded)
+      parts.append([np.asarray(x) for x in out])
+    fields = (np.stack(x) for x in zip(*parts, strict=True))
+    return Embedding(*(_in_turn(x, len(images)) for x in fields))
+
+  return embed
+
+
+def _in_turn(rows: np.ndarray, n: int) -> np.ndarray:
+  """[n, ...] of all processes, from [turns, batch, ...] of this one."""
+  taken = processes.gather(rows).swapaxes(0, 1)
+  return taken.reshape(-1, *rows.shape[2:])[:n]
+
+
+def to_rgb(images: jax.Array) -> jax.Array:
+  """u8[N, H, W, 1 or 3] -> f32[N, H, W, 3], still 0..255."""
+  images = jnp.asarray(images, jnp.float32)
+  return jnp.broadcast_to(images, (*images.shape[:3], 3))
+
+
+def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
+  """`pixels`: projections on the leading principal components of the pixels.
+
+  Args:
+    data: its training split is what the components are fitted to.
+    batch: images at once.
+    fit: of how many training images; 64 components, or fewer where there are
+      fewer pixels or images.
+  """
+  rows = np.linspace(0, len(data.train) - 1, min(fit, len(data.train)))
+  x = np.stack([data.train[int(i)]["image"] for i in rows])
+  flat = x.reshape(len(x), -1).astype(np.float64) / 255
+  mean = flat.mean(0)
+  if flat.shape[1] <= len(flat):
+    _, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean))
+    axes = vectors[:, ::-1]
+  else:
+    axes = np.linalg.svd(flat - mean, full_matrices=False)[2].T
+  variables = {
+    "mean": mean.astype(np.float32),
+    "axes": axes[:, :64].astype(np.float32),
+  }
+
+  def project(v, images):
+    flat = jnp.reshape(images, (images.shape[0], -1)) / jnp.float32(255)
+    return (jnp.matmul(flat - v["mean"][None], v["axes"]),)
+
+  return Features(
+    name="pixels",
+    result="fd_pixels",
+    note=f"{variables['axes'].shape[1]} principal components of the pixels of "
+    f"{len(x)} training images",
+    digest=cache.digest("pixels", mean, variables["axes"]),
+    embed=batched(project, variables, batch),
+  )

@@ -1,0 +1,183 @@
+"""What every generator over the units of a frozen tokenizer has, and every
+system around another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.plans.plan import Plan
+from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+
+
+class Generator(System):
+  """A system that draws units, which a frozen tokenizer turns into images.
+
+  Its variables hold the tokenizer's weights as the collection `tokenizer`. A
+  subclass has these fields:
+
+  Attributes:
+    net: the network that draws; where it reads a label it has `labels`, the
+      rows of its table of classes, the last of which stands for no class if
+      there is guidance.
+    tokenizer: a module with `size`, `in_channels`, `encode` and `decode`; of
+      continuous units also with `moments`.
+    label_dropout: how often training hides the condition. 0 builds nothing
+      that stands for none, and then there is no guidance.
+    schedule: of guidance, if no other is asked for; a key of `pick.SCHEDULES`.
+  """
+
+  net: Any
+  tokenizer: Any
+  label_dropout: float
+  schedule = "constant"
+
+  @property
+  def classes(self) -> int | None:
+    return self.net.labels - (self.label_dropout > 0)
+
+  @property
+  def null(self) -> int | None:
+    """The label that stands for no label."""
+    return self.net.labels - 1 if self.label_dropout else None
+
+  def frozen(self, key: Array) -> Vars:
+    """Fresh weights of the tokenizer."""
+    t = self.tokenizer
+    image = jnp.zeros((1, t.size, t.size, t.in_channels))
+    return t.init(key, image).get("params", {})
+
+  def own(self, variables: Vars) -> Vars:
+    """The variables of the net."""
+    return {k: v for k, v in variables.items() if k != "tokenizer"}
+
+  def embedding(self, variables: Vars) -> Array:
+    """f32[V, C]: what the net reads of every discrete unit."""
+    return self.codec(variables).codebook()
+
+  def codec(self, variables: Vars) -> Any:
+    """The tokenizer, bound; no gradient goes into it."""
+    frozen = jax.lax.stop_gradient(variables["tokenizer"])
+    return self.tokenizer.bind({"params": frozen})
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    rest = dict(batch)
+    if "image" not in rest:
+      return rest
+    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    return {**rest, "units": self.coded(variables, x)}
+
+  def coded(self, variables: Vars, x: Array) -> Array:
+    """Units [B, L, ...] of images f32[B, H, W, c] in [-1, 1]."""
+    return self.codec(variables).encode(x)
+
+  def decode(self, variables: Vars, units: Array) -> Array:
+    """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
+    return (self.codec(variables).decode(units) + 1) / 2
+
+  def hiding(self, keys: Array) -> Array | None:
+    """bool[B], whose condition training hides, by keys Key[B]; None if it
+    never does."""
+    if not self.label_dropout:
+      return None
+    draw = jax.vmap(jax.random.bernoulli, (0, None))
+    return draw(keys, self.label_dropout)
+
+  def dropped(self, label: Array, keys: Array) -> Array:
+    """Labels i32[B], the null label in place of some, by keys Key[B]."""
+    hide = self.hiding(keys)
+    return label if hide is None else jnp.where(hide, self.null, label)
+
+  def with_null(self, label: Array) -> Array:
+    """i32[2 B]: pairs of a label and none, side by side, so that sharding
+    keeps them on one device."""
+    null = jnp.full_like(label, self.null)
+    return jnp.stack([label, null], axis=1).reshape(-1)
+
+  def scale(self, guidance: float | None) -> float:
+    """The scale of guidance; None is 1.0, off.
+
+    Raises:
+      UserError: it is asked of a model without a null class.
+    """
+    guidance = 1.0 if guidance is None else guidance
+    if guidance != 1.0 and not self.label_dropout:
+      raise UserError(
+        f"guidance={guidance}: this {type(self).__name__} has no null class; "
+        "build it with label_dropout > 0, or sample with guidance=1.0"
+      )
+    return guidance
+
+
+class Prefixed(Generator):
+  """A generator whose condition, a class or a text, stands before its units.
+
+  Its `net` has a `prefix`, whose `labels` are the rows of a table of classes,
+  or None where it reads texts.
+  """
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return ("text",) if self.net.prefix.labels is None else ("label",)
+
+  @property
+  def plan(self) -> Plan:
+    return self.net.plan
+
+  @property
+  def classes(self) -> int | None:
+    labels = self.net.prefix.labels
+    return labels and labels - (self.label_dropout > 0)
+
+  def embedding(self, variables: Vars) -> Array:
+    return self.net.bind(self.own(variables)).units.embedding
+
+
+class Around(System):
+  """A system around another, whose variables are its own: it trains it or
+  draws from it in a way of its own, and leaves the rest as it is.
+
+  Attributes:
+    target: the other system.
+  """
+
+  target: System
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return self.target.needs
+
+  @property
+  def takes(self) -> tuple[str, ...]:
+    return self.target.takes
+
+  @property
+  def plan(self) -> Plan | None:
+    return self.target.plan
+
+  @property
+  def classes(self) -> int | None:
+    return self.target.classes
+
+  @property
+  def null(self) -> int | None:
+    """The label that stands for no label, where there is one."""
+    return getattr(self.target, "null", None)
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    return self.target.init(key, batch)
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    return self.target.loss(variables, batch, key, train=train)
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    return self.target.encode(variables, batch)
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    return self.target.sample(variables, cond, keys, **options)

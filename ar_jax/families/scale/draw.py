@@ -1,0 +1,92 @@
+"""How a `NextScale` draws: one forward a map.
+
+Shapes: B batch, L slots, T slots of one map, C latent channels, V codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.decoding import pick, steps
+from ar_jax.core.decoding.editing import Edit
+from ar_jax.families.scale.net import NextScale
+
+Array = jax.Array
+
+
+def generate(
+  net: NextScale,
+  codes: nn.Module,
+  label: Array,
+  keys: Array,
+  *,
+  scales: Sequence[float],
+  laws: Sequence[Mapping[str, float]],
+  smooth: bool = False,
+  edit: Edit | None = None,
+  redraw: Callable[..., Array] | None = None,
+) -> tuple[Array, Any]:
+  """Draws the maps of one image per key, one forward for each.
+
+  Args:
+    net: bound.
+    codes: a bound tokenizer with `codebook`, `start`, `advance` and
+      `advance_soft`, of the same maps as the net's plan.
+    label: i32[B]; with guidance i32[2 B], pairs with the null label.
+    keys: Key[B].
+    scales: of guidance, one for each map.
+    laws: arguments of `pick.law`, for each map.
+    smooth: mixes codes by a Gumbel softmax in place of drawing them; the
+      units are then the heaviest of each mixture.
+    edit: overwrites units after they are drawn.
+    redraw: (s, state before map s, units i32[B, T], their law f32[B, T, V],
+      keys, **laws[s]) -> the units that stand of map s; not with `smooth`.
+
+  Returns:
+    Units i32[B, L], and the state of the tokenizer after the last map.
+  """
+  p, b = net.plan, len(keys)
+  guided = len(label) > b
+  codebook = codes.codebook()
+  first, ada = net.begin(label)
+
+  def step(carry, s, keys):
+    state, x, cache = carry
+    h, cache = net.step(s, x, ada, cache)
+    h = h.reshape(b, -1, *h.shape[1:])
+    h_null = h[:, 1] if guided else None
+    logp = net.head.law(h[:, 0], h_null=h_null, scale=scales[s], **laws[s])
+    if smooth:
+      weights = _mixture(logp, keys, s / max(1, p.steps - 1))
+      units = jnp.argmax(weights, -1).astype(jnp.int32)
+      mixed = weights @ codebook
+      if edit is not None:
+        units = edit(p.span(s), units)
+        mixed = edit.codes(p.span(s), mixed, codebook)
+      state, x = codes.advance_soft(state, s, mixed)
+    else:
+      units = pick.draw(logp, keys)
+      units = units if edit is None else edit(p.span(s), units)
+      if redraw is not None:
+        units = redraw(s, state, units, logp, keys, **laws[s])
+        units = units if edit is None else edit(p.span(s), units)
+      state, x = codes.advance(state, s, units)
+    if x is not None:
+      x = jnp.repeat(net.latent(x), 2 if guided else 1, axis=0)
+    return (state, x, cache), units
+
+  carry = codes.start(b), first, net.cache(len(label))
+  (state, *_), units = steps.unroll_steps(step, carry, p, keys)
+  return units, state
+
+
+def _mixture(logp: Array, keys: Array, progress: float) -> Array:
+  """Weights f32[B, T, V] of the codes in smooth sampling, harder at finer
+  scales; the constants are those of VAR's published sampler."""
+  temperature = max(0.27 * (1 - 0.95 * progress), 0.005)
+  return pick.soften(logp * (1 + progress), keys, temperature)

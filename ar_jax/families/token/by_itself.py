@@ -1,0 +1,149 @@
+"""Systems that draft for themselves (Jacobi), whatever their plan.
+
+Shapes: B examples, L units, M known units, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax import ops
+from ar_jax.core.decoding import jacobi, pick
+from ar_jax.core.decoding.speculate import Stats
+from ar_jax.core.system import Batch, System, UserError, Vars
+from ar_jax.families.base import Around, Generator
+from ar_jax.families.token import speculation
+from ar_jax.families.token.net import NextToken
+
+Array = jax.Array
+
+
+def discrete(target: System) -> bool:
+  """Whether `by_itself` can draw from a system."""
+  return isinstance(target, Generator) and hasattr(target, "logits")
+
+
+@dataclasses.dataclass(frozen=True)
+class ByItself(Around):
+  """A system that draws what `by_itself` does, with a rule of its own. It
+  trains as its target and has its variables.
+
+  Attributes:
+    target: a `discrete` system.
+  """
+
+  target: Generator
+
+  def generate(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> tuple[Array, Stats]:
+    """Units i32[B, L] of one example per key, and what it took."""
+    raise NotImplementedError
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one example per key as the target does; options as in
+    `generate`."""
+    units, _ = self.generate(variables, cond, keys, **options)
+    return self.target.decode(variables, units)
+
+
+def by_itself(
+  target: Generator,
+  variables: Vars,
+  cond: Batch,
+  keys: Array,
+  *,
+  window: int,
+  rule: Any = None,
+  table: Array | None = None,
+  radius: Array | None = None,
+  impl: str | None = None,
+  **options,
+) -> tuple[Array, Stats]:
+  """Draws the units of one image per key by drafts of the target itself
+  (Jacobi), whatever its plan.
+
+  Args:
+    target: a `discrete` system. Of one unit a step it reads a window with a
+      cache; of many it reads whole examples, see `core.decoding.jacobi`.
+    variables: those of the target.
+    cond: what it needs, and of what it takes `prompt` and `known`, or `given`
+      and `keep`.
+    keys: Key[B], threefry.
+    window: units that a forward reads, of targets of one unit a step.
+    rule, table, radius: see `generate`.
+    impl: of `ops.verify`.
+    **options: guidance, its schedule, and filters.
+
+  Returns:
+    Units i32[B, L], and what it took.
+
+  Raises:
+    UserError: an option is out of range.
+  """
+  if not isinstance(target.net, NextToken):
+    verify = functools.partial(
+      ops.verify, rule=rule, table=table, radius=radius, impl=impl
+    )
+    return _steps(target, variables, cond, keys, verify, **options)
+  if window < 2:
+    raise UserError(
+      f"window={window}: must be at least 2, one known, one draft"
+    )
+  program = target.program(**options)
+  return speculation.generate(
+    program,
+    target.own(variables),
+    cond[target.needs[0]],
+    keys,
+    speculation.jacobi(window - 1, program),
+    rule=rule,
+    table=table,
+    radius=radius,
+    prompt=cond.get("prompt"),
+    known=cond.get("known"),
+    impl=impl,
+  )
+
+
+def _steps(
+  target: Generator,
+  variables: Vars,
+  cond: Batch,
+  keys: Array,
+  verify: Callable,
+  *,
+  guidance: float | None = 1.0,
+  schedule: str | None = None,
+  **law: float,
+) -> tuple[Array, Stats]:
+  """`core.decoding.jacobi.decode` over a system."""
+  plan, given = target.plan, jnp.asarray(cond[target.needs[0]])
+  schedule = schedule or target.schedule
+  guidance = target.scale(guidance)
+  scales = np.array(pick.schedule(schedule, guidance, plan.steps), np.float32)
+  scale = jnp.asarray(scales[plan.step_of()])[None, :, None]
+  hidden = None
+  if guidance != 1.0:
+    given = jnp.repeat(given, 2, axis=0)
+    hidden = jnp.arange(len(given)) % 2 == 1
+
+  def score(units):
+    if hidden is None:
+      return target.logits(variables, given, units)
+    units = jnp.repeat(units, 2, axis=0)
+    logits = target.logits(variables, given, units, hidden)
+    return pick.guide(logits[::2], logits[1::2], scale)
+
+  edited = "given" in target.takes and "given" in cond
+  edit = target.edit(variables, cond) if edited else None
+  return jacobi.decode(score, verify, plan, keys, edit=edit, **law)

@@ -1,0 +1,212 @@
+"""The decoder-only transformer of LlamaGen and its kin: a prefix that carries
+the condition, then one unit of a grid after the other.
+
+Shapes: B batch, P positions of the prefix, L units, T new positions, D width,
+C features of a text.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.plans.makers import blocks
+from ar_jax.core.plans.plan import Plan
+from ar_jax.core.system import Vars
+from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
+from ar_jax.nn.heads.categorical import Categorical
+from ar_jax.nn.layers.cache import Cache
+from ar_jax.nn.layers.linear import TRANSPOSED, transposed
+from ar_jax.nn.layers.positions import rope_grid
+from ar_jax.nn.stacks.transformer import Backbone, dropout
+
+Array = jax.Array
+
+
+class NextToken(nn.Module):
+  """The transformer over prefix and units.
+
+  Position P - 1 predicts the first unit; the last unit is never read.
+
+  Attributes:
+    plan: a raster.
+    vocab: of the units.
+    width: D.
+    prefix: condition -> [B, P, D]; of length P.
+    backbone: the stack.
+    head: the law of a unit.
+    prefix_rope: see `positions.rope_grid`.
+    stddev: initial standard deviation of the embedding of units.
+    dropout: of the embeddings, in training.
+  """
+
+  plan: Plan
+  vocab: int
+  width: int
+  prefix: ClassPrefix | TextPrefix
+  backbone: Backbone
+  head: Categorical
+  prefix_rope: str = "zero"
+  stddev: float = 0.02
+  dropout: float = 0.0
+
+  def setup(self):
+    init = nn.initializers.normal(self.stddev)
+    self.units = nn.Embed(self.vocab, self.width, embedding_init=init)
+
+  @property
+  def rows(self) -> int:
+    """Positions that are ever computed: P + L - 1."""
+    return self.prefix.length + len(self.plan) - 1
+
+  def rotations(self) -> Array:
+    """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
+    features = self.width // self.backbone.block.mixer.heads
+    table = rope_grid(
+      self.plan,
+      features,
+      prefix=self.prefix.length,
+      prefix_rope=self.prefix_rope,
+    )
+    return jnp.asarray(table[: self.rows])
+
+  def __call__(
+    self,
+    cond: Array,
+    units: Array,
+    hidden: Array | None = None,
+    keys: Array | None = None,
+  ) -> Array:
+    """Hidden states f32[B, L, D] before each unit, for training.
+
+    Arguments are those of `features`.
+    """
+    h = self.features(cond, units, hidden, keys)
+    return h[:, self.prefix.length - 1 :]
+
+  def features(
+    self,
+    cond: Array,
+    units: Array,
+    hidden: Array | None = None,
+    keys: Array | None = None,
+  ) -> Array:
+    """Hidden states f32[B, P + L - 1, D] of all positions.
+
+    Args:
+      cond: what `prefix` takes.
+      units: i32[B, L].
+      hidden: bool[B], examples whose condition is not shown; None for none.
+      keys: Key[B] for dropout and stochastic depth, or None.
+    """
+    x = self._embed(cond, units[:, :-1], hidden)
+    x = dropout(x, keys, self.dropout, self.backbone.depth)
+    # A plan where it can be one: its hidden pairs are not computed.
+    mask, valid = blocks(self.rows, 1), self.prefix.valid(cond)
+    if valid is not None:
+      mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid)
+    return self.backbone(x, mask, pos=self.rotations(), keys=keys)[0]
+
+  def ready(self, variables: Vars, rows: int) -> Vars:
+    """The variables, made ready for a loop of steps of so many rows."""
+    stack = variables["params"]["backbone"]["block"]
+    return {**variables, TRANSPOSED: {"backbone": transposed(stack, rows)}}
+
+  def begin(
+    self,
+    cond: Array,
+    units: Array | None = None,
+    hidden: Array | None = None,
+  ) -> tuple[Array, Cache]:
+    """Reads the prefix, and units behind it, into a new cache.
+
+    Arguments are those of `read`.
+
+    Returns:
+      Hidden states [B, M + 1, D], before each of these units and the next;
+      and the cache.
+    """
+    h, cache = self.read(cond, units, hidden)
+    return h[:, self.prefix.length - 1 :], cache
+
+  def read(
+    self,
+    cond: Array,
+    units: Array | None = None,
+    hidden: Array | None = None,
+    spare: int = 0,
+  ) -> tuple[Array, Cache]:
+    """As `begin`, with the hidden states of the prefix.
+
+    Args:
+      cond: what `prefix` takes.
+      units: i32[B, M], known ones, M < L.
+      hidden: as in `features`.
+      spare: rows of the cache beyond those of an image.
+
+    Returns:
+      Hidden states [B, P + M, D], and the cache, whose index is traced.
+    """
+    if units is None:
+      units = jnp.zeros((len(cond), 0), jnp.int32)
+    x = self._embed(cond, units, hidden)
+    cache = self.backbone.cache(len(x), self.rows + spare, self.width)
+    mask, valid = cache.causal(x.shape[1]), self.prefix.valid(cond)
+    if valid is not None:
+      mask = hide_padding(mask, valid)
+    pos = self.rotations()[: x.shape[1]]
+    h, cache = self.backbone(x, mask, pos=pos, cache=cache)
+    cache = Cache(cache.k, cache.v, jnp.asarray(cache.index, jnp.int32))
+    if jax.default_backend() == "cpu":
+      cache = cache.taken_apart()
+    return h, cache
+
+  def step(
+    self,
+    units: Array,
+    cache: Cache,
+    valid: Array | None = None,
+    tree: tuple[Array, Array] | None = None,
+  ) -> tuple[Array, Cache]:
+    """One more call.
+
+    Args:
+      units: i32[B, T]; each sees the cache and those before it.
+      cache: of all before.
+      valid: bool[B, P], what `prefix.valid` says.
+      tree: which new unit sees which, bool[B, T, T], and how many places each
+        lies behind the first, i32[B, T]; None for a line.
+
+    Returns:
+      Hidden states [B, T, D] after these units, and the cache with T more
+      rows.
+    """
+    new = units.shape[1]
+    mask = cache.causal(new) if tree is None else cache.among(tree[0])
+    if valid is not None:
+      mask = mask & padding_mask(mask, valid)
+    # Clipped only for examples that are finished.
+    after = jnp.arange(new) if tree is None else tree[1]
+    at = jnp.reshape(cache.index, (-1, 1))
+    at = at + (after[None] if after.ndim == 1 else after)
+    pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
+    return self.backbone(self.units(units), mask, pos=pos, cache=cache)
+
+  def _embed(self, cond: Array, units: Array, hidden: Array | None) -> Array:
+    prefix = self.prefix(cond, hidden)
+    return jnp.concatenate([prefix, self.units(units)], axis=1)
+
+
+def padding_mask(mask: Array, valid: Array) -> Array:
+  """bool[B, 1, 1, S], false where a key is padding of the prefix."""
+  rest = mask.shape[-1] - valid.shape[1]
+  shown = jnp.pad(valid, ((0, 0), (0, rest)), constant_values=True)
+  return shown[:, None, None]
+
+
+def hide_padding(mask: Array, valid: Array) -> Array:
+  """`mask` from row 0 on without the padding of the prefix. Padding still
+  sees itself, so that no query is left with nothing."""
+  own = jnp.eye(*mask.shape[2:], dtype=bool)[None, None]
+  return mask & (padding_mask(mask, valid) | own)

@@ -1,0 +1,305 @@
+"""Heads for units that are vectors of numbers: a small network between noise
+and a unit, that reads the hidden state.
+
+They are worn as those of `nn.heads.categorical` are. The backbone runs once a
+step and the head many times, so its loops are inside `draw`.
+
+Shapes: B batch, T units, C channels of a unit, D width, M repeats.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax.core.decoding import pick
+from ar_jax.core.errors import UserError
+from ar_jax.core.flows import ddpm, flow, solvers
+from ar_jax.core.plans import plan
+from ar_jax.core.plans.plan import Plan
+from ar_jax.nn.heads.flow_nets import GroupTransformer, TokenMLP
+from ar_jax.nn.layers.times import thousandths
+
+Array = jax.Array
+
+
+@functools.cache
+def by_step(p: Plan) -> Plan:
+  """The slots of a plan, each of which sees its own step only."""
+  return dataclasses.replace(p, rule=plan.within)
+
+
+def _repeated(keys: Array, m: int) -> tuple[Array, Array]:
+  """Keys of noise and of times for M independent repeats, Key[M * B] each."""
+  fold = jax.vmap(jax.random.fold_in, (0, None))
+  keys = jnp.concatenate([fold(keys, i) for i in range(m)])
+  return tuple(jax.vmap(jax.random.split, out_axes=1)(keys))
+
+
+def _tiled(m: int, *xs: Array) -> tuple[Array, ...]:
+  return tuple(jnp.concatenate([x] * m) if m > 1 else x for x in xs)
+
+
+class Flow(nn.Module):
+  """Flow matching: the network predicts the velocity of a path.
+
+  The time that it reads is that of FlowAR, whole thousandths counted from
+  the data.
+
+  Attributes:
+    net: a `TokenMLP`, or a `GroupTransformer`, whose units of one step share
+      one time in training.
+    path: a key of `flow.PATHS`.
+    times: law of the times of training.
+    repeats: M, how many noises and times a hidden state is trained with.
+    pooled: gives every unit of a step the mean of their hidden states: what
+      FlowAR is compared with, not FlowAR.
+  """
+
+  net: TokenMLP | GroupTransformer
+  path: str = "linear"
+  times: flow.Times = flow.Times()
+  repeats: int = 1
+  pooled: bool = False
+
+  @property
+  def channels(self) -> int:
+    return self.net.channels
+
+  def loss(
+    self,
+    h: Array,
+    target: Array,
+    keys: Array,
+    *,
+    plan: Plan | None = None,
+    pos: Array | None = None,
+  ) -> Array:
+    """f32[B, T]: squared error of the velocity of each unit, a mean over
+    channels and repeats.
+
+    Args:
+      h: [B, T, D].
+      target: f32[B, T, C].
+      keys: Key[B].
+      plan: the steps of the T units; None if they are all of one step.
+      pos: where they are; see `GroupTransformer`.
+    """
+    b, t, _ = target.shape
+    grouped = self.net.grouped
+    h = self._shared(h, plan)
+    keys, clock = _repeated(keys, self.repeats)
+    h, x = _tiled(self.repeats, h, target)
+    steps = 1 if plan is None else plan.steps
+    draw = lambda key: self.times.draw(key, (steps if grouped else t,))
+    times = jax.vmap(draw)(clock)
+    if grouped:
+      step = np.zeros(t, int) if plan is None else plan.step_of()
+      times = times[:, step]
+    noise = solvers.noise(keys, x.shape[1:])
+    path = flow.path(self.path)
+    xt = path.noisy(x, noise, times)
+    mask = by_step(plan) if grouped and plan is not None else None
+    v = self.net(xt, thousandths(times), h, mask=mask, pos=pos)
+    error = jnp.square(v - path.velocity(x, noise, times))
+    return error.mean(-1).reshape(self.repeats, b, t).mean(0)
+
+  def draw(
+    self,
+    h: Array,
+    keys: Array,
+    *,
+    h_null: Array | None = None,
+    scale: Array | float = 1.0,
+    pos: Array | None = None,
+    times: int | Sequence[float] = 25,
+    solver: str = "euler",
+    interval: tuple[float, float] = (0.0, 1.0),
+    temperature: float = 1.0,
+  ) -> Array:
+    """Units f32[B, T, C] of one step.
+
+    Args:
+      h: [B, T, D].
+      keys: Key[B].
+      h_null: the same without the condition; None if guidance is off.
+      scale: of guidance of the velocity; 1.0 is off.
+      pos: where the units are.
+      times: the grid from 0 (noise) to 1, or how many equal steps it has.
+      solver: a key of `solvers.SOLVERS`, or "sde".
+      interval: times between which guidance acts.
+      temperature: multiplies the noise that it begins with.
+
+    Raises:
+      UserError: no such solver.
+    """
+    grid = solvers.uniform_grid(times) if isinstance(times, int) else times
+    h_null = None if h_null is None else self._shared(h_null, None)
+    h = self._shared(h, None)
+    velocity = self._velocity(h, h_null, scale, pos, interval)
+    shape = h.shape[1], self.channels
+    # The steps of a stochastic sampler take the numbers from 1 on.
+    x = temperature * solvers.noise(keys, shape)
+    if solver != "sde":
+      return solvers.integrate(velocity, x, grid, solver)
+    path = flow.path(self.path)
+    return solvers.euler_maruyama(velocity, x, grid, keys, path=path, start=1)
+
+  def nll(
+    self,
+    h: Array,
+    target: Array,
+    *,
+    pos: Array | None = None,
+    times: int | Sequence[float] = 50,
+  ) -> Array:
+    """-log p of each unit in nats, f32[B, T], exact up to the solver (Heun).
+
+    Arguments as in `loss` and `draw`.
+
+    Raises:
+      UserError: the units of a step have no law each of its own.
+    """
+    if self.net.grouped:
+      raise UserError(
+        "the units of a step are drawn together here: there is no likelihood "
+        "of each; use solvers.log_likelihood with event=2"
+      )
+    grid = solvers.uniform_grid(times) if isinstance(times, int) else times
+    velocity = self._velocity(h, None, 1.0, pos, (0.0, 1.0))
+    return -solvers.log_likelihood(velocity, target, grid)
+
+  def _shared(self, h: Array, plan: Plan | None) -> Array:
+    if not self.pooled:
+      return h
+    step = np.zeros(h.shape[1], int) if plan is None else plan.step_of()
+    same = (step[:, None] == step[None]).astype(np.float32)
+    return jnp.einsum("ts,bsd->btd", same / same.sum(1, keepdims=True), h)
+
+  def _velocity(self, h, h_null, scale, pos, interval):
+    b, units, _ = h.shape
+    guided = h_null is not None
+    if guided:
+      # Pairs lie side by side, so that sharding keeps them on one device.
+      h = jnp.stack([h, h_null], 1).reshape(2 * b, units, -1)
+    net, variables = self.net.unbind()
+
+    def velocity(x, t):
+      x = jnp.repeat(x, 2, axis=0) if guided else x
+      at = jnp.full(x.shape[:2], thousandths(t))
+      v = net.apply(variables, x, at, h, pos=pos)
+      if not guided:
+        return v
+      v = v.reshape(b, 2, *v.shape[1:])
+      return flow.guide(v[:, 0], v[:, 1], scale, t, interval)
+
+    return velocity
+
+
+class Diffusion(nn.Module):
+  """MAR's diffusion loss: the network predicts noise and its variance, over
+  discrete levels (arXiv 2406.11838, section 3.2).
+
+  Attributes:
+    net: with 2 C numbers out.
+    levels: of training.
+    repeats: M, `diffusion_batch_mul` in the published code.
+  """
+
+  net: TokenMLP
+  levels: int = 1000
+  repeats: int = 4
+
+  @property
+  def channels(self) -> int:
+    return self.net.channels
+
+  def loss(
+    self,
+    h: Array,
+    target: Array,
+    keys: Array,
+    *,
+    plan: Plan | None = None,
+    pos: Array | None = None,
+  ) -> Array:
+    """f32[B, T]: the squared error of the noise plus the variational term, a
+    mean over channels and repeats; arguments as those of `Flow.loss`."""
+    del plan, pos
+    return sum(self.terms(h, target, keys))
+
+  def terms(self, h: Array, target: Array, keys: Array) -> tuple[Array, Array]:
+    """The two terms of the loss, f32[B, T] each; see `ddpm.Levels.losses`."""
+    b, t, _ = target.shape
+    levels = ddpm.cosine(self.levels)
+    keys, clock = _repeated(keys, self.repeats)
+    h, x = _tiled(self.repeats, h, target)
+    pick_level = lambda key: jax.random.randint(key, (t,), 0, len(levels))
+    level = jax.vmap(pick_level)(clock)
+    noise = solvers.noise(keys, x.shape[1:])
+    out = self.net(levels.noisy(x, noise, level), level, h)
+    guess, r = jnp.split(out, 2, -1)
+    both = levels.losses(guess, r, x, noise, level)
+    mean = lambda x: x.reshape(self.repeats, b, t).mean(0)
+    return mean(both[0]), mean(both[1])
+
+  def draw(
+    self,
+    h: Array,
+    keys: Array,
+    *,
+    h_null: Array | None = None,
+    scale: Array | float = 1.0,
+    pos: Array | None = None,
+    steps: int = 100,
+    temperature: float = 1.0,
+  ) -> Array:
+    """Units f32[B, T, C].
+
+    Args:
+      h: [B, T, D].
+      keys: Key[B].
+      h_null: the same without the condition; None if guidance is off.
+      scale: of guidance of the noise; the variance is that of h alone. 1.0 is
+        off.
+      pos: not used.
+      steps: of denoising, at most `levels`.
+      temperature: multiplies the noise of every step.
+    """
+    del pos
+    predict = self._predict(h, h_null, scale)
+    levels = ddpm.cosine(self.levels).respaced(steps)
+    shape = h.shape[1], self.channels
+    return levels.sample(predict, keys, shape, temperature=temperature)
+
+  def nll(
+    self, h: Array, target: Array, keys: Array, *, steps: int = 100
+  ) -> Array:
+    """An upper bound of -log p of each unit in nats, f32[B, T]; one draw, see
+    `ddpm.Levels.bound`. Arguments as in `draw`."""
+    levels = ddpm.cosine(self.levels).respaced(steps)
+    return levels.bound(self._predict(h, None, 1.0), target, keys)
+
+  def _predict(self, h, h_null, scale):
+    b, units, _ = h.shape
+    guided = h_null is not None
+    if guided:
+      h = jnp.stack([h, h_null], 1).reshape(2 * b, units, -1)
+    net, variables = self.net.unbind()
+
+    def predict(x, name):
+      x = jnp.repeat(x, 2, axis=0) if guided else x
+      out = net.apply(variables, x, jnp.full(x.shape[:2], name), h)
+      guess, r = jnp.split(out, 2, -1)
+      if not guided:
+        return guess, r
+      guess = guess.reshape(b, 2, *guess.shape[1:])
+      return pick.guide(guess[:, 0], guess[:, 1], scale), r[::2]
+
+    return predict

@@ -1,0 +1,140 @@
+"""Self-attention.
+
+Shapes: B batch, T new positions, S rows of the cache, D width, H heads, K
+features per head, N layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax import ops
+from ar_jax.core.plans.plan import Plan
+from ar_jax.nn.layers import positions
+from ar_jax.nn.layers.cache import Cache
+from ar_jax.nn.layers.linear import Linear, initial
+
+Array = jax.Array
+
+
+class CosineNorm(nn.Module):
+  """Unit queries and keys, with a learned temperature per head.
+
+  q is multiplied by exp(min(t_h, ln 100)) (arXiv 2010.04245, as in VAR); the
+  scale of the scores is then 1.
+  """
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, q: Array, k: Array) -> tuple[Array, Array]:
+    """q [B, T, H, K] and k [B, T, Hkv, K], normalised."""
+    init = nn.initializers.constant(math.log(4))
+    log_scale = self.param("log_scale", init, (self.heads,))
+    scale = jnp.exp(jnp.minimum(log_scale, math.log(100)))
+    q = _unit(q) * scale[None, None, :, None]
+    return q, _unit(k)
+
+
+def _unit(x: Array) -> Array:
+  x = x.astype(jnp.float32)
+  square = jnp.sum(jnp.square(x), -1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention with one matrix for queries, keys and values.
+
+  Attributes:
+    heads: H.
+    kv_heads: heads of keys and values; as many as `heads` if None.
+    scale: of the scores; 1 / sqrt(K) if None.
+    norm: maps (q, k) to normalised ones before they are cached; optional.
+    bias: which of q, k and v have a bias, for example "qv".
+    out_bias: whether the output matrix has one.
+    stddev: initial standard deviation of the input matrix; None is
+      Xavier-uniform.
+    out_stddev: the same of the output matrix.
+    dtype: of the computation.
+    impl: of `ops.attention`.
+  """
+
+  heads: int
+  kv_heads: int | None = None
+  scale: float | None = None
+  norm: nn.Module | None = None
+  bias: str = ""
+  out_bias: bool = True
+  stddev: float | None = 0.02
+  out_stddev: float | None = 0.02
+  dtype: jnp.dtype = jnp.float32
+  impl: str | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    mask: Array | Plan | None = None,
+    *,
+    pos: Array | None = None,
+    cache: Cache | None = None,
+    layer: Array | int = 0,
+  ) -> tuple[Array, Cache | None]:
+    """Attends from x [B, T, D] to itself and to the rows of a cache.
+
+    Args:
+      x: [B, T, D].
+      mask: as in `ops.attention`, over the rows that are read.
+      pos: turns of queries and keys before they are cached; see
+        `positions.rotate`.
+      cache: keys and values of earlier positions.
+      layer: which layer of the cache is ours.
+
+    Returns:
+      [B, T, D] and the cache with the new rows.
+    """
+    b, t, width = x.shape
+    features = width // self.heads
+    heads = {"q": self.heads}
+    heads["k"] = heads["v"] = self.kv_heads or self.heads
+    dense = lambda n, stddev, name, bias: Linear(
+      n,
+      use_bias=bias,
+      kernel_init=initial(stddev),
+      dtype=self.dtype,
+      name=name,
+    )
+    total = sum(heads.values()) * features
+    qkv = dense(total, self.stddev, "qkv", False)(x)
+    parts, start = {}, 0
+    for name, n in heads.items():
+      part = qkv[..., start : start + n * features]
+      if name in self.bias:
+        zeros = nn.initializers.zeros
+        bias = self.param(f"bias_{name}", zeros, (n * features,))
+        part = part + bias.astype(self.dtype)[None, None]
+      parts[name] = part.reshape(b, t, n, features)
+      start += n * features
+    q, k, v = parts.values()
+    if self.norm is not None:
+      q, k = (y.astype(self.dtype) for y in self.norm(q, k))
+    if pos is not None:
+      q, k = positions.rotate(q, pos), positions.rotate(k, pos)
+    if cache is not None:
+      k, v, cache = cache.extend(layer, k, v)
+    out = ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
+    out = out.reshape(b, t, width)
+    return dense(width, self.out_stddev, "out", self.out_bias)(out), cache
+
+  def empty(
+    self, depth: int, batch: int, length: int, width: int, dtype: jnp.dtype
+  ) -> Cache:
+    """An empty cache of `length` rows for `depth` layers of D = `width`."""
+    heads = self.kv_heads or self.heads
+    shape = (depth, batch, heads, length, width // self.heads)
+    rows = jnp.zeros(shape, dtype)
+    return Cache(rows, rows)

@@ -1,0 +1,340 @@
+"""The one transformer: pre-norm blocks, scanned, with or without a condition
+that modulates them.
+
+Shapes: B batch, T positions, D width, N layers.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import UserError
+from ar_jax.core.plans.plan import Plan
+from ar_jax.nn.layers.cache import Cache
+from ar_jax.nn.layers.linear import TRANSPOSED
+from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
+
+Array = jax.Array
+
+
+class Block(nn.Module):
+  """x += gate mixer(norm(x) (1 + scale) + shift), then the same with an MLP.
+
+  Attributes:
+    mixer: mixes positions; called and answering as `Attention`.
+    mlp: acts on each position.
+    eps: of the norms.
+    rms: whether the norms are RMS norms and not layer norms; neither has
+      parameters.
+    dropout: share of the features of both branches that training drops.
+  """
+
+  mixer: nn.Module
+  mlp: nn.Module
+  eps: float = 1e-6
+  rms: bool = False
+  dropout: float = 0.0
+
+  def __call__(
+    self,
+    x: Array,
+    mod: Array,
+    mask: Array | Plan | None,
+    *,
+    pos: Array | None = None,
+    cache: Any = None,
+    layer: Array | int = 0,
+    keys: Array | None = None,
+  ) -> tuple[Array, Any]:
+    """One layer.
+
+    Args:
+      x: [B, T, D].
+      mod: [B, 6, D]: gates, scales, shifts, of the mixer and the MLP each;
+        or [B, E, 6, D], one for each of E runs of T / E positions.
+      mask: what the mixer sees.
+      pos: where the positions are, for the mixer.
+      cache: of all layers.
+      layer: which of them is ours.
+      keys: Key[B] of this layer for dropout, or None.
+
+    Returns:
+      [B, T, D] and the new cache.
+    """
+    gate1, gate2, scale1, scale2, shift1, shift2 = parts(mod, x.shape[1])
+    h = self._modulated(x, scale1, shift1)
+    h, cache = self.mixer(h, mask, pos=pos, cache=cache, layer=layer)
+    x = x + (gate1 * dropout(h, keys, self.dropout, 0)).astype(x.dtype)
+    h = self.mlp(self._modulated(x, scale2, shift2))
+    x = x + (gate2 * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
+    return x, cache
+
+  def empty(self, *sizes) -> Cache:
+    """See `Attention.empty`."""
+    return self.mixer.empty(*sizes)
+
+  def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
+    norm = rms_norm if self.rms else layer_norm
+    return modulate(norm(x, self.eps), scale, shift).astype(x.dtype)
+
+
+def parts(mod: Array, positions: int) -> tuple[Array, ...]:
+  """The parts of modulations, each [B, 1 | T, D], for T positions.
+
+  Args:
+    mod: [B, P, D], the same for all positions; or [B, E, P, D], one for each
+      of E runs of T / E positions.
+    positions: T.
+  """
+  if mod.ndim == 3:
+    return tuple(mod[:, None, i] for i in range(mod.shape[1]))
+  runs = positions // mod.shape[1]
+  mod = jnp.repeat(mod, runs, axis=1) if runs > 1 else mod
+  return tuple(mod[:, :, i] for i in range(mod.shape[2]))
+
+
+class PlainBlock(nn.Module):
+  """x += mixer(norm(x)), then the same with an MLP; unconditional (Llama).
+
+  Attributes:
+    mixer: mixes positions; called and answering as `Attention`.
+    mlp: acts on each position.
+    eps: of the norms.
+    dropout: share of the features of both branches that training drops.
+    rms: whether the norms are RMS norms and not layer norms with a bias (ViT).
+  """
+
+  mixer: nn.Module
+  mlp: nn.Module
+  eps: float = 1e-5
+  dropout: float = 0.0
+  rms: bool = True
+
+  def setup(self):
+    norm = RMSNorm if self.rms else LayerNorm
+    self.norm1 = norm(self.eps)
+    self.norm2 = norm(self.eps)
+
+  def __call__(
+    self,
+    x: Array,
+    mod: Array | None,
+    mask: Array | Plan | None,
+    *,
+    pos: Array | None = None,
+    cache: Any = None,
+    layer: Array | int = 0,
+    keys: Array | None = None,
+  ) -> tuple[Array, Any]:
+    """One layer; arguments as those of `Block`, and
+
+    Args:
+      mod: factors on the two branches, [B, 2, 1], or None.
+      keys: Key[B] of this layer for dropout, or None.
+    """
+    factors = (1, 1) if mod is None else (mod[:, None, 0], mod[:, None, 1])
+    h, cache = self.mixer(
+      self.norm1(x), mask, pos=pos, cache=cache, layer=layer
+    )
+    x = x + (factors[0] * dropout(h, keys, self.dropout, 0)).astype(x.dtype)
+    h = self.mlp(self.norm2(x))
+    x = x + (factors[1] * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
+    return x, cache
+
+  def empty(self, *sizes) -> Cache:
+    """See `Attention.empty`."""
+    return self.mixer.empty(*sizes)
+
+
+def dropout(x: Array, keys: Array | None, rate: float, place: int) -> Array:
+  """Zeroes a share `rate` of x [B, ...] and scales up the rest.
+
+  Args:
+    x: activations.
+    keys: Key[B]; None changes nothing.
+    rate: in [0, 1).
+    place: tells the dropouts apart that have the same keys.
+  """
+  if keys is None or not rate:
+    return x
+
+  def kept(key):
+    key = jax.random.fold_in(key, place)
+    return jax.random.bernoulli(key, 1 - rate, x.shape[1:])
+
+  return jnp.where(jax.vmap(kept)(keys), x / (1 - rate), 0)
+
+
+def by_example(x: Array) -> Array:
+  """x [B, T, D], split over devices by example where a mesh is set, so that
+  XLA gathers the weights of a layer and leaves its activations in place."""
+  return nn.with_logical_constraint(x, ("batch", None, None))
+
+
+def modulate(x: Array, scale: Array, shift: Array) -> Array:
+  """x (1 + scale) + shift, for x [B, T, D] and the others [B, 1, D]."""
+  return x * (1 + scale) + shift
+
+
+def drop_path(
+  keys: Array,
+  rate: float,
+  depth: int,
+  *,
+  first: float = 0.0,
+  branches: int = 2,
+) -> Array:
+  """Gate factors f32[N, B, branches] of stochastic depth, one draw per example.
+
+  Layer n of N is dropped with probability first + (rate - first) n / (N - 1),
+  n from 0, each of its branches on its own; what stays is divided by 1 -
+  probability.
+  """
+  keep = 1 - jnp.linspace(first, rate, depth)[:, None]
+  draw = lambda key: jax.random.uniform(key, (depth, branches)) < keep
+  stays = jax.vmap(draw, out_axes=1)(keys)
+  return stays / keep[:, None]
+
+
+# What the forward pass of a layer keeps for the backward pass, which computes
+# the rest again: "none" recomputes nothing.
+REMAT = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_saveable,
+  "weights": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def _policy(remat: bool | str) -> Any:
+  name = {False: "none", True: "full"}.get(remat, remat)
+  if name not in REMAT:
+    raise UserError(f"remat={remat!r}: choose one of {', '.join(REMAT)}")
+  return REMAT[name]
+
+
+class Backbone(nn.Module):
+  """A stack of equal blocks and a last norm; one parameter layout, [N, ...].
+
+  Attributes:
+    block: the layer; its parameters get a leading axis over layers.
+    depth: N.
+    ada: cond [B, D] -> modulations of the layers, [N, B, 6, D]: the gates of
+      both branches of a block, their scales, their shifts; of blocks of three
+      branches [N, B, 9, D]. None with blocks that take none.
+    out_ada: the same of the last norm, [1, B, 2, D].
+    out_norm: the last norm itself where nothing modulates it.
+    drop: rate of stochastic depth in the last layer.
+    drop_from: the same in the first; linear between the two.
+    remat: what the backward pass computes again: "none"; "full", all but the
+      input of each layer; "dots", all but matrix products; "weights", all but
+      products with weights, so the scores of attention too. True is "full".
+    dtype: of the computation.
+  """
+
+  block: Block | PlainBlock
+  depth: int
+  ada: nn.Module | None = None
+  out_ada: nn.Module | None = None
+  out_norm: nn.Module | None = None
+  drop: float = 0.0
+  drop_from: float = 0.0
+  remat: bool | str = False
+  dtype: jnp.dtype = jnp.float32
+
+  def condition(self, cond: Array) -> tuple[Array, Array]:
+    """What the stack needs of cond [B, D]; once for all calls with it."""
+    return self.ada(cond), self.out_ada(cond) if self.out_ada else None
+
+  def __call__(
+    self,
+    x: Array,
+    mask: Array | Plan | None = None,
+    *,
+    pos: Array | None = None,
+    cond: tuple[Array, Array] | None = None,
+    cache: Any = None,
+    keys: Array | None = None,
+  ) -> tuple[Array, Any]:
+    """Hidden states of new positions.
+
+    Args:
+      x: [B, T, D].
+      mask: as in `ops.attention`; with a cache, over the rows that are read,
+        and None for all that are filled.
+      pos: where the positions are; see `positions.rotate`.
+      cond: what `condition` returns; None without `ada`.
+      cache: of earlier positions, for example an `attention.Cache`.
+      keys: Key[B] for stochastic depth and dropout; None turns both off.
+
+    Returns:
+      f32[B, T, D], and the cache with T more rows.
+    """
+    mod, out_mod = cond or (None, None)
+    if keys is not None and self.drop:
+      branches = 2 if mod is None else mod.shape[2] // 3
+      stays = drop_path(
+        keys, self.drop, self.depth, first=self.drop_from, branches=branches
+      )[..., None]
+      if mod is None:
+        mod = stays
+      else:
+        gates, rest = jnp.split(mod, [branches], axis=2)
+        mod = jnp.concatenate([gates * stays.astype(mod.dtype), rest], axis=2)
+    if cache is not None and mask is None:
+      mask = cache.mask(x.shape[1])
+
+    def layer(block, carry, inputs):
+      x, cache = carry
+      index, mod = inputs
+      own = None if keys is None else fold(keys, index)
+      x, cache = block(
+        x, mod, mask, pos=pos, cache=cache, layer=index, keys=own
+      )
+      return (by_example(x), cache), None
+
+    x = by_example(x.astype(self.dtype))
+    if cache is not None and cache.apart:
+      h, cache = self._one_by_one(layer, x, cache, mod)
+    else:
+      if policy := _policy(self.remat):
+        layer = nn.remat(layer, prevent_cse=False, policy=policy)
+      stack = nn.scan(
+        layer, variable_axes={"params": 0}, split_rngs={"params": True}
+      )
+      layers = jnp.arange(self.depth)
+      (h, cache), _ = stack(self.block, (x, cache), (layers, mod))
+    if self.out_norm is not None:
+      h = self.out_norm(h).astype(jnp.float32)
+    else:
+      scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
+      h = modulate(layer_norm(h, self.block.eps), scale, shift)
+    return h, cache if cache is None else cache.advance(x.shape[1])
+
+  def _one_by_one(
+    self, layer: Any, x: Array, cache: Cache, mod: Array | None
+  ) -> tuple[Array, Cache]:
+    """The stack without a loop, its layers as `linear.transposed` has made them
+    for the calls of a loop around it."""
+    block = self.block.clone(parent=None, _deep_clone=True, _reset_names=True)
+    params = self.block.variables["params"]
+    for i in range(self.depth):
+      if self.has_variable(TRANSPOSED, "layers"):
+        own = self.get_variable(TRANSPOSED, "layers")[i]
+      else:
+        own = {"params": jax.tree.map(lambda p, i=i: p[i], params)}
+      bound = functools.partial(block.apply, own)
+      inputs = i, None if mod is None else mod[i]
+      (x, cache), _ = layer(bound, (x, cache), inputs)
+    return x, cache
+
+  def cache(self, batch: int, length: int, width: int) -> Any:
+    """What the layers know before the first of `length` positions of D =
+    `width`: for an Attention an empty cache of so many rows."""
+    return self.block.empty(self.depth, batch, length, width, self.dtype)

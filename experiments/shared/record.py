@@ -1,0 +1,90 @@
+"""Results of experiments: one JSON file each, with all that made the number."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+
+import jax
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+
+
+def write(
+  name: str,
+  *,
+  claim: str,
+  paper: str,
+  baseline: str,
+  ours: str,
+  holds: bool | str,
+  seeds: list[int],
+  seconds: float,
+  tables: dict[str, list[dict]] | None = None,
+  picture: str | None = None,
+  **details,
+) -> None:
+  """Writes `results/<name>.json`.
+
+  Args:
+    name: of the experiment.
+    claim: what is claimed, in a sentence.
+    paper: the paper's figure.
+    baseline: what it is compared with here.
+    ours: the figure measured here, with its spread.
+    holds: whether it holds; a string says why not, or how far.
+    seeds: of the repetitions.
+    seconds: of the whole experiment.
+    tables: title -> rows with equal keys, for `report`.
+    picture: file name of a plot or grid beside the JSON.
+    **details: anything else worth keeping.
+  """
+  record = {
+    "claim": claim,
+    "paper": paper,
+    "baseline": baseline,
+    "ours": ours,
+    "holds": holds,
+    "seeds": seeds,
+    "seconds": round(seconds, 1),
+    "device": device(),
+    "jax": jax.__version__,
+    "commit": commit(),
+    "tables": tables or {},
+    "picture": picture,
+    **details,
+  }
+  RESULTS.mkdir(exist_ok=True)
+  path = RESULTS / f"{name}.json"
+  path.write_text(json.dumps(record, indent=2) + "\n")
+  print(f"wrote {path}")
+
+
+def device() -> str:
+  kind = jax.devices()[0].device_kind
+  if kind == "cpu":
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+      if line.startswith("model name"):
+        kind = line.split(":")[1].strip()
+    cores = len(os.sched_getaffinity(0))
+    word = "core" if cores == 1 else "cores"
+    return f"{kind}, {cores} {word}, {platform.machine()}"
+  return f"{jax.device_count()} x {kind}"
+
+
+def commit() -> str:
+  """The commit that ran, with a plus where the tree had changed."""
+  git = lambda *a: subprocess.run(
+    ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
+  ).stdout.strip()
+  changed = git("status", "--porcelain", "--untracked-files=no")
+  return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
+def peak_memory() -> float:
+  """Peak resident memory of this process so far, GiB."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
