@@ -203,7 +203,7 @@ def grid_weights(
   return take(at.row), take(at.col)
 
 
-def shown(codes: Array, at: Layout, sides: Sequence[int]) -> Array:
+def previous_map(codes: Array, at: Layout, sides: Sequence[int]) -> Array:
   """The input of each slot, f32[B, L, C]: the map before its own,
   resized bicubically. The slots of the first map, and pads, get 0.
 
