@@ -81,7 +81,7 @@ def decay_mask(params: Any, patterns: tuple[str, ...] = DECAY) -> Any:
   )
 
 
-def _adamw(
+def adamw(
   steps: int,
   *,
   lr: float,
@@ -139,11 +139,11 @@ def _made(settings: str, steps: int) -> optax.GradientTransformationExtraArgs:
   config = json.loads(settings)
   groups = config.pop("groups", None) or {}
   try:
-    parts = {"rest": _adamw(steps, **config)}
+    parts = {"rest": adamw(steps, **config)}
     for name, overrides in groups.items():
-      parts[name] = _adamw(steps, **{**config, **overrides})
+      parts[name] = adamw(steps, **{**config, **overrides})
   except TypeError as e:
-    raise UserError(f"optim: {str(e).replace('_adamw() ', '')}") from e
+    raise UserError(f"optim: {str(e).replace('adamw() ', '')}") from e
   if not groups:
     return optax.with_extra_args_support(parts["rest"])
 

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, metrics, optim, parallel
+from ar_jax import checkpoint, data, metrics, optim, parallel, run_files
 from ar_jax.core import prng, processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data.images.transforms import augmentation
@@ -118,6 +118,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   system = build(config.system, **config.model.to_dict())
   dataset = data.load(**config.data)
   _check_labels(system, dataset)
+  run_files.write_data(workdir, dataset)
   mesh = parallel.make_mesh(config.mesh)
   rows = parallel.rows(mesh, config.batch)
   _check_accumulate(config, mesh)

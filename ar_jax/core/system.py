@@ -26,6 +26,7 @@ import abc
 import dataclasses
 import importlib
 import importlib.util
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -136,24 +137,31 @@ def example_keys(key: Array, batch: Batch) -> Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
+def module(name: str) -> types.ModuleType:
+  """The module of a system: of `ar_jax.systems` or of `ar_jax.tokenizers`.
+
+  Raises:
+    UserError: there is no such module.
+  """
+  for package in ("systems", "tokenizers"):
+    path = f"ar_jax.{package}.{name}"
+    if name.isidentifier() and importlib.util.find_spec(path):
+      return importlib.import_module(path)
+  raise UserError(
+    f"system={name!r}: there is no ar_jax/systems/{name}.py and no "
+    f"ar_jax/tokenizers/{name}.py; see docs/systems.md for the names"
+  )
+
+
 def build(name: str, /, **kwargs) -> System:
   """Builds the system `name` = a module of `ar_jax.systems` or `.tokenizers`.
 
   Raises:
     UserError: there is no such module, or it takes no such argument.
   """
-  for package in ("systems", "tokenizers"):
-    path = f"ar_jax.{package}.{name}"
-    if name.isidentifier() and importlib.util.find_spec(path):
-      break
-  else:
-    raise UserError(
-      f"system={name!r}: there is no ar_jax/systems/{name}.py and no "
-      f"ar_jax/tokenizers/{name}.py; see docs/systems.md for the names"
-    )
-  module = importlib.import_module(path)
+  made = module(name)
   try:
-    return module.build(**kwargs)
+    return made.build(**kwargs)
   except TypeError as e:
     if "argument" not in str(e):
       raise

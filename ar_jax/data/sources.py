@@ -12,7 +12,7 @@ from ar_jax.data.wrap import features
 
 # Where each set is loaded: module of this package, function. The function
 # takes size, channels and path, and the options of that set.
-_LOADERS = {
+LOADERS = {
   "digits": ("images.embedded", "digits"),
   "fashion_mnist": ("images.embedded", "fashion_mnist"),
   "fake": ("images.embedded", "fake"),
@@ -58,8 +58,8 @@ def load(
   if channels not in (1, 3):
     raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour)")
   arguments = {"size": size, "channels": channels, "path": path, **options}
-  if name in _LOADERS:
-    module, function = _LOADERS[name]
+  if name in LOADERS:
+    module, function = LOADERS[name]
   else:
     module, function = "images.prepared", "prepared"
     arguments["name"] = _tfds_name(name, path)
@@ -80,7 +80,7 @@ def _tfds_name(name: str, path: str) -> str:
 
   if name.startswith("tfds:"):
     return name.removeprefix("tfds:")
-  known = [*_LOADERS, *prepared.names(path)]
+  known = [*LOADERS, *prepared.names(path)]
   if name.split("/")[0].split(":")[0] in known:
     return name
   close = difflib.get_close_matches(name, known, n=3)

@@ -1,0 +1,454 @@
+"""All that can be checked before the first step is checked before it.
+
+Of every stage of a run: values, sizes, classes, options, evaluators, files.
+What is wrong is one line with the name of the stage; an evaluator that asks
+for more images than the data have is given fewer, and that is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from ar_jax import (
+  checkpoint,
+  data,
+  evals,
+  optim,
+  overrides,
+  parallel,
+  run_files,
+  sample,
+  step,
+)
+from ar_jax.core.system import System, UserError, build
+from ar_jax.data.images.transforms import augmentation
+
+Config = ml_collections.ConfigDict
+log = logging.getLogger("ar_jax")
+
+
+@dataclasses.dataclass
+class Stage:
+  """A part of a run.
+
+  Attributes:
+    name: "" where a run has no stages.
+    does: a mode of the command line.
+    config: of the system; a check may change it.
+    workdir: of the run that it trains, or draws from.
+    out: where its results go.
+  """
+
+  name: str
+  does: str
+  config: Config
+  workdir: pathlib.Path
+  out: pathlib.Path
+
+
+def ahead(stages: list[Stage]) -> None:
+  """Checks every stage of a run; changes evaluators that ask for too much.
+
+  Raises:
+    UserError: something is wrong, in one line.
+  """
+  for stage in stages:
+    with _named(stage):
+      values(stage.config)
+  datasets: dict[str, data.Dataset] = {}
+  shapes: dict[str, tuple[System, Any, Any]] = {}
+  for stage in stages:
+    with _named(stage):
+      _stage(stage, stages, datasets, shapes)
+
+
+@contextlib.contextmanager
+def _named(stage: Stage):
+  try:
+    yield
+  except UserError as e:
+    before = f"stage {stage.name}: " if stage.name else ""
+    raise UserError(before + " ".join(str(e).split())) from e
+
+
+# The least that a key may be.
+LEAST = {
+  "batch": 1,
+  "eval_batch": 1,
+  "seed": 0,
+  "cache.views": 0,
+  "loader.workers": 0,
+  "loader.prefetch": 0,
+  "optim.lr": 0,
+  "optim.warmup": 0,
+  "optim.weight_decay": 0,
+  "optim.clip": 0,
+  "train.steps": 0,
+  "train.ema": 0,
+  "train.accumulate": 1,
+  "train.log_every": 1,
+  "train.save_every": 1,
+  "train.keep": 1,
+  "train.best": 0,
+  "train.sample_every": 0,
+  "train.sample_count": 1,
+  "train.eval_every": 0,
+  "sample.count": 1,
+  "sample.batch": 1,
+  "sample.seed": 0,
+  "sample.columns": 1,
+  "sample.scale": 1,
+}
+CHOICES = {
+  "parallel": ("jit", "pmap"),
+  "train.best_is": ("lowest", "highest"),
+  "sample.edit.keep": ("outside", "inside"),
+}
+DTYPES = ("float32", "bfloat16", "float16")
+_SHORT = {
+  "bf16": "bfloat16",
+  "fp16": "float16",
+  "half": "float16",
+  "f32": "float32",
+  "fp32": "float32",
+  "float": "float32",
+}
+
+
+def values(config: Config) -> None:
+  """Checks what each key of a config may be by itself.
+
+  Raises:
+    UserError: one may not.
+  """
+  for name, least in LEAST.items():
+    value = _at(config, name)
+    if value < least:
+      why = ""
+      if name == "train.keep":
+        why = ", for the run to resume from"
+      raise UserError(f"{name}={value}: must be at least {least}{why}")
+  for name in ("seed", "sample.seed"):
+    if _at(config, name) >= 2**32:
+      raise UserError(f"{name}={_at(config, name)}: must be below 2**32")
+  if config.train.ema >= 1:
+    raise UserError(f"train.ema={config.train.ema}: must be below 1")
+  for name, known in CHOICES.items():
+    value = _at(config, name)
+    if value not in known:
+      raise UserError(
+        f"{name}={value!r}: {_meant(value, known)}must be "
+        f"{' or '.join(map(repr, known))}"
+      )
+  _dtypes("model", config.model)
+  which = str(config.checkpoint)
+  if which not in ("newest", "best") and not which.isdigit():
+    raise UserError(
+      f"checkpoint={which}: must be newest, best or the number of a step"
+    )
+  augmentation(*config.augment)
+  optim.make(config.optim.to_dict(), config.train.steps)
+  _edit(config.sample.edit)
+  _best(config)
+
+
+def _at(config: Config, name: str) -> Any:
+  value = config
+  for part in name.split("."):
+    if part not in value:
+      raise UserError(
+        f"{name}: the config has no such key; start from configs.common.base"
+      )
+    value = value[part]
+  return value
+
+
+def _meant(value: Any, known) -> str:
+  close = difflib.get_close_matches(str(value), known, n=1)
+  return f"did you mean {close[0]}? " if close else ""
+
+
+def _dtypes(group: str, model: Config) -> None:
+  for name, value in model.items():
+    if isinstance(value, Config):
+      _dtypes(f"{group}.{name}", value)
+    elif name == "dtype" and value not in DTYPES:
+      say = _SHORT.get(value) or " or ".join(DTYPES)
+      raise UserError(f"{group}.dtype={value}: say {say}")
+
+
+def _edit(edit: Config) -> None:
+  if not edit.image and (edit.mask or len(edit.box)):
+    raise UserError(
+      "sample.edit: a mask or a box without an image; set sample.edit.image, "
+      "to a file or to 'test'"
+    )
+  if edit.mask and len(edit.box):
+    raise UserError("sample.edit: a mask and a box; give one of them")
+  if len(edit.box):
+    box = edit.box
+    numbers = all(isinstance(x, int | float) for x in box)
+    if len(box) != 4 or not numbers or not all(0 <= x <= 1 for x in box):
+      raise UserError(
+        f"sample.edit.box={tuple(box)}: must be (top, left, bottom, right), "
+        "each a share of the side, from 0 to 1"
+      )
+  for name in ("image", "mask"):
+    file = edit[name]
+    if file and file != "test" and not pathlib.Path(file).is_file():
+      raise UserError(f"sample.edit.{name}={file}: no such file")
+
+
+def _best(config: Config) -> None:
+  train = config.train
+  if train.best and train.best_by.startswith("eval/") and not train.eval_every:
+    raise UserError(
+      f"train.best_by={train.best_by}: nothing is evaluated while training; "
+      "set train.eval_every, best to train.save_every"
+    )
+
+
+def _stage(
+  stage: Stage,
+  stages: list[Stage],
+  datasets: dict[str, data.Dataset],
+  shapes: dict[str, tuple[System, Any, Any]],
+) -> None:
+  config, trains = stage.config, stage.does == "train"
+  system = build(config.system, **config.model.to_dict())
+  for line in overrides.misfits(config):
+    raise UserError(line)
+  if stage.does == "compile":
+    return
+  mesh = parallel.make_mesh(config.mesh)
+  if trains:
+    parallel.rows(mesh, config.batch)
+    _accumulate(config, mesh)
+    resumed(stage)
+  drawn = stage.does == "sample"
+  if drawn and not _reads(system, config):  # the run knows what it must
+    if system.needs == ("label",):
+      _labels(config, run_files.Known(stage.workdir, config, system), system)
+    dataset = None
+  else:
+    settings = json.dumps(run_files.plain(config.data), sort_keys=True)
+    if settings not in datasets:
+      datasets[settings] = data.load(**config.data)
+    dataset = datasets[settings]
+    classes(system, dataset)
+    _labels(config, dataset, system)
+  if stage.does == "eval" or trains and config.train.eval_every:
+    evaluators(config, dataset)
+  if not any(s.does == "train" for s in stages) or len(stages) == 1:
+    return  # what follows, the stage itself meets before its first step
+  _shapes(stage, stages, system, dataset, shapes)
+
+
+def _reads(system: System, config: Config) -> bool:
+  """Whether samples are made of examples of the data."""
+  return system.needs not in ((), ("label",)) or (
+    config.sample.edit.image == "test"
+  )
+
+
+def classes(system: System, dataset: data.Dataset) -> None:
+  """Checks that a model has the classes of the data.
+
+  Raises:
+    UserError: it has fewer or more.
+  """
+  if system.classes not in (None, dataset.num_classes):
+    raise UserError(
+      f"{dataset.name} has {dataset.num_classes} classes, the model has "
+      f"{system.classes}; set model.num_classes={dataset.num_classes}"
+    )
+
+
+def _labels(config: Config, dataset, system: System) -> None:
+  if len(config.sample.labels):
+    chosen = sample.numbers(config.sample.labels, dataset)
+    sample.conditions(system, dataset, 1, chosen)
+
+
+def _accumulate(config: Config, mesh: jax.sharding.Mesh) -> None:
+  parts, ways = config.train.accumulate, parallel.ways(mesh)
+  if config.batch % (parts * ways):
+    raise UserError(
+      f"batch={config.batch}: does not divide into train.accumulate={parts} "
+      f"parts over {ways} data-parallel devices; choose a multiple of "
+      f"{parts * ways}"
+    )
+
+
+# What a run may not change once it has begun.
+_FIXED = ("system", "model", "data")
+# These say how, or where, not what.
+_FREE = ("remat", "impl", "dtype")
+
+
+def resumed(stage: Stage) -> None:
+  """Compares a config with that of the run which it would go on with.
+
+  Raises:
+    UserError: it is another system, another model or other data.
+  """
+  meta = checkpoint.read_meta(stage.workdir)
+  if not meta:
+    return
+  old = _flat(meta["config"])
+  new = _flat(run_files.plain(stage.config))
+  known = {k.split(".")[0] for k in old}
+  changed = [
+    k
+    for k in sorted(old.keys() | new.keys())
+    if old.get(k) != new.get(k) and k.split(".")[0] in known
+  ]
+  said = lambda rows, k: f"{k}={rows[k]}" if k in rows else f"no {k}"
+  for key in changed:
+    first, last = key.split(".")[0], key.split(".")[-1]
+    if first in _FIXED and last not in _FREE and key != "data.path":
+      raise UserError(
+        f"{stage.workdir}: holds a run with {said(old, key)}, this config has "
+        f"{said(new, key)}; choose another --workdir, or continue it with its "
+        "own config"
+      )
+  if changed and meta["step"] < stage.config.train.steps:
+    lines = [f"{said(new, k)} (was {old.get(k, 'unset')})" for k in changed]
+    log.info("%s goes on with %s", stage.workdir, ", ".join(lines))
+
+
+def _flat(value: dict, before: str = "") -> dict[str, Any]:
+  found = {}
+  for name, inner in value.items():
+    if isinstance(inner, dict):
+      found |= _flat(inner, f"{before}{name}.")
+    else:
+      found[before + name] = inner
+  return found
+
+
+def evaluators(config: Config, dataset: data.Dataset) -> None:
+  """Checks the evaluators of a config by their names, options and numbers;
+  lowers the numbers that the data cannot serve.
+
+  Raises:
+    UserError: there is no such evaluator or option, or too few images.
+  """
+  train, test = len(dataset.train), len(dataset.test)
+  for name, options in config.evals.items():
+    kind = options.get("kind", name)
+    evals.check_name(kind)
+    known = evals.arguments(kind)
+    for option in options:
+      if option != "kind" and not known.takes(option):
+        raise UserError(
+          f"evals.{name}.{option}: no option of {kind}; "
+          f"{_meant(option, list(known))}there are {', '.join(known)}"
+        )
+    if "n" in known and options.get("n", 0) < 0:
+      raise UserError(f"evals.{name}.n={options.n}: must be at least 0")
+    if "reference" not in known or isinstance(options.get("reference"), str):
+      continue
+    # As many training images as samples are the reference, and as many others
+    # the floor.
+    most = min(train, (train + test) // 2)
+    asked = options.get("reference", 0) or options.get("n", 0)
+    if asked > train:
+      _lower(config, name, "reference" if options.get("reference") else "n",
+             most, dataset)  # fmt: skip
+    least = options.get("k", known["k"].default)
+    if (options.get("n", 0) or min(train, test)) <= least:
+      raise UserError(
+        f"evals.{name}: {dataset.name} has {train} + {test} images, too few "
+        f"for a Frechet distance with k={least}; remove it, or give more images"
+      )
+
+
+def _lower(config, name: str, option: str, most: int, dataset) -> None:
+  log.info(
+    "evals.%s.%s=%d: %s has %d + %d images; taken as %d",
+    name, option, config.evals[name][option], dataset.name,
+    len(dataset.train), len(dataset.test), most,
+  )  # fmt: skip
+  config.evals[name][option] = most
+
+
+# By value, so that a system that was traced once is known.
+_init = jax.jit(lambda system, *args: system.init(*args), static_argnums=0)
+_loss = jax.jit(
+  lambda system, *args: system.loss(*args, train=True), static_argnums=0
+)
+_encode = jax.jit(lambda s, *args: s.encode(*args), static_argnums=0)
+
+
+def _shapes(stage, stages, system, dataset, shapes) -> None:
+  """Traces what later stages will run, without running it."""
+  config, first = stage.config, stage is stages[0]
+  if stage.does != "train":
+    trained = shapes.get(str(stage.workdir))
+    if stage.does == "sample" and trained:
+      _trace_sample(config, system, trained[1], trained[2])
+    return
+  rows = data.batch_at(dataset.train, 0, batch=1, seed=config.seed)
+  batch = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in rows.items()}
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  variables = _init.eval_shape(system, key, batch)
+  shapes[str(stage.workdir)] = system, variables, rows
+  for collection, source in config.weights.items():
+    _weights(collection, source, variables, shapes)
+  if first:
+    return  # its first step is the next thing that happens
+  if config.cache.views:
+    batch = _encode.eval_shape(system, variables, batch)
+  _loss.eval_shape(system, variables, batch, key)
+
+
+def _trace_sample(config, system, variables, rows) -> None:
+  if config.sample.edit.image:
+    return  # the given image has a size of its own
+  cond = {k: rows[k] for k in system.needs if k in rows}
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+  options = tuple(sorted(config.sample.options.to_dict().items()))
+  step.jit_draw.eval_shape(system, variables, cond, keys, options)
+
+
+def _weights(collection, source, variables, shapes) -> None:
+  if collection not in variables:
+    raise UserError(
+      f"weights.{collection}: the model has no such collection; it has "
+      f"{', '.join(variables)}"
+    )
+  if source in shapes:
+    run = shapes[source][1]
+  else:
+    run = _stored(collection, source)
+  loaded = run["params"]
+  if collection != "params":
+    loaded = loaded.get(collection, run.get(collection, loaded))
+  differs = checkpoint.mismatch(variables[collection], loaded)
+  if differs:
+    raise UserError(f"weights.{collection}={source}: another model: {differs}")
+
+
+def _stored(collection: str, source: str) -> Any:
+  """The shapes of another run."""
+  folder = pathlib.Path(source).expanduser()
+  if not (folder / "checkpoints").is_dir():
+    raise UserError(
+      f"weights.{collection}={source}: no checkpoints there; train it first, "
+      "or convert published weights with python -m ar_jax.convert"
+    )
+  found = checkpoint.Checkpoints(folder, read_only=True)
+  steps = found.steps()
+  if not steps:
+    raise UserError(f"weights.{collection}={source}: no complete step there")
+  return found.tree(steps[-1], "variables")
