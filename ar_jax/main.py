@@ -32,6 +32,7 @@ from ar_jax import (
   evaluate,
   launch,
   metrics,
+  quiet,
   run_files,
   sample,
   train,
@@ -157,21 +158,6 @@ def cache_folder() -> pathlib.Path:
   return pathlib.Path(os.environ.get("AR_JAX_CACHE", default))
 
 
-class Unwanted(logging.Filter):
-  """Drops what libraries warn of and a person can do nothing about."""
-
-  TEXTS = (
-    "Unable to initialize backend",  # of accelerators that are not there
-    "is not yet finalized",  # orbax, of readers
-    "read-only",
-    "read_only",
-  )
-
-  def filter(self, record: logging.LogRecord) -> bool:
-    text = record.getMessage()
-    return not any(t in text for t in self.TEXTS)
-
-
 def set_up_log() -> None:
   """Our lines go to stderr; those of the libraries only from warnings up."""
   for earlier_one in log.handlers[:]:
@@ -185,7 +171,8 @@ def set_up_log() -> None:
 
 
 def set_up_devices() -> None:
-  """The persistent compilation cache."""
+  """The persistent compilation cache; and no lines on devices that lack."""
+  quiet.hush()
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
