@@ -122,7 +122,7 @@ def split(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
   """
   rest, changes, waiting = [], [], None
   for i, argument in enumerate(argv):
-    if waiting is not None:
+    if waiting is not None and not argument.startswith("--"):
       changes.append((waiting, argument))
       waiting = None
       continue

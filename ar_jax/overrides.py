@@ -166,7 +166,14 @@ def _has(config: Config, name: str) -> bool:
 
 def _change(config, name, places, text, given, notes) -> None:
   known = keys(config)
-  unknown = [p for p in places if p not in known and not _free(config, p)]
+  whole = text.startswith("{")  # a group in place of a group
+  unknown = [
+    p
+    for p in places
+    if p not in known
+    and not _free(config, p)
+    and not (whole and any(k.startswith(p + ".") for k in known))
+  ]
   if unknown:
     raise UserError(_refusal(config, name, text, known))
   for place in places:
@@ -292,7 +299,7 @@ def value(name: str, text: str, key: Key) -> Any:
     old is None or "None" in kinds or not kinds
   ):
     return None
-  if isinstance(old, bool) or kinds - {"None"} == {"bool"}:
+  if kinds - {"None"} == {"bool"}:
     return _bool(name, text)
   if many and not (kinds & {"str"} and isinstance(old, str)):
     return _tuple(name, text, old, kinds)

@@ -1,0 +1,396 @@
+"""What people type wrong: one line each, exit code 1, and nothing is lost."""
+
+import contextlib
+import io
+import os
+import pathlib
+import sys
+import tempfile
+from unittest import mock
+
+import jax
+import numpy as np
+from absl.testing import absltest, parameterized
+from PIL import Image
+
+from ar_jax import checkpoint, cli, main, overrides, presets, run_files
+from ar_jax.core.errors import UserError
+from tests import toy
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def call(*argv):
+  """(exit code, the lines printed) of a command, in this process."""
+  out = io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    try:
+      main.main(cli.parse(["ar_jax", *argv]))
+      code = 0
+    except SystemExit as e:
+      code = e.code
+  if isinstance(code, str):  # which the interpreter prints, and exits with 1
+    print(code, file=out)
+    code = 1
+  return code or 0, out.getvalue().splitlines()
+
+
+def contents(folder):
+  files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+  return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+# name, arguments, what the line says. TOY is tests/toy.py, RUN a run of it and
+# EMPTY a folder of files that are no configs.
+WRONG = (
+  # The command.
+  ("nothing", (), "say what to run"),
+  ("no_config", ("--config=varr",), "did you mean var"),
+  ("no_file", ("--config=/no/such.py",), "no such file"),
+  ("no_preset", ("--config=var:d61",), "did you mean var:d"),
+  ("preset_of_another", ("--config=quickstart:d16",), "no such preset"),
+  ("file_that_fails", ("--config=EMPTY/bad.py",), "line 1.*NameError"),
+  ("file_without", ("--config=EMPTY/none.py",), "no get_config"),
+  ("file_of_a_dict", ("--config=EMPTY/dict.py",), "must return a ConfigDict"),
+  ("mode", ("--config=var:smoke", "--mode=smaple"), "train.sample.eval"),
+  ("flag", ("--config=var:smoke", "--wokdir=x"), "wokdir"),
+  ("word", ("--config=var:smoke", "train"), "unknown argument train"),
+  ("no_value", ("--config=var:smoke", "--config.batch"), "say its value"),
+  ("mode_of_stages", ("--config=vq:smoke", "--mode=sample"), "no checkpoints"),
+  # Keys.
+  ("misspelt", ("--config=var:smoke", "--config.train.stepz=3"),
+   "--config.train.steps"),
+  ("no_group", ("--config=var:smoke", "--config.depth=3"),
+   "did you mean --config.model.depth"),
+  ("unset", ("--config=var:smoke", "--config.dtype=bfloat16"),
+   "did you mean --config.model.dtype"),
+  ("no_stage", ("--config=var", "--config.model.depth=3"),
+   "which stage.*--config.generator.model.depth"),
+  ("no_stage_unset", ("--config=var", "--config.label_dropout=0"),
+   "--config.generator.model.label_dropout"),
+  ("other_stage", ("--config=var", "--config.generater.model.depth=3"),
+   "--config.generator.model.depth"),
+  ("group", ("--config=var:smoke", "--config.train=3"), "is a group of keys"),
+  ("of_loader", ("--config=var:folder", "--config.tokenizer.data.crops=pad"),
+   "--config.tokenizer.data.crop"),
+  ("of_evaluator", ("--config=var", "--config.generator.evals.frechet.m=3"),
+   "no such key"),
+  ("of_sampler", ("--config=var:smoke", "--config.sample.options.topk=3"),
+   "--config.sample.options.top_k"),
+  # Values.
+  ("integer", ("--config=var:smoke", "--config.batch=4.5"), "whole number"),
+  ("number", ("--config=var:smoke", "--config.optim.lr=fast"), "a number"),
+  ("bool", ("--config=var:smoke", "--config.model.qk_norm=maybe"),
+   "true or false"),
+  ("parallel", ("--config=TOY", "--config.parallel=pmpa"), "did you mean pmap"),
+  ("keep", ("--config=TOY", "--config.train.keep=0"), "train.keep=0"),
+  ("steps", ("--config=TOY", "--config.train.steps=-5"), "train.steps=-5"),
+  ("log_every", ("--config=TOY", "--config.train.log_every=0"), "log_every=0"),
+  ("save_every", ("--config=TOY", "--config.train.save_every=0"), "save_every"),
+  ("batch", ("--config=TOY", "--config.batch=0"), "batch=0"),
+  ("count", ("--config=TOY", "--config.sample.count=0"), "sample.count=0"),
+  ("columns", ("--config=TOY", "--config.sample.columns=0"), "columns=0"),
+  ("seed", ("--config=TOY", "--config.seed=-1"), "seed=-1"),
+  ("ema", ("--config=TOY", "--config.train.ema=1.5"), "train.ema=1.5"),
+  ("views", ("--config=TOY", "--config.cache.views=-1"), "cache.views=-1"),
+  ("schedule", ("--config=TOY", "--config.optim.schedule=cosin"), "cosin"),
+  ("augment", ("--config=TOY", "--config.augment=flop"), "flop.*flip"),
+  ("best_is", ("--config=TOY", "--config.train.best_is=high"), "highest"),
+  ("dtype", ("--config=var:smoke", "--config.model.dtype=bf16"),
+   "say bfloat16"),
+  ("accumulate", ("--config=TOY", "--config.train.accumulate=3"),
+   "multiple of 3"),
+  ("mesh", ("--config=TOY", "--config.mesh.fsdp=3"), "does not divide"),
+  ("checkpoint", ("--config=TOY", "--config.checkpoint=oldest"), "newest"),
+  # Sampling.
+  ("label_share", ("--config=TOY", "--config.sample.labels=1.5"),
+   "1.5 is no class"),
+  ("label_range", ("--config=TOY", "--config.sample.labels=7"), "0 to 2"),
+  ("label_name", ("--config=TOY", "--config.sample.labels=cat"),
+   "'cat' is no class.*class 0"),
+  ("box", ("--config=TOY", "--config.sample.edit.box=0,0,1,1"),
+   "without an image"),
+  ("box_of_three", ("--config=TOY", "--config.sample.edit.image=test",
+   "--config.sample.edit.box=0,0,1"), "top, left, bottom, right"),
+  ("no_image", ("--config=TOY", "--config.sample.edit.image=/no/a.png"),
+   "no such file"),
+  ("mask", ("--config=TOY", "--config.sample.edit.mask=/no/a.png"),
+   "without an image"),
+  ("no_step", ("--config=TOY", "--config.checkpoint=7", "--workdir=RUN",
+   "--mode=sample"), "no step 7"),
+  # Models, data and evaluators.
+  ("data", ("--config=TOY", "--config.data.name=digitz"),
+   "did you mean digits"),
+  ("path", ("--config=var:folder", "--config.tokenizer.data.path=/no/such"),
+   "stage tokenizer: .*/no/such"),
+  ("unknown_option", ("--config=TOY", "--config.data.name=folder"),
+   "data.length: no option of 'folder'"),
+  ("fewer", ("--config=var:smoke", "--config.model.num_classes=10"),
+   "3 classes, the model has 10"),
+  ("more", ("--config=var:smoke", "--config.model.num_classes=2"),
+   "3 classes, the model has 2"),
+  ("evaluator", ("--config=TOY", "--config.evals={'frechett': {}}"),
+   "did you mean 'frechet'"),
+  ("late_evaluator", ("--config=quickstart:smoke",
+   "--config.generator.evals={'frechet': {'features': 'judge', 'n': 3}}"),
+   "stage evaluation.*too few"),
+  ("late_model", ("--config=quickstart:smoke",
+   "--config.generator.model.tokenizer.vocab=32"),
+   "stage generator: weights.tokenizer.*another model"),
+  ("late_option", ("--config=quickstart:smoke",
+   "--config.generator.sample.options.schedule=rmap"),
+   "stage samples.*rmap"),
+  ("late_value", ("--config=quickstart:smoke",
+   "--config.generator.train.log_every=0"),
+   "stage generator: train.log_every=0"),
+  ("late_weights", ("--config=quickstart:smoke",
+   "--config.generator.weights.tokenizer=/no/run"),
+   "stage generator: weights.tokenizer=/no/run: no checkpoints"),
+  # A run that is there.
+  ("other_data", ("--config=TOY", "--workdir=RUN", "--config.data.length=32"),
+   "holds a run with data.length=64, this config has data.length=32"),
+  ("other_model", ("--config=TOY", "--workdir=RUN", "--config.model.noise=0"),
+   "holds a run with model.noise"),
+  ("other_system", ("--config=vq:smoke", "--workdir=RUN"),
+   "holds a run with"),
+  ("no_topology", ("--config=var:smoke", "--mode=compile"), "topology"),
+)  # fmt: skip
+
+
+class WrongUseTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    named = {"ar_jax.systems.toy": toy}
+    cls.enterClassContext(mock.patch.dict(sys.modules, named))
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.there = cls.folder / "run"
+    config = toy.get_config()
+    variables = toy.build().init(jax.random.key(0), toy.batch(2))
+    checkpoint.export(cls.there, variables, run_files.plain(config))
+    cls.empty = cls.folder / "empty"
+    cls.empty.mkdir()
+    (cls.empty / "bad.py").write_text("get_confg()\n")
+    (cls.empty / "none.py").write_text("x = 1\n")
+    (cls.empty / "dict.py").write_text("def get_config():\n  return {}\n")
+
+  def arguments(self, argv):
+    places = {"RUN": self.there, "EMPTY": self.empty}
+    for name, place in places.items():
+      argv = [a.replace(name, str(place)) for a in argv]
+    toy_file = ROOT / "tests" / "toy.py"
+    argv = [a.replace("=TOY", f"={toy_file}") for a in argv]
+    if not any(a.startswith("--workdir") for a in argv):
+      argv.append(f"--workdir={self.folder / 'new'}")
+    return argv
+
+  @parameterized.named_parameters(*WRONG)
+  def test_one_line(self, argv, said):
+    before = contents(self.folder)
+    code, lines = call(*self.arguments(argv))
+    self.assertEqual(code, 1, lines)
+    self.assertLen(lines, 1)
+    self.assertRegex(lines[0], f"^ar_jax: .*{said}")
+    self.assertEqual(contents(self.folder), before)
+
+  def test_as_many_as_promised(self):
+    self.assertGreaterEqual(len(WRONG), 40)
+
+
+class KeysTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ("var:smoke", "model.dtype=bfloat16", "bfloat16"),
+    ("var:smoke", "model.label_dropout=0", 0.0),
+    ("var:smoke", "model.remat=full", "full"),
+    ("var:smoke", "model.tokenizer.beta=0.5", 0.5),
+    ("var:smoke", "model.scale_weights=1,2,3", (1, 2, 3)),
+    ("var:smoke", "batch=1e1", 10),
+    ("var:smoke", "augment=flip", ("flip",)),
+    ("var:smoke", "optim.eps=1e-6", 1e-6),
+    ("var:smoke", "optim.groups.head.lr=1e-4", 1e-4),
+    ("var:smoke", "sample.labels=(1,2)", (1, 2)),
+    ("var:smoke", "sample.options.min_p=0.1", 0.1),
+    ("var:smoke", "sample.edit.force_first_scales=2", 2),
+    ("var:smoke", "evals.speed.batch=8", 8),
+    ("var:smoke", "weights.tokenizer=runs/x", "runs/x"),
+    ("var:folder", "tokenizer.data.crop=random", "random"),
+    ("var:folder", "tokenizer.data.classes=1", 1),
+    ("var:folder", "tokenizer.data.path=a=b", "a=b"),
+    ("mar:smoke", "sample.options.denoise=7", 7),
+    ("vq:paper", "model.gan_adaptive=true", True),
+    ("gsd:smoke", "model.target.dtype=bfloat16", "bfloat16"),
+  )
+  def test_every_argument_can_be_set(self, config, change, value):
+    config = presets.load(config)
+    name, _, text = change.partition("=")
+    overrides.apply(config, [(name, text)])
+    for part in name.split("."):
+      config = config[part]
+    self.assertEqual(config, value)
+    self.assertIsInstance(config, type(value))
+
+  def test_options_of_a_data_set_that_is_named_later(self):
+    config = presets.load("var:smoke")
+    changes = [("data.classes", "1"), ("data.name", "folder")]
+    overrides.apply(config, changes)
+    self.assertEqual(config.data.classes, 1)
+
+  def test_what_a_run_shares_is_set_in_every_stage(self):
+    config = presets.load("var")
+    notes = overrides.apply(config, [("mesh.fsdp", "2"), ("seed", "3")])
+    self.assertEqual(config.tokenizer.mesh.fsdp, 2)
+    self.assertEqual(config.generator.mesh.fsdp, 2)
+    self.assertEqual(config.generator.seed, 3)
+    self.assertRegex(notes[0], "in every stage, tokenizer.mesh.fsdp, gen")
+
+  def test_a_generator_follows_its_tokenizer(self):
+    config = presets.load("var")
+    notes = overrides.apply(config, [("tokenizer.model.vocab", "32")])
+    self.assertEqual(config.generator.model.tokenizer.vocab, 32)
+    self.assertIn("so is generator.model.tokenizer.vocab", notes[0])
+
+  def test_all_keys_of_all_configs_are_listed(self):
+    for name in presets.names():
+      with self.subTest(name):
+        lines = overrides.described(presets.load(name))
+        self.assertGreater(len(lines), 40)
+
+
+class ListTest(absltest.TestCase):
+  def test_systems_and_presets(self):
+    code, lines = call("--list")
+    text = "\n".join(lines)
+    self.assertEqual(code, 0)
+    self.assertRegex(text, "default fashion folder smoke paper d16")
+    self.assertRegex(text, "flexvar .*multiscale_vq")
+    self.assertRegex(text, "digits .*folder")
+
+  def test_keys(self):
+    code, lines = call("--list", "--config=var", "--config.seed=3")
+    text = "\n".join(lines)
+    self.assertEqual(code, 0)
+    self.assertIn("--config.generator.model.depth=4", text)
+    self.assertIn("- --config.generator.model.remat=", text)
+    self.assertIn("--config.generator.seed=3", text)
+
+  def test_help_knows_the_config(self):
+    code, lines = call("--help", "--config=var:smoke")
+    text = "\n".join(lines)
+    self.assertEqual(code, 0)
+    self.assertIn("--workdir", text)
+    self.assertIn("--config.model.depth=2", text)
+
+
+class AnyFolderTest(absltest.TestCase):
+  def test_names_and_files(self):
+    here = os.getcwd()
+    self.addCleanup(os.chdir, here)
+    with tempfile.TemporaryDirectory() as folder:
+      os.chdir(folder)
+      named = presets.load("var:smoke")
+      self.assertEqual(presets.load("configs/var.py:smoke"), named)
+      self.assertEqual(presets.load(str(ROOT / "configs/var.py:smoke")), named)
+      # One's own, in a folder of the same name.
+      own = pathlib.Path("configs")
+      own.mkdir()
+      (own / "like.py").write_text("STEPS = 7\n")
+      (own / "mine.py").write_text(
+        "from configs import like, var\n"
+        "def get_config():\n"
+        "  c = var.get_config('smoke')\n"
+        "  c.train.steps = like.STEPS\n"
+        "  return c\n"
+      )
+      self.assertEqual(presets.load("configs/mine.py").train.steps, 7)
+      os.chdir(here)
+
+  def test_workdir(self):
+    home = {"HOME": "/somewhere"}
+    with mock.patch.dict(os.environ, home):
+      cli.parse(["ar_jax", "--config=var:d16", "--workdir=~/x"])
+      self.assertEqual(str(cli.workdir("var_d16")), "/somewhere/x")
+    cli.parse(["ar_jax", "--config=var:d16"])
+    self.assertEqual(str(cli.workdir("var_d16")), "runs/var_d16")
+
+
+class ResultsTest(absltest.TestCase):
+  """Results are added; earlier ones are never lost."""
+
+  def setUp(self):
+    super().setUp()
+    named = {"ar_jax.systems.toy": toy}
+    self.enterContext(mock.patch.dict(sys.modules, named))
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    self.workdir = pathlib.Path(folder) / "run"
+
+  def staged(self):
+    from configs import common
+
+    c = toy.get_config()
+    c.train.update(steps=2, save_every=2)
+    c.train.eval_every = 0
+    c.sample.update(count=6)
+    return common.stages(
+      one=c,
+      samples=common.stage("one", "sample"),
+      evaluation=common.stage("one", "eval"),
+    )
+
+  def test_reports_are_merged_and_samples_kept(self):
+    report = main.run(self.staged(), self.workdir)
+    self.assertEqual(set(report["stages"]), {"one", "samples", "evaluation"})
+    first = np.load(self.workdir / "samples.npz")["arr_0"]
+    config = self.staged()
+    config.one.sample.seed = 1
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+      again = main.run(config, self.workdir, "sample")
+    self.assertEqual(set(again["stages"]), {"one", "samples", "evaluation"})
+    self.assertEqual(again["loss"], report["loss"])
+    self.assertRegex(
+      out.getvalue().splitlines()[-1], "^6 images of 3 classes.*samples.npz"
+    )
+    kept = np.load(self.workdir / "samples" / "samples_1.npz")["arr_0"]
+    np.testing.assert_array_equal(kept, first)
+    new = np.load(self.workdir / "samples.npz")["arr_0"]
+    self.assertTrue((new != first).any())
+    # The same once more replaces what is the same.
+    main.run(config, self.workdir, "sample")
+    self.assertEmpty(list(self.workdir.glob("samples/samples_2.*")))
+
+  def test_few_pictures_lower_the_evaluation_at_the_start(self):
+    pictures = self.workdir.parent / "pictures"
+    rng = np.random.default_rng(0)
+    for i in range(40):
+      path = pictures / f"class{i % 3}" / f"{i}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(rng.integers(0, 255, (4, 4), np.uint8)).save(path)
+    config = self.staged()
+    with config.unlocked():
+      config.one.data = dict(
+        name="folder", size=4, channels=1, path=str(pictures)
+      )
+      config.one.evals = dict(frechet={"features": "pixels", "n": 2000})
+    with self.assertLogs("ar_jax", "INFO") as caught:
+      report = main.run(config, self.workdir)
+    self.assertRegex("\n".join(caught.output), "frechet.n=2000.*taken as 20")
+    self.assertEqual(report["protocol"]["samples"], 20)
+    self.assertIsInstance(report["frechet_floor"], float)
+
+  def test_changed_settings_of_a_run_are_named(self):
+    config = self.staged().one
+    main.run(config, self.workdir)
+    config.train.steps = 4
+    with self.assertLogs("ar_jax", "INFO") as caught:
+      main.run(config, self.workdir)
+    text = "\n".join(caught.output)
+    self.assertRegex(text, "goes on with train.steps=4 .was 2.")
+    config.data.length = 32
+    with self.assertRaisesRegex(UserError, "data.length=64"):
+      main.run(config, self.workdir)
+
+
+if __name__ == "__main__":
+  absltest.main()
