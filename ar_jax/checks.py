@@ -95,8 +95,8 @@ LEAST = {
   "train.steps": 0,
   "train.ema": 0,
   "train.accumulate": 1,
-  "train.log_every": 1,
-  "train.save_every": 1,
+  "train.log_every": 0,
+  "train.save_every": 0,
   "train.keep": 1,
   "train.best": 0,
   "train.sample_every": 0,
@@ -276,7 +276,7 @@ def classes(system: System, dataset: data.Dataset) -> None:
 def _labels(config: Config, dataset, system: System) -> None:
   if len(config.sample.labels):
     chosen = sample.numbers(config.sample.labels, dataset)
-    sample.conditions(system, dataset, 1, chosen)
+    sample.conditions(system, dataset, 1, labels=chosen)
 
 
 def _accumulate(config: Config, mesh: jax.sharding.Mesh) -> None:

@@ -32,7 +32,6 @@ from ar_jax import (
   evaluate,
   launch,
   metrics,
-  quiet,
   run_files,
   sample,
   train,
@@ -170,9 +169,15 @@ def set_up_log() -> None:
   absl_logging.set_verbosity(absl_logging.WARNING)
 
 
+def _of_a_missing_backend(record: logging.LogRecord) -> bool:
+  return "Unable to initialize backend" not in record.getMessage()
+
+
 def set_up_devices() -> None:
-  """The persistent compilation cache; and no lines on devices that lack."""
-  quiet.hush()
+  """The persistent compilation cache; and no line for every accelerator that
+  this machine does not have."""
+  backends = logging.getLogger("jax._src.xla_bridge")
+  backends.addFilter(_of_a_missing_backend)
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ar_jax import arguments, checkpoint, quiet, run_files, sample, step
+from ar_jax import arguments, checkpoint, run_files, sample, step
 from ar_jax.core.system import Array, Loss, System, UserError, Vars, build
 
 # By value, so that a system that was traced once is known.
@@ -148,7 +148,7 @@ class Model:
     cond = dict(given)
     if "label" in needs and "label" not in given:
       chosen = sample.numbers(labels or (), self._known)
-      cond |= sample.conditions(self.system, self._known, count, chosen)
+      cond |= sample.conditions(self.system, self._known, count, labels=chosen)
     elif labels is not None:
       raise UserError(
         f"labels: {self.config.system} reads {', '.join(needs)}; give "
@@ -190,7 +190,6 @@ class Model:
 
 def load(workdir: str | pathlib.Path, which: int | str = "newest") -> Model:
   """The model of a run; see `ar_jax.load`."""
-  quiet.hush()
   workdir = run_files.last_stage(pathlib.Path(workdir).expanduser())
   config = run_files.config_of(workdir)
   system = build(config.system, **config.model.to_dict())

@@ -210,7 +210,7 @@ def draw(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """(u8[count, H, W, C], conditions) as `config.sample` says."""
   labels = numbers(config.sample.labels, dataset)
-  cond = conditions(system, dataset, count, labels)
+  cond = conditions(system, dataset, count, labels=labels)
   cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
   images = drawer(mesh)(
     system,
