@@ -70,6 +70,18 @@ def lr_factor(
   return factor
 
 
+def rate(config: dict[str, Any], steps: int) -> Callable[[int], float]:
+  """The learning rate of the update number `step`, from 0; of `make`, without
+  what its groups override."""
+  names = ("warmup", "end")
+  factor = lr_factor(
+    config.get("schedule", "cosine"),
+    steps=steps,
+    **{k: config[k] for k in names if k in config},
+  )
+  return lambda step: config["lr"] * float(factor(step))
+
+
 def _path(path) -> str:
   return jax.tree_util.keystr(path, simple=True, separator="/")
 

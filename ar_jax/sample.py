@@ -163,7 +163,7 @@ def numbers(labels: Sequence[int | str], dataset) -> tuple[int, ...]:
   for label in labels:
     if isinstance(label, str) and label in dataset.class_names:
       found.append(dataset.class_names.index(label))
-    elif isinstance(label, int | np.integer) and not isinstance(label, bool):
+    elif isinstance(label, int | np.integer):
       found.append(int(label))
     else:
       names = ", ".join(dataset.class_names[:5])
@@ -265,9 +265,9 @@ def run(
 
   Writes `samples.npz` (`arr_0`, uint8 NHWC, the form of the usual FID
   evaluator, and the conditions), `samples.png` (class rows) and
-  `samples.json` (every option, the step, the seconds). Earlier samples that
-  were drawn otherwise (another seed, option, step) stay, as `samples_1.*`, and
-  so on. The last line that it prints says where the new ones are.
+  `samples.json` (every option, the step, the seconds). Earlier samples of
+  another seed, option or step stay, as `samples_1.*` and so on. The last line
+  that it prints says where the new ones are.
 
   Returns:
     What `samples.json` holds.
@@ -317,7 +317,7 @@ def keep_earlier(out: pathlib.Path, report: dict) -> None:
   try:
     earlier = json.loads((out / "samples.json").read_text())
   except (OSError, ValueError):
-    return  # none; or unfinished ones
+    return  # none
   new = json.loads(json.dumps(report))
   changed = [k for k in _WHAT if earlier.get(k) != new.get(k)]
   if not changed:

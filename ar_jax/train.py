@@ -106,7 +106,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   `config.weights` (collection -> the workdir of another run); else scratch.
 
   Returns:
-    The last line of `metrics.jsonl`, and the seconds that this call took.
+    What `metrics.jsonl` says of the last step, and the seconds that this call
+    took.
 
   Raises:
     UserError: see the messages; the last good checkpoint is never touched.
@@ -124,6 +125,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   _check_accumulate(config, mesh)
   _check_best(config)
   tx = optim.make(config.optim.to_dict(), config.train.steps)
+  rate = optim.rate(config.optim.to_dict(), config.train.steps)
   options = Options(config.train.ema, config.train.accumulate)
   augment = augmentation(*config.augment)
   example = data.batch_at(dataset.train, 0, batch=1, seed=config.seed)
@@ -185,7 +187,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
         if final or done % config.train.log_every == 0:
           row = jax.device_get(values)
           _check_finite(row, done, workdir)
-          writer.write(done, {**row, **watch.rates(done)})
+          lr = {"lr": rate(step)}
+          writer.write(done, {**row, **lr, **watch.rates(done)})
         if final or stopped or done % config.train.save_every == 0:
           save(done, jax.device_get(values))
         if stopped:
@@ -203,8 +206,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     raise
   finally:
     writer.close()
-  return {
-    **metrics.last(workdir),
+  return {  # all that was written of the last step, perhaps in several lines
+    **metrics.at(workdir, metrics.last(workdir).get("step", 0)),
     "seconds": round(time.perf_counter() - started, 2),
   }
 
