@@ -84,9 +84,7 @@ def _stage(
   shapes: dict[str, tuple[System, Any, Any]],
 ) -> None:
   config, trains = stage.config, stage.does == "train"
-  system = build(config.system, **config.model.to_dict())
-  for line in overrides.misfits(config):
-    raise UserError(line)
+  system = _system(config)
   if stage.does == "compile":
     return
   mesh = parallel.make_mesh(config.mesh)
@@ -94,16 +92,13 @@ def _stage(
     parallel.rows(mesh, config.batch)
     _accumulate(config, mesh)
     resumed(stage)
-  drawn = stage.does == "sample"
-  if drawn and not _reads(system, config):  # the run knows what it must
-    if system.needs == ("label",):
-      _labels(config, run_files.Known(stage.workdir, config, system), system)
-    dataset = None
+  settings = json.dumps(run_files.plain(config.data), sort_keys=True)
+  dataset = datasets.get(settings)
+  if dataset is None and (stage.does != "sample" or _reads(system, config)):
+    dataset = datasets[settings] = data.load(**config.data)
+  if dataset is None:  # the run knows what it must
+    _labels(config, run_files.Known(stage.workdir, config, system), system)
   else:
-    settings = json.dumps(run_files.plain(config.data), sort_keys=True)
-    if settings not in datasets:
-      datasets[settings] = data.load(**config.data)
-    dataset = datasets[settings]
     classes(system, dataset)
     _labels(config, dataset, system)
   if stage.does == "eval" or trains and config.train.eval_every:
@@ -111,6 +106,18 @@ def _stage(
   if not any(s.does == "train" for s in stages) or len(stages) == 1:
     return  # what follows, the stage itself meets before its first step
   _shapes(stage, stages, system, dataset, shapes)
+
+
+def _system(config: Config) -> System:
+  try:
+    system = build(config.system, **config.model.to_dict())
+  except UserError as e:
+    # An argument that there is not is said with the one that was meant.
+    raise UserError(next(overrides.misfits(config), str(e))) from e
+  for line in overrides.misfits(config):
+    if not line.startswith("model."):
+      raise UserError(line)
+  return system
 
 
 def _reads(system: System, config: Config) -> bool:
@@ -134,7 +141,7 @@ def classes(system: System, dataset: data.Dataset) -> None:
 
 
 def _labels(config: Config, dataset, system: System) -> None:
-  if len(config.sample.labels):
+  if len(config.sample.labels) and "label" in system.needs:
     chosen = sample.numbers(config.sample.labels, dataset)
     sample.conditions(system, dataset, 1, labels=chosen)
 
@@ -166,12 +173,9 @@ def resumed(stage: Stage) -> None:
     return
   old = _flat(meta["config"])
   new = _flat(run_files.plain(stage.config))
-  known = {k.split(".")[0] for k in old}
-  changed = [
-    k
-    for k in sorted(old.keys() | new.keys())
-    if old.get(k) != new.get(k) and k.split(".")[0] in known
-  ]
+  # A converted run knows only what its weights tell.
+  names = old.keys() | new.keys() if "train" in meta["config"] else old.keys()
+  changed = [k for k in sorted(names) if old.get(k) != new.get(k)]
   said = lambda rows, k: f"{k}={rows[k]}" if k in rows else f"no {k}"
   for key in changed:
     first, last = key.split(".")[0], key.split(".")[-1]
