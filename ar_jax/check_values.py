@@ -12,6 +12,7 @@ import ml_collections
 from ar_jax import data, evals, optim
 from ar_jax.core.system import UserError
 from ar_jax.data.images.transforms import augmentation
+from ar_jax.evals.images import features
 
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
@@ -171,23 +172,36 @@ def evaluators(config: Config, dataset: data.Dataset) -> None:
           f"evals.{name}.{option}: no option of {kind}; "
           f"{_meant(option, list(known))}there are {', '.join(known)}"
         )
-    if "n" in known and options.get("n", 0) < 0:
-      raise UserError(f"evals.{name}.n={options.n}: must be at least 0")
-    if "reference" not in known or isinstance(options.get("reference"), str):
-      continue
-    # As many training images as samples are the reference, and as many others
-    # the floor.
-    most = min(train, (train + test) // 2)
-    asked = options.get("reference", 0) or options.get("n", 0)
-    if asked > train:
-      _lower(config, name, "reference" if options.get("reference") else "n",
-             most, dataset)  # fmt: skip
-    least = options.get("k", known["k"].default)
-    if (options.get("n", 0) or min(train, test)) <= least:
-      raise UserError(
-        f"evals.{name}: {dataset.name} has {train} + {test} images, too few "
-        f"for a Frechet distance with k={least}; remove it, or give more images"
-      )
+    for option in ("n", "batch", "repeats", "k"):
+      if option in known and options.get(option, 1) < (option != "n"):
+        raise UserError(
+          f"evals.{name}.{option}={options[option]}: must be at least "
+          f"{int(option != 'n')}"
+        )
+    if "features" in known:
+      chosen = options.get("features", known["features"].default)
+      files = options.get("network", options)
+      try:
+        features.check(chosen, files.get("path", ""))
+      except UserError as e:
+        raise UserError(f"evals.{name}: {e}") from e
+    published = isinstance(options.get("reference", 0), str)
+    if "reference" in known and not published:
+      # As many training images as samples are the reference, and as many
+      # others the floor.
+      most = min(train, (train + test) // 2)
+      option = "reference" if options.get("reference", 0) else "n"
+      if options.get(option, 0) > train:
+        _lower(config, name, option, most, dataset)
+    if "k" in known and not published:
+      k = options.get("k", known["k"].default)
+      there = test if "n" not in known else min(train, test)
+      if (options.get("n", 0) or there) <= k:
+        raise UserError(
+          f"evals.{name}: {dataset.name} has {train} + {test} images, too few "
+          f"for precision and recall with k={k}; give more, or set "
+          f"evals.{name}.k={max(1, min(train, test) - 1)}"
+        )
 
 
 def _lower(config, name: str, option: str, most: int, dataset) -> None:

@@ -99,9 +99,10 @@ def _stage(
   if dataset is None:  # the run knows what it must
     _labels(config, run_files.Known(stage.workdir, config, system), system)
   else:
-    classes(system, dataset)
+    classes(stage, system, dataset)
     _labels(config, dataset, system)
-  if stage.does == "eval" or trains and config.train.eval_every:
+  alone = trains and (config.train.eval_every or not stage.name)
+  if stage.does == "eval" or alone:
     evaluators(config, dataset)
   if not any(s.does == "train" for s in stages) or len(stages) == 1:
     return  # what follows, the stage itself meets before its first step
@@ -127,17 +128,24 @@ def _reads(system: System, config: Config) -> bool:
   )
 
 
-def classes(system: System, dataset: data.Dataset) -> None:
+def classes(stage: Stage, system: System, dataset: data.Dataset) -> None:
   """Checks that a model has the classes of the data.
 
   Raises:
     UserError: it has fewer or more.
   """
-  if system.classes not in (None, dataset.num_classes):
-    raise UserError(
-      f"{dataset.name} has {dataset.num_classes} classes, the model has "
-      f"{system.classes}; set model.num_classes={dataset.num_classes}"
-    )
+  if system.classes in (None, dataset.num_classes):
+    return
+  first = stage.workdir.name + "." if stage.name else ""
+  key = next(
+    (k for k in _flat(run_files.plain(stage.config.model), "model.")
+     if k.endswith(".num_classes")),
+    "model.num_classes",
+  )  # fmt: skip
+  raise UserError(
+    f"{dataset.name} has {dataset.num_classes} classes, the model has "
+    f"{system.classes}; set --config.{first}{key}={dataset.num_classes}"
+  )
 
 
 def _labels(config: Config, dataset, system: System) -> None:
@@ -177,9 +185,9 @@ def resumed(stage: Stage) -> None:
   names = old.keys() | new.keys() if "train" in meta["config"] else old.keys()
   changed = [k for k in sorted(names) if old.get(k) != new.get(k)]
   said = lambda rows, k: f"{k}={rows[k]}" if k in rows else f"no {k}"
-  for key in changed:
-    first, last = key.split(".")[0], key.split(".")[-1]
-    if first in _FIXED and last not in _FREE and key != "data.path":
+  fixed = [k for first in _FIXED for k in changed if k.split(".")[0] == first]
+  for key in fixed:
+    if key.split(".")[-1] not in _FREE and key != "data.path":
       raise UserError(
         f"{stage.workdir}: holds a run with {said(old, key)}, this config has "
         f"{said(new, key)}; choose another --workdir, or continue it with its "

@@ -104,7 +104,8 @@ def run(
     report["stages"][stage.name] = result
     if stage.does == "eval":
       report |= {k: v for k, v in result.items() if k != "weights"}
-  report["seconds"] = round(time.perf_counter() - started, 2)
+  if mode == "train":
+    report["seconds"] = round(time.perf_counter() - started, 2)
   if mode != "compile":  # nothing was run
     metrics.write_json(workdir / "report.json", report)
   return report

@@ -13,7 +13,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from ar_jax import checkpoint, cli, main, overrides, presets, run_files
+from ar_jax import aot, checkpoint, cli, main, overrides, presets, run_files
 from ar_jax.core.errors import UserError
 from tests import toy
 
@@ -134,6 +134,15 @@ WRONG = (
   ("late_evaluator", ("--config=quickstart:smoke",
    "--config.generator.evals={'frechet': {'features': 'judge', 'n': 3}}"),
    "stage evaluation.*too few"),
+  ("features", ("--config=TOY",
+   "--config.train.eval_every=1", "--config.evals={'frechet': {'features': "
+   "'juge'}}"), "did you mean 'judge'"),
+  ("weights_of_features", ("--config=TOY", "--config.evals={'frechet': "
+   "{'features': 'inception', 'network': {'path': '/no/such.pth'}}}"),
+   "/no/such.pth: no such file"),
+  ("late_classes", ("--config=quickstart:smoke",
+   "--config.generator.model.num_classes=10"),
+   "stage generator: .*set --config.generator.model.num_classes=3"),
   ("late_model", ("--config=quickstart:smoke",
    "--config.generator.model.tokenizer.vocab=32"),
    "stage generator: weights.tokenizer.*another model"),
@@ -313,6 +322,22 @@ class AnyFolderTest(absltest.TestCase):
       self.assertEqual(str(cli.workdir("var_d16")), "/somewhere/x")
     cli.parse(["ar_jax", "--config=var:d16"])
     self.assertEqual(str(cli.workdir("var_d16")), "runs/var_d16")
+
+
+class CompileTest(absltest.TestCase):
+  def test_a_cpu_has_no_largest_batch(self):
+    config = presets.load("var:smoke")
+    row = {"name": "x", "batch": 4, "mesh": {}, "fits": True}
+    with (
+      tempfile.TemporaryDirectory() as folder,
+      mock.patch.object(aot, "compile_row", return_value=row),
+      mock.patch.object(aot.search, "largest") as largest,
+      mock.patch.object(aot, "table", return_value=""),
+      mock.patch.object(aot, "draw"),
+      contextlib.redirect_stdout(io.StringIO()),
+    ):
+      main.run(config, folder, "compile", topology="cpu:1")
+    largest.assert_not_called()
 
 
 class ResultsTest(absltest.TestCase):
