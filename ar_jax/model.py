@@ -91,7 +91,9 @@ class Model:
         missing.
     """
     given = {k: np.asarray(v) for k, v in (given or {}).items()}
-    if labels is not None and (isinstance(labels, str | int | np.integer)):
+    if hasattr(labels, "tolist"):  # an array
+      labels = labels.tolist()
+    if isinstance(labels, str | int):
       labels = [labels]
     if count is None:
       rows = [len(v) for v in given.values()]
@@ -106,7 +108,7 @@ class Model:
       cond,
       jax.random.key(seed),
       batch=min(batch, count),
-      options={**self._defaults(), **chosen, **self._options(options)},
+      options=self._defaults() | chosen | self._checked(options),
     )
     return sample.to_uint8(images)
 
@@ -174,7 +176,7 @@ class Model:
       return {}
     return self.config.sample.options.to_dict()
 
-  def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+  def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
     known = arguments.of_sample(self.system)
     for name in options:
       if not known.takes(name):
@@ -185,7 +187,7 @@ class Model:
           f"{name}: no sampling option of {self.config.system}; {meant}"
           f"there are {', '.join(known)}"
         )
-    return options
+    return run_files.restored(options)  # lists as tuples
 
 
 def load(workdir: str | pathlib.Path, which: int | str = "newest") -> Model:

@@ -59,7 +59,8 @@ class ConvertedTest(absltest.TestCase):
     self.assertIn("var of", repr(model))
     self.assertEqual(model.config.model.depth, 2)
     # Image i is a function of the seed, i and its class alone.
-    again = model.sample(labels=[2, 8], guidance=2.5, seed=0)
+    labels = np.array([2, 8])
+    again = model.sample(labels, guidance=2.5, seed=0, batch=1)
     np.testing.assert_array_equal(images, again)
 
     units = model.encode(images)
