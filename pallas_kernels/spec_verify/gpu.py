@@ -24,12 +24,21 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels.spec_verify import gpu_row, rules, tpu
+from pallas_kernels.spec_verify import gpu_row, rules
 from pallas_kernels.spec_verify import row as rows_of
 
 Array = jax.Array
 Ref = Any
-refusal = tpu.refusal
+
+
+def refusal(
+  rule: rules.Rule, draft_logp: Array | None, logits: Array
+) -> str | None:
+  """Why this kernel cannot serve such a call; None if it can."""
+  del logits  # A row too large for shared memory lies in the cache.
+  return rules.refusal(rule, draft_logp)
+
+
 # Bytes of shared memory that a block may have, less what Mosaic keeps.
 _SHARED = 232448 - 4096
 
@@ -94,7 +103,7 @@ def verify(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius,
     mode=mode, rule=rule, law=law,
   )  # fmt: skip
-  if reason := refusal(rule, draft_logp):
+  if reason := refusal(rule, draft_logp, logits):
     raise NotImplementedError(reason)
   if not drafts.shape[1]:
     given = rules.with_a_draft(given, mode)

@@ -211,6 +211,16 @@ def check(
   )
 
 
+def refusal(rule: Rule, draft_logp: Array | None) -> str | None:
+  """Why no kernel can serve a rule; None if they can."""
+  if draft_logp is not None and rule == Groups("group"):
+    return (
+      "spec_verify: the residual of Groups('group') needs a sum per group, "
+      "which kernels have only for point masses; use the xla form or "
+      "Groups('token')"
+    )
+
+
 def with_a_draft(given: Request, mode: str) -> Request:
   """A request without drafts as one with a draft that is not live: a kernel
   has a row for each draft and one behind them."""
