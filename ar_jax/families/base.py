@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.decoding import pairs
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 
@@ -91,10 +92,8 @@ class Generator(System):
     return label if hide is None else jnp.where(hide, self.null, label)
 
   def with_null(self, label: Array) -> Array:
-    """i32[2 B]: pairs of a label and none, side by side, so that sharding
-    keeps them on one device."""
-    null = jnp.full_like(label, self.null)
-    return jnp.stack([label, null], axis=1).reshape(-1)
+    """i32[2 B]: `pairs` of a label and none."""
+    return pairs.join(label, jnp.full_like(label, self.null))
 
   def scale(self, guidance: float | None) -> float:
     """The scale of guidance; None is 1.0, off.

@@ -36,10 +36,7 @@ from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
 from ar_jax.families.entity import draw
 from ar_jax.families.entity.net import NextEntity
-from ar_jax.nn.layers.attention import Attention
-from ar_jax.nn.layers.mlp import SwiGLU
-from ar_jax.nn.layers.norms import AdaLN, RMSNorm
-from ar_jax.nn.stacks.transformer import Backbone, Block
+from ar_jax.nn.stacks.dit import dit
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -246,6 +243,7 @@ def _times(steps: int, method: str, last: float) -> np.ndarray:
   return np.append(np.linspace(0.0, 1 - last, steps), 1.0)
 
 
+@system.passes_on(dit)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -259,10 +257,7 @@ def build(
   time_mean: float = 0.0,
   time_std: float = 1.0,
   label_dropout: float = 0.1,
-  dropout: float = 0.1,
-  remat: bool | str = False,
-  dtype: str = "float32",
-  impl: str | None = None,
+  **stack,
 ) -> XAR:
   """Builds xAR; see SIZES for the published models.
 
@@ -277,47 +272,23 @@ def build(
     context: see `XAR`.
     time_mean, time_std: of the logit-normal law of times.
     label_dropout: see `XAR`.
-    dropout: of the branches of the layers; the published models drop entries
-      of the attention as well.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the matrix products of the blocks; the residual stream and the
-      modulations stay float32, or training diverges.
-    impl: of `ops.attention`.
+    **stack: dropout, remat, dtype, impl; see `dit`. The published models drop
+      entries of the attention as well; the residual stream and the
+      modulations stay float32 in any dtype, or training diverges.
 
   Raises:
     UserError: sizes do not fit together, or there is no such choice.
   """
-  tokenizer = dict(tokenizer)
-  codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
-  if width % heads:
-    raise UserError(f"width={width} is not a multiple of heads={heads}")
+  codes = system.part(tokenizer).tokenizer
   if depth % 2:
     raise UserError(f"depth={depth}: two equal stacks need an even number")
   if context not in CONTEXTS:
     raise UserError(f"context={context!r}: choose one of {', '.join(CONTEXTS)}")
   p = entities(entity, codes.grid, part)
-  products = jnp.dtype(dtype)
-
-  def stack():  # nothing is shared by the two
-    mixer = Attention(
-      heads,
-      bias="qkv",
-      stddev=None,
-      out_stddev=None,
-      dtype=products,
-      impl=impl,
-    )
-    mlp = SwiGLU(int(8 * width / 3), None, None, products, gelu=True)
-    return Backbone(
-      Block(mixer, mlp, rms=True, dropout=dropout),
-      depth // 2,
-      AdaLN(depth // 2, 6),
-      out_norm=RMSNorm(1e-6),
-      remat=remat,
-    )
-
+  # Nothing is shared by the two.
+  layers = lambda: dit(depth // 2, width, heads, "float32", **stack)
   labels = num_classes + (label_dropout > 0)
-  net = NextEntity(p, labels, codes.channels, width, stack(), stack())
+  net = NextEntity(p, labels, codes.channels, width, layers(), layers())
   sides = None
   if entity == "scale":
     sides = (part,) if isinstance(part, int) else tuple(part)

@@ -22,7 +22,7 @@ import numpy as np
 
 from ar_jax.core.plans.makers import pair
 from ar_jax.core.signals.resize import resize
-from ar_jax.core.system import UserError
+from ar_jax.core.system import UserError, passes_on
 from ar_jax.tokenizers import vq
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
@@ -207,6 +207,7 @@ def _at(
   return wide(image), wide(resize(x, image.shape[1:3], "area")), losses
 
 
+@passes_on(autoencoder)
 def build(
   *,
   vocab: int = 8912,

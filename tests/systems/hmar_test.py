@@ -223,7 +223,7 @@ class HMARTest(parameterized.TestCase):
     params, net = begun["params"], begun["net"]
     np.testing.assert_array_equal(
       params["tail"]["block"]["mlp"]["fc1"]["kernel"],
-      net["backbone"]["tail"]["block"]["mlp"]["fc1"]["kernel"],
+      net["backbone"]["parts_1"]["block"]["mlp"]["fc1"]["kernel"],
     )
     np.testing.assert_array_equal(
       params["head"]["linear"]["kernel"], net["head"]["linear"]["kernel"]
@@ -242,7 +242,7 @@ class HMARTest(parameterized.TestCase):
     params = make({}, given).variables["params"]
     np.testing.assert_array_equal(
       params["tail"]["block"]["mlp"]["fc2"]["bias"],
-      given["net"]["backbone"]["tail"]["block"]["mlp"]["fc2"]["bias"],
+      given["net"]["backbone"]["parts_1"]["block"]["mlp"]["fc2"]["bias"],
     )
     given["params"] = self.variables["params"]
     params = make({}, given).variables["params"]
@@ -287,10 +287,9 @@ class SizesTest(parameterized.TestCase):
     self.assertEqual(system.plan.pairs(), 110_468)
 
   def test_layers_are_dropped_as_in_one_stack(self):
-    halves = tiny(depth=7, tail=3, drop_path=0.6).target.net.backbone
+    stack = tiny(depth=7, tail=3, drop_path=0.6).target.net.backbone
     rates = [
-      np.linspace(part.drop_from, part.drop, part.depth)
-      for part in (halves.base, halves.tail)
+      np.linspace(part.drop_from, part.drop, part.depth) for part in stack.parts
     ]
     np.testing.assert_allclose(np.concatenate(rates), np.linspace(0, 0.6, 7))
 

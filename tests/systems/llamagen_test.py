@@ -81,14 +81,14 @@ class NetTest(parameterized.TestCase):
     net = self.system.net
 
     @functools.partial(jax.jit, static_argnums=0)
-    def two(apart, own, units):
+    def two(unstacked, own, units):
       bound = net.bind(own)
       h, cache = bound.begin(self.label)
-      if not apart:
+      if not unstacked:
         stack = lambda xs: xs if not isinstance(xs, tuple) else jnp.stack(xs)
         cache = Cache(stack(cache.k), stack(cache.v), cache.index)
-      elif not cache.apart:
-        cache = cache.taken_apart()
+      elif not cache.is_unstacked:
+        cache = cache.unstacked()
       for i in range(2):
         h, cache = bound.step(units[:, i : i + 1], cache)
       return h, jnp.stack(list(cache.k))

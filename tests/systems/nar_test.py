@@ -35,7 +35,7 @@ def generate(system, options, variables, label, keys):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(system, variables, label, units, hidden):
-  return system.net.bind(system.own(variables))(label, units, hidden)
+  return system.net.bind(system.own(variables)).logits(label, units, hidden)
 
 
 class NARTest(parameterized.TestCase):

@@ -9,13 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.decoding import pick
-from ar_jax.core.decoding.speculate import (
-  FILL,
-  Draft,
-  Drafter,
-  draw_at,
-  keys_at,
-)
+from ar_jax.core.decoding.place_keys import FILL, draw_at, keys_at
+from ar_jax.core.decoding.speculate import Draft, Drafter
 
 
 def jacobi(k: int, **law: float) -> Drafter:

@@ -21,7 +21,8 @@ from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.norms import AdaLN, SharedAdaLN
 from ar_jax.nn.layers.positions import GridEmbed, SlotEmbed, grid_weights
-from ar_jax.nn.stacks.transformer import Backbone, Block
+from ar_jax.nn.stacks.blocks import Block
+from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
 

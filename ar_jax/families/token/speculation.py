@@ -1,7 +1,7 @@
 """Speculation over the nets of this library.
 
-A `NextToken` is a target and a drafter by its cached forwards; `by_itself`
-serves any other model of discrete units.
+A `NextToken` is a target and a drafter by its cached forwards;
+`self_speculation` serves any other model of discrete units.
 
 Shapes: B examples, rows of a net (B, or 2 B pairs where guided), P positions
 of the prefix, M known units, L units, K drafts, S = K + 1, D width, V
@@ -19,7 +19,14 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
-from ar_jax.core.decoding import drafters, pick, speculate, steps
+from ar_jax.core.decoding import (
+  draft_tree,
+  drafters,
+  pick,
+  place_keys,
+  speculate,
+  steps,
+)
 from ar_jax.core.decoding.speculate import Draft, Drafter, Seen, Stats
 from ar_jax.core.system import UserError, Vars
 from ar_jax.families.token.program import TokenProgram
@@ -112,10 +119,10 @@ def generate(
     known = jnp.zeros(len(keys), jnp.int32)
   known = jnp.clip(known, 0, prompt.shape[1]).astype(jnp.int32)
   prefix, law = program.net.prefix.length, dict(program.law)
-  rows = len(program.pairs(known)) * (source.k + 1)
+  rows = len(program.rows(known)) * (source.k + 1)
   variables = program.net.ready(variables, rows)
   h, cache, valid = program.read(variables, cond, prompt, spare=source.k)
-  row = program.pairs(prefix + known)
+  row = program.rows(prefix + known)
   hidden = jnp.take_along_axis(h, row[:, None, None] - 1, axis=1)
   logits = program.logits(variables, hidden, known)
   first = pick.draw(pick.law(logits, **law), steps.fold(keys, known))[:, 0]
@@ -159,7 +166,7 @@ def _score(
   draft: Draft,
 ) -> tuple[Array, Array, Cache]:
   """A `speculate.Score`: rows of the cache that fell are written again."""
-  pairs, net = program.pairs, program.net.bind(variables)
+  rows, net = program.rows, program.net.bind(variables)
   room, need = cache.k[0].shape[2], net.rows + draft.units.shape[1]
   if room < need:
     raise UserError(
@@ -169,12 +176,12 @@ def _score(
   row = net.prefix.length + seen.count - 1
   tree, after = None, jnp.arange(draft.units.shape[1] + 1)[None]
   if draft.parents is not None:
-    cache = cache.compact(pairs(row - seen.fresh), pairs(seen.path))
-    lines, after = speculate.ancestry(draft.parents)
-    tree = pairs(lines), pairs(after)
-  cache = dataclasses.replace(cache, index=pairs(row))
+    cache = cache.compact(rows(row - seen.fresh), rows(seen.path))
+    lines, after = draft_tree.ancestry(draft.parents)
+    tree = rows(lines), rows(after)
+  cache = dataclasses.replace(cache, index=rows(row))
   units = jnp.concatenate([seen.last[:, None], draft.units], axis=1)
-  h, cache = net.step(pairs(units), cache, valid, tree)
+  h, cache = net.step(rows(units), cache, valid, tree)
   return program.logits(variables, h, seen.count[:, None] + after), h, cache
 
 
@@ -198,7 +205,7 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
       of the target.
     variables: those of its net.
   """
-  pairs, law = program.pairs, dict(program.law)
+  rows, law = program.rows, dict(program.law)
 
   def begin(start):
     _check_same_units(program, start.program)
@@ -207,15 +214,15 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
 
     def draft(cache, seen, keys):
       # It has read all but the last unit, drafts that stand among them.
-      cache = dataclasses.replace(cache, index=pairs(prefix + seen.count - 1))
+      cache = dataclasses.replace(cache, index=rows(prefix + seen.count - 1))
 
       def step(carry, i):
         unit, cache = carry
         net = program.net.bind(variables)
-        h, cache = net.step(pairs(unit[:, None]), cache, valid)
+        h, cache = net.step(rows(unit[:, None]), cache, valid)
         place = (seen.count + i)[:, None]
         logp = pick.law(program.logits(variables, h, place), **law)
-        unit = speculate.draw_at(logp, keys, place)[:, 0]
+        unit = place_keys.draw_at(logp, keys, place)[:, 0]
         return (unit, cache), (unit, logp[:, 0])
 
       # The last draft is read too, in case all stand; what follows is not
@@ -226,7 +233,7 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
       first = lambda x: jnp.moveaxis(x[:k], 0, 1)
       return Draft(first(units), first(logp)), cache
 
-    index = pairs(jnp.zeros(len(start.cond), jnp.int32))
+    index = rows(jnp.zeros(len(start.cond), jnp.int32))
     return draft, dataclasses.replace(cache, index=index)
 
   return Source(k, begin)

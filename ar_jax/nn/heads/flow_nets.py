@@ -21,7 +21,7 @@ from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 from ar_jax.nn.layers.times import TimeEmbed
-from ar_jax.nn.stacks.transformer import Block, modulate, parts
+from ar_jax.nn.stacks.blocks import Block, modulate, parts
 
 Array = jax.Array
 

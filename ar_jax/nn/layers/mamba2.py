@@ -42,7 +42,7 @@ class States:
   tail: Array
 
   @property
-  def apart(self) -> bool:
+  def is_unstacked(self) -> bool:
     """The layers share their buffers."""
     return False
 

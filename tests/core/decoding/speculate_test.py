@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax.core.decoding import drafters, pick, speculate, steps
+from ar_jax.core.decoding import (
+  draft_tree,
+  drafters,
+  pick,
+  place_keys,
+  speculate,
+  steps,
+)
 from ar_jax.core.errors import UserError
 from pallas_kernels.spec_verify import reference, rules
 from tests import optimised
@@ -47,7 +54,7 @@ def score(state, seen, draft):
   parents = draft.parents
   if parents is None:
     parents = jnp.broadcast_to(jnp.arange(k), draft.units.shape)
-  lines, depth = speculate.ancestry(parents)
+  lines, depth = draft_tree.ancestry(parents)
   logits = []
   for row in range(k + 1):
     # The drafts above this row in the order of their depth.
@@ -65,7 +72,7 @@ def chain(state, seen, keys):
   for i in range(K):
     logp = pick.law(OTHER[context(prefix(seen, units))])
     place = seen.count[:, None] + i
-    new = speculate.draw_at(logp[:, None], keys, place)
+    new = place_keys.draw_at(logp[:, None], keys, place)
     units = jnp.concatenate([units, new], 1)
     logps.append(logp)
   return speculate.Draft(units, jnp.stack(logps, 1)), state
@@ -220,7 +227,7 @@ class SpeculateTest(parameterized.TestCase):
     np.testing.assert_array_equal(draft.units, [[3, 1, 2, 3], [1, 1, 1, 1]])
 
   def test_ancestry(self):
-    lines, depth = speculate.ancestry(jnp.asarray(TREE)[None])
+    lines, depth = draft_tree.ancestry(jnp.asarray(TREE)[None])
     np.testing.assert_array_equal(depth[0], [0, 1, 1, 2, 2, 2, 3])
     np.testing.assert_array_equal(lines[0, 6].nonzero()[0], [0, 1, 3, 6])
 
