@@ -3,6 +3,7 @@ system around another one."""
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import jax
@@ -11,6 +12,21 @@ import jax.numpy as jnp
 from ar_jax.core.decoding import pairs
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+
+
+def hidden_conditions(keys: Array, rate: float) -> Array | None:
+  """bool[B], whose condition training hides, by keys Key[B] and at this rate;
+  None if it never does."""
+  if not rate:
+    return None
+  return jax.vmap(jax.random.bernoulli, (0, None))(keys, rate)
+
+
+def of_target(variables: Vars, name: str) -> Vars:
+  """The variables of a system whose `params` are the frozen collection `name`
+  beside the `params` of the system around it."""
+  rest = {k: v for k, v in variables.items() if k not in ("params", name)}
+  return {"params": variables[name], **rest}
 
 
 class Generator(System):
@@ -78,18 +94,24 @@ class Generator(System):
     """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
     return (self.codec(variables).decode(units) + 1) / 2
 
-  def hiding(self, keys: Array) -> Array | None:
-    """bool[B], whose condition training hides, by keys Key[B]; None if it
-    never does."""
-    if not self.label_dropout:
-      return None
-    draw = jax.vmap(jax.random.bernoulli, (0, None))
-    return draw(keys, self.label_dropout)
+  @abc.abstractmethod
+  def generate(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Any:
+    """Draws the units of one example per key; arguments as in `sample`."""
 
-  def dropped(self, label: Array, keys: Array) -> Array:
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one example per key, f32[B, ...] in [0, 1]; options as in
+    `generate`."""
+    units = self.generate(variables, cond, keys, **options)
+    return self.decode(variables, units)
+
+  def drop_labels(self, label: Array, keys: Array) -> Array:
     """Labels i32[B], the null label in place of some, by keys Key[B]."""
-    hide = self.hiding(keys)
-    return label if hide is None else jnp.where(hide, self.null, label)
+    hidden = hidden_conditions(keys, self.label_dropout)
+    return label if hidden is None else jnp.where(hidden, self.null, label)
 
   def with_null(self, label: Array) -> Array:
     """i32[2 B]: `pairs` of a label and none."""

@@ -147,7 +147,7 @@ class FlowAR(Generator):
     tokenizer = self.codec(variables)
     units = tokenizer.draw(batch["units"], latent if train else None)
     if train:
-      label = self.dropped(label, hide)
+      label = self.drop_labels(label, hide)
     targets = self.targets(units)
     h = self.states(variables, label, targets, dropping if train else None)
     net = self._net(variables)

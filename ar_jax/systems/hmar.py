@@ -29,7 +29,7 @@ import numpy as np
 from ar_jax.core import system
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.families.base import Around
+from ar_jax.families.base import Around, of_target
 from ar_jax.families.scale import redraw
 from ar_jax.families.scale.net import NextScale
 from ar_jax.families.scale.system import ScaleWise
@@ -95,7 +95,7 @@ class HMAR(Around):
     value = jnp.sum(cross_entropy(logits, units) * share, 1)
     nll = None
     if not train:
-      law = self.target.logits(self._target(variables), label, units)
+      law = self.target.logits(of_target(variables, "net"), label, units)
       nll = cross_entropy(law, units)
     return Loss(value, {"accuracy": jnp.sum(hits * share, 1)}, nll=nll)
 
@@ -147,7 +147,7 @@ class HMAR(Around):
   ) -> Array:
     """Draws one image per key, f32[B, H, W, c] in [0, 1]; as `generate`."""
     return self.target.sample(
-      self._target(variables),
+      of_target(variables, "net"),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),
@@ -183,7 +183,7 @@ class HMAR(Around):
         VAR's is out of range.
     """
     return self.target.generate(
-      self._target(variables),
+      of_target(variables, "net"),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),
@@ -211,11 +211,6 @@ class HMAR(Around):
       variables["params"]["mask"]["embedding"][None],
       steps,
     )
-
-  def _target(self, variables: Vars) -> Vars:
-    """The variables of the first stage."""
-    rest = {k: v for k, v in variables.items() if k not in ("params", "net")}
-    return {"params": variables["net"], **rest}
 
   def _refiner(self, variables: Vars) -> NextScale:
     """The net with the tail and the head of the refinement."""

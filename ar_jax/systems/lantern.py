@@ -28,7 +28,7 @@ from ar_jax import ops
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.families.base import Around, Generator
+from ar_jax.families.base import Around, Generator, of_target
 from ar_jax.families.token import eagle_drafts, self_speculation, speculation
 from ar_jax.families.token.eagle import Eagle
 from ar_jax.families.token.net import NextToken
@@ -66,7 +66,7 @@ class Lantern(Around):
     return {"params": params, "target": target, **variables}
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    return self.target.encode(_of_target(variables), batch)
+    return self.target.encode(of_target(variables, "target"), batch)
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -76,7 +76,7 @@ class Lantern(Around):
     target's for the first unit."""
     batch = self.encode(variables, batch)
     cond, units = batch[self.needs[0]], batch["units"]
-    net = self.target.net.bind(self.target.own(_of_target(variables)))
+    net = self.target.net.bind(self.target.own(of_target(variables, "target")))
     hidden, keys = None, None
     if train:
       hidden, keys = training_noise(key, batch, self.label_dropout)
@@ -117,7 +117,7 @@ class Lantern(Around):
     """Draws one example per key as the target does; options as in
     `generate`."""
     units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(_of_target(variables), units)
+    return self.target.decode(of_target(variables, "target"), units)
 
   def generate(
     self,
@@ -163,7 +163,7 @@ class Lantern(Around):
     Raises:
       UserError: an option is out of range, or one of the target's.
     """
-    given = _of_target(variables)
+    given = of_target(variables, "target")
     codes = _codes(self.target, given, metric)
     rule = _rule(codes, k, delta, factor, residual)
     source = eagle_drafts.source(
@@ -266,11 +266,6 @@ def _rule(
   except ValueError as error:
     raise UserError(f"lantern: {error}") from error
   return None if delta == 0 and factor is None else rule
-
-
-def _of_target(variables: Vars) -> Vars:
-  rest = {k: v for k, v in variables.items() if k not in ("params", "target")}
-  return {"params": variables["target"], **rest}
 
 
 def build(

@@ -127,7 +127,7 @@ class MAR(Generator):
     tokenizer = self.codec(variables)
     units = tokenizer.draw(moments, latent if train else None)
     if train:
-      label = self.dropped(label, hide)
+      label = self.drop_labels(label, hide)
     order = self.orders(ordering)
     known = self.net.length - self.hidden(key)
     net = self.net.bind({"params": variables["params"]})
@@ -143,15 +143,6 @@ class MAR(Generator):
     late = (jnp.argsort(order, axis=1) >= known).astype(jnp.float32)
     mean = lambda x: jnp.sum(x * late, 1) / jnp.sum(late, 1)
     return Loss(mean(each), {k: mean(v) for k, v in parts.items()})
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
-    `generate`."""
-    return self.decode(
-      variables, self.generate(variables, cond, keys, **options)
-    )
 
   def generate(
     self,

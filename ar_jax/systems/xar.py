@@ -133,7 +133,7 @@ class XAR(Generator):
     slots = t[:, p.step_of()]
     xt = flow.LINEAR.noisy(x, noise, slots)
     if train:
-      label = self.dropped(label, hide)
+      label = self.drop_labels(label, hide)
     v = self.net.apply(
       {"params": variables["params"]},
       xt,
@@ -147,14 +147,6 @@ class XAR(Generator):
     ends = {"first": errors[:, p.span(0)], "last": errors[:, p.span(-1)]}
     metrics = {f"error/{name}": e.mean(1) for name, e in ends.items()}
     return Loss(jnp.mean(errors, 1), metrics, errors=errors)
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
-    `generate`."""
-    x = self.generate(variables, cond, keys, **options)
-    return self.decode(variables, x)
 
   def decode(self, variables: Vars, x: Array) -> Array:
     """Images in [0, 1] of entities f32[B, L, C], finished or not."""

@@ -159,8 +159,8 @@ class FlexVQ(nn.Module):
     codes = self._map(embedding, k)
     if k + 1 == len(self.scales):
       return codes, None
-    shown = resize(codes, self.shapes[k + 1], "bicubic")
-    return codes, shown.reshape(len(codes), -1, codes.shape[-1])
+    following = resize(codes, self.shapes[k + 1], "bicubic")
+    return codes, following.reshape(len(codes), -1, codes.shape[-1])
 
   def to_image(self, feature: Array) -> Array:
     """The decoder's last convolution alone, unclipped."""

@@ -3,8 +3,8 @@
 One loop for every drafter, every target and every rule. Three functions make
 it up, all of them given:
 
-  Drafter  (state, Seen, keys) -> (Draft, state)     what comes next, perhaps
-  Score    (state, Seen, Draft) -> (logits, hidden, state)   one forward
+  Drafter  (state, Progress, keys) -> (Draft, state)   what comes next, perhaps
+  Score    (state, Progress, Draft) -> (logits, hidden, state)   one forward
   Verify   `ops.verify`, with the filters and the rule bound
 
 What is emitted follows the target's law exactly (Leviathan et al., arXiv
@@ -49,7 +49,7 @@ class Draft(NamedTuple):
   parents: Array | None = None
 
 
-class Seen(NamedTuple):
+class Progress(NamedTuple):
   """What a drafter and a target may look at.
 
   Attributes:
@@ -94,8 +94,8 @@ class Stats(NamedTuple):
   chance: Array
 
 
-Drafter = Callable[[Any, Seen, Array], tuple[Draft, Any]]
-Score = Callable[[Any, Seen, Draft], tuple[Array, Any, Any]]
+Drafter = Callable[[Any, Progress, Array], tuple[Draft, Any]]
+Score = Callable[[Any, Progress, Draft], tuple[Array, Any, Any]]
 
 
 def begin(
@@ -105,8 +105,8 @@ def begin(
   logits: Array,
   k: int,
   levels: int | None = None,
-) -> Seen:
-  """What is seen before the first draft.
+) -> Progress:
+  """What is known before the first draft.
 
   Args:
     units: i32[B, L], known ones; that of place `count` - 1 was just drawn.
@@ -119,7 +119,7 @@ def begin(
   rest = lambda x: jnp.pad(x, [(0, 0), (0, k)] + [(0, 0)] * (x.ndim - 2))
   path = jnp.zeros((len(units), (levels or k) + 1), jnp.int32)
   fresh = jnp.ones_like(count)
-  return Seen(
+  return Progress(
     units, count, fresh, path, jax.tree.map(rest, hidden), rest(logits)
   )
 
@@ -128,7 +128,7 @@ def speculate(
   draft: Drafter,
   score: Score,
   verify: Callable,
-  seen: Seen,
+  progress: Progress,
   state: tuple[Any, Any],
   keys: Array,
   *,
@@ -140,7 +140,7 @@ def speculate(
     draft: the drafter.
     score: one forward of the target over the last unit and the drafts.
     verify: `ops.verify` with filters and rule bound.
-    seen: from `begin`.
+    progress: from `begin`.
     state: the first states of drafter and target.
     keys: Key[B], threefry.
     mode: of `ops.verify`: "exact" for chains; "point" for drafts without a
@@ -153,28 +153,28 @@ def speculate(
   Raises:
     UserError: the mode does not fit the drafts.
   """
-  batch, length = seen.units.shape
+  batch, length = progress.units.shape
   rows = jnp.arange(batch)[:, None]
 
   def body(carry):
-    seen, (drafter, target), stats = carry
-    new, drafter = draft(drafter, seen, keys)
+    progress, (drafter, target), stats = carry
+    new, drafter = draft(drafter, progress, keys)
     _check(new, mode)
-    logits, hidden, target = score(target, seen, new)
-    left = length - seen.count
+    logits, hidden, target = score(target, progress, new)
+    left = length - progress.count
     valid = jnp.clip(left - 1, 0, new.units.shape[1])
     depth = None if new.parents is None else draft_tree.ancestry(new.parents)[1]
     verdict = verify(
       logits[:, None],
       new.units,
-      place_keys.noise(mode, keys, seen.count, logits.shape[1], depth),
+      place_keys.noise(mode, keys, progress.count, logits.shape[1], depth),
       mode=mode,
       draft_logp=new.logp if mode == "exact" else None,
       # The nodes of a tree lie at many depths; what overshoots is dropped.
       valid=valid if depth is None else None,
       parents=new.parents,
     )
-    path = draft_tree.path(verdict, new.parents, seen.path.shape[1])
+    path = draft_tree.path(verdict, new.parents, progress.path.shape[1])
     # Behind row j of the path comes the draft of row j + 1; at last the token.
     step = jnp.arange(path.shape[1])[None]
     following = jnp.pad(path[:, 1:], ((0, 0), (0, 1)))
@@ -185,9 +185,9 @@ def speculate(
       step < verdict.accepted[:, None], units, verdict.token[:, None]
     )
     place = jnp.where(
-      step <= verdict.accepted[:, None], seen.count[:, None] + step, length
+      step <= verdict.accepted[:, None], progress.count[:, None] + step, length
     )
-    units = seen.units.at[rows, place].set(units, mode="drop")
+    units = progress.units.at[rows, place].set(units, mode="drop")
     fresh = jnp.minimum(verdict.accepted + 1, left)
     trials = jnp.minimum(
       verdict.accepted + 1, jnp.minimum(left - 1, path.shape[1] - 1)
@@ -202,14 +202,16 @@ def speculate(
       stats.accepted + accepted,
       stats.chance + chance.astype(jnp.float32),
     )
-    seen = Seen(units, seen.count + fresh, fresh, path, hidden, logits)
-    return seen, (drafter, target), stats
+    progress = Progress(
+      units, progress.count + fresh, fresh, path, hidden, logits
+    )
+    return progress, (drafter, target), stats
 
   some = lambda carry: jnp.any(carry[0].count < length)
   zeros = jnp.zeros(batch, jnp.int32)
   stats = Stats(zeros + 1, zeros, zeros, zeros.astype(jnp.float32))
-  seen, _, stats = jax.lax.while_loop(some, body, (seen, state, stats))
-  return seen.units, stats
+  progress, _, stats = jax.lax.while_loop(some, body, (progress, state, stats))
+  return progress.units, stats
 
 
 def summary(stats: Stats, units: int) -> dict[str, Array]:

@@ -134,7 +134,7 @@ class NextScale(nn.Module):
       return self.slots(span)
     return self.slots(*(w[span] for w in self._weights()))
 
-  def every(self) -> Slots:
+  def plan_slots(self) -> Slots:
     """The slots of the plan as data."""
     level = jnp.asarray(self.plan["step"])
     if self.grid:

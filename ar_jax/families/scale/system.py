@@ -110,7 +110,7 @@ class ScaleWise(Generator):
       return batch["label"], None
     keys = system.example_keys(key, batch)
     keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-    return self.dropped(batch["label"], hide), keys
+    return self.drop_labels(batch["label"], hide), keys
 
   def targets(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -152,7 +152,7 @@ class ScaleWise(Generator):
     Returns:
       The targets, the inputs of the slots, and which slots they are, i32[T].
     """
-    at = targets.at or self.bound(variables).every()
+    at = targets.at or self.bound(variables).plan_slots()
     final = jnp.max(targets.level)
     count = jnp.sum(targets.level == final)
     n = jnp.arange(self.widest)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.decoding import pick, place_keys
-from ar_jax.core.decoding.speculate import Draft, Drafter, Seen
+from ar_jax.core.decoding.speculate import Draft, Drafter, Progress
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
 from ar_jax.families.token.eagle import Eagle
@@ -139,21 +139,21 @@ class _Forward:
     layer = self.eagle.bind(self.variables)
     return layer(net.units(rows(units)), features, mask, pos=pos, cache=cache)
 
-  def catch_up(self, cache: Cache, seen: Seen) -> tuple[Array, Cache]:
+  def catch_up(self, cache: Cache, progress: Progress) -> tuple[Array, Cache]:
     """Reads what the last forward has brought: features [rows, 1, D] before
     the next unit, and the cache up to it."""
     rows = self.start.program.rows
-    row = self.start.program.net.prefix.length + seen.count - 1
-    cache = dataclasses.replace(cache, index=rows(row - seen.fresh))
-    place = seen.count - seen.fresh
-    place = place[:, None] + jnp.arange(seen.path.shape[1])[None]
-    units = jnp.take_along_axis(seen.units, place, axis=1, mode="clip")
-    path = rows(seen.path)[..., None]
-    features = jnp.take_along_axis(seen.hidden, path, axis=1)
+    row = self.start.program.net.prefix.length + progress.count - 1
+    cache = dataclasses.replace(cache, index=rows(row - progress.fresh))
+    place = progress.count - progress.fresh
+    place = place[:, None] + jnp.arange(progress.path.shape[1])[None]
+    units = jnp.take_along_axis(progress.units, place, axis=1, mode="clip")
+    path = rows(progress.path)[..., None]
+    features = jnp.take_along_axis(progress.hidden, path, axis=1)
     h, cache = self.feed(
       cache, units, features, place, cache.causal(place.shape[1])
     )
-    newest = jnp.maximum(rows(seen.fresh) - 1, 0)[:, None, None]
+    newest = jnp.maximum(rows(progress.fresh) - 1, 0)[:, None, None]
     h = jnp.take_along_axis(h, newest, axis=1)
     return h, dataclasses.replace(cache, index=rows(row))
 
@@ -167,12 +167,12 @@ class _Forward:
 def _chain(forward: _Forward, k: int, chosen: bool) -> Drafter:
   """K drafts, one after the other."""
 
-  def draft(cache, seen, keys):
-    h, cache = forward.catch_up(cache, seen)
+  def draft(cache, progress, keys):
+    h, cache = forward.catch_up(cache, progress)
 
     def step(carry, i):
       h, cache = carry
-      place = (seen.count + i)[:, None]
+      place = (progress.count + i)[:, None]
       logp = forward.law(h, place)
       if chosen:
         unit = jnp.argmax(logp, -1).astype(jnp.int32)
@@ -194,12 +194,12 @@ def _grown(forward: _Forward, tree: Tree) -> Drafter:
   rows = forward.start.program.rows
   take: Callable = lambda x, at: jnp.take_along_axis(x, at, axis=1)
 
-  def draft(cache, seen, keys):
+  def draft(cache, progress, keys):
     del keys
-    batch, index = len(seen.count), cache.index
-    h, cache = forward.catch_up(cache, seen)
+    batch, index = len(progress.count), cache.index
+    h, cache = forward.catch_up(cache, progress)
     root = cache
-    logp = forward.law(h, seen.count[:, None])[:, 0]
+    logp = forward.law(h, progress.count[:, None])[:, 0]
     score, unit = jax.lax.top_k(logp, beam)
     # All candidates so far: probabilities, units, the candidates above them.
     scores, units = [score], [unit]
@@ -213,7 +213,9 @@ def _grown(forward: _Forward, tree: Tree) -> Drafter:
     for level in range(1, levels):
       own = jnp.broadcast_to(jnp.eye(beam, dtype=bool), (batch, beam, beam))
       lines = jnp.concatenate([lines, own], axis=2)
-      place = jnp.broadcast_to((seen.count + level - 1)[:, None], unit.shape)
+      place = jnp.broadcast_to(
+        (progress.count + level - 1)[:, None], unit.shape
+      )
       h, cache = forward.feed(cache, unit, h, place, root.tree(rows(lines)))
       logp = forward.law(h, place + 1)
       best, children = jax.lax.top_k(logp, beam)

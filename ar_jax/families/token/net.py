@@ -102,7 +102,7 @@ class NextToken(nn.Module):
     Args:
       cond: what `prefix` takes.
       units: i32[B, L].
-      hidden: bool[B], examples whose condition is not shown; None for none.
+      hidden: bool[B], examples whose condition is not visible; None for none.
       keys: Key[B] for dropout and stochastic depth, or None.
     """
     x = self._embed(cond, units[:, :-1], hidden)
@@ -206,8 +206,8 @@ class NextToken(nn.Module):
 def padding_mask(mask: Array, valid: Array) -> Array:
   """bool[B, 1, 1, S], false where a key is padding of the prefix."""
   rest = mask.shape[-1] - valid.shape[1]
-  shown = jnp.pad(valid, ((0, 0), (0, rest)), constant_values=True)
-  return shown[:, None, None]
+  visible = jnp.pad(valid, ((0, 0), (0, rest)), constant_values=True)
+  return visible[:, None, None]
 
 
 def hide_padding(mask: Array, valid: Array) -> Array:

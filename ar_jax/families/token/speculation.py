@@ -27,7 +27,7 @@ from ar_jax.core.decoding import (
   speculate,
   steps,
 )
-from ar_jax.core.decoding.speculate import Draft, Drafter, Seen, Stats
+from ar_jax.core.decoding.speculate import Draft, Drafter, Progress, Stats
 from ar_jax.core.system import UserError, Vars
 from ar_jax.families.token.program import TokenProgram
 from ar_jax.nn.layers.cache import Cache
@@ -128,7 +128,7 @@ def generate(
   first = pick.draw(pick.law(logits, **law), steps.fold(keys, known))[:, 0]
   rest = ((0, 0), (0, program.length - prompt.shape[1]))
   units = jnp.pad(prompt, rest).at[jnp.arange(len(keys)), known].set(first)
-  seen = speculate.begin(
+  progress = speculate.begin(
     units, known + 1, hidden, logits, source.k, source.levels
   )
   drafter, state = source.begin(
@@ -142,7 +142,7 @@ def generate(
     verify = functools.partial(_verify_relaxed, relax, law, impl)
   cache = dataclasses.replace(cache, index=row)
   return speculate.speculate(
-    drafter, score, verify, seen, (state, cache), keys, mode=mode
+    drafter, score, verify, progress, (state, cache), keys, mode=mode
   )
 
 
@@ -162,7 +162,7 @@ def _score(
   variables: Vars,
   valid: Array | None,
   cache: Cache,
-  seen: Seen,
+  progress: Progress,
   draft: Draft,
 ) -> tuple[Array, Array, Cache]:
   """A `speculate.Score`: rows of the cache that fell are written again."""
@@ -173,16 +173,16 @@ def _score(
       f"a cache of {room} rows is too small for {draft.units.shape[1]} drafts "
       f"a forward, which need {need}: read the prefix with more `spare` rows"
     )
-  row = net.prefix.length + seen.count - 1
+  row = net.prefix.length + progress.count - 1
   tree, after = None, jnp.arange(draft.units.shape[1] + 1)[None]
   if draft.parents is not None:
-    cache = cache.compact(rows(row - seen.fresh), rows(seen.path))
+    cache = cache.compact(rows(row - progress.fresh), rows(progress.path))
     lines, after = draft_tree.ancestry(draft.parents)
     tree = rows(lines), rows(after)
   cache = dataclasses.replace(cache, index=rows(row))
-  units = jnp.concatenate([seen.last[:, None], draft.units], axis=1)
+  units = jnp.concatenate([progress.last[:, None], draft.units], axis=1)
   h, cache = net.step(rows(units), cache, valid, tree)
-  return program.logits(variables, h, seen.count[:, None] + after), h, cache
+  return program.logits(variables, h, progress.count[:, None] + after), h, cache
 
 
 def jacobi(k: int, program: TokenProgram) -> Source:
@@ -212,15 +212,17 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
     _, cache, valid = program.read(variables, start.cond, start.prompt, spare=k)
     prefix = program.net.prefix.length
 
-    def draft(cache, seen, keys):
+    def draft(cache, progress, keys):
       # It has read all but the last unit, drafts that stand among them.
-      cache = dataclasses.replace(cache, index=rows(prefix + seen.count - 1))
+      cache = dataclasses.replace(
+        cache, index=rows(prefix + progress.count - 1)
+      )
 
       def step(carry, i):
         unit, cache = carry
         net = program.net.bind(variables)
         h, cache = net.step(rows(unit[:, None]), cache, valid)
-        place = (seen.count + i)[:, None]
+        place = (progress.count + i)[:, None]
         logp = pick.law(program.logits(variables, h, place), **law)
         unit = place_keys.draw_at(logp, keys, place)[:, 0]
         return (unit, cache), (unit, logp[:, 0])
@@ -228,7 +230,7 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
       # The last draft is read too, in case all stand; what follows is not
       # needed.
       (_, cache), (units, logp) = jax.lax.scan(
-        step, (seen.last, cache), jnp.arange(k + 1)
+        step, (progress.last, cache), jnp.arange(k + 1)
       )
       first = lambda x: jnp.moveaxis(x[:k], 0, 1)
       return Draft(first(units), first(logp)), cache

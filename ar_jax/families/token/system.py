@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ar_jax.core import system
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders import text as encoders
-from ar_jax.families.base import Prefixed
+from ar_jax.families.base import Prefixed, hidden_conditions
 from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
 from ar_jax.nn.heads.categorical import cross_entropy
 
@@ -69,14 +69,6 @@ class TokenWise(Prefixed):
     metrics = {"accuracy": jnp.mean(hits.astype(jnp.float32), 1)}
     return Loss(jnp.mean(nll, 1), metrics, nll=nll)
 
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one example per key, f32[B, ...] in [0, 1]; options as in
-    `generate`."""
-    units = self.generate(variables, cond, keys, **options)
-    return self.decode(variables, units)
-
 
 def prefix(
   width: int,
@@ -121,7 +113,4 @@ def training_noise(
   keys, hide = jax.vmap(jax.random.split, out_axes=1)(
     system.example_keys(key, batch)
   )
-  if not rate:
-    return None, keys
-  draw = jax.vmap(jax.random.bernoulli, (0, None))
-  return draw(hide, rate), keys
+  return hidden_conditions(hide, rate), keys
