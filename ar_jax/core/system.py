@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -149,7 +150,11 @@ def build(name: str, /, **kwargs) -> System:
   except TypeError as e:
     if "argument" not in str(e):
       raise
-    raise UserError(f"model of {name!r}: {e}") from e
+    known = _arguments(maker)
+    unknown = [key for key in kwargs if key not in known]
+    near = unknown and difflib.get_close_matches(unknown[0], known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"model of {name!r}: {e}{hint}") from e
 
 
 def part(spec: Mapping[str, Any]) -> System:

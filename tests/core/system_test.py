@@ -41,8 +41,11 @@ class ArgumentsTest(absltest.TestCase):
     self.assertIn("gan_weight", system.arguments("frequency_vq"))
 
   def test_bad_arguments(self):
-    with self.assertRaisesRegex(UserError, "'vq'.*unexpected.*'vocabulary'"):
-      system.build("vq", vocabulary=2)
+    with self.assertRaisesRegex(UserError, "'voc'; did you mean 'vocab'"):
+      system.build("vq", voc=2)
+    sizes = dict(depth=1, width=8, heads=2, num_classes=2)
+    with self.assertRaisesRegex(UserError, "'dropuot'; did you mean 'dropout'"):
+      system.build("llamagen", tokenizer={"name": "vq"}, dropuot=0.0, **sizes)
     with self.assertRaisesRegex(UserError, "no ar_jax/systems/nothing.py"):
       system.arguments("nothing")
     with self.assertRaisesRegex(UserError, r"needs a name.*\['vocab'\]"):
