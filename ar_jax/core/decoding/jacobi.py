@@ -63,7 +63,7 @@ def decode(
   use = lambda use: place_keys.keys_at(keys, place, use).reshape(-1)
   uniform = jax.vmap(jax.random.uniform)
   noise = jnp.stack(
-    [uniform(use(place_keys.JUDGE)), uniform(use(place_keys.TOKEN))], axis=1
+    [uniform(use(place_keys.ACCEPT)), uniform(use(place_keys.RESAMPLE))], axis=1
   )
 
   def score_all(units):

@@ -1,8 +1,9 @@
 """The random numbers of speculation, which belong to a place.
 
-The draft for place i is drawn with fold(keys, i), and judged with numbers
-folded from the same key. Whether place i is reached depends on what happened
-before it alone, so drafting it again with the same numbers changes no law.
+The draft for place i is drawn with fold(keys, i), and accepted or not with
+numbers folded from the same key. Whether place i is reached depends on what
+happened before it alone, so drafting it again with the same numbers changes no
+law.
 
 Shapes: B examples, K drafts, S = K + 1 rows of one forward, V vocabulary.
 """
@@ -26,7 +27,7 @@ def draw_at(logp: Array, keys: Array, place: Array) -> Array:
 
 
 # Beyond any vocabulary: the bits that draw from a law are numbered by unit.
-JUDGE, TOKEN, FILL = 2**31, 2**31 + 1, 2**31 + 2
+ACCEPT, RESAMPLE, FILL = 2**31, 2**31 + 1, 2**31 + 2
 
 
 def keys_at(keys: Array, place: Array, use: int | None = None) -> Array:
@@ -52,8 +53,8 @@ def noise(
   if mode == "gumbel":
     return jax.random.key_data(keys_at(keys, place))
   uniform = lambda at: jax.vmap(jax.random.uniform)(at.reshape(-1))
-  judge = uniform(keys_at(keys, place, JUDGE)).reshape(place.shape)
+  accept = uniform(keys_at(keys, place, ACCEPT)).reshape(place.shape)
   if mode == "point":
-    return judge
-  token = uniform(keys_at(keys, count, TOKEN))
-  return judge.at[:, -1].set(token)
+    return accept
+  resample = uniform(keys_at(keys, count, RESAMPLE))
+  return accept.at[:, -1].set(resample)

@@ -1,4 +1,4 @@
-"""Speculation: something cheap drafts, one forward of the target judges.
+"""Speculation: something cheap drafts, one forward of the target verifies.
 
 One loop for every drafter, every target and every rule. Three functions make
 it up, all of them given:
@@ -58,7 +58,7 @@ class Progress(NamedTuple):
     fresh: i32[B], how many of them the last forward has brought.
     path: i32[B, E + 1], the rows of the last forward that stand, `fresh` of
       them: row 0, then those of the accepted drafts.
-    hidden: what `Score` has told of its rows, for example [B, S, D].
+    hidden: what `Score` says of its rows, for example [B, S, D].
     logits: f32[B, S, V] of these rows.
   """
 
@@ -81,9 +81,9 @@ class Stats(NamedTuple):
   Attributes:
     forwards: i32[B], forwards of the target, the one that reads the condition
       among them.
-    trials: i32[B], drafts that were judged.
+    trials: i32[B], drafts that were verified.
     accepted: i32[B], drafts that were accepted.
-    chance: f32[B], sum over the judged drafts of the probability with which
+    chance: f32[B], sum over the verified drafts of the probability with which
       each was accepted; `accepted` where that is not known, of trees and in
       mode "gumbel".
   """
@@ -234,7 +234,7 @@ def summary(stats: Stats, units: int) -> dict[str, Array]:
 def _check(draft: Draft, mode: str) -> None:
   if draft.parents is not None and mode == "exact":
     raise UserError(
-      "mode='exact' judges chains: for a tree of drafts take 'point' or "
+      "mode='exact' verifies chains: for a tree of drafts take 'point' or "
       "'gumbel', which are exact too"
     )
   if draft.logp is not None and mode == "point":

@@ -165,7 +165,7 @@ def _score(
   progress: Progress,
   draft: Draft,
 ) -> tuple[Array, Array, Cache]:
-  """A `speculate.Score`: rows of the cache that fell are written again."""
+  """A `speculate.Score`: rows of rejected drafts are written again."""
   rows, net = program.rows, program.net.bind(variables)
   room, need = cache.k[0].shape[2], net.rows + draft.units.shape[1]
   if room < need:
@@ -213,7 +213,7 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
     prefix = program.net.prefix.length
 
     def draft(cache, progress, keys):
-      # It has read all but the last unit, drafts that stand among them.
+      # It has read all but the last unit, accepted drafts included.
       cache = dataclasses.replace(
         cache, index=rows(prefix + progress.count - 1)
       )
