@@ -60,13 +60,13 @@ class Generator(System):
     """The label that stands for no label."""
     return self.net.labels - 1 if self.label_dropout else None
 
-  def frozen(self, key: Array) -> Vars:
+  def init_tokenizer(self, key: Array) -> Vars:
     """Fresh weights of the tokenizer."""
     t = self.tokenizer
     image = jnp.zeros((1, t.size, t.size, t.in_channels))
     return t.init(key, image).get("params", {})
 
-  def own(self, variables: Vars) -> Vars:
+  def net_variables(self, variables: Vars) -> Vars:
     """The variables of the net."""
     return {k: v for k, v in variables.items() if k != "tokenizer"}
 
@@ -84,9 +84,9 @@ class Generator(System):
     if "image" not in rest:
       return rest
     x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
-    return {**rest, "units": self.coded(variables, x)}
+    return {**rest, "units": self.tokenize(variables, x)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     """Units [B, L, ...] of images f32[B, H, W, c] in [-1, 1]."""
     return self.codec(variables).encode(x)
 
@@ -153,7 +153,7 @@ class Prefixed(Generator):
     return labels and labels - (self.label_dropout > 0)
 
   def embedding(self, variables: Vars) -> Array:
-    return self.net.bind(self.own(variables)).units.embedding
+    return self.net.bind(self.net_variables(variables)).units.embedding
 
 
 class Around(System):

@@ -105,7 +105,7 @@ class FlexVAR(ScaleWise):
       lists=None,
     )
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     every = dataclasses.replace(
       self, tokenizer=self.tokenizer.clone(scales=self.sizes)
     )

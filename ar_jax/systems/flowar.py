@@ -96,9 +96,9 @@ class FlowAR(Generator):
       return net.head.loss(h, targets, key[None], plan=net.plan)
 
     params = net.init(key, label, targets[:, 1:], method=every)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     return self.codec(variables).moments(x)
 
   def targets(self, units: Array) -> Array:

@@ -76,7 +76,9 @@ class Lantern(Around):
     target's for the first unit."""
     batch = self.encode(variables, batch)
     cond, units = batch[self.needs[0]], batch["units"]
-    net = self.target.net.bind(self.target.own(of_target(variables, "target")))
+    net = self.target.net.bind(
+      self.target.net_variables(of_target(variables, "target"))
+    )
     hidden, keys = None, None
     if train:
       hidden, keys = training_noise(key, batch, self.label_dropout)
@@ -186,7 +188,7 @@ class Lantern(Around):
       table = near_codes.ranks(codes)
     return speculation.generate(
       self.target.program(**options),
-      self.target.own(given),
+      self.target.net_variables(given),
       cond[self.needs[0]],
       keys,
       source,

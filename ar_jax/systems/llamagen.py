@@ -106,7 +106,7 @@ class LlamaGen(TokenWise):
       UserError: an option is out of range, a prompt leaves nothing to draw,
         or guidance is asked of a model built without a null class.
     """
-    program, own = self.program(**options), self.own(variables)
+    program, own = self.program(**options), self.net_variables(variables)
     given = cond[self.needs[0]]
     if "prompt" in cond:
       known = cond["prompt"], cond["known"]
@@ -138,7 +138,7 @@ class LlamaGen(TokenWise):
     """
     program = self.program(**options)
     every = every or self.tokenizer.grid[1]
-    own, given = self.own(variables), cond[self.needs[0]]
+    own, given = self.net_variables(variables), cond[self.needs[0]]
     drawn = programs.stream(program, own, given, keys, every=every)
     for units, done in drawn:
       yield np.asarray(_show(self, variables, units, np.int32(done), size))

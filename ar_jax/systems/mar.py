@@ -91,9 +91,9 @@ class MAR(Generator):
       return net.head.loss(h, units, key[None])
 
     params = self.net.init(key, label, units, order, 0, method=every)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     return self.codec(variables).moments(x)
 
   def orders(self, keys: Array) -> Array:

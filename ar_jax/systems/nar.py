@@ -122,7 +122,7 @@ class NAR(TokenWise):
     scales = pick.schedule(schedule, guidance, self.plan.steps, stop=stop)
     return fronts_draw.generate(
       self.net,
-      self.own(variables),
+      self.net_variables(variables),
       cond[self.needs[0]],
       keys,
       scales if guidance != 1.0 else None,

@@ -84,7 +84,7 @@ class XAR(Generator):
     each = 2 if method == "heun" else 1
     return each * steps * self.plan.steps + self.plan.steps - 1
 
-  def fed(self, *, steps: int = 50, method: str = "sde", **_) -> int:
+  def slots_read(self, *, steps: int = 50, method: str = "sde", **_) -> int:
     """Slots that these passes feed to the transformer: E S T + (E - 1) T for
     E entities of T slots in S steps."""
     each = 2 if method == "heun" else 1
@@ -98,9 +98,9 @@ class XAR(Generator):
     t = jnp.zeros((1, self.plan.steps))
     label = jnp.zeros((1,), jnp.int32)
     params = self.net.init(key, x, label, t)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     return self.codec(variables).moments(x)[:, self.raster()]
 
   def raster(self) -> np.ndarray:

@@ -59,7 +59,7 @@ class NetTest(parameterized.TestCase):
 
     @jax.jit
     def stepwise(variables, cond, units):
-      own = system.own(variables)
+      own = system.net_variables(variables)
       net = system.net.bind(own)
       h, cache = net.begin(cond)
       seen, parts = net.prefix.valid(cond), [h]
@@ -93,7 +93,7 @@ class NetTest(parameterized.TestCase):
         h, cache = bound.step(units[:, i : i + 1], cache)
       return h, jnp.stack(list(cache.k))
 
-    own = self.system.own(self.variables)
+    own = self.system.net_variables(self.variables)
     for a, b in zip(
       two(True, own, self.units), two(False, own, self.units), strict=True
     ):

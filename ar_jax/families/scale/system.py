@@ -94,7 +94,7 @@ class ScaleWise(Generator):
     embedding = jnp.zeros((1, len(self.plan), self.tokenizer.channels))
     every = lambda net, *args: net.head.logits(net(*args))
     params = self.net.init(key, label, embedding, method=every)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
   def bound(self, variables: Vars) -> NextScale:
     """The net with its weights."""

@@ -117,7 +117,7 @@ def generate(
   program = target.program(**options)
   return speculation.generate(
     program,
-    target.own(variables),
+    target.net_variables(variables),
     cond[target.needs[0]],
     keys,
     speculation.jacobi(window - 1, program),

@@ -33,7 +33,7 @@ class TokenWise(Prefixed):
     cond = self.net.prefix.example()
     units = jnp.zeros((1, len(self.plan)), jnp.int32)
     variables = self.net.init(key, cond, units, method="logits")
-    return {**variables, "tokenizer": self.frozen(frozen)}
+    return {**variables, "tokenizer": self.init_tokenizer(frozen)}
 
   def logits(
     self,
@@ -52,7 +52,7 @@ class TokenWise(Prefixed):
       hidden: bool[B], examples whose condition is not shown.
       keys: Key[B] for dropout, or None.
     """
-    net = self.net.bind(self.own(variables))
+    net = self.net.bind(self.net_variables(variables))
     return net.logits(cond, units, hidden, keys)
 
   def loss(
