@@ -96,7 +96,9 @@ def verify(
   )  # fmt: skip
   if reason := refusal(rule, draft_logp):
     raise NotImplementedError(reason)
-  batch, _, rows, vocab = logits.shape
+  if not drafts.shape[1]:
+    given = rules.with_a_draft(given, mode)
+  batch, _, rows, vocab = given.logits.shape
   strip = min(rows_of.STRIP, -(-vocab // rows_of.LANES) * rows_of.LANES)
   lanes = -(-vocab // strip) * strip
   form = _Form(
@@ -105,7 +107,7 @@ def verify(
   )  # fmt: skip
   verdict, floats = _call(form, given, interpret)
   k = rows - 1
-  chance = floats[:, :k] if form.chain else None
+  chance = floats[:, : drafts.shape[1]] if form.chain else None
   return rules.Verdict(
     verdict[:, 0], verdict[:, 1], verdict[:, 2], floats[:, k], chance
   )
@@ -238,7 +240,7 @@ def _load(refs, form: _Form, sweep: gpu_row.Sweep, row: Array) -> None:
   def mixed(s):
     x = [s.of(ref).astype(jnp.float32) for ref in z]
     if len(x) == 2:
-      x = [scale * x[0] + (1.0 - scale) * x[1]]
+      x = [rows_of.guided(*x, scale)]
     return jnp.where(s.index < form.vocab, x[0], -jnp.inf)
 
   sweep.write(refs["x"], mixed)

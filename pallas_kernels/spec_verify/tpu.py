@@ -53,6 +53,8 @@ def verify(
   )  # fmt: skip
   if reason := refusal(rule, draft_logp):
     raise NotImplementedError(reason)
+  if not drafts.shape[1]:
+    given = rules.with_a_draft(given, mode)
   kernel, shapes, inputs = _plan(given, mode, law, rule)
   verdict, chance = pl.pallas_call(kernel, interpret=interpret, **shapes)(
     *inputs
