@@ -7,6 +7,7 @@ Shapes: B examples, L units, M known units, V vocabulary.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,6 +47,7 @@ def target(spec: Mapping[str, Any], paper: str) -> Generator:
   return built
 
 
+@dataclasses.dataclass(frozen=True)
 class SelfSpeculative(Around):
   """A system whose target drafts for itself, with a rule of its own in
   `generate`. It trains as its target and has its variables.

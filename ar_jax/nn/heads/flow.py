@@ -118,10 +118,10 @@ class Flow(NoiseHead):
     t = target.shape[1]
     grouped = self.net.grouped
     h = self._shared(h, plan)
-    keys, clock, h, x = self._repeated(keys, h, target)
+    keys, time_keys, h, x = self._repeated(keys, h, target)
     steps = 1 if plan is None else plan.steps
     draw = lambda key: self.times.draw(key, (steps if grouped else t,))
-    times = jax.vmap(draw)(clock)
+    times = jax.vmap(draw)(time_keys)
     if grouped:
       step = np.zeros(t, int) if plan is None else plan.step_of()
       times = times[:, step]
@@ -249,9 +249,9 @@ class Diffusion(NoiseHead):
     """The two terms of the loss, f32[B, T] each; see `ddpm.Levels.losses`."""
     t = target.shape[1]
     levels = ddpm.cosine(self.levels)
-    keys, clock, h, x = self._repeated(keys, h, target)
+    keys, time_keys, h, x = self._repeated(keys, h, target)
     pick_level = lambda key: jax.random.randint(key, (t,), 0, len(levels))
-    level = jax.vmap(pick_level)(clock)
+    level = jax.vmap(pick_level)(time_keys)
     noise = solvers.noise(keys, x.shape[1:])
     out = self.net(levels.noisy(x, noise, level), level, h)
     guess, r = jnp.split(out, 2, -1)
