@@ -276,11 +276,12 @@ def build(
     raise UserError(f"depth={depth}: two equal stacks need an even number")
   if context not in CONTEXTS:
     raise UserError(f"context={context!r}: choose one of {', '.join(CONTEXTS)}")
-  p = entities(entity, codes.grid, part)
   # Nothing is shared by the two.
   layers = lambda: dit(depth // 2, width, heads, "float32", **stack)
+  stacks = layers(), layers()
+  p = entities(entity, codes.grid, part)
   labels = num_classes + (label_dropout > 0)
-  net = NextEntity(p, labels, codes.channels, width, layers(), layers())
+  net = NextEntity(p, labels, codes.channels, width, *stacks)
   sides = None
   if entity == "scale":
     sides = (part,) if isinstance(part, int) else tuple(part)

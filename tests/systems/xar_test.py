@@ -55,9 +55,9 @@ def reference(system, variables, steps, guidance, last):
     x[:, at] = solvers.noise(fold(own, 0), shape)
     scale = 1 + (guidance - 1) * e / max(1, p.steps - 1)
     for i, (t, to) in enumerate(itertools.pairwise(times)):
-      times = jnp.zeros((2, p.steps)).at[:, e:].set(t)
+      noisy = jnp.zeros((2, p.steps)).at[:, e:].set(t)
       # Their velocity is noise - data, and ours the other way round.
-      v = [-velocity(system, variables, x, c, 1 - times) for c in (LABEL, null)]
+      v = [-velocity(system, variables, x, c, 1 - noisy) for c in (LABEL, null)]
       d = [(2 - t) * np.asarray(y[:, at]) + x[:, at] for y in v]
       x[:, at] += (d[1] + scale * (d[0] - d[1])) * (to - t)
       if to > 0:
