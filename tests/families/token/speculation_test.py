@@ -107,7 +107,7 @@ class SpeculationTest(parameterized.TestCase):
         alone, own, words, units[:, :3], features[:, : 4 + 3],
         net.prefix.valid(words),
       )  # fmt: skip
-      forward = eagle._Forward(layer, params, start)
+      forward = eagle_drafts._Forward(layer, params, start)
       cache, got = forward.begin(1), []
       for first, last in ((3, 4), (4, 9), (9, 15)):
         index = jnp.full(2, 3 + first)
