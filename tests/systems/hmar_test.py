@@ -13,6 +13,7 @@ from ar_jax import optim, step
 from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
+from ar_jax.families.base import of_target
 from ar_jax.systems import hmar
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from tests import filled
@@ -45,7 +46,7 @@ class HMARTest(parameterized.TestCase):
     super().setUpClass()
     cls.system = tiny()
     cls.variables = filled.variables(cls.system)
-    cls.net = cls.system._target(cls.variables)
+    cls.net = of_target(cls.variables, "net")
     cls.plan, cls.label = cls.system.plan, jnp.array([1, 2])
     shape = (2, len(cls.plan))
     cls.units = jax.random.randint(jax.random.key(1), shape, 0, 16)
