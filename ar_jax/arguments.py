@@ -2,8 +2,7 @@
 
 A system's `build` hands most of its arguments on (`**net`, `**training`), as do
 samplers. What they are is read off the code: the calls that `**rest` goes into.
-Where that cannot be seen, the function names them itself, as its attribute
-`rest`: a function, several of them, or names.
+A `build` that says so itself, by `system.passes_on`, is believed.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import dataclasses
 import importlib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -69,7 +68,7 @@ def of_build(name: str) -> Arguments:
   Raises:
     UserError: there is no such system.
   """
-  return of(system.module(name).build)
+  return of(system.builder(name))
 
 
 def of_sample(made: system.System) -> Arguments:
@@ -120,25 +119,24 @@ def _text(annotation: Any) -> str:
 
 def _targets(
   function, owner, rest: str
-) -> Iterable[tuple[Callable, Any, int, set[str]]]:
+) -> list[tuple[Callable, Any, int, set[str]]]:
   """(function, its owner, how many arguments it gets by position, names that
   it gets otherwise) for each that is handed `**rest`."""
   if (said := getattr(function, "rest", None)) is not None:
-    said = [said] if callable(said) or isinstance(said, str) else said
-    names = [s for s in said if isinstance(s, str)]
-    if names:
-      yield _named(names), None, 0, set()
-    for target in said:
-      if not isinstance(target, str):
-        yield target, None, 0, set()
-    return
+    target = system.builder(said) if isinstance(said, str) else said
+    by_place = [
+      p
+      for p in inspect.signature(target).parameters.values()
+      if p.kind == p.POSITIONAL_OR_KEYWORD
+    ]
+    return [(target, None, len(by_place), set())]
   if rest == "law":  # everywhere the arguments of the one law of sampling
-    yield pick.law, None, 1, set()
-    return
+    return [(pick.law, None, 1, set())]
   try:
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
   except (OSError, TypeError, SyntaxError):
-    return
+    return []
+  found = []
   for call in ast.walk(tree):
     if not isinstance(call, ast.Call):
       continue
@@ -154,25 +152,13 @@ def _targets(
       named = call.args and call.args[0]
       if not isinstance(named, ast.Constant):
         continue  # of a system that only a value names
-      target, count = system.module(named.value).build, 0
+      target, count = system.builder(named.value), 0
     if target is None or target is nn.Module.apply:
       continue
     if inspect.isfunction(target) and place is not None:
       count += 1  # self
-    yield target, place, count, given
-
-
-def _named(names: Iterable[str]) -> Callable:
-  """A function of these keyword arguments."""
-  kind = inspect.Parameter.KEYWORD_ONLY
-
-  def function():
-    pass
-
-  function.__signature__ = inspect.Signature(
-    [inspect.Parameter(name, kind) for name in names]
-  )
-  return function
+    found.append((target, place, count, given))
+  return found
 
 
 def _value(node: ast.expr, function, owner) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -165,13 +166,13 @@ def workdir(name: str) -> pathlib.Path:
 
 def systems() -> list[str]:
   """The systems and tokenizers that `build` knows."""
-  found = [
-    m.name
-    for package in (ar_jax.systems, ar_jax.tokenizers)
-    for m in pkgutil.iter_modules(package.__path__)
-    if not m.ispkg
-  ]
-  return sorted(n for n in found if hasattr(system.module(n), "build"))
+  found = []
+  for package in (ar_jax.systems, ar_jax.tokenizers):
+    for module in pkgutil.iter_modules(package.__path__):
+      with contextlib.suppress(AttributeError):  # a module without `build`
+        system.builder(module.name)
+        found.append(module.name)
+  return sorted(found)
 
 
 def list_text() -> str:

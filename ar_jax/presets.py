@@ -53,7 +53,8 @@ def package() -> types.ModuleType:
 def names() -> list[str]:
   """The configs of the library that can be run."""
   files = sorted(folder().glob("*.py"))
-  return [f.stem for f in files if "def get_config(" in f.read_text("utf-8")]
+  made = re.compile(r"^(def get_config\(|get_config = )", re.MULTILINE)
+  return [f.stem for f in files if made.search(f.read_text("utf-8"))]
 
 
 def about(name: str) -> str:

@@ -60,7 +60,7 @@ class ConvertedTest(absltest.TestCase):
     self.assertEqual(model.config.model.depth, 2)
     # Image i is a function of the seed, i and its class alone.
     labels = np.array([2, 8])
-    again = model.sample(labels, guidance=2.5, seed=0, batch=1)
+    again = model.sample(labels, guidance=2.5, seed=0)
     np.testing.assert_array_equal(images, again)
 
     units = model.encode(images)
