@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from ar_jax import (
   checkpoint,
@@ -101,6 +102,8 @@ def _stage(
   else:
     classes(stage, system, dataset)
     _labels(config, dataset, system)
+    if trains and config.cache.views > 1 and not config.augment:
+      _views(config, dataset)
   alone = trains and (config.train.eval_every or not stage.name)
   if stage.does == "eval" or alone:
     evaluators(config, dataset)
@@ -152,6 +155,21 @@ def _labels(config: Config, dataset, system: System) -> None:
   if len(config.sample.labels) and "label" in system.needs:
     chosen = sample.numbers(config.sample.labels, dataset)
     sample.conditions(system, dataset, 1, labels=chosen)
+
+
+def _views(config: Config, dataset: data.Dataset) -> None:
+  """Refuses several views of each example that are all alike."""
+  view = lambda seed, i: data.dataset.draw(
+    dataset.train, i, np.random.default_rng(seed)
+  )
+  for i in range(min(3, len(dataset.train))):
+    one, other = view(0, i), view(1, i)
+    if any(np.any(one[k] != other[k]) for k in one):
+      return
+  raise UserError(
+    f"cache.views={config.cache.views}: nothing makes the views of an example "
+    "differ; set augment=flip (or data.crop=random), or cache.views=1"
+  )
 
 
 def _accumulate(config: Config, mesh: jax.sharding.Mesh) -> None:

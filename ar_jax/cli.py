@@ -66,6 +66,11 @@ python -m ar_jax.main --config=NAME[:PRESET] [--workdir=DIR]
   python -m ar_jax.main --list                  systems and presets
   python -m ar_jax.main --list --config=var     the keys of a config
 
+Of a config with stages, KEY begins with the name of a stage. What the whole
+run shares, data, loader, mesh, parallel and seed, may go without one and is
+then set in every stage. What a tokenizer is (TOKENIZER.model.KEY) is set in
+the generators over it, too.
+
 flags:"""
 
 

@@ -93,6 +93,8 @@ WRONG = (
   ("seed", ("--config=TOY", "--config.seed=-1"), "seed=-1"),
   ("ema", ("--config=TOY", "--config.train.ema=1.5"), "train.ema=1.5"),
   ("views", ("--config=TOY", "--config.cache.views=-1"), "cache.views=-1"),
+  ("equal_views", ("--config=TOY", "--config.cache.views=4"),
+   "nothing makes the views.*augment=flip"),
   ("schedule", ("--config=TOY", "--config.optim.schedule=cosin"), "cosin"),
   ("augment", ("--config=TOY", "--config.augment=flop"), "flop.*flip"),
   ("best_is", ("--config=TOY", "--config.train.best_is=high"), "highest"),
