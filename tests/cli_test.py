@@ -13,7 +13,16 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from ar_jax import aot, checkpoint, cli, main, overrides, presets, run_files
+from ar_jax import (
+  aot,
+  checkpoint,
+  checks,
+  cli,
+  main,
+  overrides,
+  presets,
+  run_files,
+)
 from ar_jax.core.errors import UserError
 from tests import toy
 
@@ -208,6 +217,44 @@ class WrongUseTest(parameterized.TestCase):
 
   def test_as_many_as_promised(self):
     self.assertGreaterEqual(len(WRONG), 40)
+
+
+class RightUseTest(absltest.TestCase):
+  def test_smoke_presets_pass(self):
+    for name in presets.names():
+      if "smoke" in presets.of(presets.module(name)):
+        with self.subTest(name):
+          config = presets.load(f"{name}:smoke")
+          stages = main.stages_of(config, pathlib.Path("/nowhere"), "train")
+          if len(stages) == 1:  # else it is traced, for seconds
+            checks.ahead(stages)
+
+  def test_the_readme_s_own_images(self):
+    """A folder of 90 pictures, and the command of the README: all that would
+    end it after training is known before."""
+    with tempfile.TemporaryDirectory() as folder:
+      photos = pathlib.Path(folder) / "photos"
+      rng = np.random.default_rng(0)
+      for i in range(90):
+        path = photos / f"class{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+      config = presets.load("var:folder")
+      changes = [("tokenizer.data.path", str(photos))]
+      overrides.apply(config, changes)
+      stages = main.stages_of(config, pathlib.Path("/nowhere"), "train")
+      with self.assertRaisesRegex(
+        UserError, "3 classes.*set --config.generator.model.num_classes=3"
+      ):
+        checks.ahead(stages)
+      overrides.apply(config, [("generator.model.num_classes", "3")])
+      stages = main.stages_of(config, pathlib.Path("/nowhere"), "train")
+      with self.assertLogs("ar_jax", "INFO") as caught:
+        checks.ahead(stages)
+      self.assertRegex(caught.output[0], "frechet.n=2000.*taken as 45")
+      (evaluation,) = [s for s in stages if s.does == "eval"]
+      self.assertEqual(evaluation.config.evals.frechet.n, 45)
 
 
 class KeysTest(parameterized.TestCase):
