@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 from unittest import mock
@@ -314,6 +315,31 @@ class KeysTest(parameterized.TestCase):
       with self.subTest(name):
         lines = overrides.described(presets.load(name))
         self.assertGreater(len(lines), 40)
+
+
+class DevicesTest(parameterized.TestCase):
+  def test_keys_are_known_before_devices_are(self):
+    """Or several processes could no longer come together."""
+    code = (
+      "from jax._src import xla_bridge; from ar_jax import overrides, presets\n"
+      "for name in presets.names(): overrides.keys(presets.load(name))\n"
+      "assert not xla_bridge.backends_are_initialized()"
+    )
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=env)
+
+  @parameterized.parameters(
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmuch"),
+     "memory of the device is too small.*lower batch"),
+    (OSError(28, "No space left on device", "/x"), "/x: No space.*resumes"),
+    (KeyboardInterrupt(), "interrupted"),
+  )  # fmt: skip
+  def test_one_line_for_what_happens_to_a_run(self, error, said):
+    with mock.patch.object(main, "run", side_effect=error):
+      code, lines = call("--config=var:smoke", "--workdir=/nowhere")
+    self.assertEqual(code, 1)
+    self.assertLen(lines, 1)
+    self.assertRegex(lines[0], f"^ar_jax: .*{said}")
 
 
 class ListTest(absltest.TestCase):
