@@ -9,6 +9,7 @@ Another list of maps at sampling: --config.sample.options.scales="(1, 2, 4)".
 import functools
 
 from configs import common, var, vq
+from configs.families.tokenizer import patch_codes
 
 # Epochs; all else is as in VAR.
 PUBLISHED = {"d16": 180, "d20": 250, "d24": 350}
@@ -86,6 +87,6 @@ def published(name):
 
 def smoke():
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  codes = _flexible("smoke", (1, 2, 4), (2, 4), slower=1)
-  lists = dict(always=(1, 2, 4), some=((1, (3,)),), fixed=0.5, limit=30)
+  codes = patch_codes("resized", scales=(1, 4))
+  lists = dict(always=(1, 4), some=((1, (2,)),), fixed=0.5, limit=21)
   return _any_list(var.smoke("flexvar", codes, lists=lists, grid=4))

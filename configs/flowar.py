@@ -7,6 +7,7 @@ runs/kl16, and ImageNet in TFDS.
 
 from ar_jax.systems.flowar import SIZES
 from configs import common, kl_vae
+from configs.families.tokenizer import patches
 
 # Guidance at the finest map, points of the solver, largest share of noise
 # that is guided.
@@ -20,6 +21,7 @@ def get_config(preset: str = "default"):
     "digits": digits,
     "fashion": fashion,
     "smoke": smoke,
+    "smoke_real": smoke_real,
     "paper": published["l"],
     **published,
   }
@@ -100,9 +102,9 @@ def _published(size):
   return common.fid(c)
 
 
-def smoke():
+def smoke(tokenizer=None):
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  tokenizer = kl_vae.get_config("smoke")
+  tokenizer = tokenizer or patches(4)
   c = _generator(
     tokenizer,
     depth=1,
@@ -115,3 +117,8 @@ def smoke():
   )
   c.sample.options.update(times=4)
   return common.seconds(c, tokenizer)
+
+
+def smoke_real():
+  """The same over the real tokenizer, untrained."""
+  return smoke(kl_vae.get_config("smoke"))

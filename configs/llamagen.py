@@ -7,6 +7,7 @@ TFDS. From texts: `configs/llamagen_text.py`.
 """
 
 from configs import common, vq
+from configs.families.tokenizer import patch_codes
 
 # depth, width, heads, image side, scale of guidance of the best FID.
 PUBLISHED = {
@@ -28,6 +29,7 @@ def get_config(preset: str = "default"):
     "default": digits,
     "fashion": fashion,
     "smoke": smoke,
+    "smoke_real": smoke_real,
     "paper": published["l"],
     **published,
   }
@@ -101,10 +103,15 @@ def _published(depth, width, heads, size, guidance):
   return common.fid(c)
 
 
-def smoke():
+def smoke(tokenizer=None):
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  tokenizer = vq.get_config("smoke")
+  tokenizer = tokenizer or patch_codes()
   c = generator(
     tokenizer, depth=2, width=32, heads=2, num_classes=3, multiple_of=32
   )
   return common.seconds(c, tokenizer)
+
+
+def smoke_real():
+  """The same over the real tokenizer, untrained."""
+  return smoke(vq.get_config("smoke"))

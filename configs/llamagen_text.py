@@ -8,6 +8,7 @@ them (`data.name`, `data.path`) and features at `data.text_features`.
 """
 
 from configs import common, llamagen, vq
+from configs.families.tokenizer import patch_codes
 
 
 def get_config(preset: str = "default"):
@@ -64,7 +65,7 @@ def _published(size, images):
 
 def smoke():
   """Seconds on two cores: the names of the classes of fake data."""
-  tokenizer = vq.get_config("smoke")
+  tokenizer = patch_codes()
   tokenizer.data.text = 8
   c = llamagen.generator(
     tokenizer,

@@ -7,6 +7,7 @@ runs/kl16, and ImageNet in TFDS.
 
 from ar_jax.systems.mar import SIZES
 from configs import common, kl_vae
+from configs.families.tokenizer import patches
 
 # Guidance at the end of the published samplers.
 GUIDANCE = {"b": 2.9, "l": 3.0, "h": 3.2}
@@ -23,6 +24,7 @@ def get_config(preset: str = "default"):
     "digits": digits,
     "fashion": fashion,
     "smoke": smoke,
+    "smoke_real": smoke_real,
     "paper": published["b"],
     **published,
   }
@@ -110,9 +112,9 @@ def _published(size):
   return common.fid(c)
 
 
-def smoke():
+def smoke(tokenizer=None):
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  tokenizer = kl_vae.get_config("smoke")
+  tokenizer = tokenizer or patches()
   c = _generator(
     tokenizer,
     depth=1,
@@ -126,3 +128,8 @@ def smoke():
   )
   c.sample.options.update(steps=3, denoise=4)
   return common.seconds(c, tokenizer)
+
+
+def smoke_real():
+  """The same over the real tokenizer, untrained."""
+  return smoke(kl_vae.get_config("smoke"))

@@ -9,6 +9,7 @@ need ImageNet in TFDS.
 import functools
 
 from configs import common, multiscale_vq, var
+from configs.families.tokenizer import two_maps
 
 
 def get_config(preset: str = "default"):
@@ -56,4 +57,4 @@ def published(name):
 
 def smoke():
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  return var.smoke("nfig", bands("smoke"))
+  return var.smoke("nfig", two_maps(bands="nyquist"))

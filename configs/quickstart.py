@@ -16,6 +16,6 @@ def smoke():
   config = var.get_config("default")
   weights = config.generator.weights
   config.tokenizer = multiscale_vq.get_config("smoke")
-  config.generator = var.get_config("smoke")
+  config.generator = var.get_config("smoke_real")
   config.generator.weights = weights
   return config

@@ -10,6 +10,7 @@ import functools
 
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import common, multiscale_vq
+from configs.families.tokenizer import two_maps
 
 # depth, image side, batch, epochs, learning rate per 256 images, initial gain
 # of the residual branches, last share of the rate, last weight decay.
@@ -29,6 +30,7 @@ def get_config(preset: str = "default"):
     "fashion": fashion,
     "folder": folder,
     "smoke": smoke,
+    "smoke_real": smoke_real,
     "paper": official["d16"],
     **official,
   }
@@ -121,7 +123,12 @@ def published(name, system="var", tokenizer=None, **model):
 
 def smoke(system="var", tokenizer=None, **model):
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  tokenizer = tokenizer or multiscale_vq.get_config("smoke")
+  tokenizer = tokenizer or two_maps()
   sizes = dict(depth=2, width=32, heads=2, num_classes=3)
   c = generator(tokenizer, system, **sizes, **model)
   return common.seconds(c, tokenizer)
+
+
+def smoke_real():
+  """The same over the real tokenizer, untrained."""
+  return smoke(tokenizer=multiscale_vq.get_config("smoke"))

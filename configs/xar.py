@@ -6,6 +6,7 @@ runs/kl16, and ImageNet in TFDS.
 """
 
 from configs import common, kl_vae
+from configs.families.tokenizer import patches
 
 # depth, width, heads, scale of guidance of the best FID, steps an entity.
 PUBLISHED = {
@@ -24,6 +25,7 @@ def get_config(preset: str = "default"):
     "digits": digits,
     "fashion": fashion,
     "smoke": smoke,
+    "smoke_real": smoke_real,
     "smoke_stages": smoke_stages,
     "paper": published["b"],
     **published,
@@ -103,12 +105,17 @@ def _published(depth, width, heads, guidance, steps):
   return common.fid(c)
 
 
-def smoke():
+def smoke(tokenizer=None):
   """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  tokenizer = kl_vae.get_config("smoke")
+  tokenizer = tokenizer or patches()
   c = generator(tokenizer, depth=2, width=32, heads=2, num_classes=3, part=2)
   c.sample.options.steps = 3
   return common.seconds(c, tokenizer)
+
+
+def smoke_real():
+  """The same over the real tokenizer, untrained."""
+  return smoke(kl_vae.get_config("smoke"))
 
 
 def smoke_stages():
@@ -116,6 +123,6 @@ def smoke_stages():
   config = digits()
   weights = config.generator.weights
   config.tokenizer = kl_vae.get_config("smoke")
-  config.generator = smoke()
+  config.generator = smoke_real()
   config.generator.weights = weights
   return config

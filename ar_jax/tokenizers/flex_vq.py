@@ -46,7 +46,8 @@ SCALES = {
 
 
 class FlexVQ(nn.Module):
-  """Pyramids of independent maps over a `VQ`, whose parameters are its own.
+  """Pyramids of independent maps over a `VQ`, or another `CodeMap`, whose
+  parameters are its own.
 
   Attributes:
     body: the network and its codebook.
@@ -55,7 +56,7 @@ class FlexVQ(nn.Module):
       size of the image itself is one of them only if it is named.
   """
 
-  body: vq.VQ
+  body: vq.CodeMap
   scales: tuple[Side, ...] = SCALES[10]
   latents: tuple[int, ...] = SCALES[10]
 
@@ -197,12 +198,12 @@ class FlexVQ(nn.Module):
 
 
 def _at(
-  body: vq.VQ, side: int, latent: Array, x: Array
+  body: vq.CodeMap, side: int, latent: Array, x: Array
 ) -> tuple[Array, Array, dict[str, Array]]:
   """The image decoded from the latent averaged to `side`, the image that it
   should be, both f32[B, H, W, c], and the losses of the quantiser."""
   codes, losses, _ = body.quantizer(resize(latent, (side, side), "area"))
-  image, _ = body.decoder(body.post_quant_conv(codes))
+  image, _ = body.decoded(codes)
   wide = lambda y: resize(y, x.shape[1:3], "nearest")
   return wide(image), wide(resize(x, image.shape[1:3], "area")), losses
 

@@ -37,61 +37,15 @@ SCALES = {
 }
 
 
-class MultiScaleVQ(nn.Module):
-  """The multi-scale residual VQ autoencoder. Defaults: the published sizes.
+class Pyramid(nn.Module):
+  """What a tokenizer is whose units are residual maps of growing size.
 
-  Attributes:
-    vocab: V.
-    channels: C.
-    ch: width of the first level of the convolutional nets.
-    mult: width of each level in multiples of ch; stride 2^(levels - 1).
-    blocks: residual blocks a level in the encoder, one more in the decoder.
-    scales: p_1 < ... < p_K = h.
-    in_channels: c.
-    beta: weight of the loss that moves the encoder to its codes.
-    spread: of the initial codebook; see `quantize.codebook_init`.
-    bands: see `quantize.MultiScaleResidual`.
-    dtype: of the convolutions; the quantiser is float32 always.
+  A subclass has `scales`, `stride`, `in_channels`, a `quantizer`, which is a
+  `MultiScaleResidual`, and
+
+    latent(x) -> f32[B, h, h, C]     decoded(latent) -> image, feature
+    to_image(feature) -> image       none of them clipped
   """
-
-  vocab: int = 4096
-  channels: int = 32
-  ch: int = 160
-  mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-  blocks: int = 2
-  scales: tuple[int, ...] = SCALES[256]
-  in_channels: int = 3
-  beta: float = 0.25
-  spread: float | None = 0.3
-  bands: str | None = None
-  dtype: jnp.dtype = jnp.float32
-
-  def setup(self):
-    body = dict(
-      ch=self.ch,
-      mult=self.mult,
-      blocks=self.blocks,
-      attention=(len(self.mult) - 1,),
-      dtype=self.dtype,
-    )
-    self.encoder = Encoder(z=self.channels, **body)
-    self.decoder = Decoder(channels=self.in_channels, **body)
-    # 3x3, not the usual 1x1.
-    self.quant_conv = nn.Conv(self.channels, (3, 3))
-    self.post_quant_conv = nn.Conv(self.channels, (3, 3))
-    self.quantizer = MultiScaleResidual(
-      self.vocab,
-      self.channels,
-      self.scales,
-      beta=self.beta,
-      spread=self.spread,
-      bands=self.bands,
-    )
-
-  @property
-  def stride(self) -> int:
-    """Pixels per side of a latent."""
-    return 2 ** (len(self.mult) - 1)
 
   @property
   def size(self) -> int:
@@ -103,12 +57,9 @@ class MultiScaleVQ(nn.Module):
     """L, units per image."""
     return sum(p * p for p in self.scales)
 
-  def latent(self, x: Array) -> Array:
-    """f = quant_conv(E(x)), f32[B, h, h, C], of images in [-1, 1].
-
-    Raises:
-      UserError: the images are not of the size that `scales` describes.
-    """
+  def check(self, x: Array) -> None:
+    """Raises UserError unless images [B, H, W, c] are of the size that `scales`
+    describes."""
     if x.shape[1:] != (self.size, self.size, self.in_channels):
       height, width, channels = x.shape[1:]
       raise UserError(
@@ -117,7 +68,6 @@ class MultiScaleVQ(nn.Module):
         f"{self.size}x{self.size}x{self.in_channels}; resize the data or "
         "change scales"
       )
-    return self.quant_conv(self.encoder(x))
 
   def encode(self, x: Array) -> Array:
     """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], coarse first."""
@@ -129,7 +79,7 @@ class MultiScaleVQ(nn.Module):
 
   def decode_latent(self, fhat: Array) -> Array:
     """Images f32[B, H, W, c] in [-1, 1] of latents f32[B, h, h, C]."""
-    return jnp.clip(self.decoder(self.post_quant_conv(fhat))[0], -1.0, 1.0)
+    return jnp.clip(self.decoded(fhat)[0], -1.0, 1.0)
 
   def embed(self, units: Array) -> Array:
     """The generator's input f32[B, L, C] for known units i32[B, L].
@@ -185,16 +135,87 @@ class MultiScaleVQ(nn.Module):
       return fhat, None
     return fhat, self.quantizer.down(fhat, k + 1)
 
-  def to_image(self, feature: Array) -> Array:
-    """The decoder's last convolution alone, unclipped."""
-    return self.decoder.head(feature)
-
   def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
     """What training needs of images f32[B, H, W, c] in [-1, 1]."""
     del keys  # nothing random in here
     fhat, losses, units = self.quantizer(self.latent(x))
-    image, feature = self.decoder(self.post_quant_conv(fhat))
+    image, feature = self.decoded(fhat)
     return Reconstruction(image, feature, units, losses)
+
+
+class MultiScaleVQ(Pyramid):
+  """The multi-scale residual VQ autoencoder. Defaults: the published sizes.
+
+  Attributes:
+    vocab: V.
+    channels: C.
+    ch: width of the first level of the convolutional nets.
+    mult: width of each level in multiples of ch; stride 2^(levels - 1).
+    blocks: residual blocks a level in the encoder, one more in the decoder.
+    scales: p_1 < ... < p_K = h.
+    in_channels: c.
+    beta: weight of the loss that moves the encoder to its codes.
+    spread: of the initial codebook; see `quantize.codebook_init`.
+    bands: see `quantize.MultiScaleResidual`.
+    dtype: of the convolutions; the quantiser is float32 always.
+  """
+
+  vocab: int = 4096
+  channels: int = 32
+  ch: int = 160
+  mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+  blocks: int = 2
+  scales: tuple[int, ...] = SCALES[256]
+  in_channels: int = 3
+  beta: float = 0.25
+  spread: float | None = 0.3
+  bands: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    body = dict(
+      ch=self.ch,
+      mult=self.mult,
+      blocks=self.blocks,
+      attention=(len(self.mult) - 1,),
+      dtype=self.dtype,
+    )
+    self.encoder = Encoder(z=self.channels, **body)
+    self.decoder = Decoder(channels=self.in_channels, **body)
+    # 3x3, not the usual 1x1.
+    self.quant_conv = nn.Conv(self.channels, (3, 3))
+    self.post_quant_conv = nn.Conv(self.channels, (3, 3))
+    self.quantizer = MultiScaleResidual(
+      self.vocab,
+      self.channels,
+      self.scales,
+      beta=self.beta,
+      spread=self.spread,
+      bands=self.bands,
+    )
+
+  @property
+  def stride(self) -> int:
+    """Pixels per side of a latent."""
+    return 2 ** (len(self.mult) - 1)
+
+  def latent(self, x: Array) -> Array:
+    """f = quant_conv(E(x)), f32[B, h, h, C], of images in [-1, 1].
+
+    Raises:
+      UserError: the images are not of the size that `scales` describes.
+    """
+    self.check(x)
+    return self.quant_conv(self.encoder(x))
+
+  def decoded(self, fhat: Array) -> tuple[Array, Array]:
+    """Images f32[B, H, W, c], not clipped, of latents f32[B, h, h, C], and what
+    the decoder's last convolution makes them of."""
+    return self.decoder(self.post_quant_conv(fhat))
+
+  def to_image(self, feature: Array) -> Array:
+    """The decoder's last convolution alone, unclipped."""
+    return self.decoder.head(feature)
 
 
 def build(

@@ -34,7 +34,64 @@ Array = jax.Array
 MULT = {16: (1, 1, 2, 2, 4), 8: (1, 2, 2, 4)}
 
 
-class VQ(nn.Module):
+class CodeMap(nn.Module):
+  """What a tokenizer is whose units are the codes of one map of latents.
+
+  A subclass has `size`, `stride`, `in_channels`, a `quantizer`, which is a
+  `VectorQuantizer`, and
+
+    latent(x) -> f32[B, h, w, C]     decoded(latent) -> image, feature
+    to_image(feature) -> image       none of them clipped
+  """
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """(h, h), the units of an image of `size`."""
+    return (self.size // self.stride,) * 2
+
+  @property
+  def length(self) -> int:
+    """L, units per image."""
+    return self.grid[0] * self.grid[1]
+
+  def encode(self, x: Array) -> Array:
+    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], row by row."""
+    return self.quantizer.encode(self.latent(x)).reshape(len(x), -1)
+
+  def decode(self, units: Array) -> Array:
+    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L] of a square."""
+    side = round(units.shape[1] ** 0.5)
+    codes = self.embed(units)
+    return self.decode_latent(codes.reshape(len(units), side, side, -1))
+
+  def decode_part(self, units: Array, done: Array | int) -> Array:
+    """As `decode`, of the first `done` units only; the rest is 0, grey."""
+    drawn = (jnp.arange(units.shape[1]) < done).astype(jnp.float32)
+    grid = lambda x: x.reshape(len(x), *self.grid, -1)
+    image = self.decode_latent(grid(self.embed(units) * drawn[None, :, None]))
+    return image * resize(grid(drawn[None]), image.shape[1:3], "nearest")
+
+  def decode_latent(self, latent: Array) -> Array:
+    """Images f32[B, H, W, c] in [-1, 1] of codes f32[B, h, w, C]."""
+    return jnp.clip(self.decoded(latent)[0], -1.0, 1.0)
+
+  def embed(self, units: Array) -> Array:
+    """The codes f32[..., C] of units i32[...]."""
+    return self.codebook()[units]
+
+  def codebook(self) -> Array:
+    """f32[V, C]."""
+    return self.quantizer.codebook()
+
+  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
+    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
+    del keys  # nothing random in here
+    codes, losses, ids = self.quantizer(self.latent(x))
+    image, feature = self.decoded(codes)
+    return Reconstruction(image, feature, ids.reshape(len(x), -1), losses)
+
+
+class VQ(CodeMap):
   """The single-scale VQ autoencoder. Defaults: the published VQ-16.
 
   Attributes:
@@ -94,16 +151,6 @@ class VQ(nn.Module):
     """Pixels per side of a latent."""
     return 2 ** (len(self.mult) - 1)
 
-  @property
-  def grid(self) -> tuple[int, int]:
-    """(h, h), the units of an image of `size`."""
-    return (self.size // self.stride,) * 2
-
-  @property
-  def length(self) -> int:
-    """L, units per image."""
-    return self.grid[0] * self.grid[1]
-
   def latent(self, x: Array) -> Array:
     """quant_conv(E(x)), f32[B, h, w, C], of images in [-1, 1].
 
@@ -114,46 +161,14 @@ class VQ(nn.Module):
     check_image(x, self.stride, self.in_channels)
     return self.quant_conv(self.encoder(x))
 
-  def encode(self, x: Array) -> Array:
-    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], row by row."""
-    return self.quantizer.encode(self.latent(x)).reshape(len(x), -1)
-
-  def decode(self, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L] of a square."""
-    side = round(units.shape[1] ** 0.5)
-    codes = self.embed(units)
-    return self.decode_latent(codes.reshape(len(units), side, side, -1))
-
-  def decode_part(self, units: Array, done: Array | int) -> Array:
-    """As `decode`, of the first `done` units only; the rest is 0, grey."""
-    drawn = (jnp.arange(units.shape[1]) < done).astype(jnp.float32)
-    grid = lambda x: x.reshape(len(x), *self.grid, -1)
-    image = self.decode_latent(grid(self.embed(units) * drawn[None, :, None]))
-    return image * resize(grid(drawn[None]), image.shape[1:3], "nearest")
-
-  def decode_latent(self, latent: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of codes f32[B, h, w, C]."""
-    image, _ = self.decoder(self.post_quant_conv(latent))
-    return jnp.clip(image, -1.0, 1.0)
-
-  def embed(self, units: Array) -> Array:
-    """The codes f32[..., C] of units i32[...]."""
-    return self.codebook()[units]
-
-  def codebook(self) -> Array:
-    """f32[V, C]."""
-    return self.quantizer.codebook()
+  def decoded(self, latent: Array) -> tuple[Array, Array]:
+    """Images f32[B, H, W, c], not clipped, of codes f32[B, h, w, C], and what
+    the decoder's last convolution makes them of."""
+    return self.decoder(self.post_quant_conv(latent))
 
   def to_image(self, feature: Array) -> Array:
     """The decoder's last convolution alone, unclipped."""
     return self.decoder.head(feature)
-
-  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
-    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
-    del keys  # nothing random in here
-    codes, losses, ids = self.quantizer(self.latent(x))
-    image, feature = self.decoder(self.post_quant_conv(codes))
-    return Reconstruction(image, feature, ids.reshape(len(x), -1), losses)
 
 
 def build(
