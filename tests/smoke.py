@@ -41,22 +41,22 @@ def slugs() -> list[str]:
   return [name for name in names if "system" in _preset(name)]
 
 
-def _preset(name: str):
-  """The smoke preset of a config; empty where there is none."""
+def _preset(name: str, preset: str = "smoke"):
+  """A preset of a config; empty where there is none."""
   module = importlib.import_module(f"configs.{name}")
   if not hasattr(module, "get_config"):
     return {}
   try:
-    return module.get_config("smoke")
+    return module.get_config(preset)
   except ValueError as error:
     if "no such preset" not in str(error):
       raise
     return {}
 
 
-def config(slug: str, **changes):
-  """The smoke preset of configs/<slug>.py, STEPS long."""
-  c = _preset(slug)
+def config(slug: str, preset: str = "smoke", **changes):
+  """A preset of configs/<slug>.py, STEPS long."""
+  c = _preset(slug, preset)
   c.update_from_flattened_dict({"train.steps": STEPS, **changes})
   return c
 

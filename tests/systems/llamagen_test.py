@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax.core import prng
 from ar_jax.core.system import UserError, build
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.systems import llamagen
 from tests.systems.llamagen_models import (
   KEYS,
   TINY,
-  fresh,
   generate,
   golden,
   logits,
@@ -137,7 +137,7 @@ class NetTest(parameterized.TestCase):
     batch = {"units": self.units, "label": jnp.array([0, 2])}
     loss = jax.jit(
       lambda v: system.loss(v, batch, jax.random.key(0), train=True)
-    )(fresh(system))
+    )(jax.jit(lambda key: system.init(key, {}))(prng.key(0)))
     np.testing.assert_allclose(loss.value, math.log(64), rtol=1e-5)
 
   def test_training_hides_conditions_by_example(self):
