@@ -93,9 +93,15 @@ def _stage(
     parallel.rows(mesh, config.batch)
     _accumulate(config, mesh)
     resumed(stage)
-  settings = json.dumps(run_files.plain(config.data), sort_keys=True)
+  needed = stage.does != "sample" or _reads(system, config)
+  if needed and "data" not in config:
+    raise UserError(
+      f"{stage.workdir}: a converted model knows no data set; name a --config "
+      "that has one"
+    )
+  settings = json.dumps(run_files.plain(config.get("data")), sort_keys=True)
   dataset = datasets.get(settings)
-  if dataset is None and (stage.does != "sample" or _reads(system, config)):
+  if dataset is None and needed:
     dataset = datasets[settings] = data.load(**config.data)
   if dataset is None:  # the run knows what it must
     _labels(config, run_files.Known(stage.workdir, config, system), system)

@@ -14,7 +14,7 @@ from absl import flags
 
 import ar_jax.systems
 import ar_jax.tokenizers
-from ar_jax import arguments, evals, overrides, presets
+from ar_jax import arguments, evals, overrides, presets, run_files
 from ar_jax.core import system
 from ar_jax.core.errors import UserError
 
@@ -65,6 +65,8 @@ python -m ar_jax.main --config=NAME[:PRESET] [--workdir=DIR]
   python -m ar_jax.main --config=var:folder --config.tokenizer.data.path=photos
   python -m ar_jax.main --list                  systems and presets
   python -m ar_jax.main --list --config=var     the keys of a config
+
+A workdir knows the config of its run: --workdir=DIR alone goes on with it.
 
 Of a config with stages, KEY begins with the name of a stage. What the whole
 run shares, data, loader, mesh, parallel and seed, may go without one and is
@@ -154,14 +156,18 @@ def config():
   Raises:
     UserError: there is none, or it cannot be so.
   """
-  if not CONFIG.value:
+  if CONFIG.value:
+    made, name = presets.load(CONFIG.value), presets.title(CONFIG.value)
+  elif WORKDIR.value:  # a run knows its own
+    made, name = run_files.whole_config(workdir("")), ""
+  else:
+    made = None
+  if made is None:
     raise UserError(
       "--config: say what to run, for example --config=quickstart; --list "
       "prints what there is"
     )
-  made = presets.load(CONFIG.value)
-  notes = overrides.apply(made, ASKED.changes)
-  return made, presets.title(CONFIG.value), notes
+  return made, name, overrides.apply(made, ASKED.changes)
 
 
 def workdir(name: str) -> pathlib.Path:

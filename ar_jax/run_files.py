@@ -10,6 +10,7 @@ A converted checkpoint has neither; then its system says what it can.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import pathlib
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, metrics
+from ar_jax import checkpoint, data, metrics, presets
 from ar_jax.core.system import System, UserError
 
 Config = ml_collections.ConfigDict
@@ -154,6 +155,26 @@ def _said_by(system: System, config: Config) -> dict[str, Any]:
       "label": {"shape": [], "dtype": "int32"},
     },
   }
+
+
+def whole_config(workdir: pathlib.Path) -> Config | None:
+  """The config to go on with in a workdir, all of its stages; None if there is
+  no run. That of a converted model has no data set."""
+  told = _read(workdir / "config.json")
+  if told is not None:
+    return Config(restored(told))
+  meta = checkpoint.read_meta(workdir) or {}
+  if not meta.get("config", {}).get("system"):
+    return None
+  config = Config(restored(meta["config"]))
+  if "sample" in config:
+    return config
+  presets.package()
+  common = importlib.import_module("configs.common")
+  whole = common.base(config.system)
+  whole.model = config.model
+  del whole.data
+  return whole
 
 
 def config_of(workdir: pathlib.Path) -> Config:

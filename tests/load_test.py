@@ -10,12 +10,12 @@ import numpy as np
 from absl.testing import absltest
 
 import ar_jax
-from ar_jax import checkpoint, data, main, run_files
+from ar_jax import checkpoint, cli, data, main, run_files
 from ar_jax.convert import multiscale_vq as convert_tokenizer
 from ar_jax.convert import var as convert_var
 from ar_jax.core.errors import UserError
 from configs import common, var
-from tests import golden_weights, toy
+from tests import commands, golden_weights, toy
 
 SCALES = (1, 2, 3, 4)
 
@@ -98,6 +98,17 @@ class ConvertedTest(absltest.TestCase):
     with np.load(self.workdir / "samples.npz") as found:
       np.testing.assert_array_equal(sorted(found["label"]), [2, 8])
 
+  def test_command_line_with_the_workdir_alone(self):
+    """The config is that of the run; it has no data."""
+    at = f"--workdir={self.workdir}"
+    code, lines = commands.call(at, "--mode=eval")
+    self.assertEqual(code, 1)
+    self.assertRegex(lines[-1], "knows no data set; name a --config")
+    cli.parse(["ar_jax", at, "--mode=sample", "--config.sample.count=2"])
+    config, _, _ = cli.config()
+    self.assertEqual(config.sample.count, 2)
+    self.assertEqual(config.model.tokenizer.scales, SCALES)
+
 
 def _named(system):
   """The config of a tokenizer, only named."""
@@ -135,6 +146,18 @@ class TrainedTest(absltest.TestCase):
   def test_sampling_needs_no_data(self):
     with mock.patch.object(data, "load", side_effect=AssertionError("data")):
       main.run(self.stages, self.workdir, "sample")
+
+  def test_a_workdir_knows_its_config(self):
+    before = len(list(self.workdir.glob("samples/samples*.npz")))
+    code, lines = commands.call(
+      f"--workdir={self.workdir}",
+      "--mode=sample",
+      "--config.one.sample.seed=5",
+    )
+    self.assertEqual(code, 0, lines)
+    self.assertRegex(lines[-1], "^64 images of 3 classes of 4x4 pixels: ")
+    after = len(list(self.workdir.glob("samples/samples*.npz")))
+    self.assertEqual(after, before + 1)
 
   def test_unfinished_stages(self):
     run = self.workdir / "none"
