@@ -14,7 +14,7 @@ from ar_jax import checkpoint, cli, data, main, run_files
 from ar_jax.convert import multiscale_vq as convert_tokenizer
 from ar_jax.convert import var as convert_var
 from ar_jax.core.errors import UserError
-from configs import common, var
+from configs import common
 from tests import commands, golden_weights, toy
 
 SCALES = (1, 2, 3, 4)
@@ -87,7 +87,7 @@ class ConvertedTest(absltest.TestCase):
 
   def test_command_line_without_data(self):
     """`--config` names ImageNet, which is not here, and is not asked for."""
-    config = var.generator(_named("multiscale_vq"))
+    config = common.base("var")
     stored = checkpoint.read_meta(self.workdir)["config"]["model"]
     with config.unlocked():
       config.model = run_files.restored(stored)
@@ -108,11 +108,6 @@ class ConvertedTest(absltest.TestCase):
     config, _, _ = cli.config()
     self.assertEqual(config.sample.count, 2)
     self.assertEqual(config.model.tokenizer.scales, SCALES)
-
-
-def _named(system):
-  """The config of a tokenizer, only named."""
-  return common.base(system)
 
 
 class TrainedTest(absltest.TestCase):
