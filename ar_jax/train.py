@@ -19,6 +19,7 @@ import numpy as np
 from ar_jax import checkpoint, data, metrics, optim, parallel
 from ar_jax.core import prng, processes
 from ar_jax.core.system import UserError, build
+from ar_jax.data.digests import fingerprint
 from ar_jax.data.images.transforms import augmentation
 from ar_jax.data.wrap import cache
 from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
@@ -216,14 +217,19 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   encode = jax.jit(system.encode)
   # Without augmentation a view is the example itself, whatever the seed.
   seed = config.seed if config.augment else None
-  digest = cache.fingerprint(
-    config.data.to_dict(),
-    [config.augment, config.cache.views, seed],
-    processes.fetch(frozen),
+  # Each process may see other times of its files: the first one's are meant.
+  digest = processes.broadcast(
+    {
+      "data": dataset.digest or fingerprint(config.data.to_dict()),
+      "augmentation or views": fingerprint(
+        [config.augment, config.cache.views, seed]
+      ),
+      "tokenizer": fingerprint(processes.fetch(frozen)),
+    }
   )
   path = workdir / "units"
-  if not processes.broadcast(path.exists()):
-    log.info("encoding %d examples into %s", len(dataset.train), path)
+  if why := processes.broadcast(cache.stale(path, digest)):
+    log.info("encoding %d examples into %s: %s", len(dataset.train), path, why)
     batch = parallel.rounded(mesh, config.eval_batch)
     cache.write(
       path,
@@ -237,6 +243,7 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
       augment=augment,
       seed=config.seed,
       digest=digest,
+      replace=True,
     )
   return cache.read(path, digest)
 
