@@ -67,30 +67,31 @@ def folder(
     raise UserError(f"data.test_fraction={test_fraction}: must be in 0 to 1")
   tree = scan.walk(root)
   found = layouts.layout(root, tree, classes)
-  train, told = _readable(root, found.train, skip_bad)
-  test, more = _readable(root, found.test, skip_bad)
+  train, sizes, bad = _readable(root, found.train, skip_bad)
+  test, more, more_bad = _readable(root, found.test, skip_bad)
+  sizes += more
   _check_classes(root, found.names, train)
+  remarks: list[str] = []
   if not found.test:
-    train, test, _ = layouts.hold_out(root, train, test_fraction)
+    train, test, remarks = layouts.hold_out(root, train, test_fraction)
   elif not test:
     raise UserError(f"{root}: no picture for test that can be read")
-  skipped = [
-    scan.kinds(tree.others),
-    f"{tree.hidden} hidden" if tree.hidden else "",
-    *tree.remarks,
-    *found.remarks,
-    *told,
-    *more,
-  ]
+  small = sum(min(s) < size for s in sizes) if crop != "pad" else 0
+  if small:
+    remarks.append(f"{small} smaller than {size} pixels are enlarged")
+  skipped = scan.skipped(tree)
   names = found.names
   some = ", ".join(names if len(names) < 10 else [*names[:3], "...", names[-1]])
-  left_out = "; ".join(s for s in skipped if s)
-  notes.once(
+  told = [
     f"folder: {len(train)} + {len(test)} pictures, {len(names)} "
-    f"{'class' if len(names) == 1 else 'classes'}: {some}"
-    + (f"; skipped {left_out}" if left_out else ""),
-    f"folder {root.resolve()} {len(train)} {len(test)} {left_out}",
-  )
+    f"{'class' if len(names) == 1 else 'classes'}: {some}",
+    *([f"skipped {skipped}"] if skipped else []),
+    *found.remarks,
+    *bad,
+    *more_bad,
+    *remarks,
+  ]
+  notes.once("; ".join(told), f"{root.resolve()} {told}")
 
   def part(chosen: list[layouts.Labelled]) -> Pictures:
     def read(i: int) -> Image.Image:
@@ -108,11 +109,13 @@ def folder(
   return Dataset("folder", part(train), part(test), len(names), names, digest)
 
 
-def _readable(root: pathlib.Path, files: list[layouts.Labelled], skip: bool):
-  """Those of the pictures that can be read, and what to tell of others."""
+def _readable(
+  root: pathlib.Path, files: list[layouts.Labelled], skip: bool
+) -> tuple[list[layouts.Labelled], list[tuple[int, int]], list[str]]:
+  """As `scan.check`, with the labels."""
   label = {e.parts: k for e, k in files}
-  good, told = scan.check(root, [e for e, _ in files], skip=skip)
-  return [(e, label[e.parts]) for e in good], told
+  good, sizes, told = scan.check(root, [e for e, _ in files], skip=skip)
+  return [(e, label[e.parts]) for e in good], sizes, told
 
 
 def _check_classes(root, names, train: list[layouts.Labelled]) -> None:

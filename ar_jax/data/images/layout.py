@@ -64,8 +64,8 @@ def layout(root: pathlib.Path, tree: Tree, classes: int | None) -> Layout:
 def hold_out(
   root: pathlib.Path, files: list[Labelled], fraction: float
 ) -> tuple[list[Labelled], list[Labelled], list[str]]:
-  """(train, test, remarks): a fixed random part is held out, of which every
-  class keeps a picture for training.
+  """(train, test, remarks): a fixed random part is held out, such that every
+  class keeps a picture for training where that leaves any for test.
 
   Raises:
     UserError: there is nothing to divide.
@@ -76,15 +76,15 @@ def hold_out(
   kept, test = split_by_seed(len(files), held)
   label = np.asarray([k for _, k in files])
   without = np.setdiff1d(label, label[kept])
-  back = [test[np.flatnonzero(label[test] == k)[0]] for k in without]
-  kept, test = np.sort(np.append(kept, back)), np.setdiff1d(test, back)
-  if not len(test):
-    raise UserError(
-      f"{root}: one picture of each class is too few to hold some out for "
-      "test; add more images"
-    )
+  remarks = []
+  if len(without) < len(test):
+    back = [test[np.flatnonzero(label[test] == k)[0]] for k in without]
+    kept = np.sort(np.append(kept, back)).astype(int)
+    test = np.setdiff1d(test, back)
+  elif len(without):
+    remarks.append(f"{len(without)} classes have no picture for training")
   pick = lambda rows: [files[int(i)] for i in rows]
-  return pick(kept), pick(test), []
+  return pick(kept), pick(test), remarks
 
 
 def _splits(

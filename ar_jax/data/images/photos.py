@@ -159,20 +159,18 @@ def _own(
 ) -> tuple[list[_Picture], list[str]]:
   """Every picture of the user's folder, and what to tell of the rest."""
   tree = scan.walk(folder)
-  good, told = scan.check(folder, tree.pictures, skip=skip_bad)
+  good, _, told = scan.check(folder, tree.pictures, skip=skip_bad)
   if not good:
     raise UserError(
       f"{folder}: no pictures that can be read; put "
       f"{', '.join(scan.suffixes()[:6])} ... files there"
     )
-  rest = [scan.kinds(tree.others), *tree.remarks]
-  if tree.hidden:
-    rest.append(f"{tree.hidden} hidden")
   made = []
   for e in good:
     stem = re.sub(r"-(d|l|dark|light)$", "", pathlib.Path(e.parts[-1]).stem)
     made.append(_opened("/".join((*e.parts[:-1], stem)), e))
-  return made, [r for r in rest if r] + told
+  rest = scan.skipped(tree)
+  return made, ([rest] if rest else []) + told
 
 
 def _wallpapers(folder: pathlib.Path) -> list[_Picture]:
@@ -197,7 +195,7 @@ def _check_memory(found: Sequence[_Picture], channels: int) -> None:
   most = 0.0
   for p in found:
     if p.entry is not None:
-      width, height = reader.size_of(p.entry.path)
+      width, height = reader.look(p.entry.path, whole=False)[1]
       shrunk = min(1.0, _LIMIT / max(min(width, height), 1))
       most += width * height * shrunk**2 * channels
   if most > _MEMORY:

@@ -112,41 +112,37 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
   return image.convert(_MODES[channels])
 
 
-def fault(file: str) -> str:
-  """Why a file cannot be read, "" if it can, as far as that is cheap to tell.
+def look(file: str, whole: bool) -> tuple[str, tuple[int, int]]:
+  """(why a file cannot be read, "" if it can; its width and height).
 
-  The header and the end of the file are read. One that does not end as its
-  format does, or whose numbers must be seen, is decoded.
+  Args:
+    file: its path.
+    whole: whether to decode it; else the header and the end are read, and
+      only a file that does not end as its format does, or whose numbers must
+      be seen, is decoded.
   """
+  size = 0, 0
   try:
     found = os.stat(file)
     if not stat.S_ISREG(found.st_mode):
-      return "no ordinary file"
+      return "no ordinary file", size
     if not found.st_size:
-      return "an empty file"
+      return "an empty file", size
     with _opened(file) as image:
+      size = image.size
       mark = _ENDS.get(image.format)
       plain = image.mode in _PLAIN and mark is not None
-    if plain:
+    if plain and not whole:
       with open(file, "rb") as f:
         f.seek(-min(found.st_size, 16), os.SEEK_END)
         if f.read().rstrip(b"\0").endswith(mark):
-          return ""
+          return "", size
     _eight_bits(_decoded(file, file), file)
-    return ""
+    return "", size
   except _Unreadable as e:
-    return str(e)
+    return str(e), size
   except OSError as e:
-    return (e.strerror or str(e)).lower()
-
-
-def size_of(file: str) -> tuple[int, int]:
-  """(width, height) in the header of a file; (0, 0) where there is none."""
-  try:
-    with _opened(file) as image:
-      return image.size
-  except _Unreadable:
-    return 0, 0
+    return (e.strerror or str(e)).lower(), size
 
 
 def _opened(file: _File) -> Image.Image:

@@ -38,6 +38,9 @@ _DOCUMENTS = set(
 )
 
 
+_FEW = 16_000_000  # bytes of pictures that take about a second to decode
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
   """A file below the folder.
@@ -146,7 +149,7 @@ def walk(root: str | os.PathLike) -> Tree:
       target = os.path.realpath(path)
       if os.path.commonpath([real, target]) == target or not new(path):
         name = notes.printable("/".join(parts))
-        tree.remarks.append(f"link {name} leads to what is read already")
+        tree.remarks.append(f"{name}, a link to what is read already")
         continue
     tree.folders.add(parts)
     list_one(parts, path)
@@ -189,10 +192,21 @@ def kinds(entries: Iterable[Entry]) -> str:
   )
 
 
+def skipped(tree: Tree) -> str:
+  """As "12 .heic, 2 hidden, 1 link to what is read already"."""
+  told = [kinds(tree.others)]
+  if tree.hidden:
+    told.append(f"{tree.hidden} hidden")
+  return ", ".join(part for part in [*told, *tree.remarks] if part)
+
+
 def check(
   root: str | os.PathLike, entries: Sequence[Entry], *, skip: bool
-) -> tuple[list[Entry], list[str]]:
-  """The entries that can be read, and what to tell of the others.
+) -> tuple[list[Entry], list[tuple[int, int]], list[str]]:
+  """(those that can be read, their width and height, what to tell of others).
+
+  A few pictures are decoded whole. Of many only the header and the end are
+  read; damage between them is found when the picture is needed.
 
   Args:
     root: for messages.
@@ -202,18 +216,19 @@ def check(
   Raises:
     UserError: some cannot be read, and `skip` is not set; it names them.
   """
+  whole = sum(e.size for e in entries) <= _FEW
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    faults = list(pool.map(lambda e: reader.fault(e.path), entries))
-  bad = [
-    f"{e.name} ({why})" for e, why in zip(entries, faults, strict=True) if why
-  ]
+    seen = list(pool.map(lambda e: reader.look(e.path, whole), entries))
+  both = list(zip(entries, seen, strict=True))
+  good = [e for e, (why, _) in both if not why]
+  sizes = [size for _, (why, size) in both if not why]
+  bad = [f"{e.name} ({why})" for e, (why, _) in both if why]
   if not bad:
-    return list(entries), []
+    return good, sizes, []
   told = f"{len(bad)} cannot be read: {notes.listed(bad)}"
   if not skip:
     raise UserError(
       f"{root}: of {len(entries)} pictures {told}; remove or replace them, or "
       "leave them out with data.skip_bad=True"
     )
-  good = [e for e, why in zip(entries, faults, strict=True) if not why]
-  return good, [told]
+  return good, sizes, [told]
