@@ -109,6 +109,9 @@ class Arrays:
   def __len__(self) -> int:
     return len(self._image)
 
+  def labels(self) -> np.ndarray:
+    return self._fields["label"]
+
   def label(self, i: int) -> int:
     return int(self._fields["label"][i])
 

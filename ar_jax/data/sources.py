@@ -17,7 +17,7 @@ from ar_jax.data.wrap import features
 
 # Where each set is loaded: module of this package, function. The function
 # takes size, channels and path, and the options of that set.
-_LOADERS = {
+LOADERS = {
   "digits": ("images.embedded", "digits"),
   "fashion_mnist": ("images.embedded", "fashion_mnist"),
   "fake": ("images.embedded", "fake"),
@@ -69,7 +69,7 @@ def load(
     raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour)")
   given = {k: v for k, v in options.items() if v is not None}
   arguments = {"size": size, "channels": channels, "path": path, **given}
-  if name not in _LOADERS:
+  if name not in LOADERS:
     arguments["name"] = _tfds_name(name, path)
   loader = _loader(name)
   known = inspect.signature(loader).parameters
@@ -101,12 +101,12 @@ def options(name: str) -> dict[str, Any]:
 
 def described() -> dict[str, str]:
   """What each set is: the docstrings of their functions, for docs/data.md."""
-  names = (*_LOADERS, "tfds:NAME")
+  names = (*LOADERS, "tfds:NAME")
   return {name: inspect.getdoc(_loader(name)) or "" for name in names}
 
 
 def _loader(name: str) -> Callable[..., Dataset]:
-  module, function = _LOADERS.get(name, ("images.prepared", "prepared"))
+  module, function = LOADERS.get(name, ("images.prepared", "prepared"))
   return getattr(importlib.import_module(f"ar_jax.data.{module}"), function)
 
 
@@ -116,7 +116,7 @@ def _tfds_name(name: str, path: str) -> str:
 
   if name.startswith("tfds:"):
     return name.removeprefix("tfds:")
-  known = [*_LOADERS, *prepared.names(path)]
+  known = [*LOADERS, *prepared.names(path)]
   if name.split("/")[0].split(":")[0] in known:
     return name
   close = difflib.get_close_matches(name, known, n=3)

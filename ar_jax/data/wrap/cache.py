@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ar_jax.core import processes
+from ar_jax.core import json_text, processes
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests
 from ar_jax.data.dataset import (
@@ -141,7 +141,7 @@ def write(
       for name, field in fields.items()
     },
   }
-  (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+  (partial / "meta.json").write_text(json_text.dumps(meta, indent=2) + "\n")
   if replace:
     shutil.rmtree(path, ignore_errors=True)
   os.rename(partial, path)
