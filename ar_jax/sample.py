@@ -58,8 +58,8 @@ def edited(
     dataset: gives the channels of an image, and the test images.
     edit: `image`, a file that every sample edits, as it is; or "test": sample
       i edits test image i, and has its label unless `labels` names some. What
-      of it is kept is white or opaque in the file `mask`, or lies outside (or inside, by
-      `keep`) of `box`; with neither, the image is refined.
+      of it is kept is white or opaque in the file `mask`, or lies outside (or
+      inside, by `keep`) of `box`; with neither, the image is refined.
     cond: the conditions, [N, ...].
     labels: `config.sample.labels`.
 

@@ -153,7 +153,7 @@ def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
     fit: of how many random training images; 64 components, or fewer where
       there are fewer pixels or images.
   """
-  rows = some(len(data.train), min(fit, len(data.train)))
+  rows = np.sort(some(len(data.train), min(fit, len(data.train))))
   x = np.stack([data.train[int(i)]["image"] for i in rows])
   flat = x.reshape(len(x), -1).astype(np.float64) / 255
   mean = flat.mean(0)

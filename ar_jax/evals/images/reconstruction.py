@@ -90,9 +90,10 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
   Returns:
     An evaluator. Its results are `psnr` (the mean over images, of which none
     counts for more than 100 dB), `psnr_pooled` (of the mean squared error of
-    all images) and `ssim` (both sides as uint8), with a feature network `frechet` between originals and reconstructions,
-    and under its own name (`rfid`, `rfd_judge`, ...), with the floor: the
-    originals against as many training images. Where the tokenizer has
+    all images) and `ssim` (both sides as uint8), with a feature network
+    `frechet` between originals and reconstructions, and under its own name
+    (`rfid`, `rfd_judge`, ...), with the floor: the originals against as many
+    training images. Where the tokenizer has
     `units(variables, batch) -> i32[B, L]` and `vocab`, also `codebook_usage`
     (the fraction of codes that occur) and `codebook_perplexity`; where the
     units are f32[B, L, C], `units_std`, the least and the largest standard

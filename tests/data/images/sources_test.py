@@ -12,7 +12,7 @@ from PIL import Image
 from ar_jax import data
 from ar_jax.core.system import UserError
 from ar_jax.data.dataset import Arrays
-from ar_jax.data.images import transforms
+from ar_jax.data.images import reader, transforms
 
 
 def _save(path, value=0, size=(20, 30)):
@@ -119,7 +119,9 @@ class LoadTest(Case):
     self.fails("size=0: must lie", "fake", size=0)
     self.fails("size=100000: must lie", "fake", size=100000)
     self.fails("channels=2", "fake", channels=2)
-    self.fails("data.lenght: no option of 'fake'", "fake", lenght=3)
+    self.fails(
+      "data.lenght: no option of 'fake', did you mean length", "fake", lenght=3
+    )
     self.fails("length must be at least 1", "fake", length=0)
 
   def test_unknown_names_come_with_a_guess(self):
@@ -196,14 +198,24 @@ class FolderTest(Case):
     self._two_classes(self.root, count=2)
     for file in self.root.glob("*/*.png"):
       file.write_bytes(file.read_bytes()[:40])
+    self.fails(
+      r"of 4 pictures 4 cannot be read: cat/0\.png .*dog/1\.png",
+      "folder",
+      path=str(self.root),
+    )
+
+  def test_damage_after_the_start_is_named(self):
+    self._two_classes(self.root, count=2)
     folder = data.load("folder", size=8, path=str(self.root))
+    for file in self.root.glob("*/*.png"):
+      file.write_bytes(file.read_bytes()[:40])
     with self.assertRaisesRegex(UserError, r"\d\.png: cannot be read"):
       next(data.batches(folder.train, batch=2, seed=0))
 
   def test_transparency_is_laid_on_white(self):
     file = self.root / "clear.png"
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(file)
-    image = transforms.to_array(transforms.open_image(file, 3))
+    image = transforms.to_array(reader.open_image(file, 3))
     self.assertTrue((image == 255).all())
 
 

@@ -12,6 +12,7 @@ from absl.testing import absltest, parameterized
 
 from ar_jax import data
 from ar_jax.core.system import UserError
+from ar_jax.data import digests
 from ar_jax.data.images import transforms
 from ar_jax.data.wrap import cache
 
@@ -25,7 +26,7 @@ def _encode(batch):
 _KILLED = """
 import os, sys
 from ar_jax import data
-from ar_jax.data import cache
+from ar_jax.data.wrap import cache
 source = data.load("fake", size=4, length=8).train
 def encode(batch):
   if batch["index"][0] == 4:
@@ -166,7 +167,9 @@ class CacheTest(parameterized.TestCase):
   def test_a_full_disk_is_foreseen(self):
     usage = mock.Mock(free=100)
     with mock.patch("shutil.disk_usage", return_value=usage):
-      with self.assertRaisesRegex(UserError, "units need .* has 0.0 GB left"):
+      with self.assertRaisesRegex(
+        UserError, "label, units need .* has 0.0 GB left"
+      ):
         self.write()
 
   def test_fingerprint_tells_things_apart(self):
@@ -178,10 +181,10 @@ class CacheTest(parameterized.TestCase):
       [["a"], "b"],
       ["a", ["b"]],
     ]
-    self.assertLen({cache.fingerprint(t) for t in things}, len(things))
+    self.assertLen({digests.fingerprint(t) for t in things}, len(things))
     self.assertEqual(
-      cache.fingerprint({"b": jnp.zeros(3), "a": (1,)}),
-      cache.fingerprint({"a": [1], "b": np.zeros(3, np.float32)}),
+      digests.fingerprint({"b": jnp.zeros(3), "a": (1,)}),
+      digests.fingerprint({"a": [1], "b": np.zeros(3, np.float32)}),
     )
 
 
