@@ -10,6 +10,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax import data, sample
+from ar_jax.conditions import conditions
 from ar_jax.core.decoding import editing
 from ar_jax.core.decoding.editing import Edit, box_mask, expand, kept
 from ar_jax.core.system import UserError

@@ -251,7 +251,7 @@ def _kept(image: Image.Image, where: str) -> np.ndarray:
       raise _Unreadable("all of it is transparent")
     image = image.convert("RGBA").convert("RGB")
   if found is None:
-    found = np.asarray(convert(image, 1)), 255
+    found = np.asarray(convert(image, 1)).astype(np.int64), 255
   values, white = found
   if not np.isfinite(values).all():
     raise _Unreadable("numbers that are not finite")
