@@ -217,35 +217,26 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   encode = jax.jit(system.encode)
   # Without augmentation a view is the example itself, whatever the seed.
   seed = config.seed if config.augment else None
-  # Each process may see other times of its files: the first one's are meant.
-  digest = processes.broadcast(
-    {
+  batch = parallel.rounded(mesh, config.eval_batch)
+  return cache.up_to_date(
+    workdir / "units",
+    dataset.train,
+    lambda batch: processes.fetch(
+      encode(state.variables, parallel.put_batch(batch, mesh))
+    ),
+    batch=batch,
+    rows=parallel.rows(mesh, batch),
+    views=config.cache.views,
+    augment=augment,
+    seed=config.seed,
+    digest={
       "data": dataset.digest or fingerprint(config.data.to_dict()),
       "augmentation or views": fingerprint(
         [config.augment, config.cache.views, seed]
       ),
       "tokenizer": fingerprint(processes.fetch(frozen)),
-    }
+    },
   )
-  path = workdir / "units"
-  if why := processes.broadcast(cache.stale(path, digest)):
-    log.info("encoding %d examples into %s: %s", len(dataset.train), path, why)
-    batch = parallel.rounded(mesh, config.eval_batch)
-    cache.write(
-      path,
-      dataset.train,
-      lambda batch: processes.fetch(
-        encode(state.variables, parallel.put_batch(batch, mesh))
-      ),
-      batch=batch,
-      rows=parallel.rows(mesh, batch),
-      views=config.cache.views,
-      augment=augment,
-      seed=config.seed,
-      digest=digest,
-      replace=True,
-    )
-  return cache.read(path, digest)
 
 
 def _check_labels(system, dataset) -> None:

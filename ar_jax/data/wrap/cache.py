@@ -12,6 +12,7 @@ picks one of the V views at random. Units themselves are never flipped.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import pathlib
@@ -36,6 +37,7 @@ from ar_jax.data.pipeline import Batch, read_ahead, stack
 
 Encode = Callable[[Batch], Batch]
 
+_log = logging.getLogger("ar_jax")
 _FORMAT = 1
 _NOT_KEPT = {"index", "mask"}  # of the batch, not of the example
 
@@ -220,6 +222,32 @@ def stale(path: str | os.PathLike, digest: Mapping[str, str]) -> str:
     return "what is there was written by an earlier version"
   changed = [k for k in digest if there.get(k) != digest[k]]
   return f"changed since: {', '.join(changed)}" if changed else ""
+
+
+def up_to_date(
+  path: str | os.PathLike,
+  source: Source,
+  encode: Encode,
+  *,
+  digest: Mapping[str, str],
+  **options,
+) -> Cached:
+  """The units at `path`, encoded (anew) if they are not made of what `digest`
+  says; a line says why.
+
+  Args:
+    path: the folder.
+    source: see `write`, as for `encode` and `options`.
+    encode: its result.
+    digest: what the units ought to be made of, each thing by its name. Each
+      process may see other times of its files: the first one's are meant.
+    **options: of `write`.
+  """
+  digest = processes.broadcast(dict(digest))
+  if why := processes.broadcast(stale(path, digest)):
+    _log.info("encoding %d examples into %s: %s", len(source), path, why)
+    write(path, source, encode, digest=digest, replace=True, **options)
+  return read(path, digest)
 
 
 def read(

@@ -10,7 +10,8 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from ar_jax import data
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
+from ar_jax.data import sources
 from ar_jax.data.dataset import Arrays
 from ar_jax.data.images import reader, transforms
 
@@ -124,6 +125,18 @@ class LoadTest(Case):
     )
     self.fails("length must be at least 1", "fake", length=0)
 
+  def test_options_that_are_not_set_are_not_given(self):
+    found = data.load("fake", size=8, length=None, num_classes=3)
+    self.assertEqual((len(found.train), found.num_classes), (1024, 3))
+
+  def test_every_set_says_what_it_is_and_takes(self):
+    for name, text in sources.described().items():
+      with self.subTest(name):
+        for part in ("From: ", "Command: ", "Fields: ", "Args:"):
+          self.assertIn(part, text)
+        for option in data.options(name):
+          self.assertRegex(text, rf"  {option}: ")
+
   def test_unknown_names_come_with_a_guess(self):
     self.fails("did you mean digits", "digit")
     self.fails("did you mean cifar10", "cifar_10")
@@ -233,9 +246,31 @@ class PhotosTest(Case):
     windows = np.concatenate([b["image"] for b in stream])
     self.assertLen({w.tobytes() for w in windows}, 8)
 
+  def test_all_pictures_of_the_users_folder_are_taken(self):
+    for i in range(20):
+      _save(self.root / f"holiday{i // 10}" / f"{i}.png", 10 * i, (20, 20))
+    _save(self.root / "small.png", 255, (5, 5))
+    options = dict(size=8, length=200, path=str(self.root), samples=False)
+    with self.assertLogs("ar_jax", "INFO") as logs:
+      photos = data.load("photos", **options)
+    self.assertRegex(
+      logs.output[0], r"photos: \d+ . \d+ pictures .*skipped 1 smaller than 8"
+    )
+    seen = [
+      {int(part[i]["image"][0, 0, 0]) for i in range(len(part))}
+      for part in (photos.train, photos.test)
+    ]
+    self.assertEqual(seen[0] | seen[1], set(range(0, 200, 10)))
+    self.assertEmpty(seen[0] & seen[1])
+    (self.root / "small.png").write_bytes(b"")
+    self.fails("of 21 pictures 1 cannot be read", "photos", **options)
+
   def test_errors(self):
     self.fails("largest picture has", "photos", size=5000, folders=())
     self.fails("no such folder", "photos", path=str(self.root / "none"))
+    empty = dict(path=str(self.root), samples=False)
+    self.fails("no pictures that can be read", "photos", **empty)
+    self.fails("no pictures; give", "photos", folders=(), samples=False)
 
 
 class EmojiTest(Case):
