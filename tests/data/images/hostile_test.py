@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 import warnings
+from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -13,8 +14,8 @@ from absl.testing import absltest, parameterized
 from ar_jax import data
 from ar_jax.core.errors import UserError
 from ar_jax.data import notes
-from ar_jax.data.images import reader, transforms
-from tests.data.images.hostile_folders import FOLDERS
+from ar_jax.data.images import reader, scan, transforms
+from tests.data.images.hostile_folders import FOLDERS, put
 from tests.data.images.hostile_pictures import MASKS, PICTURES
 
 
@@ -137,6 +138,25 @@ class FoldersTest(Case):
     self.assertRegex(self.told(), line)
     load()
     self.assertLen(self.lines, 1)  # said once
+
+  def test_of_very_many_it_is_remembered_that_they_are_good(self):
+    cache = self.enterContext(tempfile.TemporaryDirectory())
+    self.enterContext(mock.patch.dict(os.environ, {"AR_JAX_CACHE": cache}))
+    self.enterContext(mock.patch.object(scan, "_MANY", 5))
+    put("cats", "dogs", n=4)(self.root)
+    load = lambda: data.load("folder", size=32, path=self.root)
+    looked = self.enterContext(
+      mock.patch.object(scan.reader, "look", wraps=reader.look)
+    )
+    load()
+    self.assertEqual(looked.call_count, 8)
+    found = load()
+    self.assertEqual(looked.call_count, 8)
+    self.assertEqual((len(found.train), len(found.test)), (7, 1))
+    self.assertRegex(self.told(), "8 smaller than 32 pixels are enlarged")
+    with open(f"{self.root}/cats/0.png", "w") as f:
+      f.write("x")
+    self.refused("cats/0.png .unknown format", load)
 
   def test_the_table_is_long_enough(self):
     self.assertGreater(len(PICTURES) + len(MASKS) + len(FOLDERS), 60)

@@ -167,7 +167,7 @@ class CacheTest(parameterized.TestCase):
       cache.read(path)
 
   def test_a_full_disk_is_foreseen(self):
-    usage = mock.Mock(free=100)
+    usage = mock.Mock(free=650)  # for either field, not for both
     with mock.patch("shutil.disk_usage", return_value=usage):
       with self.assertRaisesRegex(
         UserError, "label, units need .* has 0.0 GB left"
