@@ -19,6 +19,7 @@ import functools
 import io
 import os
 import stat
+import struct
 import warnings
 
 import numpy as np
@@ -129,20 +130,25 @@ def look(file: str, whole: bool) -> tuple[str, tuple[int, int]]:
     if not found.st_size:
       return "an empty file", size
     with _opened(file) as image:
-      size = image.size
-      mark = _ENDS.get(image.format)
-      plain = image.mode in _PLAIN and mark is not None
-    if plain and not whole:
-      with open(file, "rb") as f:
-        f.seek(-min(found.st_size, 16), os.SEEK_END)
-        if f.read().rstrip(b"\0").endswith(mark):
-          return "", size
+      size, plain, kind = image.size, image.mode in _PLAIN, image.format
+    if plain and not whole and _ends_well(file, kind, found.st_size):
+      return "", size
     _eight_bits(_decoded(file, file), file)
     return "", size
   except _Unreadable as e:
     return str(e), size
   except OSError as e:
     return (e.strerror or str(e)).lower(), size
+
+
+def _ends_well(file: str, kind: str, length: int) -> bool:
+  """Whether a file is as long as its format says, as far as that is known."""
+  with open(file, "rb") as f:
+    if kind == "WEBP":
+      return struct.unpack("<I", f.read(8)[4:])[0] + 8 <= length
+    f.seek(-min(length, 16), os.SEEK_END)
+    end = f.read().rstrip(b"\0")
+  return kind in _ENDS and end.endswith(_ENDS[kind])
 
 
 def _opened(file: _File) -> Image.Image:
