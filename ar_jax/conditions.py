@@ -7,6 +7,7 @@ of an Inception Score) has the classes in their shares.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -86,18 +87,28 @@ def draw_labels(data: Dataset, n: int, law: str) -> np.ndarray:
   return np.asarray([label(data.train, int(i)) for i in rows], np.int32)
 
 
+@functools.cache
 def stride(classes: int) -> int:
-  """The whole number nearest to 0.618 classes that shares no divisor with it.
+  """A whole number s without a common divisor with `classes`, such that the
+  multiples of s lie evenly on a circle of so many classes.
 
-  Multiples of the golden section lie as evenly on a circle as any sequence
-  can, so 64 samples of 1000 classes are spread over all of them; and without
-  a common divisor each class comes once before any comes again.
+  Without a common divisor each class comes once before any comes again. The
+  multiples of s lie the more evenly, however many there are of them, the
+  smaller the partial quotients of the continued fraction of s / classes are;
+  so it is the s with the smallest largest one, and of these the nearest to
+  the golden section, where all of them would be 1.
   """
-  wanted = classes * (math.sqrt(5) - 1) / 2
-  return min(
-    (s for s in range(1, classes + 1) if math.gcd(s, classes) == 1),
-    key=lambda s: abs(s - wanted),
-  )
+  golden = classes * (math.sqrt(5) - 1) / 2
+
+  def key(s: int) -> tuple[int, float]:
+    above, below, largest = classes, s, 1
+    while below:
+      largest = max(largest, above // below)
+      above, below = below, above % below
+    return largest, abs(s - golden)
+
+  coprime = (s for s in range(1, classes + 1) if math.gcd(s, classes) == 1)
+  return min(coprime, key=key)
 
 
 def some(size: int, n: int, seed: int = 0) -> np.ndarray:
