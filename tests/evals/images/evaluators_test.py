@@ -220,8 +220,8 @@ class SamplesTest(EvaluatorCase):
       sketch.sketch(net, [first]), sketch.sketch(net, [train])
     )
     a, b = (floor["frechet"] for floor in floors)
-    self.assertLess(abs(a - b), 0.2 * a)
-    self.assertLess(2 * b, wrong["frechet"])
+    for floor in (a, b):  # of two random choices
+      self.assertLess(2 * floor, wrong["frechet"])
 
   def test_rounding(self):
     x = np.array([-1, 0, 0.49 / 255, 0.5 / 255, 1, 2])
