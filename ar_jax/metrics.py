@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
-from ar_jax.core import processes
+from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError
 
 
@@ -40,7 +40,7 @@ def write_json(path: pathlib.Path, value) -> None:
   if not processes.leads():
     return
   temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(value, indent=2) + "\n")
+  temporary.write_text(json_text.dumps(value, indent=2) + "\n")
   temporary.replace(path)
 
 
@@ -98,7 +98,7 @@ class Writer:
     if not self._file:
       return
     values = {k: _number(v) for k, v in values.items()}
-    self._file.write(json.dumps({"step": step, **values}) + "\n")
+    self._file.write(json_text.dumps({"step": step, **values}) + "\n")
     if self._board:
       for name, value in values.items():
         if isinstance(value, int | float):

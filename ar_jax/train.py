@@ -19,6 +19,7 @@ import numpy as np
 from ar_jax import checkpoint, data, metrics, optim, parallel
 from ar_jax.core import prng, processes
 from ar_jax.core.system import UserError, build
+from ar_jax.data.digests import fingerprint
 from ar_jax.data.images.transforms import augmentation
 from ar_jax.data.wrap import cache
 from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
@@ -216,29 +217,26 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   encode = jax.jit(system.encode)
   # Without augmentation a view is the example itself, whatever the seed.
   seed = config.seed if config.augment else None
-  digest = cache.fingerprint(
-    config.data.to_dict(),
-    [config.augment, config.cache.views, seed],
-    processes.fetch(frozen),
-  )
-  path = workdir / "units"
-  if not processes.broadcast(path.exists()):
-    log.info("encoding %d examples into %s", len(dataset.train), path)
-    batch = parallel.rounded(mesh, config.eval_batch)
-    cache.write(
-      path,
-      dataset.train,
-      lambda batch: processes.fetch(
-        encode(state.variables, parallel.put_batch(batch, mesh))
+  batch = parallel.rounded(mesh, config.eval_batch)
+  return cache.up_to_date(
+    workdir / "units",
+    dataset.train,
+    lambda batch: processes.fetch(
+      encode(state.variables, parallel.put_batch(batch, mesh))
+    ),
+    batch=batch,
+    rows=parallel.rows(mesh, batch),
+    views=config.cache.views,
+    augment=augment,
+    seed=config.seed,
+    digest={
+      "data": dataset.digest or fingerprint(config.data.to_dict()),
+      "augmentation or views": fingerprint(
+        [config.augment, config.cache.views, seed]
       ),
-      batch=batch,
-      rows=parallel.rows(mesh, batch),
-      views=config.cache.views,
-      augment=augment,
-      seed=config.seed,
-      digest=digest,
-    )
-  return cache.read(path, digest)
+      "tokenizer": fingerprint(processes.fetch(frozen)),
+    },
+  )
 
 
 def _check_labels(system, dataset) -> None:
