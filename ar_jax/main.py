@@ -93,9 +93,10 @@ def run(
       trains.
 
   Returns:
-    The results; with stages, the contents of `report.json`.
+    The results; with stages, the contents of `report.json`, to which they are
+    added.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = metrics.expanded(workdir)
   if not config.get("stages"):
     return MODES[mode](config, workdir, **options)
   metrics.make_folder(workdir)
@@ -125,7 +126,7 @@ def run(
       report |= {k: v for k, v in result.items() if k != "weights"}
   report["seconds"] = round(time.perf_counter() - started, 2)
   if mode != "compile":  # nothing was run
-    metrics.write_json(workdir / "report.json", report)
+    report = metrics.add_report(workdir / "report.json", report)
   return report
 
 
