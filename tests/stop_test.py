@@ -111,9 +111,9 @@ class StopTest(ToyTest):
     for trial in range(TRIALS):
       workdir = self.workdir.with_name(f"run{trial}")
       done.clear()
-      seen = []
+      seen: list[int] = []
 
-      def send():
+      def send(seen=seen):
         while len(done) < 2:  # it compiles
           time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.3))
