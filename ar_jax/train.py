@@ -63,6 +63,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   with lock.held(workdir), Stop() as stop:
     _run(config, workdir, stop)
     if stop.now():
+      log.info("SIGTERM: %s is complete", workdir)
       raise Preempted
   return {
     **metrics.last(workdir),

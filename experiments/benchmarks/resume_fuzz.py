@@ -89,11 +89,15 @@ def trial(rng: random.Random) -> tuple[dict, dict, tuple[str, str, int]]:
   before = {k: v[0] for k, v in SPACE.items()}
   for key in rng.sample(sorted(SPACE), rng.randint(0, 6)):
     before[key] = rng.choice(SPACE[key])
+  where = rng.choice(sorted(PLACES))
+  if where == "sampled":
+    before["train.sample_every"] = 6
+  if where == "scored":
+    before["train.best"] = 1
   after = dict(before)
   if rng.random() < 0.5:
     for key in rng.sample(sorted(SPACE), rng.randint(1, 3)):
       after[key] = rng.choice(SPACE[key])
-  where = rng.choice(sorted(PLACES))
   how = "SIGKILL" if where == "half a row" else rng.choice(HOWS)
   return before, after, (how, where, rng.randint(1, PLACES[where]))
 
@@ -219,7 +223,7 @@ class Fuzz:
     # -9: killed; 0: asked to stop, or never came to the place.
     if code not in (0, -signal.SIGKILL):
       faults.append(f"exit code {code}: {child.text()[-2000:]}")
-    outcome = "went on"
+    outcome, equal = "went on", before == after
     saved, lines = steps_on_disk(workdir), _whole_rows(workdir)
     try:
       train.run(config(after), workdir)
@@ -227,7 +231,7 @@ class Fuzz:
       outcome = "refused"
       if "\n" in str(e):
         faults.append(f"more than a line: {e}")
-      if before == after:
+      if equal:
         faults.append(f"refused to go on: {e}")
       if steps_on_disk(workdir) != saved or _whole_rows(workdir) != lines:
         faults.append("changed what it refused")
@@ -245,10 +249,10 @@ class Fuzz:
         faults.append(f"step {step} is not sealed, or damaged")
     return {
       "number": number,
-      "how": place[0] if code or "SIGTERM: saved" in child.text() else "none",
+      "how": place[0] if code or "SIGTERM: " in child.text() else "none",
       "where": place[1],
       "outcome": outcome,
-      "equal": before == after,
+      "equal": equal,
       "faults": faults,
     }
 
