@@ -118,8 +118,8 @@ class StopTest(ToyTest):
         while len(begun) < 3:  # it compiles
           time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.3))
-        seen.append(sum(x.is_ready() for x in begun))
         terminate()
+        seen.append(sum(x.is_ready() for x in begun))
 
       sender = threading.Thread(target=send)
       sender.start()
