@@ -72,7 +72,7 @@ class Checkpoints:
     self._unsealed = False
     self.scores = Scores(self.folder, best=best, by=by, highest=highest)
     self._keep = Keep(self.scores, keep, every)
-    quiet.orbax()
+    quiet.libraries()
     try:
       self._manager = ocp.CheckpointManager(
         self.folder,

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
-from ar_jax import quiet
 from ar_jax.core import processes
 from ar_jax.core.system import UserError
 
@@ -110,7 +109,6 @@ class Writer:
     try:
       from tensorboardX import SummaryWriter
 
-      quiet.threads()
       # It hides what is at that step, too, which is kept here.
       self._board = SummaryWriter(str(workdir), purge_step=start + 1)
     except ImportError:
@@ -139,11 +137,15 @@ class Writer:
       self._board.add_image(name, image, step, dataformats="HWC")
 
   def close(self) -> None:
-    if self._file:
-      self._file.close()
-    self._bar.close()
-    if self._board:
-      self._board.close()
+    errors = []
+    for part in (self._bar, self._file, self._board):
+      try:
+        if part is not None:
+          part.close()
+      except OSError as e:  # a full disk; the others are closed all the same
+        errors.append(e)
+    if errors:
+      raise errors[0]
 
 
 def last(workdir: pathlib.Path) -> dict:

@@ -1,9 +1,19 @@
-"""What libraries print and a user cannot act on."""
+"""What libraries print and a user cannot act on.
+
+What fails is said once, by the error that ends the run. Orbax logs what it
+raises as well, with tracebacks from all its threads, and warns of what it was
+asked for; threads that write files end with a traceback each when a disk is
+full, and so do the writers that are closed at the end.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import warnings
+
+_LIBRARIES = ("/orbax/", "/tensorboardX/")
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:
@@ -13,27 +23,27 @@ def _worth_reading(record: logging.LogRecord) -> bool:
 def _of_library(trace) -> bool:
   while trace:
     name = trace.tb_frame.f_code.co_filename
-    if "/orbax/" in name or "/tensorboardX/" in name:
+    if any(library in name for library in _LIBRARIES):
       return True
     trace = trace.tb_next
   return False
 
 
-def _hook(args, before=threading.excepthook):
-  if not _of_library(args.exc_traceback):
-    before(args)
+def _hook(before):
+  def call(args):
+    if not _of_library(args.exc_traceback):
+      before(args)
+
+  return call
 
 
-def orbax() -> None:
-  """Orbax logs what it raises as well, with tracebacks from all its threads,
-  and warns of what it was asked for. What fails is said once, by our error."""
+def libraries() -> None:
+  """Silences them, once."""
   logger = logging.getLogger("absl")
-  if _worth_reading not in logger.filters:
-    logger.addFilter(_worth_reading)
-  threads()
-
-
-def threads() -> None:
-  """Threads of libraries that write files end with a traceback each when a
-  disk is full; the run itself says so in one line."""
-  threading.excepthook = _hook
+  if _worth_reading in logger.filters:
+    return
+  logger.addFilter(_worth_reading)
+  threading.excepthook = _hook(threading.excepthook)
+  sys.unraisablehook = _hook(sys.unraisablehook)
+  # Then a program is compiled again.
+  warnings.filterwarnings("ignore", "Error .* persistent compilation cache")

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, lock, metrics, optim, parallel
+from ar_jax import checkpoint, data, lock, metrics, optim, parallel, quiet
 from ar_jax.core import processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data.images.transforms import augmentation
@@ -56,6 +56,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     Preempted: SIGTERM came, the state is saved.
   """
   started = time.perf_counter()
+  quiet.libraries()
   workdir = metrics.make_folder(workdir)
   _check_options(config)
   # Whenever SIGTERM comes, what is being done is finished and the run ends:
