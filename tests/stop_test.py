@@ -142,30 +142,44 @@ class StopTest(ToyTest):
 
 
 class ProcessesTest(absltest.TestCase):
-  def test_in_the_last_look_of_two(self):
-    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    forks = self.enterContext(Forks())
+  def pair(self, function, workdir):
+    """Two processes; their logs."""
     address = f"localhost:{free_port()}"
-    pair = [
-      forks.start(
-        folder / f"log{p}",
-        "tests.stop_cases:stopped_in_last_look",
-        str(folder / "run"),
+    children = [
+      self.forks.start(
+        workdir.with_name(f"{function}{p}"),
+        f"tests.stop_cases:{function}",
+        str(workdir),
         address,
         p,
         devices=1,
       )
       for p in range(2)
     ]
-    codes = [child.wait(120) for child in pair]
-    text = "".join(child.text() for child in pair)
-    self.assertEqual(codes, [0, 0], text)
-    self.assertEqual(steps_on_disk(folder / "run/first"), [10, 20])
-    self.assertLess(
-      max(steps_on_disk(folder / "run/second"), default=0),
-      stop_cases.STEPS,
-      text,
-    )
+    codes = [child.wait(120) for child in children]
+    text = [child.text() for child in children]
+    self.assertEqual(codes, [0, 0], "".join(text))
+    return text
+
+  def test_two(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.forks = self.enterContext(Forks())
+    self.pair("stopped_in_last_look", folder / "run")
+    first, second = folder / "run/first", folder / "run/second"
+    self.assertEqual(steps_on_disk(first), [10, 20])
+    saved = max(steps_on_disk(second), default=0)
+    self.assertLess(saved, stop_cases.STEPS)
+    # They agree on what is damage, and on what is not.
+    before = rows(first)
+    with (first / "metrics.jsonl").open("a") as file:
+      file.write('{"step": 21, "lo')
+    path = first / "checkpoints/20/meta/metadata"
+    path.write_bytes(path.read_bytes()[:-3])
+    for text in self.pair("went_on", first):
+      self.assertRegex(text, "process .: .*cannot be read now")
+    self.assertEqual(steps_on_disk(first), [10, 20])
+    self.assertTrue((first / "checkpoints/broken-20").exists())
+    self.assertEqual(rows(first), before)
 
 
 if __name__ == "__main__":
