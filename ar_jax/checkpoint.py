@@ -151,7 +151,7 @@ class Checkpoints:
     self.wait()
     if not self._read_only:  # a run may have been killed before it did this
       steps = processes.broadcast(self.steps())
-      for step in set(steps) - self._keep.kept(steps) if steps else ():
+      for step in sorted({*steps} - self._keep.kept(steps)):
         self._manager.delete(step)
     self._manager.close()
 
