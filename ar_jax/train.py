@@ -59,20 +59,15 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   quiet.libraries()
   workdir = metrics.make_folder(workdir)
   _check_options(config)
-  # Whenever SIGTERM comes, what is being done is finished and the run ends:
-  # also after its last step, for another stage may follow.
-  with lock.held(workdir), Stop() as stop:
-    _run(config, workdir, stop)
-    if stop.now():
-      log.info("SIGTERM: %s is complete", workdir)
-      raise Preempted
+  with lock.held(workdir):
+    _run(config, workdir)
   return {
     **metrics.last(workdir),
     "seconds": round(time.perf_counter() - started, 2),
   }
 
 
-def _run(config: Config, workdir: pathlib.Path, stop: Stop) -> None:
+def _run(config: Config, workdir: pathlib.Path) -> None:
   changed = check_same_model(config, workdir)
   system = build(config.system, **config.model.to_dict())
   dataset = data.load(**config.data)
@@ -127,38 +122,45 @@ def _run(config: Config, workdir: pathlib.Path, stop: Stop) -> None:
     checkpoints.scores.forget_after(start)
     if start:
       _finish(config, watch, checkpoints, state, workdir, start)
-    for step in range(start, total):
-      with watch.waiting():
-        batch = put(next(batches))
-      state, values = update(state, batch, key)
-      done = step + 1
-      pace.began(values)
-      if step == start:  # it was compiled; the clocks run from here
-        pace.catch_up()
-        watch.begin(done)
-      stopped = stop.now()
-      due = _due(config, done)
-      if due or stopped or done % (config.train.log_every or total) == 0:
-        pace.catch_up()
-        row = jax.device_get(values)
-        _check_finite(row, done, workdir)
-        writer.write(done, {**row, **watch.rates(done)})
-        checkpoints.seal_finished()
-      if due or stopped:
-        checkpoints.save(done, state.items(), meta)
-        saved = done
-      if due:
-        _score(config, checkpoints, done, row)
-      if stopped:
-        checkpoints.wait()
-        log.info("SIGTERM: saved step %d of %s", done, workdir)
+    # Until here SIGTERM ends the process, and loses nothing. From here on what
+    # is being done is finished and the run ends: also after its last step, for
+    # another stage may follow.
+    with Stop() as stop:
+      for step in range(start, total):
+        with watch.waiting():
+          batch = put(next(batches))
+        state, values = update(state, batch, key)
+        done = step + 1
+        pace.began(values)
+        if step == start:  # it was compiled; the clocks run from here
+          pace.catch_up()
+          watch.begin(done)
+        stopped = stop.now()
+        due = _due(config, done)
+        if due or stopped or done % (config.train.log_every or total) == 0:
+          pace.catch_up()
+          row = jax.device_get(values)
+          _check_finite(row, done, workdir)
+          writer.write(done, {**row, **watch.rates(done)})
+          checkpoints.seal_finished()
+        if due or stopped:
+          checkpoints.save(done, state.items(), meta)
+          saved = done
+        if due:
+          _score(config, checkpoints, done, row)
+        if stopped:
+          checkpoints.wait()
+          log.info("SIGTERM: saved step %d of %s", done, workdir)
+          raise Preempted
+        results = watch.look(done, done == total, state)
+        if due and results:
+          _score(config, checkpoints, done, results)
+      if saved < 0:  # a run of no steps still leaves its weights
+        checkpoints.save(start, state.items(), meta)
+      checkpoints.close()
+      if stop.now():
+        log.info("SIGTERM: %s is complete", workdir)
         raise Preempted
-      results = watch.look(done, done == total, state)
-      if due and results:
-        _score(config, checkpoints, done, results)
-    if saved < 0:  # a run of no steps still leaves its weights
-      checkpoints.save(start, state.items(), meta)
-    checkpoints.close()
   except UserError:
     checkpoints.settle()
     raise
