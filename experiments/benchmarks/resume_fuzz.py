@@ -4,8 +4,8 @@ config: what a resumed run must never do, tried at random.
   python -m experiments.benchmarks.resume_fuzz [COUNT] [--seed=N]
 
 One trial is (config before, config after, place of interruption), on the toy
-system of the tests. A process runs the first config and is killed or asked to
-stop at the place; the second config then goes on in the same folder. However
+system of the tests. The first config runs, and is killed or asked to stop at
+the place; the second config then goes on in the same folder. However
 that goes, no good checkpoint is renamed and no row of metrics is lost; a
 config that cannot go on is refused in one line and changes nothing; and where
 both configs are equal, the end is that of a run that nothing happened to, bit
@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ import numpy as np
 from ar_jax import checkpoint, main, metrics, seal, train, watch
 from ar_jax.core.errors import UserError
 from ar_jax.scores import Scores
+from ar_jax.stop import Preempted
 from experiments.shared import record
 from tests import toy
 from tests.forks import Forks
@@ -106,9 +108,18 @@ HOWS = ("SIGKILL", "SIGTERM")
 
 
 def interrupted(changes: dict, workdir: str, how: str, where: str, turn: int):
-  """What the process does that is to be interrupted."""
+  """What a process does that is to be killed."""
   main.set_up_devices()
   main.set_up_log()
+  try:
+    disturbed(changes, workdir, how, where, turn)
+  except UserError as e:
+    sys.exit(f"ar_jax: {e}")
+
+
+def disturbed(changes: dict, workdir, how: str, where: str, turn: int) -> bool:
+  """Trains, and sends the signal `how` to this process when it comes to the
+  place for the `turn`th time; returns whether that has ended the run."""
   visits = 0
 
   def come() -> None:
@@ -117,9 +128,7 @@ def interrupted(changes: dict, workdir: str, how: str, where: str, turn: int):
     if visits == turn:
       os.kill(os.getpid(), signal.Signals[how])
 
-  def hook(place, name, first):
-    function = getattr(place, name)
-
+  def hooked(function, first):
     def call(*args, **kwargs):
       if first:
         come()
@@ -128,37 +137,36 @@ def interrupted(changes: dict, workdir: str, how: str, where: str, turn: int):
         come()
       return value
 
-    setattr(place, name, call)
+    return call
 
   def half(writer, step, values):
-    nonlocal visits
-    visits += 1
-    if visits == turn:
+    if visits + 1 == turn:
       writer._file.write(json.dumps({"step": step, "loss": 0})[:-8])
       writer._file.flush()
-      os.kill(os.getpid(), signal.SIGKILL)
+    come()
     write(writer, step, values)
 
   write = metrics.Writer.write
-  if where == "half a row":
-    metrics.Writer.write = half
-  else:
-    hook(*{
-      "step": (metrics.Writer, "advance", False),
-      "row": (metrics.Writer, "write", False),
-      "save": (checkpoint.Checkpoints, "save", True),
-      "saved": (checkpoint.Checkpoints, "save", False),
-      "sealing": (seal, "close", True),
-      "sealed": (seal, "close", False),
-      "look": (watch.Watch, "look", True),
-      "sampled": (watch.Watch, "_sample", False),
-      "evaluated": (watch.Watch, "_evaluate", False),
-      "scored": (Scores, "note", False),
-    }[where])  # fmt: skip
-  try:
-    train.run(config(changes), workdir)
-  except UserError as e:
-    sys.exit(f"ar_jax: {e}")
+  place, name, first = {
+    "step": (metrics.Writer, "advance", False),
+    "row": (metrics.Writer, "write", False),
+    "half a row": (metrics.Writer, "write", None),
+    "save": (checkpoint.Checkpoints, "save", True),
+    "saved": (checkpoint.Checkpoints, "save", False),
+    "sealing": (seal, "close", True),
+    "sealed": (seal, "close", False),
+    "look": (watch.Watch, "look", True),
+    "sampled": (watch.Watch, "_sample", False),
+    "evaluated": (watch.Watch, "_evaluate", False),
+    "scored": (Scores, "note", False),
+  }[where]
+  call = half if first is None else hooked(getattr(place, name), first)
+  with mock.patch.object(place, name, call):
+    try:
+      train.run(config(changes), workdir)
+    except Preempted:
+      return True
+  return False
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:
@@ -209,20 +217,23 @@ class Fuzz:
 
   def run(self, number: int, before: dict, after: dict, place) -> dict:
     """One trial; `faults` of what it returns ought to be empty."""
-    workdir = self._folder / f"trial{number}"
-    child = self._forks.start(
-      self._folder / f"trial{number}.log",
-      "experiments.benchmarks.resume_fuzz:interrupted",
-      before,
-      str(workdir),
-      *place,
-      devices=1,
-    )
-    code = child.wait()
-    faults = []
-    # -9: killed; 0: asked to stop, or never came to the place.
-    if code not in (0, -signal.SIGKILL):
-      faults.append(f"exit code {code}: {child.text()[-2000:]}")
+    workdir, faults = self._folder / f"trial{number}", []
+    how = place[0]
+    if how == "SIGTERM":  # which this process survives
+      came = disturbed(before, workdir, *place)
+    else:
+      child = self._forks.start(
+        self._folder / f"trial{number}.log",
+        "experiments.benchmarks.resume_fuzz:interrupted",
+        before,
+        str(workdir),
+        *place,
+        devices=1,
+      )
+      code = child.wait()
+      came = code == -signal.SIGKILL
+      if code and not came:
+        faults.append(f"exit code {code}: {child.text()[-2000:]}")
     outcome, equal = "went on", before == after
     saved, lines = steps_on_disk(workdir), _whole_rows(workdir)
     try:
@@ -249,7 +260,7 @@ class Fuzz:
         faults.append(f"step {step} is not sealed, or damaged")
     return {
       "number": number,
-      "how": place[0] if code or "SIGTERM: " in child.text() else "none",
+      "how": how if came else "none",
       "where": place[1],
       "outcome": outcome,
       "equal": equal,
