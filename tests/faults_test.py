@@ -255,8 +255,9 @@ class FaultsTest(absltest.TestCase):
         time.sleep(0.5)  # for whoever writes its log
         lines = child.text().strip().split("\n")
         self.assertRegex(lines[-1], "^ar_jax: .*free space")
-        # Beside it, how the run began and the bar.
-        self.assertLessEqual(len([x for x in lines if x]), 4, child.text())
+        # Beside it, how the run began, what has changed, and the bar.
+        self.assertLessEqual(len([x for x in lines if x]), 5, child.text())
+        self.assertNotRegex(child.text(), "Traceback|Warning")
         self.assertEqual(steps_on_disk(workdir), saved)
         self.finish(workdir, *flags)
         chex.assert_trees_all_equal(
