@@ -105,7 +105,7 @@ def measure(name: str, steps: int) -> tuple[list[dict], dict, list[np.ndarray]]:
       arm,
       runs,
       passes=system.forwards(**SAMPLING),
-      **{"units fed": system.fed(**SAMPLING)},
+      **{"units fed": system.slots_read(**SAMPLING)},
     )
     rows.append({"data": name} | row)
     print(rows[-1], flush=True)
