@@ -93,10 +93,9 @@ def run(
       trains.
 
   Returns:
-    The results; with stages, the contents of `report.json`, to which they are
-    added.
+    The results; with stages, the contents of `report.json`.
   """
-  workdir = metrics.expanded(workdir)
+  workdir = pathlib.Path(workdir)
   if not config.get("stages"):
     return MODES[mode](config, workdir, **options)
   metrics.make_folder(workdir)
@@ -126,7 +125,7 @@ def run(
       report |= {k: v for k, v in result.items() if k != "weights"}
   report["seconds"] = round(time.perf_counter() - started, 2)
   if mode != "compile":  # nothing was run
-    report = metrics.add_report(workdir / "report.json", report)
+    metrics.write_json(workdir / "report.json", report)
   return report
 
 

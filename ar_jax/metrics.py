@@ -49,24 +49,6 @@ def write_json(path: pathlib.Path, value) -> None:
   temporary.replace(path)
 
 
-def add_report(path: pathlib.Path, report: dict) -> dict:
-  """Adds to `report.json` what a call has found; returns all of it.
-
-  A stage takes the place of what is known of that stage, and every other
-  stage stays. The first process of a run reads and writes.
-  """
-  known: dict = {}
-  if processes.leads():
-    try:
-      known = json.loads(path.read_text())
-    except (OSError, ValueError):
-      known = {}  # the first call; or it was damaged
-    stages = {**known.get("stages", {}), **report.get("stages", {})}
-    known = {**known, **report, "stages": stages}
-    write_json(path, known)
-  return processes.broadcast(known)
-
-
 class Writer:
   """Metrics of a run, one JSON line per logged step, by its first process.
 

@@ -49,7 +49,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   `config.weights` (collection -> the workdir of another run); else scratch.
 
   Returns:
-    The last line of `metrics.jsonl`, and the seconds that this call took.
+    What `metrics.jsonl` says of the last step, and the seconds that this call
+    took.
 
   Raises:
     UserError: see the messages; the last good checkpoint is never touched.
@@ -61,8 +62,8 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   _check_options(config)
   with lock.held(workdir):
     _run(config, workdir)
-  return {
-    **metrics.last(workdir),
+  return {  # all that was written of the last step, perhaps in several lines
+    **metrics.at(workdir, metrics.last(workdir).get("step", 0)),
     "seconds": round(time.perf_counter() - started, 2),
   }
 

@@ -83,17 +83,6 @@ class MetricsTest(absltest.TestCase):
       self.assertEqual(metrics.make_folder("~/runs/x").parent.name, "runs")
     self.assertTrue((self.workdir / "runs/x").is_dir())
 
-  def test_reports_are_added(self):
-    path = self.workdir / "report.json"
-    whole = {"a": {"loss": 1}, "b": {"count": 2}, "c": {"fd": 3.0}}
-    metrics.add_report(path, {"stages": whole, "fd": 3.0, "seconds": 9})
-    added = metrics.add_report(
-      path, {"stages": {"b": {"count": 5}}, "seconds": 1}
-    )
-    wanted = {"stages": {**whole, "b": {"count": 5}}, "fd": 3.0, "seconds": 1}
-    self.assertEqual(added, wanted)
-    self.assertEqual(json.loads(path.read_text()), wanted)
-
 
 class WatchTest(ToyTest):
   def test_rates_are_logged_whatever_else_is_done(self):
