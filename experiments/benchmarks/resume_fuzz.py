@@ -1,7 +1,7 @@
 """Runs that are interrupted somewhere and go on with the same or another
 config: what a resumed run must never do, tried at random.
 
-  python -m experiments.benchmarks.resume_fuzz [COUNT] [--seed=N]
+  python -m experiments.benchmarks.resume_fuzz [COUNT] [--seed=N] [--keep=FILE]
 
 One trial is (config before, config after, place of interruption), on the toy
 system of the tests. The first config runs, and is killed or asked to stop at
@@ -316,25 +316,41 @@ def _scores(workdir: pathlib.Path) -> dict:
   return json.loads(path.read_text()) if path.exists() else {}
 
 
-def run(count: int, seed: int = 0) -> list[dict]:
-  """Makes the trials 0 to count - 1; returns what became of each."""
+def run(count: int, seed: int = 0, keep: str = os.devnull) -> list[dict]:
+  """Makes the trials 0 to count - 1; returns what became of each.
+
+  Args:
+    count: of the trials.
+    seed: of all.
+    keep: a file of trials that are done; those made are added to it.
+  """
   sys.modules["ar_jax.systems.toy"] = toy
-  found = []
-  with tempfile.TemporaryDirectory() as folder, Forks() as forks:
+  path = pathlib.Path(keep)
+  lines = path.read_text().splitlines() if path.exists() else []
+  found = [json.loads(line) for line in lines][:count]
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    Forks() as forks,
+    path.open("a") as file,
+  ):
     fuzz = Fuzz(pathlib.Path(folder), forks)
-    for number in range(count):
+    for number in range(len(found), count):
       rng = random.Random(f"{seed} {number}")
-      found.append(fuzz.run(number, *trial(rng)))
-      if found[-1]["faults"]:
-        print(found[-1], trial(random.Random(f"{seed} {number}")), flush=True)
+      begun = time.perf_counter()
+      result = fuzz.run(number, *trial(rng))
+      result["seconds"] = round(time.perf_counter() - begun, 2)
+      result["commit"] = record.commit()
+      found.append(result)
+      print(json.dumps(result), file=file, flush=True)
+      if result["faults"]:
+        print(result, trial(random.Random(f"{seed} {number}")), flush=True)
   return found
 
 
-def write(count: int, seed: int) -> None:
+def write(count: int, seed: int, keep: str) -> None:
   """Makes the trials and records them."""
   main.set_up_devices()
-  begun = time.perf_counter()
-  found = run(count, seed)
+  found = run(count, seed, keep)
   bad = [x for x in found if x["faults"]]
   table = []
   for where in PLACES:
@@ -360,9 +376,10 @@ def write(count: int, seed: int) -> None:
     ours=f"{len(bad)} of {len(found)} random trials with a fault",
     holds=not bad,
     seeds=[seed],
-    seconds=time.perf_counter() - begun,
+    seconds=sum(x["seconds"] for x in found),
     tables={"By place of interruption": table},
     faults=bad,
+    commits=sorted({x["commit"] for x in found}),
   )
 
 
@@ -370,5 +387,6 @@ if __name__ == "__main__":
   parser = argparse.ArgumentParser()
   parser.add_argument("count", nargs="?", type=int, default=200)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--keep", default=os.devnull)
   args = parser.parse_args()
-  write(args.count, args.seed)
+  write(args.count, args.seed, args.keep)
