@@ -52,7 +52,8 @@ def evaluate(
       parallel.put_batch(b, mesh)
       for b in data.epoch(dataset.test, batch=batch, rows=rows)
     )
-    for k, v in evaluator(system, variables, batches, key).items():
+    on_mesh = parallel.on(mesh, evaluator)
+    for k, v in on_mesh(system, variables, batches, key).items():
       results[k if k not in results else f"{name}/{k}"] = v
   return results
 

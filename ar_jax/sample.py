@@ -13,7 +13,7 @@ from PIL import Image
 
 from ar_jax import checkpoint, data, metrics, parallel, step
 from ar_jax.conditions import by_class, conditions
-from ar_jax.core import processes
+from ar_jax.core import processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
 from ar_jax.data.images import reader, transforms
@@ -157,7 +157,7 @@ def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
     )
   example = data.batch_at(dataset.train, 0, batch=1, seed=0)
   wanted = _init.eval_shape(system, jax.random.key(0), example)
-  differs = checkpoint.mismatch(wanted, variables)
+  differs = trees.mismatch(wanted, variables)
   if differs:
     raise UserError(f"{workdir}: another model: {differs}")
   return system, variables, mesh, meta
