@@ -70,7 +70,7 @@ def run(
   """
   workdir = pathlib.Path(workdir)
   dataset = data.load(**config.data)
-  system, variables, mesh, meta = sample.load(workdir, config, dataset)
+  system, variables, mesh, meta, _ = sample.load(workdir, config)
   out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   results = evaluate(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
+from ar_jax import wandb_board
 from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError
 
@@ -95,6 +96,7 @@ class Writer:
       self._board = SummaryWriter(str(workdir), purge_step=start + 1)
     except ImportError:
       pass
+    self._board = wandb_board.beside(self._board, workdir)
 
   def advance(self) -> None:
     self._bar.update(1)

@@ -74,6 +74,18 @@ def lr_factor(
   return factor
 
 
+def rate(config: dict[str, Any], steps: int) -> Callable[[int], float]:
+  """The learning rate of the update number `step`, from 0; of `make`, without
+  what its groups override."""
+  names = ("warmup", "end")
+  factor = lr_factor(
+    config.get("schedule", "cosine"),
+    steps=steps,
+    **{k: config[k] for k in names if k in config},
+  )
+  return lambda step: config["lr"] * float(factor(step))
+
+
 def _path(path) -> str:
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
@@ -85,7 +97,7 @@ def decay_mask(params: Any, patterns: tuple[str, ...] = DECAY) -> Any:
   )
 
 
-def _adamw(
+def adamw(
   steps: int,
   *,
   lr: float,
@@ -166,11 +178,11 @@ def _made(settings: str, steps: int) -> optax.GradientTransformationExtraArgs:
   config = json.loads(settings)
   groups = config.pop("groups", None) or {}
   try:
-    parts = {"rest": _adamw(steps, **config)}
+    parts = {"rest": adamw(steps, **config)}
     for name, overrides in groups.items():
-      parts[name] = _adamw(steps, **{**config, **overrides})
+      parts[name] = adamw(steps, **{**config, **overrides})
   except TypeError as e:
-    raise UserError(f"optim: {str(e).replace('_adamw() ', '')}") from e
+    raise UserError(f"optim: {str(e).replace('adamw() ', '')}") from e
   if not groups:
     return optax.with_extra_args_support(parts["rest"])
 

@@ -1,17 +1,23 @@
-"""Mode sample: averaged weights -> samples.png, samples.npz, samples.json."""
+"""Mode sample: averaged weights -> samples.png, samples.npz, samples.json.
+
+It needs the run alone: what it must know of the data is stored there. The data
+set is read only where a condition or a given image comes from it.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
 import numpy as np
 from PIL import Image
 
-from ar_jax import checkpoint, data, metrics, parallel, step
+from ar_jax import checkpoint, data, metrics, parallel, run_files, step
 from ar_jax.conditions import by_class, conditions
 from ar_jax.core import processes, trees
 from ar_jax.core.decoding import editing
@@ -19,6 +25,10 @@ from ar_jax.core.system import System, UserError, Vars, build
 from ar_jax.data.images import reader, transforms
 
 Config = ml_collections.ConfigDict
+log = logging.getLogger("ar_jax")
+
+# What makes two drawings of one run different ones.
+_WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights")
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -67,6 +77,11 @@ def edited(
     UserError: the system cannot edit, or a file does not fit.
   """
   if not edit.image:
+    if edit.mask or len(edit.box):
+      raise UserError(
+        "sample.edit: a mask or a box without an image; set sample.edit.image, "
+        "to a file or to 'test'"
+      )
     return cond, {}
   if "given" not in system.takes:
     raise UserError("sample.edit: this system cannot edit a given image")
@@ -77,8 +92,7 @@ def edited(
     if not len(labels) and "label" in cond:
       cond = {**cond, "label": np.stack([row["label"] for row in rows])}
   else:
-    channels = np.shape(dataset.test[0].get("image", np.zeros(3)))[-1]
-    image = reader.open_image(edit.image, channels)
+    image = reader.open_image(edit.image, _channels(dataset))
     given = np.repeat(transforms.to_array(image)[None], count, 0)
   cond, (height, width) = {**cond, "given": given}, given.shape[1:3]
   if edit.mask or len(edit.box):
@@ -96,6 +110,36 @@ def edited(
   if edit.force_first_scales is not None:
     options["force_first_scales"] = edit.force_first_scales
   return cond, options
+
+
+def _channels(dataset: data.Dataset | run_files.Known) -> int:
+  if isinstance(dataset, run_files.Known):
+    shape = dataset.fields.get("image", ((3,), ""))[0]
+  else:
+    shape = np.shape(dataset.test[0].get("image", np.zeros(3)))
+  return shape[-1]
+
+
+def numbers(labels: Sequence[int | str], dataset) -> tuple[int, ...]:
+  """Classes by their numbers, where they may be said by name.
+
+  Raises:
+    UserError: there is no such class.
+  """
+  found = []
+  for label in labels:
+    if isinstance(label, str) and label in dataset.class_names:
+      found.append(dataset.class_names.index(label))
+    elif isinstance(label, int | np.integer):
+      found.append(int(label))
+    else:
+      names = ", ".join(dataset.class_names[:5])
+      raise UserError(
+        f"sample.labels: {label!r} is no class; say the number or the name of "
+        f"one of {dataset.num_classes}: {names}"
+        + (", ..." if dataset.num_classes > 5 else "")
+      )
+  return tuple(found)
 
 
 def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
@@ -122,7 +166,7 @@ def draw(
   mesh: jax.sharding.Mesh,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """(u8[count, H, W, C], conditions) as `config.sample` says."""
-  labels = config.sample.labels
+  labels = numbers(config.sample.labels, dataset)
   cond = conditions(system, dataset, count, labels=labels)
   cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
   images = drawer(mesh)(
@@ -140,8 +184,9 @@ def draw(
 _init = jax.jit(lambda system, *args: system.init(*args), static_argnums=0)
 
 
-def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
-  """(system, variables, mesh, meta) of a run, its averaged weights placed.
+def load(workdir: pathlib.Path, config: Config):
+  """(system, variables, mesh, meta, known) of a run: its averaged weights
+  placed, and what it knows of its data.
 
   Raises:
     UserError: the run is of another system, or of another model.
@@ -155,12 +200,17 @@ def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
     raise UserError(
       f"{workdir}: holds a {saved}, this config is a {config.system}"
     )
-  example = data.batch_at(dataset.train, 0, batch=1, seed=0)
-  wanted = _init.eval_shape(system, jax.random.key(0), example)
+  known = run_files.Known(workdir, config, system)
+  key = jax.random.key(0)
+  try:
+    wanted = _init.eval_shape(system, key, known.example())
+  except KeyError:  # it reads a field that the run does not know
+    example = data.batch_at(known.train, 0, batch=1, seed=0)
+    wanted = _init.eval_shape(system, key, example)
   differs = trees.mismatch(wanted, variables)
   if differs:
     raise UserError(f"{workdir}: another model: {differs}")
-  return system, variables, mesh, meta
+  return system, variables, mesh, meta, known
 
 
 def run(
@@ -172,26 +222,21 @@ def run(
 
   Writes `samples.npz` (`arr_0`, uint8 NHWC, the form of the usual FID
   evaluator, and the conditions), `samples.png` (class rows) and
-  `samples.json` (every option, the step, the seconds).
+  `samples.json` (every option, the step, the seconds). Earlier samples of
+  another seed, option or step stay, as `samples_1.*` and so on. The last line
+  that it prints says where the new ones are.
 
   Returns:
     What `samples.json` holds.
   """
   workdir = pathlib.Path(workdir)
-  dataset = data.load(**config.data)
-  system, variables, mesh, meta = load(workdir, config, dataset)
+  system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   images, cond = draw(
-    config, system, variables, dataset, config.sample.count, mesh
+    config, system, variables, known, config.sample.count, mesh
   )
   seconds = time.perf_counter() - start
-  if processes.leads():
-    temporary = out / "samples.tmp.npz"
-    np.savez_compressed(temporary, arr_0=images, **cond)
-    temporary.replace(out / "samples.npz")
-    shown = show(system, images, cond, config.sample.columns)
-    save_png(out / "samples.png", shown, config.sample.scale)
   report = {
     "count": len(images),
     "seconds": round(seconds, 3),
@@ -200,8 +245,49 @@ def run(
     "pixels": "floor(255 x + 0.5) of x clipped to [0, 1]",
     **config.sample.to_dict(),
   }
-  metrics.write_json(out / "samples.json", report)
+  if processes.leads():
+    keep_earlier(out, report)
+    temporary = out / "samples.tmp.npz"
+    np.savez_compressed(temporary, arr_0=images, **cond)
+    temporary.replace(out / "samples.npz")
+    shown = show(system, images, cond, config.sample.columns)
+    save_png(out / "samples.png", shown, config.sample.scale)
+    metrics.write_json(out / "samples.json", report)
+    print(summary(images, cond, out), flush=True)
   return report
+
+
+def summary(images: np.ndarray, cond: dict, out: pathlib.Path) -> str:
+  """Where the samples are, and how many."""
+  of = ""
+  if "label" in cond:
+    classes = len(np.unique(cond["label"]))
+    of = f" of {classes} class{'es' if classes > 1 else ''}"
+  return (
+    f"{len(images)} images{of} of {'x'.join(map(str, images.shape[1:3]))} "
+    f"pixels: {out}/samples.npz, shown in samples.png"
+  )
+
+
+def keep_earlier(out: pathlib.Path, report: dict) -> None:
+  """Moves samples that were drawn otherwise out of the way."""
+  try:
+    earlier = json.loads((out / "samples.json").read_text())
+  except (OSError, ValueError):
+    return  # none
+  new = json.loads(json.dumps(report))
+  changed = [k for k in _WHAT if earlier.get(k) != new.get(k)]
+  if not changed:
+    return
+  n = 1
+  while any(out.glob(f"samples_{n}.*")):
+    n += 1
+  for end in ("npz", "png", "json"):
+    file = out / f"samples.{end}"
+    if file.exists():
+      file.rename(out / f"samples_{n}.{end}")
+  what = ", ".join(f"{k}={earlier.get(k)}" for k in changed)
+  log.info("%s: the earlier samples (%s) are now samples_%d.*", out, what, n)
 
 
 def show(

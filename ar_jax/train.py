@@ -16,7 +16,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, lock, metrics, optim, parallel, quiet
+from ar_jax import (
+  checkpoint,
+  data,
+  lock,
+  metrics,
+  optim,
+  parallel,
+  quiet,
+  run_files,
+)
 from ar_jax.core import processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data.digests import fingerprint
@@ -74,10 +83,12 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
   system = build(config.system, **config.model.to_dict())
   dataset = data.load(**config.data)
   _check_labels(system, dataset)
+  run_files.write_data(workdir, dataset)
   mesh = parallel.make_mesh(config.mesh)
   rows = parallel.rows(mesh, config.batch)
   _check_accumulate(config, mesh)
   tx = optim.make(config.optim.to_dict(), config.train.steps)
+  rate = optim.rate(config.optim.to_dict(), config.train.steps)
   options = Options(config.train.ema, config.train.accumulate)
   augment = augmentation(*config.augment)
   example = data.batch_at(dataset.train, 0, batch=1, seed=config.seed)
@@ -143,7 +154,8 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
           pace.catch_up()
           row = jax.device_get(values)
           _check_finite(row, done, workdir)
-          writer.write(done, {**row, **watch.rates(done)})
+          lr = {"lr": rate(step)}
+          writer.write(done, {**row, **lr, **watch.rates(done)})
           checkpoints.seal_finished()
         if due or stopped:
           checkpoints.save(done, state.items(), meta)

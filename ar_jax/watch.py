@@ -9,9 +9,12 @@ from collections.abc import Callable
 
 import jax
 
-from ar_jax import evaluate, metrics, sample
+from ar_jax import evaluate, metrics, rebuilt, sample
 from ar_jax.core import processes
 from ar_jax.step import TrainState
+
+# Steps of a run that is more than a try of the machinery.
+_LONG = 100
 
 
 class Pace:
@@ -106,7 +109,7 @@ class Watch:
     train = self._config.train
     due = lambda every: every and (final or step % every == 0)
     results = {}
-    if due(train.sample_every):
+    if due(self._sample_every()):
       path = self._workdir / "samples" / f"{step:08d}.png"
       if not processes.broadcast(path.exists()):
         with self._pause(state):
@@ -119,8 +122,29 @@ class Watch:
           results = self._evaluate(step, state.averaged())
     return results
 
+  def _sample_every(self) -> int:
+    """As the config says; by default a tokenizer, which is cheap to look at,
+    shows what it makes of test images whenever a longer run saves."""
+    train = self._config.train
+    cheap = rebuilt.can(self._system) and train.steps >= _LONG
+    return train.sample_every or (train.save_every if cheap else 0)
+
+  def _rebuild(self, step, variables):
+    """The same for a tokenizer: (its images u8, the true ones); what is known
+    of its codebook is written."""
+    count = self._config.train.sample_count
+    true, images, found = rebuilt.rebuild(
+      self._system, variables, self._dataset, count, self._mesh
+    )
+    if found:
+      self._writer.write(step, found)
+    return sample.to_uint8(images), {"image": true}
+
   def _sample(self, step, path, variables) -> None:
     config, system = self._config, self._system
+    if rebuilt.can(system):
+      images, cond = self._rebuild(step, variables)
+      return self._save(step, path, images, cond)
     images, cond = sample.draw(
       config,
       system,
@@ -129,6 +153,10 @@ class Watch:
       config.train.sample_count,
       self._mesh,
     )
+    self._save(step, path, images, cond)
+
+  def _save(self, step, path, images, cond) -> None:
+    config, system = self._config, self._system
     if processes.leads():
       picture = sample.show(system, images, cond, config.sample.columns)
       metrics.make_folder(path.parent)

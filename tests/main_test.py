@@ -158,7 +158,7 @@ class CommandTest(absltest.TestCase):
   def test_misspelt_config_key(self):
     ran = run_command("--config=configs/var.py:smoke", "--config.train.stepz=3")
     self.assertEqual(ran.returncode, 1)
-    self.assertIn('Did you mean "steps"', ran.stderr)
+    self.assertIn("did you mean --config.train.steps", ran.stderr)
     self.assertNotIn("Traceback", ran.stderr)
 
   def test_one_line_and_exit_code(self):

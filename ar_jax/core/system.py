@@ -144,7 +144,7 @@ def build(name: str, /, **kwargs) -> System:
   Raises:
     UserError: there is no such module, or it takes no such argument.
   """
-  maker = _maker(name)
+  maker = builder(name)
   try:
     return maker(**kwargs)
   except TypeError as e:
@@ -190,11 +190,11 @@ def arguments(name: str) -> dict[str, Any]:
   Raises:
     UserError: there is no such system.
   """
-  return _arguments(_maker(name))
+  return _arguments(builder(name))
 
 
 def _arguments(maker: Callable | str) -> dict[str, Any]:
-  maker = _maker(maker) if isinstance(maker, str) else maker
+  maker = builder(maker) if isinstance(maker, str) else maker
   found = {
     p.name: p.default
     for p in inspect.signature(maker).parameters.values()
@@ -216,7 +216,7 @@ def passes_on(rest: Callable | str) -> Callable:
   return mark
 
 
-def _maker(name: str) -> Callable[..., System]:
+def builder(name: str) -> Callable[..., System]:
   """The function `build` of a module of `ar_jax.systems` or `.tokenizers`."""
   for package in ("systems", "tokenizers"):
     path = f"ar_jax.{package}.{name}"

@@ -226,7 +226,10 @@ class Autoencoder(System):
     if options:
       raise UserError(f"a reconstruction takes no options: {sorted(options)}")
     del keys  # deterministic
-    units = self.units(variables, cond)
+    return self.decode(variables, self.units(variables, cond))
+
+  def decode(self, variables: Vars, units: Array) -> Array:
+    """Images f32[B, H, W, c] in [0, 1] of units."""
     return (self._apply(variables, units, "decode") + 1) / 2
 
   def _apply(self, variables: Vars, x: Array, method: str) -> Array:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -179,3 +180,24 @@ def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
     digest=cache.digest("pixels", mean, variables["axes"]),
     embed=batched(project, variables, batch),
   )
+
+
+def check(name: str, path: str = "") -> None:
+  """Whether a feature network can be had, without loading it.
+
+  Args:
+    name: as in `features`; "" is none.
+    path: of its weights, where they are a file that the user names.
+
+  Raises:
+    UserError: there is no such network, or its weights are not there.
+  """
+  if name and name not in _MODULES:
+    close = difflib.get_close_matches(name, _MODULES, n=1)
+    hint = f"did you mean {close[0]!r}" if close else "there are"
+    raise UserError(f"features={name!r}: {hint} ({', '.join(_MODULES)})")
+  if name == "efficientnet":
+    module = importlib.import_module(f"{__package__}.{_MODULES[name]}")
+    module.weights_path()
+  if path and not pathlib.Path(path).expanduser().is_file():
+    raise UserError(f"features={name!r}: path={path}: no such file")
