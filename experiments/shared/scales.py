@@ -74,6 +74,11 @@ def settings(name: str, several: bool = False) -> Settings:
   return dataclasses.replace(s, words=("digits",)) if s.short else s
 
 
+def title(s: Settings) -> str:
+  """Of the table of a record."""
+  return f"{KINDS[kind_of(s.word)]}, {s.steps} steps, mean ± deviation"
+
+
 def kind_of(word: str) -> str:
   return word.partition("=")[0]
 
