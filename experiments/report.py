@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import textwrap
 from collections.abc import Iterable
 
 from experiments.shared import pictures
@@ -34,13 +35,15 @@ ORDER = ("fails", "in part", "holds")
 HEAD = """# {title}
 
 {what} Failures come first.
-Each name leads to a page with the claim, the paper's figure, the baseline, what
-was measured, and the command that measures it again. Written by
-`python -m experiments.report` from `experiments/results/*.json`.
+Each name leads to a page: the claim, the paper's figure, the baseline, what was
+measured, and the command that measures it again. "In part" is said of a claim
+of which a part fails, or which falls short of its figure.
+
+Written by `python -m experiments.report` from `experiments/results/*.json`.
 """
 RESULTS_HEAD = HEAD.format(
   title="Results",
-  what="What each paper claims, as far as two CPU cores can check it.",
+  what="What the papers claim, as far as two CPU cores can check it.",
 )
 MEASURED_HEAD = HEAD.format(
   title="Measurements",
@@ -61,6 +64,17 @@ def verdict(record: dict) -> str:
   if isinstance(holds, bool):
     return "holds" if holds else "fails"
   return "fails" if holds.startswith("not ") else "in part"
+
+
+def _told(record: dict, most: int = 110) -> str:
+  """The verdict with its reason, cut to a line."""
+  reason = record["holds"]
+  if isinstance(reason, bool):
+    return verdict(record)
+  reason = reason.removeprefix(f"{verdict(record)}: ")
+  return (
+    f"{verdict(record)}: {textwrap.shorten(reason, most, placeholder=' ...')}"
+  )
 
 
 def measured(name: str) -> bool:
@@ -107,9 +121,10 @@ def table(rows: list[dict]) -> str:
 def page(name: str, record: dict) -> str:
   """All of one result."""
   told = record["holds"] if isinstance(record["holds"], str) else ""
+  told = told.removeprefix(f"{verdict(record)}: ")
   seeds = ", ".join(map(str, record["seeds"])) or "none"
   facts = {
-    "verdict": verdict(record) + (f": {told}" if told else ""),
+    "verdict": f"{verdict(record)}: {told}" if told else verdict(record),
     "paper": record["paper"],
     "baseline here": record["baseline"],
     "measured here": record["ours"],
@@ -137,7 +152,7 @@ def index(head: str, found: dict[str, dict]) -> str:
     {
       "name": f"[{name}]({folder(name)}/{name}.md)",
       "claim": found[name]["claim"],
-      "verdict": verdict(found[name]),
+      "verdict": _told(found[name]),
       "seconds": round(found[name]["seconds"]),
       "device": found[name]["device"],
       "commit": found[name]["commit"],
