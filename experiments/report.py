@@ -6,8 +6,8 @@ and data.
 From `results/*.json` come `docs/results.md`, an index with failures first, and
 a page for each; compilation, planning and timing go to `docs/measurements.md`
 in the same way. `experiments.shared.catalog` writes `docs/systems.md`, the
-tables of `docs/systems/*.md` and `docs/data.md`. `tests/docs_test.py` holds the
-committed pages to what this writes.
+tables of `docs/systems/*.md` and of `docs/scale.md`, and `docs/data.md`.
+`tests/docs_test.py` holds the committed pages to what this writes.
 """
 
 from __future__ import annotations

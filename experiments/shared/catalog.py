@@ -18,6 +18,10 @@ MARKS = (
   "<!-- written by python -m experiments.report -->",
   "<!-- end of written -->",
 )
+PLAN_MARKS = (
+  "<!-- predicted: experiments/benchmarks/plan.py -->",
+  "<!-- end of predicted -->",
+)
 # Family -> what its systems do, in a line.
 FAMILIES = {
   "token": "One unit after the other, or a front of units a step.",
@@ -225,10 +229,21 @@ def data() -> str:
   return "\n".join(parts)
 
 
+def scale(record: dict) -> str:
+  """`docs/scale.md` with the tables of `experiments.benchmarks.plan`."""
+  body = "\n\n".join(
+    f"**{title}**\n\n{report.table(rows)}"
+    for title, rows in record["tables"].items()
+  )
+  text = (DOCS / "scale.md").read_text()
+  return report.between(text, PLAN_MARKS, body)
+
+
 def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   """Path -> what belongs there."""
   found = rows(records)
   written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
+  written[DOCS / "scale.md"] = scale(records["plan"])
   for name, own in found.items():
     written[DOCS / "systems" / f"{name}.md"] = of_family(name, own)
   return written
