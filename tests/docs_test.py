@@ -38,6 +38,22 @@ def pages() -> list[pathlib.Path]:
   return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *docs]
 
 
+def _exists(name: str) -> bool:
+  """Whether a dotted name is a module, or something in one."""
+  parts = name.rstrip(".").split(".")
+  for cut in range(len(parts), 0, -1):
+    try:
+      found = importlib.import_module(".".join(parts[:cut]))
+    except ImportError:
+      continue
+    for part in parts[cut:]:
+      if not hasattr(found, part):
+        return False
+      found = getattr(found, part)
+    return True
+  return False
+
+
 class WrittenTest(absltest.TestCase):
   def test_written_pages_are_up_to_date(self):
     written = report.pages()
@@ -119,6 +135,14 @@ class PointersTest(absltest.TestCase):
         if "foo" in path or path.startswith("experiments/results"):
           continue
         self.assertTrue((ROOT / path).exists(), f"{page}: {path}")
+
+  def test_names_of_the_code_exist(self):
+    named = re.compile(r"`((?:core|families|nn|experiments|configs)\.[\w.]+)")
+    for page in pages():
+      for name in set(named.findall(page.read_text())):
+        ours = name.startswith(("experiments", "configs"))
+        name = name if ours else f"ar_jax.{name}"
+        self.assertTrue(_exists(name), f"{page}: {name}")
 
   def test_experiments_that_are_named_in_the_code_exist(self):
     named = re.compile(r"\bexperiments\.(?:\w+\.)?\w+")

@@ -152,7 +152,7 @@ def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
   for room in ("systems", "tokenizers"):
     for path in sorted((ROOT / "ar_jax" / room).glob("[a-z]*.py")):
       text = docstring(path)
-      if path.stem == "autoencoder":  # what tokenizers share
+      if "\ndef build(" not in path.read_text():  # what tokenizers share
         continue
       own = family(path)
       if own not in result:
@@ -221,11 +221,12 @@ def data() -> str:
   for name, (module, function) in loaders().items():
     path = ROOT / "ar_jax/data" / (module.replace(".", "/") + ".py")
     body, options = sections(docstring(path, function))
-    # A line that begins so is one of its own.
-    body = re.sub(r"\n(Command|Fields|From): ", r"\n\n\1: ", body)
-    body = re.sub(r"\n\n(Command|Fields|From): ", r"\n\n**\1:** ", body)
+    # A line that begins so is a paragraph of its own.
+    body = re.sub(r"\n+(Command|Fields|From): ", r"\n\n**\1:** ", body)
+    body = re.sub(r"\n  +", " ", body)
     link = f"[{path.relative_to(ROOT)}](../{path.relative_to(ROOT)})"
-    parts.append(f"## {name}\n\n{body}\n\n{options}\n\nCode: {link}\n")
+    told = [f"## {name}", body, options, f"Code: {link}\n"]
+    parts.append("\n\n".join(filter(None, told)))
   return "\n".join(parts)
 
 
