@@ -70,6 +70,26 @@ def save(
   return f"{name}.png"
 
 
+def named(
+  image: Image.Image, rows: Sequence[str], columns: Sequence[str] = ()
+) -> Image.Image:
+  """A grid of rows of equal height, with their names at the left and those of
+  its columns above."""
+  font = ImageFont.load_default(FONT)
+  room = max(int(font.getlength(name)) for name in rows) + 12
+  top = FONT + 8 if columns else 0
+  sheet = Image.new("RGB", (room + image.width, top + image.height), "white")
+  sheet.paste(image, (room, top))
+  pen = ImageDraw.Draw(sheet)
+  for j, name in enumerate(columns):
+    x = room + (2 * j + 1) * image.width // (2 * len(columns))
+    pen.text((x, 4), name, fill="black", font=font, anchor="ma")
+  for i, name in enumerate(rows):
+    y = top + (2 * i + 1) * image.height // (2 * len(rows))
+    pen.text((4, y), name, fill="black", font=font, anchor="lm")
+  return sheet
+
+
 def enlarged(path: pathlib.Path) -> Image.Image:
   """A picture, at least WIDTH pixels wide, without smoothing."""
   image = Image.open(path)
