@@ -99,7 +99,7 @@ def flow(real: data.Dataset, target: int) -> System:
   size = lambda system: measures.parameters(
     jax.eval_shape(system.init, jax.random.key(0), {})["params"]
   )
-  return min(map(make, range(32, 97, 4)), key=lambda s: abs(size(s) - target))
+  return min(map(make, range(32, 97, 8)), key=lambda s: abs(size(s) - target))
 
 
 def likelihoods(s: arms.Settings) -> tuple[arms.Results, dict[str, float]]:
