@@ -92,14 +92,14 @@ def flow(real: data.Dataset, target: int) -> System:
   about so many parameters."""
   kind = next_token.KINDS["digits"]
   depth = kind.depth + kind.depth % 2  # its two stacks are of equal depth
-  options = dict(entity="image", depth=depth, heads=2, num_classes=10)
+  options = dict(entity="image", depth=depth, heads=4, num_classes=10)
   make = lambda width: build(
     "xar", tokenizer=toys.patches(real, 4), width=width, dropout=0.0, **options
   )
   size = lambda system: measures.parameters(
     jax.eval_shape(system.init, jax.random.key(0), {})["params"]
   )
-  return min(map(make, range(32, 97, 8)), key=lambda s: abs(size(s) - target))
+  return min(map(make, range(64, 129, 16)), key=lambda s: abs(size(s) - target))
 
 
 def likelihoods(s: arms.Settings) -> tuple[arms.Results, dict[str, float]]:

@@ -55,7 +55,7 @@ class Kind(NamedTuple):
 
 KINDS = {
   "fashion": Kind("Fashion-MNIST at 32 px", "fashion", 200, 150, 128, 5, 64),
-  "digits": Kind("Digits at 16 px", "default", 700, 200, 64, 3, 32),
+  "digits": Kind("Digits at 16 px", "default", 250, 150, 128, 4, 32),
 }
 
 
