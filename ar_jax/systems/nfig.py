@@ -16,6 +16,7 @@ from ar_jax.core import system
 from ar_jax.core.system import System, UserError
 
 
+@system.passes_on("var")
 def build(*, tokenizer: Mapping[str, Any], **sizes) -> System:
   """Builds NFIG, a VAR over bands.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from ar_jax.core.plans.makers import pair
 from ar_jax.core.signals.resize import resize
-from ar_jax.core.system import UserError
+from ar_jax.core.system import UserError, passes_on
 from ar_jax.tokenizers import vq
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
@@ -159,8 +159,8 @@ class FlexVQ(nn.Module):
     codes = self._map(embedding, k)
     if k + 1 == len(self.scales):
       return codes, None
-    shown = resize(codes, self.shapes[k + 1], "bicubic")
-    return codes, shown.reshape(len(codes), -1, codes.shape[-1])
+    following = resize(codes, self.shapes[k + 1], "bicubic")
+    return codes, following.reshape(len(codes), -1, codes.shape[-1])
 
   def to_image(self, feature: Array) -> Array:
     """The decoder's last convolution alone, unclipped."""
@@ -207,6 +207,7 @@ def _at(
   return wide(image), wide(resize(x, image.shape[1:3], "area")), losses
 
 
+@passes_on(autoencoder)
 def build(
   *,
   vocab: int = 8912,

@@ -13,19 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ar_jax.core.signals.bands import low
-from ar_jax.core.system import UserError
-from ar_jax.nn.layers.conv2d import Decoder, Encoder
+from ar_jax.core.system import UserError, passes_on
 from ar_jax.nn.quantize.residual import MultiScaleResidual
-from ar_jax.tokenizers.autoencoder import (
-  Autoencoder,
-  Reconstruction,
-  autoencoder,
-)
+from ar_jax.tokenizers.autoencoder import Autoencoder, autoencoder
+from ar_jax.tokenizers.convolutional import Convolutional
 
 Array = jax.Array
 
@@ -37,7 +32,7 @@ SCALES = {
 }
 
 
-class MultiScaleVQ(nn.Module):
+class MultiScaleVQ(Convolutional):
   """The multi-scale residual VQ autoencoder. Defaults: the published sizes.
 
   Attributes:
@@ -67,18 +62,9 @@ class MultiScaleVQ(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
-    body = dict(
-      ch=self.ch,
-      mult=self.mult,
-      blocks=self.blocks,
-      attention=(len(self.mult) - 1,),
-      dtype=self.dtype,
-    )
-    self.encoder = Encoder(z=self.channels, **body)
-    self.decoder = Decoder(channels=self.in_channels, **body)
+    c = self.channels
     # 3x3, not the usual 1x1.
-    self.quant_conv = nn.Conv(self.channels, (3, 3))
-    self.post_quant_conv = nn.Conv(self.channels, (3, 3))
+    self.convolutions(encoded=c, latent=c, decoded=c, kernel=3)
     self.quantizer = MultiScaleResidual(
       self.vocab,
       self.channels,
@@ -87,11 +73,6 @@ class MultiScaleVQ(nn.Module):
       spread=self.spread,
       bands=self.bands,
     )
-
-  @property
-  def stride(self) -> int:
-    """Pixels per side of a latent."""
-    return 2 ** (len(self.mult) - 1)
 
   @property
   def size(self) -> int:
@@ -127,10 +108,6 @@ class MultiScaleVQ(nn.Module):
     """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L]."""
     return self.decode_latent(self.quantizer.walk(units)[-1])
 
-  def decode_latent(self, fhat: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of latents f32[B, h, h, C]."""
-    return jnp.clip(self.decoder(self.post_quant_conv(fhat))[0], -1.0, 1.0)
-
   def embed(self, units: Array) -> Array:
     """The generator's input f32[B, L, C] for known units i32[B, L].
 
@@ -151,10 +128,6 @@ class MultiScaleVQ(nn.Module):
     """`part` of every scale, f32[B, L, C], of units i32[B, L]."""
     each = enumerate(self.quantizer.split(units))
     return jnp.concatenate([self.part(k, ids) for k, ids in each], axis=1)
-
-  def codebook(self) -> Array:
-    """f32[V, C]."""
-    return self.quantizer.codebook()
 
   def start(self, batch: int) -> Array:
     """f_0 = 0, f32[B, h, h, C], where `advance` begins."""
@@ -185,18 +158,8 @@ class MultiScaleVQ(nn.Module):
       return fhat, None
     return fhat, self.quantizer.down(fhat, k + 1)
 
-  def to_image(self, feature: Array) -> Array:
-    """The decoder's last convolution alone, unclipped."""
-    return self.decoder.head(feature)
 
-  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
-    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
-    del keys  # nothing random in here
-    fhat, losses, units = self.quantizer(self.latent(x))
-    image, feature = self.decoder(self.post_quant_conv(fhat))
-    return Reconstruction(image, feature, units, losses)
-
-
+@passes_on(autoencoder)
 def build(
   *,
   vocab: int = 4096,

@@ -167,7 +167,11 @@ def _filter(sweep: Sweep, x: Ref, p: Ref, law: rules.Law, vocab: int) -> None:
     best = sweep.first_max(lambda s: s.of(x))
     sweep.write(x, lambda s: jnp.where(s.index == best, 0.0, -_INF))
     return
-  if law.temperature != 1:
+  if law.temperature < rows_of.COLD:
+    high = sweep.largest(lambda s: s.of(x))
+    warmth = rows_of.warmth(law.temperature)
+    sweep.write(x, lambda s: (s.of(x) - high) * warmth)
+  elif law.temperature != 1:
     sweep.write(x, lambda s: s.of(x) / law.temperature)
   if 0 < law.top_k < vocab:
     _above(sweep, x, lambda kept: sweep.count(kept) >= law.top_k)

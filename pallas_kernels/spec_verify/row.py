@@ -103,12 +103,34 @@ def above(x: Array, holds: Callable[[Array], Array]) -> Array:
   return jnp.where((value >= (least ^ _SIGN)) | (x == top), x, -_INF)
 
 
+def guided(cond: Array, null: Array, scale: Array) -> Array:
+  """null + scale (cond - null). What is -inf in either is -inf, but at scale 1
+  null does not count, and at 0 cond does not."""
+  mixed = scale * cond + (1.0 - scale) * null
+  mixed = jnp.where((cond == -_INF) | (null == -_INF), -_INF, mixed)
+  mixed = jnp.where(scale == 0.0, null, mixed)
+  return jnp.where(scale == 1.0, cond, mixed)
+
+
+# Below it a quotient may overflow: the largest logit is moved to 0 first.
+COLD = 2.0**-20
+
+
+def warmth(temperature: float) -> np.float32:
+  """What logits below 0 are multiplied by where it is so cold."""
+  return np.float32(min(1 / temperature, 2.0**100))
+
+
 def filtered(logits: Array, law: Law, vocab: int) -> Array:
   """Logits after the filters, -inf where dropped and beyond the vocabulary."""
   logits = jnp.where(places(logits) < vocab, logits, -_INF)
   if law.temperature == 0:
     return jnp.where(places(logits) == first_max(logits), 0.0, -_INF)
-  logits = logits / law.temperature
+  if law.temperature >= COLD:
+    logits = logits / law.temperature
+  else:
+    logits = logits - jnp.max(logits, -1, keepdims=True)
+    logits = logits * warmth(law.temperature)
   if 0 < law.top_k < vocab:
     logits = above(logits, lambda kept: count(kept) >= law.top_k)
   if law.top_p < 1:

@@ -59,7 +59,7 @@ class NetTest(parameterized.TestCase):
 
     @jax.jit
     def stepwise(variables, cond, units):
-      own = system.own(variables)
+      own = system.net_variables(variables)
       net = system.net.bind(own)
       h, cache = net.begin(cond)
       seen, parts = net.prefix.valid(cond), [h]
@@ -81,19 +81,19 @@ class NetTest(parameterized.TestCase):
     net = self.system.net
 
     @functools.partial(jax.jit, static_argnums=0)
-    def two(apart, own, units):
+    def two(unstacked, own, units):
       bound = net.bind(own)
       h, cache = bound.begin(self.label)
-      if not apart:
+      if not unstacked:
         stack = lambda xs: xs if not isinstance(xs, tuple) else jnp.stack(xs)
         cache = Cache(stack(cache.k), stack(cache.v), cache.index)
-      elif not cache.apart:
-        cache = cache.taken_apart()
+      elif not cache.is_unstacked:
+        cache = cache.unstacked()
       for i in range(2):
         h, cache = bound.step(units[:, i : i + 1], cache)
       return h, jnp.stack(list(cache.k))
 
-    own = self.system.own(self.variables)
+    own = self.system.net_variables(self.variables)
     for a, b in zip(
       two(True, own, self.units), two(False, own, self.units), strict=True
     ):

@@ -35,7 +35,9 @@ def generate(system, options, variables, label, keys):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(system, variables, label, units, hidden):
-  return system.net.bind(system.own(variables))(label, units, hidden)
+  return system.net.bind(system.net_variables(variables)).logits(
+    label, units, hidden
+  )
 
 
 class NARTest(parameterized.TestCase):
@@ -94,7 +96,7 @@ class NARTest(parameterized.TestCase):
 
     @jax.jit
     def stepwise(variables):
-      net = system.net.bind(system.own(variables))
+      net = system.net.bind(system.net_variables(variables))
       hs, caches = net.begin(label)
       got = [net.mixed(hs, np.zeros((2, 1), int), weights[:, :1])]
       for s in range(grid.steps - 1):

@@ -23,7 +23,8 @@ from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.positions import rope_scales
 from ar_jax.nn.layers.times import TimeEmbed, sinusoids, thousandths
-from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
+from ar_jax.nn.stacks.blocks import PlainBlock
+from ar_jax.nn.stacks.transformer import Backbone
 from tests import optimised
 
 KEY = jax.random.key(0)

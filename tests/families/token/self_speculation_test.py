@@ -28,7 +28,7 @@ LABEL = {"label": jnp.arange(6) % 3}
 KEYS = jax.random.split(jax.random.key(7), 6)
 
 
-class ByItselfTest(parameterized.TestCase):
+class SelfSpeculationTest(parameterized.TestCase):
   @parameterized.product(target=("nar", "var"), over=("gsd", "lantern"))
   def test_a_looser_rule_takes_fewer_forwards(self, target, over):
     options = {"drafter": "itself"} if over == "lantern" else {}
