@@ -96,7 +96,11 @@ def measure(name: str, s: Settings) -> tuple[list[dict], Results, float]:
     data=dict.fromkeys(ARMS, name),
     floor={arm: found.mean(arm, "frechet_floor") for arm in ARMS},
     passes={arm: own.forwards(**SAMPLING) for arm, own in systems.items()},
-    **{"units fed": {k: own.slots_read(**SAMPLING) for k, own in systems.items()}},
+    **{
+      "slots read": {
+        k: own.slots_read(**SAMPLING) for k, own in systems.items()
+      }
+    },
   )
   rows.append(
     dict.fromkeys(rows[0], "")

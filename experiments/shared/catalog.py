@@ -33,7 +33,7 @@ FAMILIES = {
   "command.",
 }
 # What the imports of a system do not tell.
-SPECULATION = ("by_itself", "speculation", "eagle")
+SPECULATION = ("speculation", "eagle")
 ARXIV = re.compile(r"arXiv\s+(\d{4}\.\d{4,5})")
 
 SYSTEMS_HEAD = """# Systems
