@@ -35,7 +35,7 @@ from experiments.comparisons.next_token import Decoder
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-IMAGES = 250
+IMAGES = 200
 SIZES = (1, 3, 7, 15)
 NAMES = [f"G = {size}" for size in SIZES]
 EXACT, OURS = NAMES[0], NAMES[-1]

@@ -35,7 +35,7 @@ from experiments.comparisons.next_token import Decoder
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-IMAGES = 250
+IMAGES = 200
 DELTAS = (0.0, 0.1, 0.2, 0.4)
 NAMES = [f"delta {delta:g}, k 16" for delta in DELTAS]
 EXACT, LOW, MIDDLE, HIGH = NAMES

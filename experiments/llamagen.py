@@ -43,7 +43,7 @@ LEVELS = dict(
 # depth, width, heads
 SIZES = {"small": (1, 16, 1), "middle": (2, 32, 2), "large": (3, 64, 4)}
 COUNTED = 4  # levels of brightness
-IMAGES = 300
+IMAGES = 200
 GUIDED, PLAIN = "LlamaGen", "LlamaGen without guidance"
 FLOW = "flow matching of the whole image"
 
