@@ -24,7 +24,7 @@ import time
 import jax
 import numpy as np
 
-from ar_jax import main
+from ar_jax import main, train
 from ar_jax.core.system import System, build
 from ar_jax.systems.nar import SIZES
 from experiments.comparisons import next_token
@@ -102,6 +102,8 @@ def run() -> None:
   s = next_token.settings("next_token")
   real, runs = next_token.dataset("fashion"), next_token.prepare(s)
   every = {k: with_regions(own, s.folder, k) for k, own in runs.items()}
+  for own in every.values():
+    train.run(*own["regions"])
   makers = next_token.makers(every, DECODERS)
 
   def measure(own: arms.Trained, seed: int) -> dict[str, float]:

@@ -156,7 +156,7 @@ def makers(
   every: dict[int, dict], decoders: Sequence[Decoder]
 ) -> dict[str, Callable[[int], Trained]]:
   """The decoders as `arms.compare` takes them; one copy of each run."""
-  load = functools.cache(lambda seed, name: arms.resume(*every[seed][name]))
+  load = functools.cache(lambda seed, name: arms.load(*every[seed][name]))
 
   def make(seed: int, decoder: Decoder) -> Trained:
     own = load(seed, decoder.run)

@@ -168,9 +168,11 @@ def train(
   state, _ = step.jit_step(system, tx, kind, state, first, key)
   for _ in range(steps - 1):
     state, _ = step.jit_step(system, tx, kind, state, next(batches), key)
-  jax.block_until_ready(state.ema)
+  jax.block_until_ready(state)
   seconds = time.perf_counter() - begun
-  variables = {**state.variables, "params": state.ema}
+  variables = dict(state.variables)
+  if state.ema is not None:
+    variables["params"] = state.ema
   return Trained(system, variables, dict(options or {}), seconds)
 
 
@@ -178,6 +180,12 @@ def resume(config, workdir: pathlib.Path, **options) -> Trained:
   """Trains the run of a config in its folder, as far as it is not yet, and
   loads it; with the config's options of sampling, some of them replaced."""
   training.run(config, workdir)
+  return load(config, workdir, **options)
+
+
+def load(config, workdir: pathlib.Path, **options) -> Trained:
+  """What was trained in a folder, as the system of a config: the one that was
+  trained, or another with the same variables."""
   system = build(config.system, **config.model.to_dict())
   known = config.sample.options.to_dict() | options
   return Trained(system, checkpoint.load(workdir)[0], known)
