@@ -1,6 +1,7 @@
 """The harness of the experiments: its command line, tables and pictures; and
 every experiment can be imported and has a trial."""
 
+import dataclasses
 import functools
 import importlib
 import pathlib
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax import data
+from ar_jax.core.system import Loss, System
 from experiments.shared import arms, measures, pictures, toys
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -46,6 +49,36 @@ class SettingsTest(parameterized.TestCase):
   def test_what_says_nothing_is_refused(self, *args):
     with self.assertRaisesRegex(SystemExit, "not understood"):
       arms.settings("foo", steps=3, words=("digits",), args=args)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy(System):
+  """One number, which goes to that of the data."""
+
+  needs = ()
+
+  def init(self, key, batch):
+    return {"params": {"w": jnp.zeros((1, 1))}}
+
+  def loss(self, variables, batch, key, *, train):
+    return Loss(jnp.square(variables["params"]["w"][0, 0] - batch["x"]))
+
+  def sample(self, variables, cond, keys, **options):
+    raise NotImplementedError
+
+
+class TrainTest(absltest.TestCase):
+  def test_arms_are_trained_with_and_without_an_average(self):
+    rows = [{"x": np.float32(3)}] * 4
+    rows = data.Dataset("toy", rows, rows, 1, ("all",))
+    budget = dict(steps=20, batch=2, seed=0, lr=0.3)
+    last = arms.train(Toy(), rows, ema=0.0, **budget)
+    mean = arms.train(Toy(), rows, ema=0.9, options={"k": 1}, **budget)
+    w = [float(own.variables["params"]["w"][0, 0]) for own in (mean, last)]
+    self.assertGreater(w[1], 1.0)
+    self.assertBetween(w[0], 0.1, w[1] - 0.1)  # it comes behind
+    self.assertEqual(mean.options, {"k": 1})
+    self.assertGreater(mean.seconds, 0)
 
 
 class CompareTest(absltest.TestCase):
@@ -116,10 +149,8 @@ class ToysTest(absltest.TestCase):
   def test_levels(self):
     image = np.array([0, 63, 64, 255], np.uint8).reshape(2, 2, 1)
     rows = [{"image": image, "label": np.int32(1)}]
-    data = importlib.import_module("ar_jax.data").Dataset(
-      "d", rows, rows, 2, ("a", "b")
-    )
-    units, label = toys.arrays(toys.levels(data, 4).train)
+    rows = data.Dataset("d", rows, rows, 2, ("a", "b"))
+    units, label = toys.arrays(toys.levels(rows, 4).train)
     np.testing.assert_array_equal(units, [[0, 0, 1, 3]])
     np.testing.assert_array_equal(label, [1])
 
