@@ -84,18 +84,13 @@ def verdict(record: dict) -> str:
   holds = record["holds"]
   if isinstance(holds, bool):
     return "holds" if holds else "fails"
-  return "fails" if holds.startswith("not ") else "in part"
+  return "fails" if re.match(r"not |0\.\d+x", holds) else "in part"
 
 
 def _told(record: dict, most: int = 110) -> str:
   """The verdict with its reason, cut to a line."""
-  reason = record["holds"]
-  if isinstance(reason, bool):
-    return verdict(record)
-  reason = reason.removeprefix(f"{verdict(record)}: ")
-  return (
-    f"{verdict(record)}: {textwrap.shorten(reason, most, placeholder=' ...')}"
-  )
+  short = textwrap.shorten(reason(record), most, placeholder=" ...")
+  return f"{verdict(record)}: {short}" if short else verdict(record)
 
 
 def measured(name: str) -> bool:
@@ -115,15 +110,35 @@ def command(name: str) -> str:
   here = ROOT / "experiments"
   bare = name.removeprefix("bench_")
   words = bare.split("_")
+  places = ("benchmarks/",) if measured(name) else ("", "comparisons/")
   for cut in range(len(words), 0, -1):
     module = "_".join(words[:cut])
-    for place in ("", "benchmarks/", "comparisons/"):
+    for place in places:
       if (here / f"{place}{module}.py").exists():
         rest = "".join(f" {word}" for word in ["_".join(words[cut:])] if word)
         if place == "benchmarks/":
           rest = ""
         return f"python -m experiments.{place.replace('/', '.')}{module}{rest}"
   raise LookupError(f"no experiment writes {name}.json")
+
+
+def sized(record: dict) -> str:
+  """The data and the steps of a record that does not hold its command, as far
+  as the title of its first table tells."""
+  title = next(iter(record["tables"]), "")
+  told = re.match(r"Digits at 16 px, (\d+) steps, mean", title)
+  return f" digits --steps={told[1]}" if told else ""
+
+
+def reason(record: dict) -> str:
+  """What a record says of its verdict; nothing where that says all."""
+  holds = record["holds"]
+  if isinstance(holds, bool):
+    return ""
+  start = "does not hold: "
+  if holds.startswith(start):
+    return f"{holds.removeprefix(start)} does not hold"
+  return holds.removeprefix(f"{verdict(record)}: ")
 
 
 def _cell(value) -> str:
@@ -141,8 +156,7 @@ def table(rows: list[dict]) -> str:
 
 def page(name: str, record: dict) -> str:
   """All of one result."""
-  told = record["holds"] if isinstance(record["holds"], str) else ""
-  told = told.removeprefix(f"{verdict(record)}: ")
+  told = reason(record)
   seeds = ", ".join(map(str, record["seeds"])) or "none"
   facts = {
     "verdict": f"{verdict(record)}: {told}" if told else verdict(record),
@@ -152,7 +166,7 @@ def page(name: str, record: dict) -> str:
     "seeds": seeds,
     "run": f"{record['seconds']} s on {record['device']}, "
     f"jax {record['jax']}, commit {record['commit']}",
-    "command": f"`{command(name)}`",
+    "command": f"`{record.get('command') or command(name) + sized(record)}`",
   }
   if "note" in record:
     facts["note"] = record["note"]

@@ -70,6 +70,7 @@ def write(
     "device": device(),
     "jax": jax.__version__,
     "commit": commit(),
+    "command": command(),
     "tables": tables or {},
     "picture": picture,
     **details,
@@ -90,6 +91,13 @@ def device() -> str:
     word = "core" if cores == 1 else "cores"
     return f"{kind}, {cores} {word}, {platform.machine()}"
   return f"{jax.device_count()} x {kind}"
+
+
+def command() -> str:
+  """What was typed, without folders."""
+  module = getattr(sys.modules["__main__"], "__spec__", None)
+  words = [word for word in sys.argv[1:] if "/" not in word]
+  return " ".join(["python -m", module.name if module else "?", *words])
 
 
 def commit() -> str:
