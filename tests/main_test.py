@@ -18,8 +18,8 @@ from configs import multiscale_vq, var
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def smoke(**changes):
-  config = var.get_config("smoke")
+def smoke(preset="smoke", **changes):
+  config = var.get_config(preset)
   config.update_from_flattened_dict(changes)
   return config
 
@@ -105,7 +105,7 @@ class BadInputTest(parameterized.TestCase):
   def test_weights_of_another_shape(self):
     tokenizer = multiscale_vq.get_config("smoke")
     main.run(tokenizer, self.workdir)
-    config = smoke(**{"model.tokenizer.vocab": 32})
+    config = smoke("smoke_real", **{"model.tokenizer.vocab": 32})
     with config.unlocked():
       config.weights.tokenizer = str(self.workdir)
     other = self.workdir.parent / "other"
@@ -113,7 +113,7 @@ class BadInputTest(parameterized.TestCase):
 
   def test_weights_are_taken(self):
     main.run(multiscale_vq.get_config("smoke"), self.workdir)
-    config = smoke()
+    config = smoke("smoke_real")
     with config.unlocked():
       config.weights.tokenizer = str(self.workdir)
     other = self.workdir.parent / "other"

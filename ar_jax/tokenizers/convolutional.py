@@ -1,7 +1,7 @@
-"""What tokenizers made of two convolutional nets share.
+"""The two convolutional nets of a tokenizer.
 
 Shapes: B batch, H W image sides, c image channels, h w latent sides, C latent
-channels, L units, V codes.
+channels.
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from ar_jax.core.system import UserError
 from ar_jax.nn.layers.conv2d import Decoder, Encoder
-from ar_jax.tokenizers.autoencoder import Reconstruction
 
 Array = jax.Array
 
 
-class Convolutional(nn.Module):
+class Convolutional:
   """An encoder, a bottleneck and a decoder.
 
-  A subclass has the fields `ch`, `mult`, `blocks`, `in_channels` and `dtype`,
-  calls `convolutions` in `setup`, where it also makes its `quantizer`, and has
-  `latent`.
+  A module that has it among its bases has the fields `ch`, `mult`, `blocks`,
+  `in_channels` and `dtype`, calls `convolutions` in `setup`, where it also
+  makes its `quantizer`, and has `latent`.
   """
 
   def convolutions(
@@ -65,49 +62,11 @@ class Convolutional(nn.Module):
     """Pixels per side of a latent."""
     return 2 ** (len(self.mult) - 1)
 
-  def decode_latent(self, latent: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of latents f32[B, h, w, C]."""
-    image, _ = self.decoder(self.post_quant_conv(latent))
-    return jnp.clip(image, -1.0, 1.0)
-
-  def codebook(self) -> Array:
-    """f32[V, C]."""
-    return self.quantizer.codebook()
+  def decoded(self, latent: Array) -> tuple[Array, Array]:
+    """See `code_maps.Latents`; the feature is what the decoder's last
+    convolution reads."""
+    return self.decoder(self.post_quant_conv(latent))
 
   def to_image(self, feature: Array) -> Array:
     """The decoder's last convolution alone, unclipped."""
     return self.decoder.head(feature)
-
-  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
-    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
-    del keys  # nothing random in here
-    codes, losses, units = self.quantizer(self.latent(x))
-    image, feature = self.decoder(self.post_quant_conv(codes))
-    return Reconstruction(image, feature, units.reshape(len(x), -1), losses)
-
-
-class OneGrid(Convolutional):
-  """A `Convolutional` whose units are the cells of its latent, row by row; it
-  has the field `size`, the side of an image in pixels."""
-
-  @property
-  def grid(self) -> tuple[int, int]:
-    """(h, h), the units of an image of `size`."""
-    return (self.size // self.stride,) * 2
-
-  @property
-  def length(self) -> int:
-    """L, units per image."""
-    return self.grid[0] * self.grid[1]
-
-  def checked(self) -> OneGrid:
-    """Itself.
-
-    Raises:
-      UserError: the size is no multiple of the stride.
-    """
-    if self.size % self.stride:
-      raise UserError(
-        f"size={self.size} is not a multiple of the stride {self.stride}"
-      )
-    return self

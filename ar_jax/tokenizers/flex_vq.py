@@ -29,6 +29,7 @@ from ar_jax.tokenizers.autoencoder import (
   Reconstruction,
   autoencoder,
 )
+from ar_jax.tokenizers.code_maps import CodeMap
 
 Array = jax.Array
 Side = int | tuple[int, int]
@@ -46,7 +47,8 @@ SCALES = {
 
 
 class FlexVQ(nn.Module):
-  """Pyramids of independent maps over a `VQ`, whose parameters are its own.
+  """Pyramids of independent maps over a `VQ`, or another `CodeMap`, whose
+  parameters are its own.
 
   Attributes:
     body: the network and its codebook.
@@ -55,7 +57,7 @@ class FlexVQ(nn.Module):
       size of the image itself is one of them only if it is named.
   """
 
-  body: vq.VQ
+  body: CodeMap
   scales: tuple[Side, ...] = SCALES[10]
   latents: tuple[int, ...] = SCALES[10]
 
@@ -197,12 +199,12 @@ class FlexVQ(nn.Module):
 
 
 def _at(
-  body: vq.VQ, side: int, latent: Array, x: Array
+  body: CodeMap, side: int, latent: Array, x: Array
 ) -> tuple[Array, Array, dict[str, Array]]:
   """The image decoded from the latent averaged to `side`, the image that it
   should be, both f32[B, H, W, c], and the losses of the quantiser."""
   codes, losses, _ = body.quantizer(resize(latent, (side, side), "area"))
-  image, _ = body.decoder(body.post_quant_conv(codes))
+  image, _ = body.decoded(codes)
   wide = lambda y: resize(y, x.shape[1:3], "nearest")
   return wide(image), wide(resize(x, image.shape[1:3], "area")), losses
 

@@ -30,7 +30,8 @@ from ar_jax.tokenizers.autoencoder import (
   autoencoder,
   check_image,
 )
-from ar_jax.tokenizers.convolutional import OneGrid
+from ar_jax.tokenizers.code_maps import OneGrid
+from ar_jax.tokenizers.convolutional import Convolutional
 
 Array = jax.Array
 
@@ -68,7 +69,7 @@ def divergence(moments: Array) -> Array:
   return 0.5 * each.sum((1, 2))
 
 
-class KLVAE(OneGrid):
+class KLVAE(Convolutional, OneGrid):
   """The KL autoencoder. Defaults: the published KL-16.
 
   Attributes:

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import passes_on
 from ar_jax.nn.quantize.vq import VectorQuantizer
 from ar_jax.tokenizers.autoencoder import (
@@ -24,7 +23,8 @@ from ar_jax.tokenizers.autoencoder import (
   autoencoder,
   check_image,
 )
-from ar_jax.tokenizers.convolutional import OneGrid
+from ar_jax.tokenizers.code_maps import CodeMap
+from ar_jax.tokenizers.convolutional import Convolutional
 
 Array = jax.Array
 
@@ -32,7 +32,7 @@ Array = jax.Array
 MULT = {16: (1, 1, 2, 2, 4), 8: (1, 2, 2, 4)}
 
 
-class VQ(OneGrid):
+class VQ(Convolutional, CodeMap):
   """The single-scale VQ autoencoder. Defaults: the published VQ-16.
 
   Attributes:
@@ -86,27 +86,6 @@ class VQ(OneGrid):
     """
     check_image(x, self.stride, self.in_channels)
     return self.quant_conv(self.encoder(x))
-
-  def encode(self, x: Array) -> Array:
-    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], row by row."""
-    return self.quantizer.encode(self.latent(x)).reshape(len(x), -1)
-
-  def decode(self, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L] of a square."""
-    side = round(units.shape[1] ** 0.5)
-    codes = self.embed(units)
-    return self.decode_latent(codes.reshape(len(units), side, side, -1))
-
-  def decode_part(self, units: Array, done: Array | int) -> Array:
-    """As `decode`, of the first `done` units only; the rest is 0, grey."""
-    drawn = (jnp.arange(units.shape[1]) < done).astype(jnp.float32)
-    grid = lambda x: x.reshape(len(x), *self.grid, -1)
-    image = self.decode_latent(grid(self.embed(units) * drawn[None, :, None]))
-    return image * resize(grid(drawn[None]), image.shape[1:3], "nearest")
-
-  def embed(self, units: Array) -> Array:
-    """The codes f32[..., C] of units i32[...]."""
-    return self.codebook()[units]
 
 
 @passes_on(autoencoder)
