@@ -97,7 +97,8 @@ def configs(slug: str) -> str:
     variant = path.stem.startswith(f"{slug}_") and not _is_system(path.stem)
     if own or variant:
       link = f"[`{path.stem}`](../configs/{path.name})"
-      found.append(f"{link}: {', '.join(presets(path.stem))}")
+      names = [x for x in presets(path.stem) if not x.startswith("smoke_")]
+      found.append(f"{link}: {', '.join(names)}")
   return "; ".join(found)
 
 
