@@ -36,7 +36,7 @@ from experiments.comparisons import next_token
 from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 300, 64, 2e-3  # of (a) and (b)
+STEPS, BATCH, RATE = 600, 32, 2e-3  # of (a) and (b)
 LEVELS = dict(
   name="vq", vocab=4, channels=4, z=8, ch=8, mult=(1,), blocks=1, size=8
 )
