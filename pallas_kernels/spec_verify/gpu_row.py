@@ -22,7 +22,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels import mosaic_gpu
 from pallas_kernels.spec_verify import row as rows_of
-from pallas_kernels.spec_verify import rules
+from pallas_kernels.spec_verify import rules, threefry
 
 Array = jax.Array
 Ref = Any
@@ -213,7 +213,7 @@ def gumbel_draw(sweep: Sweep, row: Row, key0: Array, key1: Array) -> Array:
   # Noise is dear: it is kept where the probabilities were.
   sweep.write(
     row.probs,
-    lambda s: s.of(row.logits) - row.lse + rows_of.gumbel(key0, key1, s.index),
+    lambda s: s.of(row.logits) - row.lse + threefry.gumbel(key0, key1, s.index),
   )
   return sweep.first_max(lambda s: s.of(row.probs))
 

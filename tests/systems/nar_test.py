@@ -16,9 +16,7 @@ from ar_jax.families.token import fronts
 from ar_jax.systems import nar
 from tests import filled
 
-TOKENIZER = dict(
-  name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+TOKENIZER = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 TINY = dict(tokenizer=TOKENIZER, depth=1, width=16, heads=2, multiple_of=16)
 
 

@@ -14,9 +14,7 @@ from ar_jax.families.token.program import TokenProgram
 from tests import filled
 
 # 4 x 4 units from images of 8 pixels.
-TOKENIZER = dict(
-  name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+TOKENIZER = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 TINY = dict(tokenizer=TOKENIZER, depth=2, width=32, heads=2, multiple_of=32)
 TEXT = dict(name="bytes", length=4, width=16, depth=1, heads=2)
 L, K = 16, 3
