@@ -26,7 +26,14 @@ from experiments.shared.record import RESULTS
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Of programs and machines, not of a paper.
-MEASURED = ("aot_", "attention_share", "bench_", "plan", "verify_rows")
+MEASURED = (
+  "aot_",
+  "attention_share",
+  "bench_",
+  "plan",
+  "tpu_shapes",
+  "verify_rows",
+)
 # Runs of a config, recorded by `experiments.shared.runs`.
 CONFIGS = {
   "fashion": "configs/var.py:fashion",
