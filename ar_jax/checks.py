@@ -28,6 +28,8 @@ from ar_jax import (
   step,
 )
 from ar_jax.check_values import evaluators, values
+from ar_jax.conditions import conditions
+from ar_jax.core import trees
 from ar_jax.core.system import System, UserError, build
 
 Config = ml_collections.ConfigDict
@@ -160,7 +162,7 @@ def classes(stage: Stage, system: System, dataset: data.Dataset) -> None:
 def _labels(config: Config, dataset, system: System) -> None:
   if len(config.sample.labels) and "label" in system.needs:
     chosen = sample.numbers(config.sample.labels, dataset)
-    sample.conditions(system, dataset, 1, labels=chosen)
+    conditions(system, dataset, 1, labels=chosen)
 
 
 def _views(config: Config, dataset: data.Dataset) -> None:
@@ -284,7 +286,7 @@ def _weights(collection, source, variables, shapes) -> None:
   loaded = run["params"]
   if collection != "params":
     loaded = loaded.get(collection, run.get(collection, loaded))
-  differs = checkpoint.mismatch(variables[collection], loaded)
+  differs = trees.mismatch(variables[collection], loaded)
   if differs:
     raise UserError(f"weights.{collection}={source}: another model: {differs}")
 

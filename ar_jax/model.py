@@ -19,6 +19,7 @@ import ml_collections
 import numpy as np
 
 from ar_jax import arguments, checkpoint, run_files, sample, step
+from ar_jax.conditions import conditions
 from ar_jax.core.system import Array, Loss, System, UserError, Vars, build
 
 # By value, so that a system that was traced once is known.
@@ -150,7 +151,7 @@ class Model:
     cond = dict(given)
     if "label" in needs and "label" not in given:
       chosen = sample.numbers(labels or (), self._known)
-      cond |= sample.conditions(self.system, self._known, count, labels=chosen)
+      cond |= conditions(self.system, self._known, count, labels=chosen)
     elif labels is not None:
       raise UserError(
         f"labels: {self.config.system} reads {', '.join(needs)}; give "

@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 
 from ar_jax import checkpoint, data, metrics, parallel, run_files, step
-from ar_jax.core import processes
+from ar_jax.conditions import by_class, conditions
+from ar_jax.core import processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
+from ar_jax.data.images import reader, transforms
 
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
@@ -56,41 +58,6 @@ def save_png(path: pathlib.Path, image: np.ndarray, scale: int = 1) -> None:
   temporary.replace(path)
 
 
-def conditions(
-  system: System, dataset: data.Dataset, count: int, labels=()
-) -> dict[str, np.ndarray]:
-  """What to sample: class by class in order, or the first test examples.
-
-  Args:
-    system: its `needs` say what it reads.
-    dataset: gives the classes and the test split.
-    count: number of examples N.
-    labels: these classes only, in this order; empty means all. -1 is none,
-      for systems that can do without.
-
-  Returns:
-    name -> [N, ...]. Labels are balanced and sorted, so that a grid of
-    `count / classes` columns shows a class per row.
-
-  Raises:
-    UserError: a label out of range.
-  """
-  if system.needs == ("label",):
-    classes = np.asarray(list(labels) or range(dataset.num_classes), np.int32)
-    null = getattr(system, "null", None)
-    lowest = 0 if null is None else -1
-    if classes.min() < lowest or classes.max() >= dataset.num_classes:
-      raise UserError(
-        f"sample.labels={tuple(labels)}: {dataset.name} has the classes 0 to "
-        f"{dataset.num_classes - 1}"
-      )
-    classes = np.where(classes < 0, null or 0, classes).astype(np.int32)
-    turns = np.sort(np.resize(np.arange(len(classes)), count))
-    return {"label": classes[turns]}
-  rows = [dataset.test[i % len(dataset.test)] for i in range(count)]
-  return {k: np.stack([r[k] for r in rows]) for k in system.needs}
-
-
 def edited(
   system: System, dataset: data.Dataset, edit: Config, cond: dict, labels=()
 ) -> tuple[dict[str, np.ndarray], dict]:
@@ -101,8 +68,8 @@ def edited(
     dataset: gives the channels of an image, and the test images.
     edit: `image`, a file that every sample edits, as it is; or "test": sample
       i edits test image i, and has its label unless `labels` names some. What
-      of it is kept is white in the file `mask`, or lies outside (or inside, by
-      `keep`) of `box`; with neither, the image is refined.
+      of it is kept is white or opaque in the file `mask`, or lies outside (or
+      inside, by `keep`) of `box`; with neither, the image is refined.
     cond: the conditions, [N, ...].
     labels: `config.sample.labels`.
 
@@ -125,12 +92,12 @@ def edited(
     if not len(labels) and "label" in cond:
       cond = {**cond, "label": np.stack([row["label"] for row in rows])}
   else:
-    image = _read(edit.image, "L" if _channels(dataset) == 1 else "RGB")
-    given = np.repeat(image[None], count, 0)
+    image = reader.open_image(edit.image, _channels(dataset))
+    given = np.repeat(transforms.to_array(image)[None], count, 0)
   cond, (height, width) = {**cond, "given": given}, given.shape[1:3]
   if edit.mask or len(edit.box):
     if edit.mask:
-      keep = _read(edit.mask, "L")[..., 0] >= 128
+      keep = reader.open_mask(edit.mask)
     else:
       keep = editing.box_mask(height, width, edit.box, edit.keep)
     if keep.shape != (height, width):
@@ -173,16 +140,6 @@ def numbers(labels: Sequence[int | str], dataset) -> tuple[int, ...]:
         + (", ..." if dataset.num_classes > 5 else "")
       )
   return tuple(found)
-
-
-def _read(path: str, mode: str) -> np.ndarray:
-  """u8[H, W, c] of an image file."""
-  try:
-    with Image.open(path) as file:
-      pixels = np.asarray(file.convert(mode))
-  except OSError as e:
-    raise UserError(f"{path}: not an image that can be read ({e})") from e
-  return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
@@ -250,7 +207,7 @@ def load(workdir: pathlib.Path, config: Config):
   except KeyError:  # it reads a field that the run does not know
     example = data.batch_at(known.train, 0, batch=1, seed=0)
     wanted = _init.eval_shape(system, key, example)
-  differs = checkpoint.mismatch(wanted, variables)
+  differs = trees.mismatch(wanted, variables)
   if differs:
     raise UserError(f"{workdir}: another model: {differs}")
   return system, variables, mesh, meta, known
@@ -345,8 +302,5 @@ def show(
     return grid(pairs[:n].reshape(-1, *images.shape[1:]), columns)
   if "label" not in cond:
     return grid(images[: columns * columns], columns)
-  label = cond["label"]
-  chosen = np.concatenate(
-    [np.flatnonzero(label == c)[:columns] for c in np.unique(label)[:columns]]
-  )
-  return grid(images[chosen], min(columns, int(np.sum(label == label[0]))))
+  chosen, columns = by_class(cond["label"], columns)
+  return grid(images[chosen], columns)

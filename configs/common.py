@@ -40,8 +40,9 @@ def run(system: str, **model) -> ml_collections.ConfigDict:
     steps=1000,
     ema=0.0,
     accumulate=1,
+    fresh_optimizer=False,  # where that of the checkpoint does not fit
     log_every=50,
-    save_every=500,
+    save_every=500,  # 0: at the end alone
     keep=2,  # of the newest steps
     best=0,  # of the steps with the best `best_by`, beside them
     best_by="loss",  # a metric; "eval/NAME" is rated where both are due

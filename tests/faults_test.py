@@ -252,11 +252,16 @@ class FaultsTest(absltest.TestCase):
         if every > 1:  # so that the checkpoint is the first to grow
           flags += ("--config.train.eval_every=0",)
           (workdir / "metrics.jsonl").unlink()
-        child = self.start(workdir, *flags, file_size=2000)
+        # Its programs would be cut short for all who share the cache.
+        env = {"AR_JAX_CACHE": str(self.folder / "full_cache")}
+        child = self.start(workdir, *flags, file_size=2000, env=env)
         self.assertEqual(child.wait(), 1, child.text())
         time.sleep(0.5)  # for whoever writes its log
-        last = child.text().strip().splitlines()[-1]
-        self.assertRegex(last, "^ar_jax: .*free space")
+        lines = child.text().strip().split("\n")
+        self.assertRegex(lines[-1], "^ar_jax: .*free space")
+        # Beside it, how the run began, what has changed, and the bar.
+        self.assertLessEqual(len([x for x in lines if x]), 5, child.text())
+        self.assertNotRegex(child.text(), "Traceback|Warning")
         self.assertEqual(steps_on_disk(workdir), saved)
         self.finish(workdir, *flags)
         chex.assert_trees_all_equal(

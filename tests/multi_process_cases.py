@@ -105,7 +105,7 @@ def together(folder, coordinator, which):
   train.run(smoke(folder, mixed), folder / "moved")
   sample.run(smoke(folder, mixed), folder / "trained", folder / "made")
   evaluate.run(smoke(folder, mixed), folder / "trained", folder / "made")
-  caching = _toy(MESHES["fsdp"])
+  caching = _toy(dict(data=1, fsdp=8))
   caching.cache.views = 1
   train.run(caching, folder / "toy")
 

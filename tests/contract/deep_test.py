@@ -18,6 +18,7 @@ import numpy as np
 from absl.testing import absltest
 
 from ar_jax import checkpoint, data, main, sample
+from ar_jax.conditions import conditions
 from ar_jax.core.system import build
 from tests import smoke
 
@@ -105,8 +106,8 @@ class Contract:
     """By the options of the config: guided, by chance, in a batch."""
     c, key = self.config, jax.random.key(self.config.sample.seed)
     dataset = data.load(**c.data)
-    system, variables, mesh, _ = sample.load(self.run_dir, c, dataset)
-    cond = sample.conditions(system, dataset, 4)
+    system, variables, mesh, *_ = sample.load(self.run_dir, c)
+    cond = conditions(system, dataset, 4)
     options = c.sample.options.to_dict()
 
     def draw(key, at=slice(None)):

@@ -67,7 +67,8 @@ class GSDTest(absltest.TestCase):
 
     @jax.jit
     def exact(own, keys):
-      # That this follows the law of the plain sampler: core/speculate_test.
+      # That this follows the law of the plain sampler:
+      # tests/core/decoding/speculate_test.py.
       return speculation.generate(
         program, own, label, keys, speculation.jacobi(3, program)
       )
