@@ -7,9 +7,10 @@ import logging
 import pathlib
 from typing import Any
 
+import jax
 import ml_collections
 
-from ar_jax import data, evals, optim
+from ar_jax import data, evals, optim, parallel
 from ar_jax.core.system import UserError
 from ar_jax.data.images.transforms import augmentation
 from ar_jax.evals.images import features
@@ -17,7 +18,7 @@ from ar_jax.evals.images import features
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
-# The least that a key may be.
+# The least that a key may be; 0 often means never, or at the end alone.
 LEAST = {
   "batch": 1,
   "eval_batch": 1,
@@ -151,6 +152,17 @@ def _best(config: Config) -> None:
     raise UserError(
       f"train.best_by={train.best_by}: nothing is evaluated while training; "
       "set train.eval_every, best to train.save_every"
+    )
+
+
+def accumulate(config: Config, mesh: jax.sharding.Mesh) -> None:
+  """Raises UserError unless a batch divides into its parts over the mesh."""
+  parts, ways = config.train.accumulate, parallel.ways(mesh)
+  if config.batch % (parts * ways):
+    raise UserError(
+      f"batch={config.batch}: does not divide into train.accumulate={parts} "
+      f"parts over {ways} data-parallel devices; choose a multiple of "
+      f"{parts * ways}"
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import pathlib
 from typing import Any
 
@@ -27,13 +26,12 @@ from ar_jax import (
   sample,
   step,
 )
-from ar_jax.check_values import evaluators, values
+from ar_jax.check_values import accumulate, evaluators, values
 from ar_jax.conditions import conditions
 from ar_jax.core import trees
 from ar_jax.core.system import System, UserError, build
 
 Config = ml_collections.ConfigDict
-log = logging.getLogger("ar_jax")
 
 
 @dataclasses.dataclass
@@ -93,7 +91,7 @@ def _stage(
   mesh = parallel.make_mesh(config.mesh)
   if trains:
     parallel.rows(mesh, config.batch)
-    _accumulate(config, mesh)
+    accumulate(config, mesh)
     resumed(stage)
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
@@ -180,16 +178,6 @@ def _views(config: Config, dataset: data.Dataset) -> None:
   )
 
 
-def _accumulate(config: Config, mesh: jax.sharding.Mesh) -> None:
-  parts, ways = config.train.accumulate, parallel.ways(mesh)
-  if config.batch % (parts * ways):
-    raise UserError(
-      f"batch={config.batch}: does not divide into train.accumulate={parts} "
-      f"parts over {ways} data-parallel devices; choose a multiple of "
-      f"{parts * ways}"
-    )
-
-
 # What a run may not change once it has begun.
 _FIXED = ("system", "model", "data")
 # These say how, or where, not what.
@@ -197,7 +185,8 @@ _FREE = ("remat", "impl", "dtype")
 
 
 def resumed(stage: Stage) -> None:
-  """Compares a config with that of the run which it would go on with.
+  """Compares a config with that of the run which it would go on with. What
+  else has changed, `train` says.
 
   Raises:
     UserError: it is another system, another model or other data.
@@ -219,9 +208,6 @@ def resumed(stage: Stage) -> None:
         f"{said(new, key)}; choose another --workdir, or continue it with its "
         "own config"
       )
-  if changed and meta["step"] < stage.config.train.steps:
-    lines = [f"{said(new, k)} (was {old.get(k, 'unset')})" for k in changed]
-    log.info("%s goes on with %s", stage.workdir, ", ".join(lines))
 
 
 def _flat(value: dict, before: str = "") -> dict[str, Any]:

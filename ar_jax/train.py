@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 
 from ar_jax import (
+  check_values,
   checkpoint,
   data,
   lock,
@@ -37,18 +38,6 @@ from ar_jax.stop import Preempted, Stop
 from ar_jax.watch import Pace, Watch
 
 Config = ml_collections.ConfigDict
-# Of `config.train`; where 0 is allowed it means never, or at the end alone.
-LEAST = {
-  "steps": 0,
-  "accumulate": 1,
-  "log_every": 0,
-  "save_every": 0,
-  "keep": 1,
-  "best": 0,
-  "sample_every": 0,
-  "sample_count": 1,
-  "eval_every": 0,
-}
 log = logging.getLogger("ar_jax")
 
 
@@ -69,7 +58,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   started = time.perf_counter()
   quiet.libraries()
   workdir = metrics.make_folder(workdir)
-  _check_options(config)
+  check_values.values(config)
   with lock.held(workdir):
     _run(config, workdir)
   return {  # all that was written of the last step, perhaps in several lines
@@ -86,7 +75,7 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
   run_files.write_data(workdir, dataset)
   mesh = parallel.make_mesh(config.mesh)
   rows = parallel.rows(mesh, config.batch)
-  _check_accumulate(config, mesh)
+  check_values.accumulate(config, mesh)
   tx = optim.make(config.optim.to_dict(), config.train.steps)
   rate = optim.rate(config.optim.to_dict(), config.train.steps)
   options = Options(config.train.ema, config.train.accumulate)
@@ -217,39 +206,6 @@ def _check_labels(system, dataset) -> None:
     raise UserError(
       f"{dataset.name} has {dataset.num_classes} classes, the model has "
       f"{system.classes}; set model.num_classes={dataset.num_classes}"
-    )
-
-
-def _check_accumulate(config, mesh) -> None:
-  parts, ways = config.train.accumulate, parallel.ways(mesh)
-  if parts < 1 or config.batch % (parts * ways):
-    raise UserError(
-      f"batch={config.batch}: does not divide into train.accumulate={parts} "
-      f"parts over {ways} data-parallel devices; choose a multiple of "
-      f"{max(parts, 1) * ways}"
-    )
-
-
-def _check_options(config) -> None:
-  """What `train` says, before anything is read or made."""
-  train = config.train
-  for name, least in LEAST.items():
-    if train[name] < least:
-      why = {"keep": ": the newest step is what a run goes on from"}
-      raise UserError(
-        f"train.{name}={train[name]}: must be at least {least}"
-        + why.get(name, "")
-      )
-  if not train.best:
-    return
-  if train.best_is not in ("lowest", "highest"):
-    raise UserError(
-      f"train.best_is={train.best_is!r}: must be 'lowest' or 'highest'"
-    )
-  if train.best_by.startswith("eval/") and not train.eval_every:
-    raise UserError(
-      f"train.best_by={train.best_by}: nothing is evaluated while training; "
-      "set train.eval_every, best to train.save_every"
     )
 
 

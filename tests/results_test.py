@@ -91,7 +91,7 @@ class ResultsTest(absltest.TestCase):
     with self.assertLogs("ar_jax", "INFO") as caught:
       main.run(config, self.workdir)
     text = "\n".join(caught.output)
-    self.assertRegex(text, "goes on with train.steps=4 .was 2.")
+    self.assertRegex(text, "since it was saved: .*train.steps 2 -> 4")
     config.data.length = 32
     with self.assertRaisesRegex(UserError, "data.length=64"):
       main.run(config, self.workdir)
