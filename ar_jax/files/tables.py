@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
 
 State = Mapping[str, np.ndarray]
 Params = Mapping[str, Any]
