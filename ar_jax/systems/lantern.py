@@ -282,6 +282,7 @@ def build(
   drafter: str = "eagle",
   noise: float = 0.2,
   label_dropout: float = 0.1,
+  eps: float = 1e-6,
 ) -> Lantern | Unaided:
   """Builds LANTERN over another system.
 
@@ -292,6 +293,7 @@ def build(
       target drafts, nothing but it is trained.
     noise: features get uniform noise of this width times 512 / length.
     label_dropout: see `Lantern`; the target must have a null condition.
+    eps: of the drafter's norm; the target's is another.
 
   Raises:
     UserError: the target does not fit the drafter.
@@ -319,7 +321,7 @@ def build(
     net.width,
     block.mixer.clone(),
     block.mlp.clone(),
-    eps=block.eps,
+    eps=eps,
     dtype=net.backbone.dtype,
   )
   return Lantern(target, eagle_net, noise, label_dropout)

@@ -176,8 +176,9 @@ class MAR(Generator):
       keys: Key[B].
       steps: K, of a cosine schedule; L, one unit a step, if None.
       guidance: scale at the end; 1.0 or None is off.
-      schedule: "linear": guidance grows from 1 with the units known, as in
-        the paper; "constant".
+      schedule: "linear": guidance grows from 1 with the units that are known
+        after a step, of which the published sampler counts one too few at the
+        last: it ends at 1 + (guidance - 1) (L - 1) / L; "constant".
       waste: see `refine.stretches`.
       **head: options of the head's `draw`: `steps` of denoising under the
         name `denoise`, temperature, and those of `Flow`.
@@ -228,7 +229,8 @@ class MAR(Generator):
       raise UserError(
         f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}"
       )
-    share = np.cumsum(sizes) / sum(sizes)
+    length = sum(sizes)
+    share = np.minimum(np.cumsum(sizes), max(1, length - 1)) / length
     if schedule == "constant":
       share = np.ones(len(sizes))
     return (1 + (guidance - 1) * share).astype(np.float32)
@@ -243,6 +245,7 @@ def build(
   head_depth: int,
   head_width: int,
   num_classes: int,
+  decoder_depth: int | None = None,
   head: str = "diffusion",
   prefix: int = 64,
   order: str = "random",
@@ -261,12 +264,13 @@ def build(
 
   Args:
     tokenizer: `{"name": "kl_vae" or "patches", **arguments}`.
-    depth: layers of the encoder, and of the decoder.
+    depth: layers of the encoder, and of the decoder unless `decoder_depth`.
     width: D.
     heads: of attention.
     head_depth: layers of the head.
     head_width: its width.
     num_classes: labels are 0 .. num_classes - 1; the next one is null.
+    decoder_depth: layers of the decoder; `depth` if None.
     head: "diffusion", or "flow" in its place.
     prefix: copies of the class vector before the units.
     order: see `MAR`.
@@ -295,7 +299,7 @@ def build(
     raise UserError(f"mask_low={mask_low}: must be in [0, 1)")
   dtype = jnp.dtype(dtype)
 
-  def stack():
+  def stack(depth):
     mixer = Attention(
       heads, bias="qkv", stddev=None, out_stddev=None, dtype=dtype, impl=impl
     )
@@ -316,8 +320,8 @@ def build(
     num_classes + (label_dropout > 0),
     width,
     prefix,
-    stack(),
-    stack(),
+    stack(depth),
+    stack(decoder_depth or depth),
     law,
   )
   return MAR(net, latents, order, label_dropout, mask_low, mask_std)
