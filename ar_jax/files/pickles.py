@@ -37,7 +37,6 @@ _LITERALS = frozenset(
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_SCALARS = (str, bytes, int, float, bool, type(None))
 _MARK = object()
 
 
@@ -54,6 +53,10 @@ class Word:
 
   def __init__(self, name: str, call: Callable[..., Any] | None):
     self.name, self.call = name, call
+
+
+# What a key may be, alone or in a tuple.
+_SCALARS = (str, bytes, int, float, bool, type(None), Word)
 
 
 class _Bounded:
@@ -197,7 +200,12 @@ class _Machine:
     elif name in ("REDUCE", "NEWOBJ"):
       args, word = self.pop(), self.pop()
       if not isinstance(word, Word) or word.call is None:
-        raise Refused(f"its pickle calls {shown(getattr(word, 'name', word))}")
+        name = word.name if isinstance(word, Word) else type(word).__name__
+        raise Refused(
+          f"its pickle asks for {name}, which is neither a tensor nor a plain "
+          "container; refused, since calling it could run anything. If you "
+          "trust the file, load it in PyTorch and save only its state dict"
+        )
       push(word.call(*_of(args, tuple)))
     elif name == "BUILD":
       self._build(self.pop())
@@ -217,12 +225,9 @@ class _Machine:
       return PLAIN[module, name]
     if (module, name) in self._words:
       return self._words[module, name]
-    raise Refused(
-      f"its pickle asks for {shown(module)}.{shown(name)}, which is neither a "
-      "tensor nor a plain container; refused, since calling it could run "
-      "anything. If you trust the file, load it in PyTorch and save only its "
-      "state dict"
-    )
+    # A class may be named, as a key of Lightning's callbacks; it stands for
+    # nothing here, and nothing is imported.
+    return Word(f"{shown(module)}.{shown(name)}", None)
 
   def _build(self, state: Any) -> None:
     """Attributes: of options they are what is wanted; what PyTorch hangs on a

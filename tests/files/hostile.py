@@ -197,7 +197,7 @@ CASES = {
     "asks for a",
   ),
   "a name with a line in it": (
-    packed(b"\x80\x04" + text("a\nb") + text("c\r\x1b[1m") + b"\x93."),
+    packed(b"\x80\x04" + text("a\nb") + text("c\r\x1b[1m") + b"\x93)R."),
     "asks for",
   ),
   "eval": (packed(name("builtins", "eval") + text("1") + b"\x85R."), "asks"),
@@ -205,7 +205,7 @@ CASES = {
   "an extension": (packed(b"\x80\x02\x82\x01."), "EXT1"),
   "a storage that is called": (
     packed(name("torch", "FloatStorage") + b")R."),
-    "calls FloatStorage",
+    "asks for FloatStorage",
   ),
   "attributes of a word": (
     packed(name("collections", "OrderedDict") + b"}" + text("call") + b"Nsb."),

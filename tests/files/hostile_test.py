@@ -107,6 +107,12 @@ class HostileTest(absltest.TestCase):
         got = pickles.load(io.BytesIO(data), len(data), {}, None)
         self.assertEqual(got, kept)
 
+  def test_a_class_may_be_named(self):
+    """As Lightning's callbacks are keys; it stands for nothing."""
+    code = b"\x80\x02}cos\nsystem\nK\x01s."
+    (key,) = pickles.load(io.BytesIO(code), len(code), {}, None)
+    self.assertIsInstance(key, pickles.Word)
+
   def test_numbers_of_numpy_and_options(self):
     options = argparse.Namespace(lr=1e-3, name="x")
     kept = {"best": np.float64(3.5), "n": np.int64(7), "args": options}
