@@ -115,7 +115,7 @@ class SARTest(absltest.TestCase):
   def test_both_passes_and_losses(self):
     config, arrays, state, model, variables = golden("sar")
     sides = tuple(config["scales"])
-    model["tokenizer"]["scales"] = sides
+    model["tokenizer"]["scales"], model["lists"] = sides, None
     system = build(
       "sar",
       target={"name": "flexvar", **model},

@@ -96,11 +96,11 @@ class MainTest(absltest.TestCase):
     save_file({"x": np.zeros(2, np.float32)}, other)
     bad = self.folder / "bad.safetensors"
     key = "quantize.embedding.weight"
-    save_file({**self.state, key: np.full((64, 32), np.inf, np.float32)}, bad)
+    save_file({**self.state, key: np.full_like(self.state[key], np.inf)}, bad)
     whole = self.folder / "list.pth"
     whole.write_bytes(hostile.packed(b"\x80\x02]."))
     for source, flags, message in (
-      (bad, (), "not finite: 2048 numbers of quantize.embedding"),
+      (bad, (), r"not finite: \d+ numbers of quantize.embedding"),
       (whole, (), "list.pth: the file holds a list"),
       (self.file, ("--set=ema",), "no weights named 'ema'"),
       (self.file, ("--heads=3",), "--heads means nothing for the family"),
