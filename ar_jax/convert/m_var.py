@@ -52,13 +52,13 @@ def config(
   """
   try:
     channels = len(state["blocks.0.mamba.conv1d.weight"])
-    heads = len(state["blocks.0.mamba.A_log"])
+    groups = len(state["blocks.0.mamba.A_log"])
     inner = len(state["blocks.0.mamba.norm.weight"])
   except KeyError as e:
     raise UserError(f"not M-VAR: there is no {e.args[0]} in the file") from e
   model = var.config(state, scales, heads)["model"]
   del model["shared_ada"]
-  own = {"features": inner // heads, "states": (channels - inner) // 2}
+  own = {"features": inner // groups, "states": (channels - inner) // 2}
   return {"system": "m_var", "model": model | own}
 
 
