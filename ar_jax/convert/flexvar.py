@@ -13,12 +13,12 @@ import jax
 import numpy as np
 
 from ar_jax.convert import var
-from ar_jax.convert.var import IGNORE, PLACE
+from ar_jax.convert.var import HEADS, IGNORE, PLACE
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
 from ar_jax.files.tables import Layout, Params, Rule, State
 
-__all__ = ["PLACE", "TABLE", "config", "to_official", "to_ours"]
+__all__ = ["HEADS", "PLACE", "TABLE", "config", "to_official", "to_ours"]
 
 # Channels come first in theirs, behind an axis of size 1.
 _GRID = Layout(
@@ -31,13 +31,13 @@ TABLE = (
 )
 
 
-def config(state: State) -> dict[str, Any]:
-  """The config of a state, as far as shapes tell.
+def config(state: State, heads: int | None = None) -> dict[str, Any]:
+  """The config of a state, as far as shapes tell; `heads` as in `var.stack`.
 
   Raises:
-    UserError: this is not such a file.
+    UserError: this is not such a file, or its heads are not known.
   """
-  model = var.stack(state)
+  model = var.stack(state, heads)
   grid = np.shape(state.get("pos_1LC", ()))
   if len(grid) != 4 or grid[2] != grid[3]:
     raise UserError("not a transformer of FlexVAR: pos_1LC is no square table")
@@ -53,13 +53,13 @@ def config(state: State) -> dict[str, Any]:
   }
 
 
-def to_ours(state: State) -> dict[str, Any]:
+def to_ours(state: State, heads: int | None = None) -> dict[str, Any]:
   """The `params` of FlexVAR from an official state.
 
   Raises:
     UserError: the state is not one of this family.
   """
-  flexvar = build("flexvar", **config(state)["model"])
+  flexvar = build("flexvar", **config(state, heads)["model"])
   like = jax.eval_shape(lambda key: flexvar.init(key, {})["params"],
                         jax.random.key(0))  # fmt: skip
   return tables.to_ours(TABLE, state, like, ignore=IGNORE)

@@ -1,6 +1,8 @@
 """The key table of FlowAR, `flowar_{s,l,h}.pth`.
 
-Its tokenizer is MAR's, in a file of its own; see `convert/kl_vae.py`.
+Its tokenizer is MAR's, in a file of its own; see `convert/kl_vae.py`. Official
+velocities point from data to noise and ours from noise to data, so the last
+layer changes its sign.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax.convert.heads import count as heads_of
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
 from ar_jax.files.tables import LINEAR, Layout, Params, Rule, State, affine
@@ -69,16 +72,21 @@ TABLE = (
   Rule(f"{_THEIRS}.attn.qkv.weight", f"{_OURS}/mixer/qkv/kernel", LINEAR),
   *affine(f"{_THEIRS}.attn.proj", f"{_OURS}/mixer/out", LINEAR),
   *_gated(f"{_THEIRS}.mlp", f"{_OURS}/mlp"),
-  *affine(f"{_THEIRS}.ada_lin.1", f"{_OURS}/ada", LINEAR),
-  *affine(f"{_THEIRS}.ada_lin_attn.1", f"{_OURS}/ada_attention", LINEAR),
-  *affine(f"{_THEIRS}.ada_lin_mlp.1", f"{_OURS}/ada_mlp", LINEAR),
+  *affine(f"{_THEIRS}.ada_lin", f"{_OURS}/ada", LINEAR),
+  *affine(f"{_THEIRS}.ada_lin_attn", f"{_OURS}/ada_attention", LINEAR),
+  *affine(f"{_THEIRS}.ada_lin_mlp", f"{_OURS}/ada_mlp", LINEAR),
   _scale(f"{_THEIRS}.norm2_1", f"{_OURS}/norm_x"),
   _scale(f"{_THEIRS}.norm2_2", f"{_OURS}/norm_h"),
   Rule(f"{_THEIRS}.crossattn.q.weight", f"{_OURS}/cross_q/kernel", LINEAR),
   Rule(f"{_THEIRS}.crossattn.kv.weight", f"{_OURS}/cross_kv/kernel", LINEAR),
   *affine(f"{_THEIRS}.crossattn.proj", f"{_OURS}/cross_out", LINEAR),
   *affine(f"{_NET}.final_layer.adaLN_modulation.1", f"{_HEAD}/ada", LINEAR),
-  *affine(f"{_NET}.final_layer.linear", f"{_HEAD}/out", LINEAR),
+  Rule(
+    f"{_NET}.final_layer.linear.weight",
+    f"{_HEAD}/out/kernel",
+    tables.AGAINST_LINEAR,
+  ),
+  Rule(f"{_NET}.final_layer.linear.bias", f"{_HEAD}/out/bias", tables.AGAINST),
 )
 
 # Constants: masks and rotary tables.
@@ -86,13 +94,16 @@ _BUFFERS = ("rope", "freqs")
 
 
 def _named(state: State) -> dict[str, np.ndarray]:
-  """Without buffers; a modulation that is no sequence gets the name of one."""
+  """Without buffers. A modulation of the stacks is a sequence, one of the head
+  is not; where a file has it otherwise, it gets the usual name."""
   kept = {}
   for key, array in state.items():
     parts = key.split(".")
     if key == "mask" or any(b in p for p in parts for b in _BUFFERS):
       continue
-    if len(parts) > 1 and parts[-2].startswith("ada_lin"):
+    if parts[-2:-1] == ["1"] and parts[-3].startswith("ada_lin"):
+      del parts[-2]
+    if key.startswith(("encoder_", "decoder_")) and parts[-2:-1] == ["ada_lin"]:
       parts.insert(-1, "1")
     kept[".".join(parts)] = array
   return kept
@@ -115,10 +126,6 @@ def config(state: State, heads: int | None = None) -> dict[str, Any]:
     head_width = len(state[f"{_NET}.input_proj.weight"])
   except KeyError as e:
     raise UserError(f"not a FlowAR: there is no {e.args[0]} in the file") from e
-  if heads is None and width not in HEADS:
-    raise UserError(
-      f"width {width} is no published FlowAR; say how many `heads`"
-    )
   # 1 + 4 + ... + h^2 slots are (4 h^2 - 1) / 3.
   side = round(((3 * slots + 1) / 4) ** 0.5)
   count = lambda start: sum(
@@ -133,8 +140,9 @@ def config(state: State, heads: int | None = None) -> dict[str, Any]:
         "size": 16 * side,
       },
       "depth": count("encoder_blocks."),
+      "decoder_depth": count("decoder_blocks."),
       "width": width,
-      "heads": heads or HEADS[width],
+      "heads": heads_of(state, width, HEADS, heads, "FlowAR"),
       "head_depth": count(f"{_NET}."),
       "head_width": head_width,
       "num_classes": labels - 1,

@@ -19,6 +19,8 @@ from ar_jax.files.tables import LINEAR, Params, Rule, State
 # The file holds the parameters and the frozen net.
 PLACE = ()
 
+HEADS = var.HEADS
+
 # Stacks of blocks: official name, where in our tree.
 _STACKS = {
   "base_blocks": "net/backbone/parts_0",
@@ -64,7 +66,11 @@ IGNORE = (
 )
 
 
-def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
+def config(
+  state: State,
+  scales: Sequence[int] | None = None,
+  heads: int | None = None,
+) -> dict[str, Any]:
   """The config of a state; arguments as those of `var.config`.
 
   Raises:
@@ -85,13 +91,15 @@ def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
       seen[f"blocks.{int(i) + base * (kind == 'ns_blocks')}.{rest}"] = array
     elif not kind.startswith("mask_"):
       seen[key.removeprefix("ns_")] = array
-  model = var.config(seen, scales)["model"]
+  model = var.config(seen, scales, heads)["model"]
   del model["shared_ada"]
   return {"system": "hmar", "model": model | {"tail": tail, "refine": True}}
 
 
 def to_ours(
-  state: State, scales: Sequence[int] | None = None
+  state: State,
+  scales: Sequence[int] | None = None,
+  heads: int | None = None,
 ) -> dict[str, Any]:
   """The `params` and the `net` of HMAR from an official state; arguments as in
   `config`.
@@ -99,7 +107,7 @@ def to_ours(
   Raises:
     UserError: the state is not one of this family.
   """
-  hmar = build("hmar", **config(state, scales)["model"])
+  hmar = build("hmar", **config(state, scales, heads)["model"])
   like = jax.eval_shape(lambda key: hmar.init(key, {}), jax.random.key(0))
   like = {k: like[k] for k in ("params", "net")}
   return tables.to_ours(TABLE, state, like, ignore=IGNORE)

@@ -7,11 +7,13 @@ The tokenizer comes in a file of its own; see `convert/vq.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from ar_jax.convert.heads import count
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
 from ar_jax.files.tables import LINEAR, Params, Rule, State
@@ -44,38 +46,48 @@ TABLE = (
   _linear("output", "params/head/linear"),
 )
 
-# Heads of the published widths: 64 features each, but for the largest.
-HEADS = {2048: 32, 3200: 32, 4096: 32}
+# Heads by width; the file does not tell.
+HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 2048: 32, 3200: 32, 4096: 32}
 
 
 def config(
-  state: State, *, heads: int | None = None, size: int = 256
+  state: State,
+  *,
+  heads: int | None = None,
+  size: int | None = None,
+  published: Mapping[int, int] = HEADS,
+  name: str = "LlamaGen",
 ) -> dict[str, Any]:
   """The config of a state, as far as shapes tell.
 
   Args:
     state: official key -> array.
-    heads: of attention, which no shape shows; those published for this width,
-      64 features each for others, if None.
-    size: side of the images; most files were trained at 384.
+    heads: of attention, which no shape shows; the published number for that
+      width if None.
+    size: side of the images, which no shape shows; that of the tokenizer, 256
+      unless it was trained here, if None. Most files were trained at 384.
+    published: heads by width.
+    name: of the family, for messages.
 
   Raises:
-    UserError: this is not such a file.
+    UserError: this is not such a file, or its heads are not known.
   """
   try:
     vocab, width = state["tok_embeddings.weight"].shape
     hidden = len(state["layers.0.feed_forward.w1.weight"])
   except KeyError as e:
     raise UserError(
-      f"not a transformer of LlamaGen: there is no {e.args[0]} in the file"
+      f"not a transformer of {name}: there is no {e.args[0]} in the file"
     ) from e
   model = {
-    "tokenizer": {"name": "vq", "vocab": vocab, "size": size},
+    "tokenizer": {"name": "vq", "vocab": vocab},
     "depth": sum(key.endswith("attention_norm.weight") for key in state),
     "width": width,
-    "heads": heads or HEADS.get(width, width // 64),
+    "heads": count(state, width, published, heads, name),
     "multiple_of": _multiple(hidden, width),
   }
+  if size is not None:
+    model["tokenizer"]["size"] = size
   if f"{_TEXT}.uncond_embedding" in state:
     length, features = state[f"{_TEXT}.uncond_embedding"].shape
     model["text"] = {"name": "features", "length": length, "width": features}
@@ -83,7 +95,7 @@ def config(
     table = state[f"{_TEXT}.embedding_table.weight"]
     model["num_classes"] = len(table) - 1
   else:
-    raise UserError(f"not a transformer of LlamaGen: there is no {_TEXT}")
+    raise UserError(f"not a transformer of {name}: there is no {_TEXT}")
   return {"system": "llamagen", "model": model}
 
 
@@ -98,13 +110,16 @@ def _multiple(hidden: int, width: int) -> int:
   )
 
 
-def to_ours(state: State, *, heads: int | None = None) -> dict[str, Any]:
-  """`params`, and for texts `null`, of LlamaGen from an official state.
+def to_ours(
+  state: State, *, heads: int | None = None, size: int | None = None
+) -> dict[str, Any]:
+  """`params`, and for texts `null`, of LlamaGen from an official state;
+  arguments as in `config`.
 
   Raises:
     UserError: the state is not one of this family.
   """
-  model = config(state, heads=heads)["model"]
+  model = config(state, heads=heads, size=size)["model"]
   system = build("llamagen", **model)
   like = jax.eval_shape(lambda key: system.init(key, {}), jax.random.key(0))
   like = {k: v for k, v in like.items() if k != "tokenizer"}

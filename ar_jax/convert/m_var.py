@@ -13,12 +13,12 @@ import jax
 import numpy as np
 
 from ar_jax.convert import var
-from ar_jax.convert.var import PLACE
+from ar_jax.convert.var import HEADS, PLACE
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
 from ar_jax.files.tables import LINEAR, Layout, Params, Rule, State
 
-__all__ = ["PLACE", "TABLE", "config", "to_official", "to_ours"]
+__all__ = ["HEADS", "PLACE", "TABLE", "config", "to_official", "to_ours"]
 
 _THEIRS, _OURS = "blocks.{i}.mamba", "backbone/block/memory"
 # A filter for each channel: [C, 1, W] there, [W, C] here.
@@ -40,7 +40,11 @@ TABLE = (
 IGNORE = (*var.IGNORE, "blocks.{i}.attn.patch_nums")
 
 
-def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
+def config(
+  state: State,
+  scales: Sequence[int] | None = None,
+  heads: int | None = None,
+) -> dict[str, Any]:
   """The config of a state; arguments as those of `var.config`.
 
   Raises:
@@ -48,25 +52,27 @@ def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
   """
   try:
     channels = len(state["blocks.0.mamba.conv1d.weight"])
-    heads = len(state["blocks.0.mamba.A_log"])
+    groups = len(state["blocks.0.mamba.A_log"])
     inner = len(state["blocks.0.mamba.norm.weight"])
   except KeyError as e:
     raise UserError(f"not M-VAR: there is no {e.args[0]} in the file") from e
-  model = var.config(state, scales)["model"]
+  model = var.config(state, scales, heads)["model"]
   del model["shared_ada"]
-  own = {"features": inner // heads, "states": (channels - inner) // 2}
+  own = {"features": inner // groups, "states": (channels - inner) // 2}
   return {"system": "m_var", "model": model | own}
 
 
 def to_ours(
-  state: State, scales: Sequence[int] | None = None
+  state: State,
+  scales: Sequence[int] | None = None,
+  heads: int | None = None,
 ) -> dict[str, Any]:
   """The `params` of M-VAR from an official state; arguments as in `config`.
 
   Raises:
     UserError: the state is not one of this family.
   """
-  m_var = build("m_var", **config(state, scales)["model"])
+  m_var = build("m_var", **config(state, scales, heads)["model"])
   like = jax.eval_shape(lambda key: m_var.init(key, {})["params"],
                         jax.random.key(0))  # fmt: skip
   return tables.to_ours(TABLE, state, like, ignore=IGNORE)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax.convert.heads import count as heads_of
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
 from ar_jax.files.tables import (
@@ -93,9 +94,10 @@ def config(state: State, heads: int | None = None) -> dict[str, Any]:
     head_width = len(state[f"{_NET}.input_proj.weight"])
   except KeyError as e:
     raise UserError(f"not a MAR: there is no {e.args[0]} in the file") from e
-  if heads is None and width not in HEADS:
-    raise UserError(f"width {width} is no published MAR; say how many `heads`")
   count = lambda end: sum(key.endswith(end) for key in state)
+  depth = lambda start: sum(
+    key.startswith(start) and key.endswith("mlp.fc1.bias") for key in state
+  )
   return {
     "system": "mar",
     "model": {
@@ -104,12 +106,10 @@ def config(state: State, heads: int | None = None) -> dict[str, Any]:
         "channels": channels,
         "size": 16 * round(length**0.5),
       },
-      "depth": sum(
-        key.startswith("encoder_") and key.endswith("mlp.fc1.bias")
-        for key in state
-      ),
+      "depth": depth("encoder_blocks."),
+      "decoder_depth": depth("decoder_blocks."),
       "width": width,
-      "heads": heads or HEADS[width],
+      "heads": heads_of(state, width, HEADS, heads, "MAR"),
       "head_depth": count("in_ln.bias"),
       "head_width": head_width,
       "num_classes": classes,

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax.convert.heads import count
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
 from ar_jax.files.tables import LINEAR, Layout, Params, Rule, State, affine
@@ -63,12 +64,22 @@ TABLE = (
 IGNORE = ("lvl_1L", "attn_bias_for_masking", f"{_THEIRS}.attn.zero_k_bias")
 
 
-def stack(state: State) -> dict[str, Any]:
+# Heads by width, where the file has no temperatures of them: one of 64 features
+# for each layer.
+HEADS = {64 * depth: depth for depth in (12, 16, 20, 24, 30, 32, 36)}
+
+
+def stack(state: State, heads: int | None = None) -> dict[str, Any]:
   """What shapes tell of the stack, as arguments of the system, and of the
   units: `vocab` and `channels`.
 
+  Args:
+    state: official key -> array.
+    heads: of attention; what the file says, else the published number for
+      that width, if None.
+
   Raises:
-    UserError: this is not such a file.
+    UserError: this is not such a file, or its heads are not known.
   """
   try:
     vocab, width = state["head.weight"].shape
@@ -83,24 +94,29 @@ def stack(state: State) -> dict[str, Any]:
     "channels": channels,
     "depth": sum(key.endswith("ffn.fc1.bias") for key in state),
     "width": width,
-    "heads": width // 64,
+    "heads": count(state, width, HEADS, heads, "VAR"),
     "num_classes": labels - 1,
     "qk_norm": "blocks.0.attn.scale_mul_1H11" in state,
     "shared_ada": "blocks.0.ada_gss" in state,
   }
 
 
-def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
+def config(
+  state: State,
+  scales: Sequence[int] | None = None,
+  heads: int | None = None,
+) -> dict[str, Any]:
   """The config of a state, as far as shapes tell.
 
   Args:
     state: official key -> array.
     scales: sides of the maps; the published list of that length if None.
+    heads: see `stack`.
 
   Raises:
-    UserError: this is not such a file, or its scales are not known.
+    UserError: this is not such a file, or its scales or heads are not known.
   """
-  model = stack(state)
+  model = stack(state, heads)
   if "lvl_embed.weight" not in state:
     raise UserError("not a transformer of VAR: there is no lvl_embed.weight")
   slots, steps = state["pos_1LC"].shape[1], len(state["lvl_embed.weight"])
@@ -110,7 +126,12 @@ def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
   if scales is None:
     raise UserError(
       f"{steps} scales of {slots} slots in all are no published list; "
-      "say which with `scales`"
+      "say which with --scales=1,2,..."
+    )
+  if sum(p * p for p in scales) != slots or len(scales) != steps:
+    raise UserError(
+      f"scales={tuple(scales)} do not make the {slots} slots of {steps} scales "
+      "that the file has"
     )
   units = {name: model.pop(name) for name in ("vocab", "channels")}
   units |= {"name": "multiscale_vq", "scales": tuple(scales)}
@@ -118,14 +139,16 @@ def config(state: State, scales: Sequence[int] | None = None) -> dict[str, Any]:
 
 
 def to_ours(
-  state: State, scales: Sequence[int] | None = None
+  state: State,
+  scales: Sequence[int] | None = None,
+  heads: int | None = None,
 ) -> dict[str, Any]:
   """The `params` of VAR from an official state; arguments as in `config`.
 
   Raises:
     UserError: the state is not one of this family.
   """
-  var = build("var", **config(state, scales)["model"])
+  var = build("var", **config(state, scales, heads)["model"])
   like = jax.eval_shape(lambda key: var.init(key, {})["params"],
                         jax.random.key(0))  # fmt: skip
   return tables.to_ours(TABLE, state, like, ignore=IGNORE)

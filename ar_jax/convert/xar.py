@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax.convert.heads import count
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
 from ar_jax.files.tables import LINEAR, Layout, Params, Rule, State, affine
@@ -20,8 +21,6 @@ from ar_jax.files.tables import LINEAR, Layout, Params, Rule, State, affine
 # Where the converted tree belongs among the variables of the system.
 PLACE = ("params",)
 
-_AGAINST = Layout(lambda x: -np.transpose(x), lambda x: -np.transpose(x))
-_AGAINST_BIAS = Layout(np.negative, np.negative)
 _FIRST = Layout(lambda x: x[0], lambda x: x[None])
 
 
@@ -52,20 +51,28 @@ TABLE = (
   *_stack("encoder"),
   *affine("decoder_embed", "bridge", LINEAR),
   *_stack("decoder"),
-  Rule("pred.weight", "head/kernel", _AGAINST),
-  Rule("pred.bias", "head/bias", _AGAINST_BIAS),
+  Rule("pred.weight", "head/kernel", tables.AGAINST_LINEAR),
+  Rule("pred.bias", "head/bias", tables.AGAINST),
 )
 
 # Buffers: the mask and the rotations.
 _BUFFERS = ("mask", "freqs_cos", "freqs_sin")
 
 
-def config(state: State) -> dict[str, Any]:
+# Heads by width; the file does not tell.
+HEADS = {768: 12, 1024: 16, 1280: 16}
+
+
+def config(state: State, heads: int | None = None) -> dict[str, Any]:
   """The config of a state, as far as shapes tell: of published files, cells
-  of 8 x 8 on the latents of KL-16; heads are 16, and 12 at width 768.
+  of 8 x 8 on the latents of KL-16.
+
+  Args:
+    state: official key -> array.
+    heads: of attention; the published number for that width if None.
 
   Raises:
-    UserError: this is not such a file.
+    UserError: this is not such a file, or its heads are not known.
   """
   try:
     channels, width = state["pred.weight"].shape
@@ -86,7 +93,7 @@ def config(state: State) -> dict[str, Any]:
       },
       "depth": sum(key.endswith("mlp.fc2.bias") for key in state),
       "width": width,
-      "heads": 12 if width == 768 else 16,
+      "heads": count(state, width, HEADS, heads, "xAR"),
       "num_classes": labels - 1,
       "entity": "cell",
       "part": side // 2,
@@ -94,13 +101,13 @@ def config(state: State) -> dict[str, Any]:
   }
 
 
-def to_ours(state: State) -> dict[str, Any]:
-  """The `params` of xAR from an official state.
+def to_ours(state: State, heads: int | None = None) -> dict[str, Any]:
+  """The `params` of xAR from an official state; arguments as in `config`.
 
   Raises:
     UserError: the state is not one of this family.
   """
-  xar = build("xar", **config(state)["model"])
+  xar = build("xar", **config(state, heads)["model"])
   like = jax.eval_shape(
     lambda key: xar.init(key, {})["params"], jax.random.key(0)
   )

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
 
 State = Mapping[str, np.ndarray]
 Params = Mapping[str, Any]
@@ -37,6 +37,10 @@ class Layout:
 
 SAME = Layout(lambda x: x, lambda x: x)
 LINEAR = Layout(np.transpose, np.transpose)
+# Velocities that point the other way: theirs from data to noise, ours from
+# noise to data (`core.flows.flow`).
+AGAINST = Layout(np.negative, np.negative)
+AGAINST_LINEAR = Layout(lambda x: -np.transpose(x), lambda x: -np.transpose(x))
 CONV = Layout(
   lambda x: np.transpose(x, (2, 3, 1, 0)),
   lambda x: np.transpose(x, (3, 2, 0, 1)),
@@ -177,7 +181,8 @@ def to_ours(
     ignore: patterns of official keys that hold nothing to learn (buffers).
 
   Raises:
-    UserError: keys are missing, unexpected or of another shape.
+    UserError: keys are missing, unexpected or of another shape, or numbers
+      are not finite.
   """
   state = {
     key: array
@@ -188,6 +193,7 @@ def to_ours(
   # Arrays that take no memory, sent through the table for their shapes.
   hollow = {k: np.broadcast_to(np.float32(0), v.shape) for k, v in flat.items()}
   _check(state, to_official(table, hollow))
+  _check_finite(state)
 
   stacks, params = {}, {}
   for key, array in state.items():
@@ -201,6 +207,20 @@ def to_ours(
   for path, parts in stacks.items():
     params[path] = np.stack([parts[i] for i in range(len(parts))])
   return traverse_util.unflatten_dict(params, sep="/")
+
+
+def _check_finite(state: State) -> None:
+  found = {}
+  for key, array in state.items():
+    bad = np.size(array) - np.count_nonzero(np.isfinite(array))
+    if bad:
+      found[key] = bad
+  if found:
+    key, more = next(iter(found)), len(found) - 1
+    raise UserError(
+      f"the weights are not finite: {found[key]} numbers of {key} are NaN or "
+      "infinite" + (f", and more of {more} others" if more else "")
+    )
 
 
 def _check(state: State, expected: State) -> None:

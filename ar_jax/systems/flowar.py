@@ -49,19 +49,20 @@ SIZES = {
 def grid(points: int) -> np.ndarray:
   """The published times of the sampler, 0 (noise) to 1, f64.
 
-  50 is 50 equal steps. Any other number of points falls into two halves: 0 to
-  0.7, and 0.75 to 1, which is finer; 25 points are 24 steps.
+  50 is 50 equal steps. Any other number falls into two halves: 0 to 0.7, and
+  0.75 to 1, which is finer; 8 are 8 steps, but an odd number loses one: 25 are
+  24 steps.
 
   Raises:
-    UserError: fewer than 4 points.
+    UserError: fewer than 4.
   """
   if points == 50:
     return np.linspace(0, 1, 51)
   if points < 4:
-    raise UserError(f"times={points}: the two halves need at least 4 points")
+    raise UserError(f"times={points}: the two halves need at least 4 steps")
   half = points // 2
   return np.concatenate(
-    [np.linspace(0, 0.7, half), np.linspace(0.75, 1, points - half)]
+    [np.linspace(0, 0.7, half), np.linspace(0.75, 1, half + 1)]
   )
 
 
@@ -239,6 +240,7 @@ def build(
   head_depth: int,
   head_width: int,
   num_classes: int,
+  decoder_depth: int | None = None,
   head_heads: int | None = None,
   cross: bool = False,
   pooled: bool = False,
@@ -251,12 +253,13 @@ def build(
   Args:
     tokenizer: `{"name": "kl_vae" or "patches", **arguments}`; the side of its
       grid is a power of two.
-    depth: layers of each of the two stacks.
+    depth: layers of each of the two stacks, or of the first.
     width: D.
     heads: of attention.
     head_depth: layers of the head.
     head_width: its width.
     num_classes: labels are 0 .. num_classes - 1; the next one is null.
+    decoder_depth: layers of the second stack; `depth` if None.
     head_heads: of the head's attention; head_width / 64 if None.
     cross: the head's larger form; see `GroupTransformer`.
     pooled: the ablation of the head; see `Flow`.
@@ -278,14 +281,14 @@ def build(
         f"{name}width={w}: must be {name}heads={n} times a multiple of 4"
       )
   sides = tuple(2**k for k in range(side.bit_length()))
-  layers = lambda: dit(depth, width, heads, dropout=dropout, **stack)
+  layers = lambda n: dit(n, width, heads, dropout=dropout, **stack)
   net = ScaleFlow(
     makers.scales(sides),
     sides,
     num_classes + (label_dropout > 0),
     width,
-    layers(),
-    layers(),
+    layers(depth),
+    layers(decoder_depth or depth),
     Flow(
       GroupTransformer(
         latents.channels, head_width, head_depth, head_heads, cross

@@ -276,6 +276,7 @@ def build(
   drafter: str = "eagle",
   noise: float = 0.2,
   label_dropout: float = 0.1,
+  eps: float = 1e-6,
 ) -> Lantern | SelfDrafted:
   """Builds LANTERN over another system.
 
@@ -286,6 +287,7 @@ def build(
       target drafts, nothing but it is trained.
     noise: features get uniform noise of this width times 512 / length.
     label_dropout: see `Lantern`; the target must have a null condition.
+    eps: of the drafter's norm; the target's is another.
 
   Raises:
     UserError: the target does not fit the drafter.
@@ -306,7 +308,7 @@ def build(
     net.width,
     block.mixer.clone(),
     block.mlp.clone(),
-    eps=block.eps,
+    eps=eps,
     dtype=net.backbone.dtype,
   )
   return Lantern(target, drafter, noise, label_dropout)

@@ -164,8 +164,9 @@ class MAR(Generator):
       keys: Key[B].
       steps: K, of a cosine schedule; L, one unit a step, if None.
       guidance: scale at the end; 1.0 or None is off.
-      schedule: "linear": guidance grows from 1 with the units known, as in
-        the paper; "constant".
+      schedule: "linear": guidance grows from 1 with the units that are known
+        after a step, of which the published sampler counts one too few at the
+        last: it ends at 1 + (guidance - 1) (L - 1) / L; "constant".
       waste: see `refine.stretches`.
       **head: options of the head's `draw`: `steps` of denoising under the
         name `denoise`, temperature, and those of `Flow`.
@@ -216,7 +217,8 @@ class MAR(Generator):
       raise UserError(
         f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}"
       )
-    share = np.cumsum(sizes) / sum(sizes)
+    length = sum(sizes)
+    share = np.minimum(np.cumsum(sizes), max(1, length - 1)) / length
     if schedule == "constant":
       share = np.ones(len(sizes))
     return (1 + (guidance - 1) * share).astype(np.float32)
@@ -232,6 +234,7 @@ def build(
   head_depth: int,
   head_width: int,
   num_classes: int,
+  decoder_depth: int | None = None,
   head: str = "diffusion",
   prefix: int = 64,
   order: str = "random",
@@ -246,12 +249,13 @@ def build(
 
   Args:
     tokenizer: `{"name": "kl_vae" or "patches", **arguments}`.
-    depth: layers of the encoder, and of the decoder.
+    depth: layers of the encoder, and of the decoder unless `decoder_depth`.
     width: D.
     heads: of attention.
     head_depth: layers of the head.
     head_width: its width.
     num_classes: labels are 0 .. num_classes - 1; the next one is null.
+    decoder_depth: layers of the decoder; `depth` if None.
     head: "diffusion", or "flow" in its place.
     prefix: copies of the class vector before the units.
     order: see `MAR`.
@@ -284,7 +288,7 @@ def build(
     width,
     prefix,
     vit(depth, width, heads, **stack),
-    vit(depth, width, heads, **stack),
+    vit(decoder_depth or depth, width, heads, **stack),
     law,
   )
   return MAR(net, latents, order, label_dropout, mask_low, mask_std)

@@ -1,76 +1,92 @@
-"""Published weights of HMAR, there and back."""
+"""Published weights of HMAR: there and back, and the same numbers."""
 
+import functools
+from unittest import mock
+
+import jax.numpy as jnp
 import numpy as np
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from ar_jax.convert import hmar as convert
+from ar_jax.convert import multiscale_vq
+from ar_jax.core.decoding import pick
 from ar_jax.core.system import UserError
-from tests import golden_weights
+from tests import optimised
+from tests.convert import scale_golden
 
 SCALES = (1, 2, 3, 4)
 
 
-def official(base=2, tail=2, width=128, slots=30) -> dict[str, tuple]:
-  """key -> shape, as the published files have them."""
-  c = width
-  block = {
-    "attn.mat_qkv.weight": (3 * c, c),
-    "attn.q_bias": (c,),
-    "attn.v_bias": (c,),
-    "attn.scale_mul_1H11": (1, c // 64, 1, 1),
-    "attn.proj.weight": (c, c),
-    "attn.proj.bias": (c,),
-    "ffn.fc1.weight": (4 * c, c),
-    "ffn.fc1.bias": (4 * c,),
-    "ffn.fc2.weight": (c, 4 * c),
-    "ffn.fc2.bias": (c,),
-    "ada_lin.1.weight": (6 * c, c),
-    "ada_lin.1.bias": (6 * c,),
-  }
-  counts = {"base_blocks": base, "ns_blocks": tail, "mask_blocks": tail}
-  shapes = {
-    f"{stack}.{i}.{key}": shape
-    for stack, n in counts.items()
-    for i in range(n)
-    for key, shape in block.items()
-  }
-  for head in ("ns_head", "mask_head"):
-    shapes |= {
-      f"{head}_nm.ada_lin.1.weight": (2 * c, c),
-      f"{head}_nm.ada_lin.1.bias": (2 * c,),
-      f"{head}.weight": (64, c),
-      f"{head}.bias": (64,),
-    }
-  return shapes | {
-    "word_embed.weight": (c, 16),
-    "word_embed_bias": (c,),
-    "mask_embed.weight": (1, c),
-    "class_emb.weight": (11, c),
-    "pos_start": (1, 1, c),
-    "pos_1LC": (1, slots, c),
-    "lvl_embed.weight": (len(SCALES), c),
-  }
+@functools.cache
+def golden():
+  config, arrays, state, model, variables = scale_golden.load(
+    "hmar", convert, multiscale_vq, scales=SCALES
+  )
+  return config, arrays, state, scale_golden.system("hmar", model), variables
 
 
-class HMARTest(absltest.TestCase):
+class HMARTest(parameterized.TestCase):
   def test_round_trip_is_exact(self):
-    shapes = official()
-    state = {k: golden_weights.weight(k, s) for k, s in shapes.items()}
+    config, _, state, _, variables = golden()
     buffers = {"lvl_1L": np.zeros((1, 30))} | {
-      f"{stack}.1.attn.zero_k_bias": np.zeros(128)
+      f"{stack}.0.attn.zero_k_bias": np.zeros(128)
       for stack in ("base_blocks", "ns_blocks", "mask_blocks")
     }
-    model = convert.config(state, SCALES)["model"]
-    self.assertEqual((model["depth"], model["tail"]), (4, 2))
-    ours = convert.to_ours(state | buffers, SCALES)
-    np.testing.assert_array_equal(
-      ours["params"]["tail"]["block"]["mlp"]["fc1"]["kernel"][1],
-      state["mask_blocks.1.ffn.fc1.weight"].T,
-    )
-    back = convert.to_official({**ours, "tokenizer": {}})
+    model = convert.config(state | buffers, SCALES)["model"]
+    self.assertEqual((model["depth"], model["tail"]), (3, 1))
+    self.assertEqual(model["heads"], config["num_heads"])
+    convert.to_ours(state | buffers, SCALES)
+    back = convert.to_official(variables)
     self.assertEqual(set(back), set(state))
     for key, array in state.items():
       np.testing.assert_array_equal(back[key], array, err_msg=key)
+
+  def test_inputs_and_logits_of_both_stages(self):
+    config, arrays, _, system, variables = golden()
+    label, units = jnp.array(config["labels"]), jnp.asarray(arrays["units"])
+    # Positions were counted from the second scale.
+    hidden = np.zeros(30, bool)
+    hidden[1 + arrays["hidden"]] = True
+
+    @optimised.jit
+    def every(variables):
+      codes = system.target.codec(variables)
+      first = {**variables, "params": variables["net"]}
+      return {
+        "ns_input": codes.embed(units)[:, 1:],
+        "mask_input": codes.parts(units)[:, 1:],
+        "ns_logits": system.target.logits(first, label, units),
+        "mask_logits": system.logits(variables, label, units, hidden),
+      }
+
+    for name, got in every(variables).items():
+      np.testing.assert_allclose(
+        got, arrays[name], rtol=1e-4, atol=1e-4, err_msg=name
+      )
+
+  @parameterized.parameters(0, 1, 2)
+  def test_best_units_with_and_without_refinement(self, run):
+    config, arrays, _, system, variables = golden()
+    options = config["runs"][run]
+    law = dict(guidance=1 + options["cfg"], temperature=1.0)
+    if options["top_k"]:
+      law |= dict(top_k=options["top_k"], top_p=options["top_p"])
+    if options["mask_schedule"]:
+      law["refine"] = tuple(map(tuple, options["mask_schedule"]))
+    # The law counts, too: its least certain units are drawn again.
+    best = lambda logp, keys: jnp.argmax(logp, -1).astype(jnp.int32)
+    with mock.patch.object(pick, "draw", best):
+      units, latent = scale_golden.greedy(
+        system, variables, config["labels"], **law
+      )
+    np.testing.assert_array_equal(units, arrays[f"tokens_{run}"])
+    if run == 1:
+      image = system.target.decode_latent(variables, latent)
+      np.testing.assert_allclose(
+        image[:, ::4, ::4],
+        np.moveaxis(arrays["image_1"], 1, -1),
+        atol=1e-4,
+      )
 
   def test_another_file(self):
     with self.assertRaisesRegex(UserError, "no mask_head.weight"):

@@ -25,7 +25,7 @@ class VarTest(parameterized.TestCase):
       "attn_bias_for_masking": np.zeros((1, 1, 30, 30)),
       "blocks.1.attn.zero_k_bias": np.zeros(128),
     }
-    back = convert.to_official(convert.to_ours(state | buffers, SCALES))
+    back = convert.to_official(convert.to_ours(state | buffers, SCALES, 2))
     self.assertEqual(set(back), set(state))
     for key, array in state.items():
       np.testing.assert_array_equal(back[key], array, err_msg=key)

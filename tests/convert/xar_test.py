@@ -15,7 +15,7 @@ class XARTest(absltest.TestCase):
     self.state = golden_weights.weights(description)
 
   def test_config_from_shapes(self):
-    model = convert.config(self.state)["model"]
+    model = convert.config(self.state, heads=16)["model"]
     tokenizer = model.pop("tokenizer")
     self.assertEqual(tokenizer, dict(name="kl_vae", channels=16, size=256))
     want = dict(depth=4, width=64, heads=16, num_classes=1000)
@@ -27,7 +27,7 @@ class XARTest(absltest.TestCase):
       "freqs_cos": np.zeros((256, 32), np.float32),
       "encoder_blocks.0.attn.rope.freqs_sin": np.zeros((256, 32), np.float32),
     }
-    back = convert.to_official(convert.to_ours(self.state | buffers))
+    back = convert.to_official(convert.to_ours(self.state | buffers, heads=2))
     self.assertEqual(back.keys(), self.state.keys())
     for key, value in self.state.items():
       np.testing.assert_array_equal(back[key], value, err_msg=key)
@@ -40,7 +40,9 @@ class XARTest(absltest.TestCase):
     for key in ("z_proj_ln.weight", "decoder_blocks.1.attn.qkv.weight"):
       state = {k: v for k, v in self.state.items() if k != key}
       with self.assertRaisesRegex(UserError, f"missing: {key}"):
-        convert.to_ours(state)
+        convert.to_ours(state, heads=2)
+    with self.assertRaisesRegex(UserError, "width 64 is no published xAR"):
+      convert.config(self.state)
 
 
 if __name__ == "__main__":

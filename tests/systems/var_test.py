@@ -24,12 +24,12 @@ def golden(name):
   """The system, its variables and what the official model computed."""
   description, expected = golden_weights.load(name)
   state = golden_weights.weights(description)
-  config = convert.config(state, SCALES)["model"]
+  config = convert.config(state, SCALES, heads=2)["model"]
   tokenizer = golden_weights.weights(golden_weights.load("var_tokenizer")[0])
   config["tokenizer"] |= convert_tokenizer.config(tokenizer)["model"]
   config["tokenizer"]["scales"] = SCALES
   variables = {
-    "params": convert.to_ours(state, SCALES),
+    "params": convert.to_ours(state, SCALES, heads=2),
     "tokenizer": convert_tokenizer.to_ours(tokenizer),
   }
   label = jnp.array(description["config"]["labels"])

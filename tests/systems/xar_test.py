@@ -72,9 +72,9 @@ class GoldenTest(absltest.TestCase):
     super().setUpClass()
     description, cls.expected = golden_weights.load("xar_transformer")
     state = golden_weights.weights(description)
-    config = convert.config(state)["model"] | dict(heads=2)
+    config = convert.config(state, heads=2)["model"]
     cls.system = build("xar", **config)
-    cls.variables = {"params": convert.to_ours(state)}
+    cls.variables = {"params": convert.to_ours(state, heads=2)}
     cls.label = jnp.array(description["config"]["labels"])
     official = [[0.1, 0.7], [0.35, 0.9], [0.5, 0.05], [0.8, 0.25]]
     cls.t = jnp.asarray(1 - np.float32(official).T)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,11 @@ class Levels:
     if not 2 <= n <= len(self):
       raise UserError(f"{n} denoising steps: must be in 2..{len(self)}")
     index = np.round(np.arange(n) * (len(self) - 1) / (n - 1)).astype(int)
+    return self.only(index.tolist())
+
+  def only(self, levels: Sequence[int]) -> Levels:
+    """The chain of these levels alone, which rise."""
+    index = np.array(levels)
     kept = np.cumprod(1 - np.array(self.betas))[index]
     betas = 1 - kept / np.append(1.0, kept[:-1])
     names = np.array(self.names)[index]
