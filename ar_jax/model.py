@@ -198,5 +198,6 @@ def load(workdir: str | pathlib.Path, which: int | str = "newest") -> Model:
   system = build(config.system, **config.model.to_dict())
   variables, meta = checkpoint.load(workdir, which=which)
   known = run_files.Known(workdir, config, system)
+  sample.check_fits(system, variables, known, workdir)
   placed = jax.tree.map(jnp.asarray, variables)
   return Model(system, placed, config, known, meta["step"], workdir)

@@ -201,16 +201,30 @@ def load(workdir: pathlib.Path, config: Config):
       f"{workdir}: holds a {saved}, this config is a {config.system}"
     )
   known = run_files.Known(workdir, config, system)
+  check_fits(system, variables, known, workdir)
+  return system, variables, mesh, meta, known
+
+
+def check_fits(
+  system: System,
+  variables: Vars,
+  known: run_files.Known,
+  workdir: pathlib.Path,
+) -> None:
+  """Raises UserError unless the variables are those of the system."""
   key = jax.random.key(0)
   try:
     wanted = _init.eval_shape(system, key, known.example())
   except KeyError:  # it reads a field that the run does not know
     example = data.batch_at(known.train, 0, batch=1, seed=0)
     wanted = _init.eval_shape(system, key, example)
+  if "tokenizer" in wanted.keys() - variables.keys():
+    raise UserError(
+      f"{workdir}: holds no tokenizer; convert it again, with --tokenizer=DIR"
+    )
   differs = trees.mismatch(wanted, variables)
   if differs:
     raise UserError(f"{workdir}: another model: {differs}")
-  return system, variables, mesh, meta, known
 
 
 def run(

@@ -85,6 +85,14 @@ class ConvertedTest(absltest.TestCase):
       with self.assertRaisesRegex(UserError, message):
         wrong()
 
+  def test_without_its_tokenizer(self):
+    workdir = self.folder / "alone"
+    state = official("var_transformer")
+    params = {"params": convert_var.to_ours(state, SCALES)}
+    checkpoint.export(workdir, params, convert_var.config(state, SCALES))
+    with self.assertRaisesRegex(UserError, "no tokenizer; convert it again"):
+      ar_jax.load(workdir)
+
   def test_command_line_without_data(self):
     """`--config` names ImageNet, which is not here, and is not asked for."""
     config = common.base("var")
