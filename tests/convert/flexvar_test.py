@@ -54,6 +54,7 @@ class FlexVARTest(absltest.TestCase):
     label = jnp.array(config["labels"])
 
     def every(codes, variables, image):
+      codebook = codes.codebook()  # with it the body has its parameters
       # One pass of the encoder: the maps follow from its latent.
       latent = codes.body.latent(image)
       found = {"latent": jnp.moveaxis(latent, -1, 1)}
@@ -71,7 +72,7 @@ class FlexVARTest(absltest.TestCase):
         }
       whole = codes.body.quantizer.encode(latent).reshape(len(latent), 5, 5)
       found["reconstruction"] = jnp.moveaxis(
-        codes.decode_latent(codes.codebook()[whole])[:, ::4, ::4], -1, 1
+        codes.decode_latent(codebook[whole])[:, ::4, ::4], -1, 1
       )
       return found
 
