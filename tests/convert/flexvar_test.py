@@ -54,7 +54,9 @@ class FlexVARTest(absltest.TestCase):
     label = jnp.array(config["labels"])
 
     def every(codes, variables, image):
-      # One pass of the encoder: the maps follow from its latent.
+      # One pass of the encoder: the maps follow from its latent. A method of
+      # the module's own comes first, which shares its scope with the body.
+      codebook = codes.codebook()
       latent = codes.body.latent(image)
       found = {"latent": jnp.moveaxis(latent, -1, 1)}
       for i, sides in enumerate(map(tuple, config["lists"])):
@@ -71,7 +73,7 @@ class FlexVARTest(absltest.TestCase):
         }
       whole = codes.body.quantizer.encode(latent).reshape(len(latent), 5, 5)
       found["reconstruction"] = jnp.moveaxis(
-        codes.decode_latent(codes.codebook()[whole])[:, ::4, ::4], -1, 1
+        codes.decode_latent(codebook[whole])[:, ::4, ::4], -1, 1
       )
       return found
 
