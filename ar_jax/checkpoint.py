@@ -11,8 +11,9 @@ loads only what it needs:
 Orbax writes to a temporary folder and renames, so a killed save is never
 seen. Against rot and truncation a `seal.json` with the CRC-32 of every file is
 added once a save is complete (`seal.py`); a step that fails its seal is set
-aside as `broken-<step>` and the one before it is used. `scores.json` holds the
-metric by which the best steps are kept (`scores.py`).
+aside as `broken-<step>` and the one before it is used. Nothing else is a
+reason to set one aside. `scores.json` holds the metrics by which the best
+steps are kept (`scores.py`).
 
 The processes of a run share the folder. Each writes and reads the slices of
 its devices and sums its share of the files; the first one does the rest.
@@ -31,10 +32,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ar_jax import parallel, seal
+from ar_jax import metrics, parallel, quiet, seal
 from ar_jax.core import processes
 from ar_jax.core.system import UserError, Vars
-from ar_jax.scores import Scores
+from ar_jax.scores import Keep, Scores
 
 ITEMS = ("variables", "ema", "optimizer", "meta")
 
@@ -48,7 +49,9 @@ class Checkpoints:
     workdir: the folder of the run.
     keep: how many of the newest steps to keep.
     best: how many of the steps with the best scores to keep beside them.
+    by: the metric that the scores are of.
     highest: whether a high score is a good one.
+    every: the run saves at multiples of it, see `scores.Keep`.
     read_only: neither writes nor sets anything aside: a run may be going on.
   """
 
@@ -58,16 +61,18 @@ class Checkpoints:
     *,
     keep: int = 2,
     best: int = 0,
+    by: str = "loss",
     highest: bool = False,
+    every: int = 0,
     read_only: bool = False,
   ):
-    self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+    self.folder = metrics.expanded(workdir) / "checkpoints"
     self._read_only = read_only
     self._metadata: dict[int, Any] = {}  # of steps; slow to read
-    self.scores = Scores(self.folder, best=best, highest=highest)
-    policy = ocp.checkpoint_managers.AnyPreservationPolicy(
-      [ocp.checkpoint_managers.LatestN(keep), self.scores]
-    )
+    self._unsealed = False
+    self.scores = Scores(self.folder, best=best, by=by, highest=highest)
+    self._keep = Keep(self.scores, keep, every)
+    quiet.libraries()
     try:
       self._manager = ocp.CheckpointManager(
         self.folder,
@@ -76,7 +81,7 @@ class Checkpoints:
           "meta": ocp.JsonCheckpointHandler(),
         },
         options=ocp.CheckpointManagerOptions(
-          preservation_policy=policy,
+          preservation_policy=self._keep,
           enable_async_checkpointing=True,
           cleanup_tmp_directories=not read_only,  # of saves that were killed
           create=not read_only,
@@ -105,6 +110,7 @@ class Checkpoints:
     try:
       self.wait()
       self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+      self._unsealed = True
     except (UserError, jax.errors.JaxRuntimeError):
       raise  # said already; or another process is lost
     except Exception as e:
@@ -116,15 +122,21 @@ class Checkpoints:
       return
     try:
       self._manager.wait_until_finished()
-      unsealed = [
-        s for s in self.steps() if not (self._path(s) / seal.SEAL).exists()
-      ]
+      unsealed = [s for s in self.steps() if not seal.sealed(self._path(s))]
       for step in processes.broadcast(unsealed):
         seal.close(self._path(step))
-    except jax.errors.JaxRuntimeError:
+      self._unsealed = False
+    except (UserError, jax.errors.JaxRuntimeError):
       raise
     except Exception as e:
       raise self._save_error(e) from e
+
+  def seal_finished(self) -> None:
+    """Seals the last save if it is complete by now: a run that is killed
+    before the next one goes on from it."""
+    if self._unsealed:
+      if processes.agree(not self._manager.is_saving_in_progress()):
+        self.wait()
 
   def settle(self) -> None:
     """Lets a save that was begun be finished, if it can be: for a run that
@@ -132,10 +144,15 @@ class Checkpoints:
     try:
       self._manager.wait_until_finished()
     except Exception as e:
-      log.warning("%s: the last save failed: %s", self.folder, e)
+      reason = str(e).splitlines()[0][:160] if str(e) else type(e).__name__
+      log.warning("%s: the last save failed: %s", self.folder, reason)
 
   def close(self) -> None:
     self.wait()
+    if not self._read_only:  # a run may have been killed before it did this
+      steps = processes.broadcast(self.steps())
+      for step in sorted({*steps} - self._keep.kept(steps)):
+        self._manager.delete(step)
     self._manager.close()
 
   def _path(self, step: int) -> pathlib.Path:
@@ -143,67 +160,55 @@ class Checkpoints:
 
   def restore(
     self,
-    abstract: dict[str, Any] | Callable[[int], dict[str, Any]],
+    want: Callable[[int], dict[str, Any]],
     steps: list[int] | None = None,
   ) -> tuple[dict, dict] | None:
     """The newest good step as (items, meta), or None if there is no step.
 
+    Good is what its seal says. An error on the way to the arrays, of memory or
+    of the disk, is no damage: it is raised, and nothing is set aside.
+
     Args:
-      abstract: item -> tree of ShapeDtypeStruct with shardings; only these
-        items are read, straight to those devices. Or a function that gives
-        this for a step.
+      want: step -> item -> what to read: a tree of ShapeDtypeStruct with
+        shardings is read straight to those devices, one of numpy arrays to
+        the host. It raises UserError if the step does not fit.
       steps: to try, from the last on; by default all.
 
     Raises:
-      UserError: the checkpoint belongs to another model, or none is readable.
+      UserError: none is good, or the newest good one cannot be read.
     """
     steps = processes.broadcast(self.steps() if steps is None else steps)
     for step in reversed(steps):
       fault = seal.fault(self._path(step))
       if fault is None:
-        try:
-          meta = self._manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-          )["meta"]
-          want = abstract(step) if callable(abstract) else abstract
-          self._check_shapes(step, want)
-          found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-              **{k: ocp.args.StandardRestore(v) for k, v in want.items()}
-            ),
-          )
-          return {k: found[k] for k in want}, meta
-        except UserError:
-          raise
-        except Exception as e:  # Orbax raises bare Exceptions for bad chunks
-          fault = str(e).splitlines()[0][:120]
+        return self._read(step, want(step))
       self._set_aside(step, fault)
-    if steps:
-      aside = "" if self._read_only else "; they were set aside as broken-*"
+    if steps or processes.broadcast(any(self.folder.glob("broken-*"))):
+      aside = "" if self._read_only else "; see broken-* there"
       raise UserError(
-        f"{self.folder}: none of the steps {steps} can be read{aside}; restore "
-        "a copy or start with another --workdir"
+        f"{self.folder}: no step is whole{aside}; restore a copy, start with "
+        "another --workdir, or remove the folder to begin anew"
       )
     return None
 
-  def _check_shapes(self, step: int, abstract: dict[str, Any]) -> None:
-    for item in ("variables", "ema"):
-      if item not in abstract:
-        continue
-      differs = mismatch(abstract[item], self.tree(step, item))
-      if differs:
-        raise UserError(
-          f"{self.folder}/{step}: another model: {item} {differs}; use its "
-          "config or another --workdir"
-        )
+  def _read(self, step: int, items: dict[str, Any]) -> tuple[dict, dict]:
+    args = {k: ocp.args.StandardRestore(v) for k, v in items.items()}
+    args["meta"] = ocp.args.JsonRestore()
+    try:
+      found = self._manager.restore(step, args=ocp.args.Composite(**args))
+    except Exception as e:  # Orbax raises bare Exceptions for bad chunks
+      raise self._read_error(step, e) from e
+    return {k: found[k] for k in items}, found["meta"]
 
   def tree(self, step: int, item: str):
     """The tree of array metadata of an item; {} if the step lacks it."""
     if not (self._path(step) / item).is_dir():
       return {}
     if step not in self._metadata:
-      self._metadata[step] = self._manager.item_metadata(step)
+      try:
+        self._metadata[step] = self._manager.item_metadata(step)
+      except Exception as e:
+        raise self._read_error(step, e) from e
     tree = self._metadata[step][item]
     return getattr(tree, "tree", tree)
 
@@ -220,13 +225,28 @@ class Checkpoints:
     processes.meet("set aside")
     self._manager.reload()
 
-  def _save_error(self, e: Exception) -> UserError:
-    reason = str(e).splitlines()[0][:160] if str(e) else type(e).__name__
+  def _read_error(self, step: int, e: Exception) -> Exception:
+    lost = isinstance(e, jax.errors.JaxRuntimeError) and jax.process_count() > 1
+    if lost and "RESOURCE_EXHAUSTED" not in str(e):
+      return e  # another process is
+    advice = "mend that and run again"
+    if not seal.sealed(self._path(step)):  # the run was killed before that
+      advice = "run again, or move that folder away to use the step before"
     return UserError(
-      f"{self.folder}: saving failed ({reason}); free space or mend the disk "
-      f"and run the same command again: it resumes from step "
+      f"{self._path(step)}: cannot be read ({_reason(e)}); nothing was "
+      f"changed; {advice}"
+    )
+
+  def _save_error(self, e: Exception) -> UserError:
+    return UserError(
+      f"{self.folder}: saving failed ({_reason(e)}); free space or mend the "
+      "disk and run the same command again: it resumes from step "
       f"{max(self.steps(), default=0)}"
     )
+
+
+def _reason(e: Exception) -> str:
+  return str(e).splitlines()[0][:160] if str(e) else type(e).__name__
 
 
 def load(
@@ -241,14 +261,15 @@ def load(
   Args:
     workdir: of the run.
     place: tree of shapes -> tree of shardings, for arrays on a mesh, each
-      process reading its own slices; by default they are host arrays.
+      process reading its own slices; by default they are numpy arrays, which
+      no device has seen.
     which: "newest", the newest good step; "best", by the score of the run
       (`train.best`); or the number of a step.
 
   Raises:
     UserError: there is no checkpoint, no such one, or none that can be read.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = metrics.expanded(workdir)
   if not (workdir / "checkpoints").is_dir():
     raise UserError(
       f"{workdir}: no checkpoints there; train first, or convert published "
@@ -257,7 +278,10 @@ def load(
   meta = read_meta(workdir) or {}
   train = meta.get("config", {}).get("train", {})
   checkpoints = Checkpoints(
-    workdir, highest=train.get("best_is") == "highest", read_only=True
+    workdir,
+    by=train.get("best_by", "loss"),
+    highest=train.get("best_is") == "highest",
+    read_only=True,
   )
 
   def wanted(step):
@@ -274,8 +298,6 @@ def load(
   if found is None:
     raise UserError(f"{workdir}/checkpoints: no complete step there")
   items, meta = found
-  if place is None:
-    items = jax.tree.map(np.asarray, items)
   variables = dict(items["variables"])
   if "ema" in items:
     variables["params"] = items["ema"]
@@ -309,7 +331,7 @@ def export(
 
 def read_meta(workdir: str | pathlib.Path) -> dict | None:
   """The meta of the newest step, or None where there is no run."""
-  folder = pathlib.Path(workdir) / "checkpoints"
+  folder = metrics.expanded(workdir) / "checkpoints"
   if not folder.is_dir():
     return None
   steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
@@ -321,29 +343,6 @@ def read_meta(workdir: str | pathlib.Path) -> dict | None:
   return None
 
 
-def _host(leaf) -> jax.ShapeDtypeStruct:
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
-
-
-def mismatch(want, have) -> str | None:
-  """How two trees differ in names and shapes, by the first that does.
-
-  Args:
-    want: what the config asks for; leaves have a shape.
-    have: what a checkpoint holds.
-  """
-  want, have = _shapes(want), _shapes(have)
-  for name in sorted(want.keys() | have.keys()):
-    if want.get(name) != have.get(name):
-      there, here = (tree.get(name, "absent") for tree in (have, want))
-      return f"{name} is {there} there and {here} in this config"
-  return None
-
-
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-    for path, leaf in leaves
-  }
+def _host(leaf) -> np.ndarray:
+  """What stands for an array that is to be read to the host; takes no room."""
+  return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)

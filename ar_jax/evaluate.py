@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import time
 
@@ -10,7 +9,7 @@ import jax
 import ml_collections
 
 from ar_jax import data, evals, metrics, parallel, sample
-from ar_jax.core import processes
+from ar_jax.core import json_text, processes
 from ar_jax.core.system import System, Vars
 
 Config = ml_collections.ConfigDict
@@ -53,7 +52,8 @@ def evaluate(
       parallel.put_batch(b, mesh)
       for b in data.epoch(dataset.test, batch=batch, rows=rows)
     )
-    for k, v in evaluator(system, variables, batches, key).items():
+    on_mesh = parallel.on(mesh, evaluator)
+    for k, v in on_mesh(system, variables, batches, key).items():
       results[k if k not in results else f"{name}/{k}"] = v
   return results
 
@@ -70,7 +70,7 @@ def run(
   """
   workdir = pathlib.Path(workdir)
   dataset = data.load(**config.data)
-  system, variables, mesh, meta = sample.load(workdir, config, dataset)
+  system, variables, mesh, meta, _ = sample.load(workdir, config)
   out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   results = evaluate(
@@ -89,6 +89,6 @@ def run(
   }
   if processes.leads():
     with (out / "eval.jsonl").open("a") as f:
-      f.write(json.dumps(line) + "\n")
-    print(json.dumps(line))
+      f.write(json_text.dumps(line) + "\n")
+    print(json_text.dumps(line))
   return line

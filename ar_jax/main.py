@@ -1,14 +1,17 @@
 """The command line: flags, devices, dispatch.
 
-python -m ar_jax.main --config=configs/foo.py[:preset] [--workdir=DIR]
+python -m ar_jax.main --config=NAME[:PRESET] [--workdir=DIR]
   [--mode=train|sample|eval|compile] [--config.train.steps=100 ...]
   [--coordinator=HOST:PORT --num_processes=N --process_id=I]
   compile: --topology=v5e:4x4|v5p:4x4x4|v6e:8x8|h100:8|h200:16|cpu:8
     [--sweep] [--nolimit]
+
+--help and --list say more; see cli.py.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pathlib
@@ -19,11 +22,21 @@ from typing import NoReturn
 
 import jax
 import ml_collections
-from absl import app, flags
+from absl import app
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
-from ar_jax import aot, evaluate, launch, metrics, sample, train
+from ar_jax import (
+  aot,
+  checks,
+  cli,
+  evaluate,
+  launch,
+  metrics,
+  run_files,
+  sample,
+  train,
+)
+from ar_jax.cli import parse
 from ar_jax.core import processes
 from ar_jax.core.system import UserError
 
@@ -35,40 +48,7 @@ MODES = {
   "eval": evaluate.run,
   "compile": aot.run,
 }
-
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "What to run: configs/NAME.py[:PRESET]."
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Where the run lives; default runs/<name of the config>."
-)
-_COORDINATOR = flags.DEFINE_string(
-  "coordinator",
-  "",
-  "HOST:PORT of process 0, where a run has several; auto: ask the cluster.",
-)
-_PROCESSES = flags.DEFINE_integer(
-  "num_processes", 0, "How many processes there are; 1: alone."
-)
-_PROCESS = flags.DEFINE_integer(
-  "process_id", -1, "Which of them this one is, from 0."
-)
-_TIMEOUT = flags.DEFINE_integer(
-  "join_timeout", 300, "Seconds to wait for the other processes."
-)
-_HEARTBEAT = flags.DEFINE_integer(
-  "heartbeat", 100, "After how many silent seconds a process counts as dead."
-)
-_MODE = flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
-_TOPOLOGY = flags.DEFINE_string(
-  "topology", None, "What to compile for: v5e:4x4, v5p:4x4x4, h100:8, cpu:8 ..."
-)
-_SWEEP = flags.DEFINE_bool(
-  "sweep", False, "Compile on several meshes and batches, and name the best."
-)
-_LIMIT = flags.DEFINE_bool(
-  "limit", True, "Compile on other batches, too, to find the largest that fits."
-)
+assert tuple(MODES) == cli.MODES
 
 
 def run(
@@ -83,7 +63,9 @@ def run(
   names. A stage that trains lives in `workdir/name`; one with `of = "name"`
   samples or evaluates that stage. Where `weights` names an earlier stage it
   means that stage's folder. Afterwards `workdir/report.json` holds every
-  result, and the pictures lie beside it.
+  result, those of earlier calls among them, and the pictures lie beside it.
+
+  All that can be checked is checked before the first stage begins.
 
   Args:
     config: what to run.
@@ -94,39 +76,80 @@ def run(
 
   Returns:
     The results; with stages, the contents of `report.json`.
+
+  Raises:
+    UserError: something is wrong that a person can mend.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = pathlib.Path(workdir).expanduser()
+  stages = stages_of(config, workdir, mode)
+  checks.ahead(stages)
+  if mode == "train":
+    metrics.make_folder(workdir)
+    run_files.write_config(workdir, config)
   if not config.get("stages"):
-    return MODES[mode](config, workdir, **options)
+    return MODES[mode](stages[0].config, workdir, **options)
   metrics.make_folder(workdir)
   started = time.perf_counter()
-  report: dict = {"stages": {}}
+  report = earlier(workdir / "report.json")
+  for stage in stages:
+    log.info("stage %s: %s", stage.name, stage.does)
+    if stage.does in ("train", "compile"):
+      result = MODES[stage.does](stage.config, stage.workdir, **options)
+    else:
+      result = MODES[stage.does](stage.config, stage.workdir, stage.out)
+      if not processes.leads():
+        continue
+      for file in stage.out.glob("samples.*"):
+        shutil.copyfile(file, workdir / file.name)
+    report["stages"][stage.name] = result
+    if stage.does == "eval":
+      report |= {k: v for k, v in result.items() if k != "weights"}
+  if mode == "train":
+    report["seconds"] = round(time.perf_counter() - started, 2)
+  if mode != "compile":  # nothing was run
+    metrics.write_json(workdir / "report.json", report)
+  return report
+
+
+def stages_of(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, mode: str
+) -> list[checks.Stage]:
+  """The stages that a mode goes through, each with a config of its own.
+
+  Raises:
+    UserError: there is none.
+  """
+  own = lambda c: c.copy_and_resolve_references()
+  if not config.get("stages"):
+    return [checks.Stage("", mode, own(config), workdir, workdir)]
+  found = []
   for name in config.stages:
     of, does = config[name].get("of"), config[name].get("mode", "train")
     if mode not in ("train", does) and (mode, does) != ("compile", "train"):
       continue
-    stage = config[of or name].copy_and_resolve_references()
+    stage = own(config[of or name])
     for collection, source in stage.weights.items():
       if source in config.stages:
         stage.weights[collection] = str(workdir / source)
-    log.info("stage %s: %s", name, does)
-    if mode == "compile":
-      result = aot.run(stage, workdir / name, **options)
-    elif does == "train":
-      result = train.run(stage, workdir / name)
-    else:
-      result = MODES[does](stage, workdir / of, workdir / name)
-      if not processes.leads():
-        continue
-      for file in (workdir / name).glob("samples.*"):
-        shutil.copyfile(file, workdir / file.name)
-    report["stages"][name] = result
-    if does == "eval":
-      report |= {k: v for k, v in result.items() if k != "weights"}
-  report["seconds"] = round(time.perf_counter() - started, 2)
-  if mode != "compile":  # nothing was run
-    metrics.write_json(workdir / "report.json", report)
-  return report
+    does = "compile" if mode == "compile" else does
+    found.append(
+      checks.Stage(name, does, stage, workdir / (of or name), workdir / name)
+    )
+  if not found:
+    raise UserError(
+      f"--mode={mode}: this config has no such stage, only "
+      f"{', '.join(config.stages)}"
+    )
+  return found
+
+
+def earlier(path: pathlib.Path) -> dict:
+  """The report of earlier calls, to which results are added."""
+  try:
+    report = json.loads(path.read_text())
+  except (OSError, ValueError):
+    report = {}
+  return {"stages": {}} | report
 
 
 def cache_folder() -> pathlib.Path:
@@ -137,6 +160,8 @@ def cache_folder() -> pathlib.Path:
 
 def set_up_log() -> None:
   """Our lines go to stderr; those of the libraries only from warnings up."""
+  for earlier_one in log.handlers[:]:
+    log.removeHandler(earlier_one)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   log.addHandler(handler)
@@ -145,8 +170,15 @@ def set_up_log() -> None:
   absl_logging.set_verbosity(absl_logging.WARNING)
 
 
+def _of_a_missing_backend(record: logging.LogRecord) -> bool:
+  return "Unable to initialize backend" not in record.getMessage()
+
+
 def set_up_devices() -> None:
-  """The persistent compilation cache."""
+  """The persistent compilation cache; and no line for every accelerator that
+  this machine does not have."""
+  backends = logging.getLogger("jax._src.xla_bridge")
+  backends.addFilter(_of_a_missing_backend)
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
@@ -155,11 +187,11 @@ def set_up_devices() -> None:
 def join_processes() -> None:
   """The other processes of the run, where the flags or a cluster say so."""
   launch.join(
-    _COORDINATOR.value,
-    _PROCESSES.value,
-    _PROCESS.value,
-    timeout=_TIMEOUT.value,
-    heartbeat=_HEARTBEAT.value,
+    cli.COORDINATOR.value,
+    cli.PROCESSES.value,
+    cli.PROCESS.value,
+    timeout=cli.TIMEOUT.value,
+    heartbeat=cli.HEARTBEAT.value,
   )
 
 
@@ -175,36 +207,27 @@ def fail(text: str) -> NoReturn:
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown argument {argv[1]}; options begin with --")
-  named = _CONFIG.value is not None
-  file = flags.FLAGS["config"].config_filename.split(":")[0] if named else None
-  if not file or not pathlib.Path(file).is_file():
-    sys.exit(
-      f"ar_jax: --config={file or ''}: no such file; in the repository's root "
-      "say --config=configs/quickstart.py, for example"
-    )
-  set_up_devices()
-  options = {}
+  del argv  # `cli.parse` has seen it
+  options, mode, workdir = {}, cli.MODE.value, pathlib.Path("runs")
   try:
-    if _MODE.value == "compile":
+    config, name, notes = cli.config()
+    workdir = cli.workdir(name)
+    set_up_devices()
+    if mode == "compile":
       options = {
-        "topology": _TOPOLOGY.value,
-        "sweep": _SWEEP.value,
-        "limit": _LIMIT.value,
+        "topology": cli.TOPOLOGY.value,
+        "sweep": cli.SWEEP.value,
+        "limit": cli.LIMIT.value,
       }
-      aot.set_up(_TOPOLOGY.value or "")
+      aot.set_up(cli.TOPOLOGY.value or "")
     else:
       join_processes()
+    set_up_log()
+    for note in notes:
+      log.info("%s", note)
+    result = run(config, workdir, mode, **options)
   except UserError as e:
-    fail(str(e))
-  set_up_log()
-  default = pathlib.Path("runs") / pathlib.Path(file).stem
-  workdir = pathlib.Path(_WORKDIR.value or default)
-  try:
-    run(_CONFIG.value, workdir, _MODE.value, **options)
-  except UserError as e:
-    fail(str(e))
+    fail(" ".join(str(e).split()))
   except OSError as e:
     fail(
       f"{e.filename or workdir}: {e.strerror or e}; free space or mend the "
@@ -213,25 +236,33 @@ def main(argv: list[str]) -> None:
   except KeyboardInterrupt:
     fail("interrupted; the same command continues the run")
   except jax.errors.JaxRuntimeError as e:
+    first = str(e).splitlines()[0][:200]
+    if "RESOURCE_EXHAUSTED" in first:
+      fail(
+        f"the memory of the device is too small ({first}); lower batch or "
+        "sample.batch, set model.remat=full or spread it by mesh.fsdp; "
+        "--mode=compile tells what fits"
+      )
     if jax.process_count() == 1:
       raise
     fail(
-      f"process {jax.process_index()} of {jax.process_count()}: "
-      f"{str(e).splitlines()[0][:200]}; another one may be gone: start all of "
-      "them again, and the run resumes"
+      f"process {jax.process_index()} of {jax.process_count()}: {first}; "
+      "another one may be gone: start all of them again, and the run resumes"
     )
+  if mode == "train" and processes.leads():
+    print(closing(config, workdir, result), flush=True)
 
 
-def parse(argv: list[str]) -> list[str]:
-  """Flags, with one line in place of a traceback for what is misspelt."""
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    text = str(e.args[0] if e.args else e).replace("\\n", "\n")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # A config that raises is quoted with its traceback: the end says it.
-    shown = lines[-1:] if "Traceback" in text else lines
-    sys.exit("ar_jax: " + " ".join(shown).replace("\\'", "'").strip("'"))
+def closing(config, workdir: pathlib.Path, result: dict) -> str:
+  """The last line of a training run: what there is now, and where."""
+  if config.get("stages"):
+    line = f"done: {workdir}/report.json"
+    return line + (
+      f", {workdir}/samples.png" if (workdir / "samples.png").exists() else ""
+    )
+  loss = result.get("loss")
+  said = f", loss {loss:.4g}" if isinstance(loss, float) else ""
+  return f"done: step {result.get('step', 0)}{said}: {workdir}"
 
 
 if __name__ == "__main__":

@@ -12,8 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
-from ar_jax.core import processes
+from ar_jax import wandb_board
+from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError
+
+
+def expanded(path: str | pathlib.Path) -> pathlib.Path:
+  """The whole path: `~` is the home of the user."""
+  return pathlib.Path(path).expanduser().resolve()
 
 
 def make_folder(path: str | pathlib.Path) -> pathlib.Path:
@@ -22,7 +28,7 @@ def make_folder(path: str | pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: it cannot be made or written.
   """
-  path = pathlib.Path(path).resolve()
+  path = expanded(path)
   try:
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path):
@@ -40,15 +46,16 @@ def write_json(path: pathlib.Path, value) -> None:
   if not processes.leads():
     return
   temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(value, indent=2) + "\n")
+  temporary.write_text(json_text.dumps(value, indent=2) + "\n")
   temporary.replace(path)
 
 
 class Writer:
   """Metrics of a run, one JSON line per logged step, by its first process.
 
-  Lines at or beyond `start` are dropped first: they were written by a run
-  that was killed after its last checkpoint and are about to be written anew.
+  Lines and pictures beyond `start` are dropped first: they were written by a
+  run that was killed after its last checkpoint, are of a branch that is left
+  behind, and are about to be made anew.
 
   Args:
     workdir: gets `metrics.jsonl` and TensorBoard's event files.
@@ -72,24 +79,24 @@ class Writer:
     )
 
   def _open(self, workdir: pathlib.Path, start: int) -> None:
-    path, kept = workdir / "metrics.jsonl", []
+    path = workdir / "metrics.jsonl"
     if path.exists():
-      for line in path.read_text().splitlines():
-        try:
-          if json.loads(line)["step"] <= start:
-            kept.append(line + "\n")
-        except (ValueError, KeyError):
-          continue  # a half-written last line
+      kept = [json.dumps(row) + "\n" for row in _rows(path, until=start)]
       temporary = path.with_suffix(".tmp")
       temporary.write_text("".join(kept))
       temporary.replace(path)
+    for picture in (workdir / "samples").glob("*"):
+      if picture.stem.isdigit() and int(picture.stem) > start:
+        picture.unlink()
     self._file = path.open("a", buffering=1)
     try:
       from tensorboardX import SummaryWriter
 
-      self._board = SummaryWriter(str(workdir), purge_step=start)
+      # It hides what is at that step, too, which is kept here.
+      self._board = SummaryWriter(str(workdir), purge_step=start + 1)
     except ImportError:
       pass
+    self._board = wandb_board.beside(self._board, workdir)
 
   def advance(self) -> None:
     self._bar.update(1)
@@ -98,7 +105,7 @@ class Writer:
     if not self._file:
       return
     values = {k: _number(v) for k, v in values.items()}
-    self._file.write(json.dumps({"step": step, **values}) + "\n")
+    self._file.write(json_text.dumps({"step": step, **values}) + "\n")
     if self._board:
       for name, value in values.items():
         if isinstance(value, int | float):
@@ -114,27 +121,45 @@ class Writer:
       self._board.add_image(name, image, step, dataformats="HWC")
 
   def close(self) -> None:
-    if self._file:
-      self._file.close()
-    self._bar.close()
-    if self._board:
-      self._board.close()
+    errors = []
+    for part in (self._bar, self._file, self._board):
+      try:
+        if part is not None:
+          part.close()
+      except OSError as e:  # a full disk; the others are closed all the same
+        errors.append(e)
+    if errors:
+      raise errors[0]
 
 
 def last(workdir: pathlib.Path) -> dict:
-  """The newest line of the metrics of a run; {} if there is none."""
-  path = workdir / "metrics.jsonl"
-  lines = path.read_text().splitlines() if path.exists() else []
-  return json.loads(lines[-1]) if lines else {}
+  """The newest line of the metrics of a run, for all its processes; {} if
+  there is none."""
+  rows = _rows(workdir / "metrics.jsonl") if processes.leads() else []
+  return processes.broadcast(rows[-1] if rows else {})
 
 
 def at(workdir: pathlib.Path, step: int) -> dict:
-  """All that the metrics of a run say of a step."""
-  path, row = workdir / "metrics.jsonl", {}
+  """All that the metrics of a run say of a step, for all its processes."""
+  row: dict = {}
+  if processes.leads():  # the others may see a line that is half written
+    for earlier in _rows(workdir / "metrics.jsonl"):
+      if earlier["step"] == step:
+        row |= earlier
+  return processes.broadcast(row)
+
+
+def _rows(path: pathlib.Path, until: float = math.inf) -> list[dict]:
+  """The lines that are whole, of steps up to `until`."""
+  rows = []
   for line in path.read_text().splitlines() if path.exists() else []:
-    if (earlier := json.loads(line))["step"] == step:
-      row |= earlier
-  return row
+    try:
+      row = json.loads(line)
+      if row["step"] <= until:
+        rows.append(row)
+    except (ValueError, KeyError, TypeError):
+      continue  # a half-written last line
+  return rows
 
 
 def _number(value):

@@ -325,7 +325,9 @@ def verify(
       logits, drafts, noise, draft_logp, valid, parents, guidance, table,
       radius, mode=mode, rule=rule, law=law,
     )  # fmt: skip
-  refusal = lambda kernel: _scattered(False) or kernel.refusal(rule, draft_logp)
+  refusal = lambda kernel: (
+    _scattered(False) or kernel.refusal(rule, draft_logp, logits)
+  )
   _, form = _choose("verify", impl, _VERIFY, refusal)
   return form.verify(
     logits, drafts, noise, mode=mode, draft_logp=draft_logp, valid=valid,

@@ -36,9 +36,9 @@ def lr_factor(
       of the rest, then linear to `end`; `steps` (NAR, arXiv 2503.10696): times
       0.2 at 1/2, 2/3 and 5/6 of the run; `late_cosine` (xAR, arXiv
       2502.20388): constant for 3/4 of the run, then `cosine`.
-    steps: length of the whole run.
+    steps: updates of the whole run, from 0 to `steps` - 1.
     warmup: in steps, or a share of `steps` when below 1.
-    end: the factor at the last step.
+    end: the factor of the last update.
   """
   if name not in SCHEDULES:
     raise UserError(
@@ -47,13 +47,16 @@ def lr_factor(
   warm = round(warmup * steps) if warmup < 1 else int(warmup)
   floor = 0.005 if name == "var" else 0.0
 
+  def share(step, first):  # from `first` to the last update
+    return jnp.clip((step - first) / max(steps - 1 - first, 1), 0.0, 1.0)
+
   def factor(step):
     rise = floor + (1 - floor) * (step + 1) / max(warm, 1)
-    progress = jnp.clip((step - warm) / max(steps - warm, 1), 0.0, 1.0)
+    progress = share(step, warm)
     if name == "cosine":
       fall = end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
     elif name == "late_cosine":
-      late = jnp.clip(4 * (step / max(steps, 1) - 0.75), 0.0, 1.0)
+      late = share(step, 0.75 * steps)
       fall = end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * late))
     elif name == "linear":
       fall = end + (1 - end) * (1 - progress)
@@ -61,13 +64,26 @@ def lr_factor(
       rest = 1 - progress
       fall = jnp.where(rest > 0.95, 1.0, end + (1 - end) * rest / 0.95)
     elif name == "steps":
-      passed = sum(progress >= part / 6 for part in (3, 4, 5))
+      after = (step - warm) / max(steps - warm, 1)
+      passed = sum(after >= part / 6 for part in (3, 4, 5))
       fall = jnp.power(0.2, passed)
     else:
       fall = jnp.ones_like(progress)
     return jnp.where(step < warm, rise, fall)
 
   return factor
+
+
+def rate(config: dict[str, Any], steps: int) -> Callable[[int], float]:
+  """The learning rate of the update number `step`, from 0; of `make`, without
+  what its groups override."""
+  names = ("warmup", "end")
+  factor = lr_factor(
+    config.get("schedule", "cosine"),
+    steps=steps,
+    **{k: config[k] for k in names if k in config},
+  )
+  return lambda step: config["lr"] * float(factor(step))
 
 
 def _path(path) -> str:
@@ -81,7 +97,7 @@ def decay_mask(params: Any, patterns: tuple[str, ...] = DECAY) -> Any:
   )
 
 
-def _adamw(
+def adamw(
   steps: int,
   *,
   lr: float,
@@ -101,18 +117,40 @@ def _adamw(
   last = weight_decay if weight_decay_end is None else weight_decay_end
 
   def decay_rate(step):  # cosine from the first value to the last one
-    progress = jnp.clip(step / max(steps, 1), 0.0, 1.0)
+    progress = jnp.clip(step / max(steps - 1, 1), 0.0, 1.0)
     return last + (weight_decay - last) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
 
-  parts = [optax.clip_by_global_norm(clip)] if clip else []
-  if clip_value:  # of every element
-    parts.append(optax.clip(clip_value))
-  parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
-  if weight_decay or last:
-    mask = lambda params: decay_mask(params, tuple(decay))
-    parts.append(optax.add_decayed_weights(decay_rate, mask))
-  parts.append(optax.scale_by_learning_rate(lambda step: lr * factor(step)))
-  return optax.chain(*parts)
+  # Every part has its place, used or not: a run goes on with another clip or
+  # decay, for a state has the same structure whatever the numbers are.
+  whole = optax.clip_by_global_norm(clip) if clip else optax.identity()
+  each = optax.clip(clip_value) if clip_value else optax.identity()
+  mask = lambda params: decay_mask(params, tuple(decay))
+  decayed = optax.add_decayed_weights(decay_rate, mask)
+  return optax.chain(
+    optax.chain(whole, each),
+    optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+    decayed if weight_decay or last else _idle(decayed),
+    optax.scale_by_learning_rate(lambda step: lr * factor(step)),
+  )
+
+
+def _idle(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+  """Counts on as `tx` does, a schedule, and changes nothing."""
+
+  def update(updates, state, params=None):
+    del params
+    return updates, jax.tree.map(lambda count: count + 1, state)
+
+  return optax.GradientTransformation(tx.init, update)
+
+
+def at_step(state: Any, step: jax.Array) -> Any:
+  """A first state of `make` for a run that has made `step` updates: schedules
+  go on from there, moments are zero and are corrected for it."""
+  counts = lambda s: getattr(s, "_fields", ()) == ("count",)
+  return jax.tree.map(
+    lambda s: s._replace(count=step) if counts(s) else s, state, is_leaf=counts
+  )
 
 
 def make(
@@ -127,7 +165,8 @@ def make(
     steps: length of the run, for the schedules.
 
   Raises:
-    UserError: an unknown or missing key, or an unknown schedule.
+    UserError: an unknown or missing key, or an unknown schedule. From `init`:
+      a group that is no part of the model.
   """
   # One object for equal settings, so that a program that was traced for one
   # run serves the next in the same process.
@@ -139,15 +178,20 @@ def _made(settings: str, steps: int) -> optax.GradientTransformationExtraArgs:
   config = json.loads(settings)
   groups = config.pop("groups", None) or {}
   try:
-    parts = {"rest": _adamw(steps, **config)}
+    parts = {"rest": adamw(steps, **config)}
     for name, overrides in groups.items():
-      parts[name] = _adamw(steps, **{**config, **overrides})
+      parts[name] = adamw(steps, **{**config, **overrides})
   except TypeError as e:
-    raise UserError(f"optim: {str(e).replace('_adamw() ', '')}") from e
+    raise UserError(f"optim: {str(e).replace('adamw() ', '')}") from e
   if not groups:
     return optax.with_extra_args_support(parts["rest"])
 
   def labels(params):
+    if strange := sorted(set(groups) - set(params)):
+      raise UserError(
+        f"optim.groups.{strange[0]}: the model has no such part; there are "
+        f"{', '.join(sorted(params))}"
+      )
     return {
       k: jax.tree.map(lambda _, k=k: k if k in groups else "rest", v)
       for k, v in params.items()

@@ -1,22 +1,34 @@
-"""Mode sample: averaged weights -> samples.png, samples.npz, samples.json."""
+"""Mode sample: averaged weights -> samples.png, samples.npz, samples.json.
+
+It needs the run alone: what it must know of the data is stored there. The data
+set is read only where a condition or a given image comes from it.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
 import numpy as np
 from PIL import Image
 
-from ar_jax import checkpoint, data, metrics, parallel, step
-from ar_jax.core import processes
+from ar_jax import checkpoint, data, metrics, parallel, run_files, step
+from ar_jax.conditions import by_class, conditions
+from ar_jax.core import processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
+from ar_jax.data.images import reader, transforms
 
 Config = ml_collections.ConfigDict
+log = logging.getLogger("ar_jax")
+
+# What makes two drawings of one run different ones.
+_WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights")
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -46,41 +58,6 @@ def save_png(path: pathlib.Path, image: np.ndarray, scale: int = 1) -> None:
   temporary.replace(path)
 
 
-def conditions(
-  system: System, dataset: data.Dataset, count: int, labels=()
-) -> dict[str, np.ndarray]:
-  """What to sample: class by class in order, or the first test examples.
-
-  Args:
-    system: its `needs` say what it reads.
-    dataset: gives the classes and the test split.
-    count: number of examples N.
-    labels: these classes only, in this order; empty means all. -1 is none,
-      for systems that can do without.
-
-  Returns:
-    name -> [N, ...]. Labels are balanced and sorted, so that a grid of
-    `count / classes` columns shows a class per row.
-
-  Raises:
-    UserError: a label out of range.
-  """
-  if system.needs == ("label",):
-    classes = np.asarray(list(labels) or range(dataset.num_classes), np.int32)
-    null = getattr(system, "null", None)
-    lowest = 0 if null is None else -1
-    if classes.min() < lowest or classes.max() >= dataset.num_classes:
-      raise UserError(
-        f"sample.labels={tuple(labels)}: {dataset.name} has the classes 0 to "
-        f"{dataset.num_classes - 1}"
-      )
-    classes = np.where(classes < 0, null or 0, classes).astype(np.int32)
-    turns = np.sort(np.resize(np.arange(len(classes)), count))
-    return {"label": classes[turns]}
-  rows = [dataset.test[i % len(dataset.test)] for i in range(count)]
-  return {k: np.stack([r[k] for r in rows]) for k in system.needs}
-
-
 def edited(
   system: System, dataset: data.Dataset, edit: Config, cond: dict, labels=()
 ) -> tuple[dict[str, np.ndarray], dict]:
@@ -91,8 +68,8 @@ def edited(
     dataset: gives the channels of an image, and the test images.
     edit: `image`, a file that every sample edits, as it is; or "test": sample
       i edits test image i, and has its label unless `labels` names some. What
-      of it is kept is white in the file `mask`, or lies outside (or inside, by
-      `keep`) of `box`; with neither, the image is refined.
+      of it is kept is white or opaque in the file `mask`, or lies outside (or
+      inside, by `keep`) of `box`; with neither, the image is refined.
     cond: the conditions, [N, ...].
     labels: `config.sample.labels`.
 
@@ -100,6 +77,11 @@ def edited(
     UserError: the system cannot edit, or a file does not fit.
   """
   if not edit.image:
+    if edit.mask or len(edit.box):
+      raise UserError(
+        "sample.edit: a mask or a box without an image; set sample.edit.image, "
+        "to a file or to 'test'"
+      )
     return cond, {}
   if "given" not in system.takes:
     raise UserError("sample.edit: this system cannot edit a given image")
@@ -110,13 +92,12 @@ def edited(
     if not len(labels) and "label" in cond:
       cond = {**cond, "label": np.stack([row["label"] for row in rows])}
   else:
-    channels = np.shape(dataset.test[0].get("image", np.zeros(3)))[-1]
-    image = _read(edit.image, "L" if channels == 1 else "RGB")
-    given = np.repeat(image[None], count, 0)
+    image = reader.open_image(edit.image, _channels(dataset))
+    given = np.repeat(transforms.to_array(image)[None], count, 0)
   cond, (height, width) = {**cond, "given": given}, given.shape[1:3]
   if edit.mask or len(edit.box):
     if edit.mask:
-      keep = _read(edit.mask, "L")[..., 0] >= 128
+      keep = reader.open_mask(edit.mask)
     else:
       keep = editing.box_mask(height, width, edit.box, edit.keep)
     if keep.shape != (height, width):
@@ -131,14 +112,34 @@ def edited(
   return cond, options
 
 
-def _read(path: str, mode: str) -> np.ndarray:
-  """u8[H, W, c] of an image file."""
-  try:
-    with Image.open(path) as file:
-      pixels = np.asarray(file.convert(mode))
-  except OSError as e:
-    raise UserError(f"{path}: not an image that can be read ({e})") from e
-  return pixels.reshape(*pixels.shape[:2], -1)
+def _channels(dataset: data.Dataset | run_files.Known) -> int:
+  if isinstance(dataset, run_files.Known):
+    shape = dataset.fields.get("image", ((3,), ""))[0]
+  else:
+    shape = np.shape(dataset.test[0].get("image", np.zeros(3)))
+  return shape[-1]
+
+
+def numbers(labels: Sequence[int | str], dataset) -> tuple[int, ...]:
+  """Classes by their numbers, where they may be said by name.
+
+  Raises:
+    UserError: there is no such class.
+  """
+  found = []
+  for label in labels:
+    if isinstance(label, str) and label in dataset.class_names:
+      found.append(dataset.class_names.index(label))
+    elif isinstance(label, int | np.integer):
+      found.append(int(label))
+    else:
+      names = ", ".join(dataset.class_names[:5])
+      raise UserError(
+        f"sample.labels: {label!r} is no class; say the number or the name of "
+        f"one of {dataset.num_classes}: {names}"
+        + (", ..." if dataset.num_classes > 5 else "")
+      )
+  return tuple(found)
 
 
 def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
@@ -165,8 +166,8 @@ def draw(
   mesh: jax.sharding.Mesh,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """(u8[count, H, W, C], conditions) as `config.sample` says."""
-  labels = config.sample.labels
-  cond = conditions(system, dataset, count, labels)
+  labels = numbers(config.sample.labels, dataset)
+  cond = conditions(system, dataset, count, labels=labels)
   cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
   images = drawer(mesh)(
     system,
@@ -183,8 +184,9 @@ def draw(
 _init = jax.jit(lambda system, *args: system.init(*args), static_argnums=0)
 
 
-def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
-  """(system, variables, mesh, meta) of a run, its averaged weights placed.
+def load(workdir: pathlib.Path, config: Config):
+  """(system, variables, mesh, meta, known) of a run: its averaged weights
+  placed, and what it knows of its data.
 
   Raises:
     UserError: the run is of another system, or of another model.
@@ -198,12 +200,31 @@ def load(workdir: pathlib.Path, config: Config, dataset: data.Dataset):
     raise UserError(
       f"{workdir}: holds a {saved}, this config is a {config.system}"
     )
-  example = data.batch_at(dataset.train, 0, batch=1, seed=0)
-  wanted = _init.eval_shape(system, jax.random.key(0), example)
-  differs = checkpoint.mismatch(wanted, variables)
+  known = run_files.Known(workdir, config, system)
+  check_fits(system, variables, known, workdir)
+  return system, variables, mesh, meta, known
+
+
+def check_fits(
+  system: System,
+  variables: Vars,
+  known: run_files.Known,
+  workdir: pathlib.Path,
+) -> None:
+  """Raises UserError unless the variables are those of the system."""
+  key = jax.random.key(0)
+  try:
+    wanted = _init.eval_shape(system, key, known.example())
+  except KeyError:  # it reads a field that the run does not know
+    example = data.batch_at(known.train, 0, batch=1, seed=0)
+    wanted = _init.eval_shape(system, key, example)
+  if "tokenizer" in wanted.keys() - variables.keys():
+    raise UserError(
+      f"{workdir}: holds no tokenizer; convert it again, with --tokenizer=DIR"
+    )
+  differs = trees.mismatch(wanted, variables)
   if differs:
     raise UserError(f"{workdir}: another model: {differs}")
-  return system, variables, mesh, meta
 
 
 def run(
@@ -215,26 +236,21 @@ def run(
 
   Writes `samples.npz` (`arr_0`, uint8 NHWC, the form of the usual FID
   evaluator, and the conditions), `samples.png` (class rows) and
-  `samples.json` (every option, the step, the seconds).
+  `samples.json` (every option, the step, the seconds). Earlier samples of
+  another seed, option or step stay, as `samples_1.*` and so on. The last line
+  that it prints says where the new ones are.
 
   Returns:
     What `samples.json` holds.
   """
   workdir = pathlib.Path(workdir)
-  dataset = data.load(**config.data)
-  system, variables, mesh, meta = load(workdir, config, dataset)
+  system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
   images, cond = draw(
-    config, system, variables, dataset, config.sample.count, mesh
+    config, system, variables, known, config.sample.count, mesh
   )
   seconds = time.perf_counter() - start
-  if processes.leads():
-    temporary = out / "samples.tmp.npz"
-    np.savez_compressed(temporary, arr_0=images, **cond)
-    temporary.replace(out / "samples.npz")
-    shown = show(system, images, cond, config.sample.columns)
-    save_png(out / "samples.png", shown, config.sample.scale)
   report = {
     "count": len(images),
     "seconds": round(seconds, 3),
@@ -243,8 +259,49 @@ def run(
     "pixels": "floor(255 x + 0.5) of x clipped to [0, 1]",
     **config.sample.to_dict(),
   }
-  metrics.write_json(out / "samples.json", report)
+  if processes.leads():
+    keep_earlier(out, report)
+    temporary = out / "samples.tmp.npz"
+    np.savez_compressed(temporary, arr_0=images, **cond)
+    temporary.replace(out / "samples.npz")
+    shown = show(system, images, cond, config.sample.columns)
+    save_png(out / "samples.png", shown, config.sample.scale)
+    metrics.write_json(out / "samples.json", report)
+    print(summary(images, cond, out), flush=True)
   return report
+
+
+def summary(images: np.ndarray, cond: dict, out: pathlib.Path) -> str:
+  """Where the samples are, and how many."""
+  of = ""
+  if "label" in cond:
+    classes = len(np.unique(cond["label"]))
+    of = f" of {classes} class{'es' if classes > 1 else ''}"
+  return (
+    f"{len(images)} images{of} of {'x'.join(map(str, images.shape[1:3]))} "
+    f"pixels: {out}/samples.npz, shown in samples.png"
+  )
+
+
+def keep_earlier(out: pathlib.Path, report: dict) -> None:
+  """Moves samples that were drawn otherwise out of the way."""
+  try:
+    earlier = json.loads((out / "samples.json").read_text())
+  except (OSError, ValueError):
+    return  # none
+  new = json.loads(json.dumps(report))
+  changed = [k for k in _WHAT if earlier.get(k) != new.get(k)]
+  if not changed:
+    return
+  n = 1
+  while any(out.glob(f"samples_{n}.*")):
+    n += 1
+  for end in ("npz", "png", "json"):
+    file = out / f"samples.{end}"
+    if file.exists():
+      file.rename(out / f"samples_{n}.{end}")
+  what = ", ".join(f"{k}={earlier.get(k)}" for k in changed)
+  log.info("%s: the earlier samples (%s) are now samples_%d.*", out, what, n)
 
 
 def show(
@@ -259,8 +316,5 @@ def show(
     return grid(pairs[:n].reshape(-1, *images.shape[1:]), columns)
   if "label" not in cond:
     return grid(images[: columns * columns], columns)
-  label = cond["label"]
-  chosen = np.concatenate(
-    [np.flatnonzero(label == c)[:columns] for c in np.unique(label)[:columns]]
-  )
-  return grid(images[chosen], min(columns, int(np.sum(label == label[0]))))
+  chosen, columns = by_class(cond["label"], columns)
+  return grid(images[chosen], columns)

@@ -59,7 +59,7 @@ class Options:
     ema: decay of the average of the params; 0 keeps none. It warms up as
       (1 + t) / (10 + t), so that short runs are not held by their start.
     accumulate: microbatches per update.
-    axis: the pmap axis to average over, None under jit.
+    axis: the pmap axis to sum over, None under jit.
   """
 
   ema: float = 0.0
@@ -90,25 +90,33 @@ def init_state(
   )
 
 
-def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-  return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+def _gradients(system, variables, batch, key, total):
+  """The share of these examples in the means over `total` of them.
 
+  Args:
+    system, variables, key: of the update.
+    batch: of the update, or a part of it; `mask` weighs its examples.
+    total: f32[], the sum of the mask over all parts.
 
-def _gradients(system, variables, batch, key):
+  Returns:
+    (gradients, (metrics, updates)); those of the parts of a batch add up, but
+    for the updates.
+  """
   frozen = {k: v for k, v in variables.items() if k != "params"}
 
   def objective(params):
     loss = system.loss({"params": params, **frozen}, batch, key, train=True)
     mask = batch.get("mask", jnp.ones_like(loss.value))
-    means = {k: _mean(v, mask) for k, v in loss.metrics.items()}
-    value = _mean(loss.value, mask)
+    mean = lambda x: jnp.sum(x * mask) / total
+    means = {k: mean(v) for k, v in loss.metrics.items()}
+    value = mean(loss.value)
     return value, ({"loss": value, **means}, loss.updates)
 
   return jax.grad(objective, has_aux=True)(variables["params"])
 
 
-def _accumulated(system, variables, batch, key, n):
-  """Means over n microbatches; their examples are interleaved, so that a
+def _accumulated(system, variables, batch, key, total, n):
+  """As `_gradients`, in n parts; their examples are interleaved, so that a
   sharded batch axis stays where it is."""
   split = {
     k: jnp.swapaxes(v.reshape(-1, n, *v.shape[1:]), 0, 1)
@@ -118,18 +126,26 @@ def _accumulated(system, variables, batch, key, n):
     jax.tree.map(lambda v: v[0], split),
     jax.tree.map(lambda v: v[1:], split),
   )
-  grads, (metrics, updates) = _gradients(system, variables, first, key)
+  grads, (metrics, updates) = _gradients(system, variables, first, key, total)
   grads = parallel.keep(grads)
 
-  def add(total, microbatch):
-    grads, (metrics, updates) = _gradients(system, variables, microbatch, key)
+  def add(so_far, microbatch):
+    grads, (metrics, updates) = _gradients(
+      system, variables, microbatch, key, total
+    )
     grads = parallel.keep(grads)
-    return jax.tree.map(jnp.add, total, (grads, metrics)), updates
+    return jax.tree.map(jnp.add, so_far, (grads, metrics)), updates
 
-  total, later = jax.lax.scan(add, (grads, metrics), rest)
-  updates = jax.tree.map(lambda _, u: u[-1], updates, later)
-  grads, metrics = jax.tree.map(lambda x: x / n, total)
+  (grads, metrics), later = jax.lax.scan(add, (grads, metrics), rest)
+  updates = jax.tree.map(_mean_of_parts, updates, later)
   return grads, (metrics, updates)
+
+
+def _mean_of_parts(first: jax.Array, later: jax.Array) -> jax.Array:
+  """Running means are updated by every part; counts by the last one."""
+  if not jnp.issubdtype(first.dtype, jnp.floating):
+    return later[-1]
+  return (first + later.sum(0)) / (1 + len(later))
 
 
 def train_step(
@@ -158,16 +174,19 @@ def train_step(
   key = jax.random.fold_in(key, state.step)
   size = len(next(iter(batch.values())))
   batch = {**batch, "step": jnp.full((size,), state.step)}
-  if options.accumulate > 1:
-    grads, (metrics, updates) = _accumulated(
-      system, state.variables, batch, key, options.accumulate
-    )
-  else:
-    grads, (metrics, updates) = _gradients(system, state.variables, batch, key)
+  # Means are over all examples that count, wherever they are: a part of the
+  # batch, or a device, may have fewer of them than another.
+  total = jnp.sum(batch["mask"]) if "mask" in batch else jnp.float32(size)
   if options.axis:
-    grads, metrics, updates = jax.lax.pmean(
-      (grads, metrics, updates), options.axis
-    )
+    total = jax.lax.psum(total, options.axis)
+  parts = (system, state.variables, batch, key, jnp.maximum(total, 1.0))
+  if options.accumulate > 1:
+    grads, (metrics, updates) = _accumulated(*parts, options.accumulate)
+  else:
+    grads, (metrics, updates) = _gradients(*parts)
+  if options.axis:
+    grads, metrics = jax.lax.psum((grads, metrics), options.axis)
+    updates = jax.lax.pmean(updates, options.axis)
   grads = parallel.keep(grads)
   params = state.variables["params"]
   change, opt = tx.update(grads, state.opt, params)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 
 import jax
 from jax.experimental import multihost_utils
 
+# How often this process has asked, over all its runs: JAX names the question
+# at which all processes stop by its number, and one that comes at the end of a
+# stage is answered in the next.
+_asked = itertools.count(1)
+
 
 class Stop:
   """Whether SIGTERM has come, until the end of the `with` block.
 
-  Of several processes one may get it, and all stop after the same step: then
-  it is JAX that listens, and finds a step that none has passed.
+  Of several processes one may get it, and all stop at the same question: then
+  it is JAX that listens, and finds a question that none has asked yet.
   """
 
   def __init__(self):
@@ -31,10 +37,10 @@ class Stop:
   def _come(self, *_):
     self._came = True
 
-  def after(self, step: int) -> bool:
-    """Whether to stop after this step; to be asked once for every step."""
+  def now(self) -> bool:
+    """Whether to stop now; all processes ask equally often."""
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
+      return multihost_utils.reached_preemption_sync_point(next(_asked))
     return self._came
 
   def __exit__(self, *_):

@@ -16,87 +16,29 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, metrics, optim, parallel
-from ar_jax.core import prng, processes
+from ar_jax import (
+  check_values,
+  checkpoint,
+  data,
+  lock,
+  metrics,
+  optim,
+  parallel,
+  quiet,
+  run_files,
+)
+from ar_jax.core import processes
 from ar_jax.core.system import UserError, build
+from ar_jax.data.digests import fingerprint
 from ar_jax.data.images.transforms import augmentation
 from ar_jax.data.wrap import cache
-from ar_jax.step import Options, TrainState, init_state, jit_step, train_step
+from ar_jax.resume import check_same_model, initial_state, jsonable, restored
+from ar_jax.step import Options, jit_step, train_step
 from ar_jax.stop import Preempted, Stop
-from ar_jax.watch import Watch
+from ar_jax.watch import Pace, Watch
 
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
-
-
-def initial_state(config: Config, system, tx, options, batch, mesh):
-  """The first state: jitted init, placed by rule, with `weights` loaded."""
-  key = prng.key(config.seed)
-  # By value, so that what was traced once is known.
-  init = functools.partial(jax.jit, init_state, static_argnums=(0, 1, 2))
-  shapes = init().eval_shape(system, tx, options, key, batch, {})
-  placed = parallel.shardings(shapes, mesh)
-  abstract = parallel.abstract(shapes, placed)
-
-  def fresh():
-    given = {
-      collection: parallel.put_tree(
-        _weights(collection, source, abstract.variables),
-        placed.variables[collection],
-      )
-      for collection, source in config.weights.items()
-    }
-    make = init(out_shardings=placed)
-    return make(system, tx, options, key, batch, given)
-
-  return abstract, fresh
-
-
-def _weights(collection: str, source: str, variables: dict) -> dict:
-  """One collection, from the checkpoint of the run at `source`.
-
-  A tokenizer's own run keeps its params beside those of its adversary, so
-  the entry named like the collection is taken where there is one; so is a
-  collection of that name beside its params.
-  """
-  if collection not in variables:
-    raise UserError(
-      f"weights.{collection}: the model has no such collection; it has "
-      f"{', '.join(variables)}"
-    )
-  run = checkpoint.load(source)[0]
-  loaded = run["params"]
-  if collection != "params":
-    loaded = loaded.get(collection, run.get(collection, loaded))
-  differs = checkpoint.mismatch(variables[collection], loaded)
-  if differs:
-    raise UserError(f"weights.{collection}={source}: another model: {differs}")
-  return loaded
-
-
-def _check_same_model(config: Config, workdir: pathlib.Path) -> None:
-  meta = checkpoint.read_meta(workdir)
-  if not meta:
-    return
-  old = meta["config"]
-  new = _jsonable(config.to_dict())
-  for saved in (old, new):  # says how it is computed, not what
-    saved.get("model", {}).pop("remat", None)
-  for key in ("system", "model"):
-    if key in old and old[key] != new[key]:
-      raise UserError(
-        f"{workdir}: holds a run with {key}={old[key]}, this config has "
-        f"{new[key]}; choose another --workdir, or continue it with its own "
-        "config"
-      )
-
-
-def _jsonable(value):
-  if isinstance(value, dict):
-    return {k: _jsonable(v) for k, v in value.items()}
-  if isinstance(value, list | tuple):
-    return [_jsonable(v) for v in value]
-  return value
 
 
 def run(config: Config, workdir: str | pathlib.Path) -> dict:
@@ -106,23 +48,36 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   `config.weights` (collection -> the workdir of another run); else scratch.
 
   Returns:
-    The last line of `metrics.jsonl`, and the seconds that this call took.
+    What `metrics.jsonl` says of the last step, and the seconds that this call
+    took.
 
   Raises:
     UserError: see the messages; the last good checkpoint is never touched.
     Preempted: SIGTERM came, the state is saved.
   """
-  workdir = metrics.make_folder(workdir)
-  _check_same_model(config, workdir)
   started = time.perf_counter()
+  quiet.libraries()
+  workdir = metrics.make_folder(workdir)
+  check_values.values(config)
+  with lock.held(workdir):
+    _run(config, workdir)
+  return {  # all that was written of the last step, perhaps in several lines
+    **metrics.at(workdir, metrics.last(workdir).get("step", 0)),
+    "seconds": round(time.perf_counter() - started, 2),
+  }
+
+
+def _run(config: Config, workdir: pathlib.Path) -> None:
+  changed = check_same_model(config, workdir)
   system = build(config.system, **config.model.to_dict())
   dataset = data.load(**config.data)
   _check_labels(system, dataset)
+  run_files.write_data(workdir, dataset)
   mesh = parallel.make_mesh(config.mesh)
   rows = parallel.rows(mesh, config.batch)
-  _check_accumulate(config, mesh)
-  _check_best(config)
+  check_values.accumulate(config, mesh)
   tx = optim.make(config.optim.to_dict(), config.train.steps)
+  rate = optim.rate(config.optim.to_dict(), config.train.steps)
   options = Options(config.train.ema, config.train.accumulate)
   augment = augmentation(*config.augment)
   example = data.batch_at(dataset.train, 0, batch=1, seed=config.seed)
@@ -131,12 +86,14 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     workdir,
     keep=config.train.keep,
     best=config.train.best,
+    by=config.train.best_by,
     highest=config.train.best_is == "highest",
+    every=config.train.save_every,
   )
-  found = checkpoints.restore(abstract.items())
-  state = TrainState.from_items(found[0]) if found else fresh()
-  start = int(state.step)
-  _report(config, system, state, workdir, start)
+  found = restored(config, checkpoints, abstract, tx)
+  state = found or fresh()
+  start, total = int(state.step), config.train.steps
+  _report(config, system, state, workdir, start, changed)
 
   source = _source(config, system, state, dataset, augment, workdir, mesh)
   batches = data.batches(
@@ -156,56 +113,62 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
     update = parallel.on(mesh, parallel.together(jit_step))
     update = functools.partial(update, system, tx, options)
     put = functools.partial(parallel.put_batch, mesh=mesh)
-  writer = metrics.Writer(workdir, start=start, total=config.train.steps)
-  meta = {"config": _jsonable(config.to_dict()), "jax": jax.__version__}
+  writer = metrics.Writer(workdir, start=start, total=total)
+  meta = {"config": jsonable(config.to_dict()), "jax": jax.__version__}
   watch = Watch(config, system, dataset, mesh, workdir, writer)
+  pace = Pace(writer.advance)
   key = jax.random.key(config.seed)
   saved = start if found else -1
 
-  def save(step, values):
-    nonlocal saved
-    _check_finite(values, step, workdir)
-    if step != saved:
-      checkpoints.save(step, state.items(), meta)
-      saved = step
-
   try:
+    checkpoints.scores.forget_after(start)
     if start:
       _finish(config, watch, checkpoints, state, workdir, start)
+    # Until here SIGTERM ends the process, and loses nothing. From here on what
+    # is being done is finished and the run ends: also after its last step, for
+    # another stage may follow.
     with Stop() as stop:
-      for step in range(start, config.train.steps):
+      for step in range(start, total):
         with watch.waiting():
           batch = put(next(batches))
         state, values = update(state, batch, key)
         done = step + 1
-        writer.advance()
-        final = done == config.train.steps
-        stopped = stop.after(done)
-        if final or done % config.train.log_every == 0:
+        pace.began(values)
+        if step == start:  # it was compiled; the clocks run from here
+          pace.catch_up()
+          watch.begin(done)
+        stopped = stop.now()
+        due = _due(config, done)
+        if due or stopped or done % (config.train.log_every or total) == 0:
+          pace.catch_up()
           row = jax.device_get(values)
           _check_finite(row, done, workdir)
-          writer.write(done, {**row, **watch.rates(done)})
-        if final or stopped or done % config.train.save_every == 0:
-          save(done, jax.device_get(values))
+          lr = {"lr": rate(step)}
+          writer.write(done, {**row, **lr, **watch.rates(done)})
+          checkpoints.seal_finished()
+        if due or stopped:
+          checkpoints.save(done, state.items(), meta)
+          saved = done
+        if due:
+          _score(config, checkpoints, done, row)
         if stopped:
           checkpoints.wait()
           log.info("SIGTERM: saved step %d of %s", done, workdir)
           raise Preempted
-        row = {**values, **watch.look(done, final, state)}
-        if config.train.best and done == saved:
-          _score(config, checkpoints, done, row)
-    if not found and saved < 0:  # a run of no steps still leaves its weights
-      save(start, {})
-    checkpoints.close()
+        results = watch.look(done, done == total, state)
+        if due and results:
+          _score(config, checkpoints, done, results)
+      if saved < 0:  # a run of no steps still leaves its weights
+        checkpoints.save(start, state.items(), meta)
+      checkpoints.close()
+      if stop.now():
+        log.info("SIGTERM: %s is complete", workdir)
+        raise Preempted
   except UserError:
     checkpoints.settle()
     raise
   finally:
     writer.close()
-  return {
-    **metrics.last(workdir),
-    "seconds": round(time.perf_counter() - started, 2),
-  }
 
 
 def _source(config, system, state, dataset, augment, workdir, mesh):
@@ -213,32 +176,29 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   if not config.cache.views:
     return dataset.train
   frozen = {k: v for k, v in state.variables.items() if k != "params"}
-  encode = jax.jit(system.encode)
+  encode = parallel.on(mesh, jax.jit(system.encode))
   # Without augmentation a view is the example itself, whatever the seed.
   seed = config.seed if config.augment else None
-  digest = cache.fingerprint(
-    config.data.to_dict(),
-    [config.augment, config.cache.views, seed],
-    processes.fetch(frozen),
-  )
-  path = workdir / "units"
-  if not processes.broadcast(path.exists()):
-    log.info("encoding %d examples into %s", len(dataset.train), path)
-    batch = parallel.rounded(mesh, config.eval_batch)
-    cache.write(
-      path,
-      dataset.train,
-      lambda batch: processes.fetch(
-        encode(state.variables, parallel.put_batch(batch, mesh))
+  batch = parallel.rounded(mesh, config.eval_batch)
+  return cache.up_to_date(
+    workdir / "units",
+    dataset.train,
+    lambda batch: processes.fetch(
+      encode(state.variables, parallel.put_batch(batch, mesh))
+    ),
+    batch=batch,
+    rows=parallel.rows(mesh, batch),
+    views=config.cache.views,
+    augment=augment,
+    seed=config.seed,
+    digest={
+      "data": dataset.digest or fingerprint(config.data.to_dict()),
+      "augmentation or views": fingerprint(
+        [config.augment, config.cache.views, seed]
       ),
-      batch=batch,
-      rows=parallel.rows(mesh, batch),
-      views=config.cache.views,
-      augment=augment,
-      seed=config.seed,
-      digest=digest,
-    )
-  return cache.read(path, digest)
+      "tokenizer": fingerprint(processes.fetch(frozen)),
+    },
+  )
 
 
 def _check_labels(system, dataset) -> None:
@@ -249,37 +209,24 @@ def _check_labels(system, dataset) -> None:
     )
 
 
-def _check_accumulate(config, mesh) -> None:
-  parts, ways = config.train.accumulate, parallel.ways(mesh)
-  if parts < 1 or config.batch % (parts * ways):
-    raise UserError(
-      f"batch={config.batch}: does not divide into train.accumulate={parts} "
-      f"parts over {ways} data-parallel devices; choose a multiple of "
-      f"{max(parts, 1) * ways}"
-    )
-
-
-def _check_best(config) -> None:
-  train = config.train
-  if not train.best:
-    return
-  if train.best_is not in ("lowest", "highest"):
-    raise UserError(
-      f"train.best_is={train.best_is!r}: must be 'lowest' or 'highest'"
-    )
-  if train.best_by.startswith("eval/") and not train.eval_every:
-    raise UserError(
-      f"train.best_by={train.best_by}: nothing is evaluated while training; "
-      "set train.eval_every, best to train.save_every"
-    )
+def _due(config, step: int) -> bool:
+  """Whether an undisturbed run saves after this step."""
+  every, total = config.train.save_every, config.train.steps
+  return step == total or bool(every) and step % every == 0
 
 
 def _score(config, checkpoints, step: int, values: dict) -> None:
-  """Rates the step that was saved, if its metric was taken at it."""
+  """Rates a step by its row of metrics, or by its evaluation.
+
+  Raises:
+    UserError: the metric ought to be in these values, and is not.
+  """
   by = config.train.best_by
+  if not config.train.best:
+    return
   if by in values:
     checkpoints.scores.note(step, float(values[by]))
-  elif not by.startswith("eval/") or any(k.startswith("eval/") for k in values):
+  elif by.startswith("eval/") == any(k.startswith("eval/") for k in values):
     raise UserError(
       f"train.best_by={by}: no such metric; there are {', '.join(values)}"
     )
@@ -287,12 +234,16 @@ def _score(config, checkpoints, step: int, values: dict) -> None:
 
 def _finish(config, watch, checkpoints, state, workdir, step: int) -> None:
   """What was due after the step that a run continues from: the one before it
-  may have been killed in the midst of it."""
-  row = processes.broadcast(metrics.at(workdir, step))
-  row |= watch.look(step, step >= config.train.steps, state)
-  if config.train.best and step not in checkpoints.scores:
-    if config.train.best_by in row:
-      checkpoints.scores.note(step, row[config.train.best_by])
+  may have been killed in the midst of it. And what steps are rated by may have
+  changed since they were saved."""
+  watch.look(step, step >= config.train.steps, state)
+  if not config.train.best:
+    return
+  for saved in processes.broadcast(checkpoints.steps()):
+    if _due(config, saved) and saved not in checkpoints.scores:
+      value = metrics.at(workdir, saved).get(config.train.best_by)
+      if isinstance(value, int | float):
+        checkpoints.scores.note(saved, value)
 
 
 def _check_finite(values: dict, step: int, workdir: pathlib.Path) -> None:
@@ -305,7 +256,7 @@ def _check_finite(values: dict, step: int, workdir: pathlib.Path) -> None:
     )
 
 
-def _report(config, system, state, workdir, start) -> None:
+def _report(config, system, state, workdir, start, changed) -> None:
   count = sum(x.size for x in jax.tree.leaves(state.variables["params"]))
   verb = f"continues at step {start}" if start else "starts"
   log.info(
@@ -313,3 +264,9 @@ def _report(config, system, state, workdir, start) -> None:
     workdir, config.system, verb, count / 1e6, config.train.steps,
     config.batch, jax.__version__, jax.devices()[0].device_kind,
   )  # fmt: skip
+  if changed:
+    log.info("since it was saved: %s", _said(changed))
+
+
+def _said(changed: dict) -> str:
+  return ", ".join(f"{k} {old} -> {new}" for k, (old, new) in changed.items())

@@ -1,14 +1,18 @@
 """Keys that every config has. A config changes values, never invents keys,
 so that a misspelt one is an error."""
 
+import functools
+import pathlib
+from collections.abc import Callable, Iterable
+
 import ml_collections
 from ml_collections import config_dict
 
 IMAGENET_IMAGES = 1_281_167
 
 
-def base(system: str, **model) -> ml_collections.ConfigDict:
-  """The defaults of a run of `system`, built with `model`."""
+def run(system: str, **model) -> ml_collections.ConfigDict:
+  """The keys of every run, of `system` built with `model`, on any data."""
   c = ml_collections.ConfigDict()
   c.system = system
   c.model = ml_collections.ConfigDict(model)
@@ -17,7 +21,7 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
 
   c.batch = 64  # examples per update, over all devices
   c.eval_batch = 256
-  c.data = _group(name="digits", size=16, channels=1, path="")
+  c.data = _group(name="digits", path="")
   c.augment = ()  # of "flip", "shift"
   c.cache = _group(views=0)  # > 0: train on units stored once, so many views
   c.loader = _group(workers=0, prefetch=4)
@@ -36,8 +40,9 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
     steps=1000,
     ema=0.0,
     accumulate=1,
+    fresh_optimizer=False,  # where that of the checkpoint does not fit
     log_every=50,
-    save_every=500,
+    save_every=500,  # 0: at the end alone
     keep=2,  # of the newest steps
     best=0,  # of the steps with the best `best_by`, beside them
     best_by="loss",  # a metric; "eval/NAME" is rated where both are due
@@ -54,21 +59,28 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
     columns=8,
     scale=2,
     options=ml_collections.ConfigDict(),
-    # A given image to be edited or refined; see ar_jax/sample.py.
-    edit=_group(
-      image="",  # a file, or "test" for those of the test split
-      mask="",  # a file: white is kept
-      box=(),  # or (top, left, bottom, right), shares of the sides
-      keep="outside",  # of the box, or "inside"
-      force_first_scales=config_dict.placeholder(int),
-      coarse="bilinear",
-      paste=False,
-    ),
   )
   c.evals = ml_collections.ConfigDict()  # evaluator -> its options
   c.mesh = _group(data=-1, fsdp=1, tensor=1)
   c.parallel = "jit"  # or pmap
   c.checkpoint = "newest"  # for sample and eval; or best, or a step
+  return c
+
+
+def base(system: str, **model) -> ml_collections.ConfigDict:
+  """The defaults of a run of `system` on images, built with `model`."""
+  c = run(system, **model)
+  c.data.update(size=16, channels=1)
+  # A given image to be edited or refined; see ar_jax/sample.py.
+  c.sample.edit = _group(
+    image="",  # a file, or "test" for those of the test split
+    mask="",  # a file: white is kept
+    box=(),  # or (top, left, bottom, right), shares of the sides
+    keep="outside",  # of the box, or "inside"
+    force_first_scales=config_dict.placeholder(int),
+    coarse="bilinear",
+    paste=False,
+  )
   return c
 
 
@@ -131,17 +143,42 @@ def from_nothing(tokenizer, generator) -> ml_collections.ConfigDict:
   )
 
 
-def choose(file: str, makers: dict, preset: str):
-  """The maker of a preset.
+def on_digits(tokenizer, generator) -> ml_collections.ConfigDict:
+  """`from_nothing`, judged as samples of scikit-learn's digits are."""
+  generator.evals.judge_accuracy = {"n": 300}
+  generator.evals.frechet = {"features": "judge"}
+  return from_nothing(tokenizer, generator)
 
-  Raises:
-    ValueError: there is no such preset.
+
+def on_fashion(tokenizer, generator) -> ml_collections.ConfigDict:
+  """`from_nothing`, judged as samples of Fashion-MNIST are."""
+  generator.evals.judge_accuracy = {"n": 1000}
+  generator.evals.frechet = {"features": "judge", "n": 2000}
+  return from_nothing(tokenizer, generator)
+
+
+def presets(file: str, **makers: Callable) -> Callable:
+  """The `get_config` of a config file, by its presets.
+
+  It takes the name of a preset, "default" without, and raises ValueError where
+  there is no such.
   """
-  if preset not in makers:
-    raise ValueError(
-      f"{file}:{preset}: no such preset; there are {', '.join(makers)}"
-    )
-  return makers[preset]
+
+  def get_config(preset: str = "default") -> ml_collections.ConfigDict:
+    if preset not in makers:
+      raise ValueError(
+        f"configs/{pathlib.Path(file).name}:{preset}: no such preset; there "
+        f"are {', '.join(makers)}"
+      )
+    return makers[preset]()
+
+  return get_config
+
+
+def published(make: Callable, names: Iterable[str], paper: str) -> dict:
+  """Presets of published models, `make(name)` each; `paper` is one of them."""
+  makers = {name: functools.partial(make, name) for name in names}
+  return {"paper": makers[paper], **makers}
 
 
 def _group(**values) -> ml_collections.ConfigDict:

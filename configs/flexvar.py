@@ -6,9 +6,9 @@ models expect this tokenizer, converted, at runs/flexvae, and ImageNet in TFDS.
 Another list of maps at sampling: --config.sample.options.scales="(1, 2, 4)".
 """
 
-import functools
-
-from configs import common, var, vq
+from configs import common, vq
+from configs.families import scale
+from configs.families.tokenizer import patch_codes
 
 # Epochs; all else is as in VAR.
 PUBLISHED = {"d16": 180, "d20": 250, "d24": 350}
@@ -19,25 +19,12 @@ SMALL = dict(
 BASE = (1, 2, 4, 6, 8)
 
 
-def get_config(preset: str = "default"):
-  official = {name: functools.partial(published, name) for name in PUBLISHED}
-  makers = {
-    "default": digits,
-    "fashion": fashion,
-    "smoke": smoke,
-    "tokenizer": tokenizer,
-    "paper": official["d16"],
-    **official,
-  }
-  return common.choose("configs/flexvar.py", makers, preset)()
-
-
-def _flexible(preset, scales=BASE, latents=(4, 5, 6, 8), slower=2):
+def _flexible(preset):
   """The run of a `vq`, trained to decode latents of these sizes, so longer."""
   c = vq.get_config(preset)
   c.system = "flex_vq"
-  c.model.update(scales=scales, latents=latents)
-  steps = slower * c.train.steps
+  c.model.update(scales=BASE, latents=(4, 5, 6, 8))
+  steps = 2 * c.train.steps
   c.train.update(steps=steps, save_every=steps // 2)
   return c
 
@@ -52,14 +39,14 @@ def _any_list(c, steps=None):
 
 def digits():
   """scikit-learn's digits at 16 pixels: the tokenizer, then FlexVAR."""
-  c = var.digits("flexvar", _flexible("digits"), lists=SMALL, grid=8)
+  c = scale.digits("flexvar", _flexible("digits"), lists=SMALL, grid=8)
   _any_list(c.generator, 400)
   return c
 
 
 def fashion():
   """Fashion-MNIST at 32 pixels: the tokenizer, then FlexVAR."""
-  c = var.fashion("flexvar", _flexible("fashion"), lists=SMALL, grid=8)
+  c = scale.fashion("flexvar", _flexible("fashion"), lists=SMALL, grid=8)
   _any_list(c.generator, 1000)
   return c
 
@@ -76,7 +63,7 @@ def tokenizer():
 
 def published(name):
   """A published model on ImageNet, with the published lists in training."""
-  c = var.published(name, "flexvar", tokenizer(), lists={})
+  c = scale.published(name, "flexvar", tokenizer(), lists={})
   c.weights.tokenizer = "runs/flexvae"
   c.train.steps = PUBLISHED[name] * common.IMAGENET_IMAGES // c.batch
   # The paper's cfg of 2.5 means 1 + 2.5 at the tenth map.
@@ -85,7 +72,17 @@ def published(name):
 
 
 def smoke():
-  """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  codes = _flexible("smoke", (1, 2, 4), (2, 4), slower=1)
-  lists = dict(always=(1, 2, 4), some=((1, (3,)),), fixed=0.5, limit=30)
-  return _any_list(var.smoke("flexvar", codes, lists=lists, grid=4))
+  """Seconds on two cores: fake data, random codes of patches."""
+  codes = patch_codes("resized", scales=(1, 4))
+  lists = dict(always=(1, 4), some=((1, (2,)),), fixed=0.5, limit=21)
+  return _any_list(scale.smoke("flexvar", codes, lists=lists, grid=4))
+
+
+get_config = common.presets(
+  __file__,
+  default=digits,
+  fashion=fashion,
+  smoke=smoke,
+  tokenizer=tokenizer,
+  **common.published(published, PUBLISHED, "d16"),
+)

@@ -10,7 +10,9 @@ TFDS.
 import functools
 
 from ar_jax.systems.hmar import SCHEDULES
-from configs import common, var
+from configs import common
+from configs.families import scale
+from configs.families.around import behind
 
 # Scale of guidance at the last scale, 1 + the paper's cfg, and top-k.
 PUBLISHED = {
@@ -19,22 +21,6 @@ PUBLISHED = {
   "d24": (3.1, 900),
   "d30": (2.6, 650),
 }
-
-
-def get_config(preset: str = "default"):
-  published = {}
-  for name in PUBLISHED:
-    published[name] = functools.partial(second, name)
-    published[f"{name}_first"] = functools.partial(first, name)
-  makers = {
-    "default": digits,
-    "digits": digits,
-    "fashion": fashion,
-    "smoke": smoke,
-    "paper": published["d16"],
-    **published,
-  }
-  return common.choose("configs/hmar.py", makers, preset)()
 
 
 def refinement(c, refine):
@@ -49,32 +35,26 @@ def refinement(c, refine):
 
 def _staged(c, refine):
   """The stages of VAR's config with the second stage behind the generator."""
-  second = refinement(c.generator, refine)
-  second.weights.net = "generator"
-  second.train.update(steps=c.generator.train.steps // 2)
-  return common.stages(
-    tokenizer=c.tokenizer,
-    generator=c.generator,
-    refinement=second,
-    samples=common.stage("refinement", "sample"),
-    evaluation=common.stage("refinement", "eval"),
-  )
+  after = refinement(c.generator, refine)
+  after.weights.net = "generator"
+  after.train.update(steps=c.generator.train.steps // 2)
+  return behind(c, "refinement", after)
 
 
 def digits():
   """scikit-learn's digits at 16 pixels: tokenizer and both stages."""
-  return _staged(var.digits("hmar", tail=2), ((1,), (1, 3), (2, 2, 5)))
+  return _staged(scale.digits("hmar", tail=2), ((1,), (1, 3), (2, 2, 5)))
 
 
 def fashion():
   """Fashion-MNIST at 32 pixels: tokenizer and both stages."""
-  return _staged(var.fashion("hmar", tail=2), ((1,), (1, 3), (4, 4, 8)))
+  return _staged(scale.fashion("hmar", tail=2), ((1,), (1, 3), (4, 4, 8)))
 
 
 def first(name):
   """The next-scale net, trained as VAR is."""
   guidance, top_k = PUBLISHED[name]
-  c = var.published(name, "hmar")
+  c = scale.published(name, "hmar")
   c.sample.options.update(guidance=guidance, top_k=top_k, top_p=0.99)
   return c
 
@@ -89,4 +69,15 @@ def second(name):
 
 def smoke():
   """Seconds on two cores: the second stage over a net that knows nothing."""
-  return refinement(var.smoke("hmar", tail=1), ((1,), (1, 3)))
+  return refinement(scale.smoke("hmar", tail=1), ((1,), (1, 3)))
+
+
+get_config = common.presets(
+  __file__,
+  default=digits,
+  digits=digits,
+  fashion=fashion,
+  smoke=smoke,
+  **common.published(second, PUBLISHED, "d16"),
+  **{f"{name}_first": functools.partial(first, name) for name in PUBLISHED},
+)

@@ -11,32 +11,17 @@ step itself: two stages.
 
 import copy
 
-import ml_collections
-
 from configs import common, llamagen, llamagen_text, nar, var
+from configs.families.around import around, behind, target
 
 # Captions of COCO that the published drafter of Lumina-mGPT was trained on.
 CAPTIONS = 30_000
 
 
-def get_config(preset: str = "default"):
-  makers = {
-    "default": lambda: _staged("default"),
-    "fashion": lambda: _staged("fashion"),
-    "nar": lambda: _itself(nar.get_config()),
-    "var": lambda: _itself(var.get_config()),
-    "smoke": smoke,
-    "paper": paper,
-  }
-  return common.choose("configs/lantern.py", makers, preset)()
-
-
-def drafter(target):
-  """A run that trains the drafter of the run `target`."""
-  model = {"name": target.system, **target.model.to_dict()}
-  c = common.base("lantern")
-  c.model = ml_collections.ConfigDict({"target": model, "noise": 0.2})
-  c.data = target.data  # the very same: an override reaches both
+def drafter(like):
+  """A run that trains the drafter of the run `like`."""
+  c = common.base("lantern", target=target(like), noise=0.2)
+  c.data = like.data  # the very same: an override reaches both
   c.optim.update(
     lr=1e-4,
     schedule="linear",
@@ -45,8 +30,8 @@ def drafter(target):
     clip=0.0,
     clip_value=0.5,
   )
-  c.batch, c.eval_batch = target.batch, target.eval_batch
-  c.sample = copy.deepcopy(target.sample)
+  c.batch, c.eval_batch = like.batch, like.eval_batch
+  c.sample = copy.deepcopy(like.sample)
   c.sample.options.update(
     drafts=4, k=1000, delta=0.1, residual="budget", metric="used"
   )
@@ -66,21 +51,12 @@ def _staged(preset):
   c.sample.options.k = 16
   c.evals = copy.deepcopy(like.generator.evals)
   del c.evals["likelihood"]
-  return common.stages(
-    tokenizer=like.tokenizer,
-    generator=like.generator,
-    drafter=c,
-    samples=common.stage("drafter", "sample"),
-    evaluation=common.stage("drafter", "eval"),
-  )
+  return behind(like, "drafter", c)
 
 
 def _itself(c):
   """The stages of a system of many units a step, which drafts for itself."""
-  g = c.generator
-  target = {"name": g.system, **g.model.to_dict()}
-  g.system = "lantern"
-  g.model = ml_collections.ConfigDict({"target": target, "drafter": "itself"})
+  g = around(c.generator, "lantern", drafter="itself")
   g.sample.options.update(k=16, delta=0.1, residual="budget", metric="used")
   return c
 
@@ -101,11 +77,22 @@ def paper():
 
 def smoke():
   """Seconds on two cores: fake data, a target that knows nothing."""
-  target = llamagen.get_config("smoke")
-  c = drafter(target)
+  like = llamagen.get_config("smoke")
+  c = drafter(like)
   c.model.noise = 0.0
   c.optim.lr = 1e-2
-  c.train.update(target.train)
+  c.train.update(like.train)
   c.sample.options.update(drafts=3, k=4)
   c.evals.likelihood = {}
   return c
+
+
+get_config = common.presets(
+  __file__,
+  default=lambda: _staged("default"),
+  fashion=lambda: _staged("fashion"),
+  nar=lambda: _itself(nar.get_config()),
+  var=lambda: _itself(var.get_config()),
+  smoke=smoke,
+  paper=paper,
+)

@@ -6,7 +6,10 @@ expect the published tokenizer, converted, at runs/vq_ds16_c2i, and ImageNet in
 TFDS. From texts: `configs/llamagen_text.py`.
 """
 
-from configs import common, vq
+import functools
+
+from configs import common
+from configs.families import token
 
 # depth, width, heads, image side, scale of guidance of the best FID.
 PUBLISHED = {
@@ -20,91 +23,16 @@ PUBLISHED = {
 }
 
 
-def get_config(preset: str = "default"):
-  published = {
-    name: lambda row=row: _published(*row) for name, row in PUBLISHED.items()
-  }
-  makers = {
-    "default": digits,
-    "fashion": fashion,
-    "smoke": smoke,
-    "paper": published["l"],
-    **published,
-  }
-  return common.choose("configs/llamagen.py", makers, preset)()
+def published(name):
+  """A published model."""
+  return token.published(*PUBLISHED[name])
 
 
-def generator(tokenizer, **model):
-  """A run of LlamaGen on the units of the tokenizer of another config."""
-  c = common.over(tokenizer, "llamagen", **model)
-  c.optim.update(
-    schedule="constant", warmup=0, b1=0.9, b2=0.95, weight_decay=0.05, clip=1.0
-  )
-  c.sample.options.update(
-    guidance=1.75, schedule="constant", temperature=1.0, top_k=0, top_p=1.0
-  )
-  return c
-
-
-def digits():
-  """scikit-learn's digits at 16 pixels: the tokenizer, then LlamaGen."""
-  tokenizer = vq.get_config("digits")
-  c = generator(
-    tokenizer, depth=4, width=128, heads=4, num_classes=10, multiple_of=32
-  )
-  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
-  c.train.update(steps=300, save_every=150, ema=0.98)
-  c.evals.judge_accuracy = {"n": 300}
-  c.evals.frechet = {"features": "judge"}
-  return common.from_nothing(tokenizer, c)
-
-
-def fashion():
-  """Fashion-MNIST at 32 pixels: the tokenizer, then LlamaGen."""
-  tokenizer = vq.get_config("fashion")
-  c = generator(
-    tokenizer, depth=6, width=160, heads=5, num_classes=10, multiple_of=32
-  )
-  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
-  c.train.update(steps=700, save_every=350, ema=0.99)
-  c.evals.judge_accuracy = {"n": 1000}
-  c.evals.frechet = {"features": "judge", "n": 2000}
-  return common.from_nothing(tokenizer, c)
-
-
-def _published(depth, width, heads, size, guidance):
-  tokenizer = vq.get_config("paper")
-  tokenizer.model.size = size
-  c = generator(
-    tokenizer,
-    depth=depth,
-    width=width,
-    heads=heads,
-    num_classes=1000,
-    remat=common.remat(depth >= 36 or width >= 3200),
-    dtype="bfloat16",
-  )
-  c.weights.tokenizer = "runs/vq_ds16_c2i"
-  c.data.update(name="imagenet2012", size=size)
-  # Ten views of each image are coded once and one is drawn each time; the
-  # official ones are five fixed crops, each also flipped.
-  c.augment = ("flip",)
-  c.cache.views = 10
-  c.batch = 256
-  steps = 300 * common.IMAGENET_IMAGES // c.batch
-  c.train.update(steps=steps, log_every=100, save_every=5000)
-  c.optim.lr = 1e-4
-  # The FID protocol: no filters; at 384 px, images are brought to 256.
-  c.sample.options.update(guidance=guidance)
-  if size != 256:
-    c.sample.options.size = 256
-  return common.fid(c)
-
-
-def smoke():
-  """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  tokenizer = vq.get_config("smoke")
-  c = generator(
-    tokenizer, depth=2, width=32, heads=2, num_classes=3, multiple_of=32
-  )
-  return common.seconds(c, tokenizer)
+get_config = common.presets(
+  __file__,
+  default=token.digits,
+  fashion=token.fashion,
+  smoke=token.smoke,
+  smoke_real=functools.partial(token.smoke, real=True),
+  **common.published(published, PUBLISHED, "l"),
+)

@@ -7,24 +7,16 @@ tokenizer, converted, at runs/vq_ds16_t2i, image-text pairs as the user has
 them (`data.name`, `data.path`) and features at `data.text_features`.
 """
 
-from configs import common, llamagen, vq
-
-
-def get_config(preset: str = "default"):
-  makers = {
-    "default": emoji,
-    "smoke": smoke,
-    "paper": lambda: _published(256, 50_000_000),
-    "stage2": lambda: _published(512, 10_000_000),
-  }
-  return common.choose("configs/llamagen_text.py", makers, preset)()
+from configs import common, vq
+from configs.families import token
+from configs.families.tokenizer import patch_codes
 
 
 def emoji():
   """Pictograms at 32 pixels by their names."""
   tokenizer = vq.get_config("emoji")
   tokenizer.data.text = 32
-  c = llamagen.generator(
+  c = token.over(
     tokenizer,
     depth=6,
     width=160,
@@ -37,10 +29,10 @@ def emoji():
   return common.from_nothing(tokenizer, c)
 
 
-def _published(size, images):
+def published(size, images):
   tokenizer = vq.get_config("paper")
   tokenizer.model.size = size
-  c = llamagen.generator(
+  c = token.over(
     tokenizer,
     depth=36,
     width=1280,
@@ -64,9 +56,9 @@ def _published(size, images):
 
 def smoke():
   """Seconds on two cores: the names of the classes of fake data."""
-  tokenizer = vq.get_config("smoke")
+  tokenizer = patch_codes()
   tokenizer.data.text = 8
-  c = llamagen.generator(
+  c = token.over(
     tokenizer,
     depth=2,
     width=32,
@@ -75,3 +67,12 @@ def smoke():
     text=dict(name="bytes", length=8, width=16, depth=1, heads=2),
   )
   return common.seconds(c, tokenizer)
+
+
+get_config = common.presets(
+  __file__,
+  default=emoji,
+  smoke=smoke,
+  paper=lambda: published(256, 50_000_000),
+  stage2=lambda: published(512, 10_000_000),
+)

@@ -9,40 +9,25 @@ ImageNet in TFDS.
 import functools
 
 from ar_jax.systems.m_var import SIZES
-from configs import common, var
+from configs import common
+from configs.families import scale
 
 # Sizes that VAR has not: whose training they take.
 LIKE = {"d12": "d16", "d32": "d30"}
+SMALL = dict(states=16, chunk=32)
 
 
-def get_config(preset: str = "default"):
-  published = {
-    name: functools.partial(
-      var.published, LIKE.get(name, name), "m_var", **sizes
-    )
-    for name, sizes in SIZES.items()
-  }
-  makers = {
-    "default": digits,
-    "digits": digits,
-    "fashion": fashion,
-    "smoke": smoke,
-    "paper": published["d16"],
-    **published,
-  }
-  return common.choose("configs/m_var.py", makers, preset)()
+def published(name):
+  """A published model."""
+  return scale.published(LIKE.get(name, name), "m_var", **SIZES[name])
 
 
-def digits():
-  """scikit-learn's digits at 16 pixels: the tokenizer, then M-VAR."""
-  return var.digits("m_var", states=16, chunk=32)
-
-
-def fashion():
-  """Fashion-MNIST at 32 pixels: the tokenizer, then M-VAR."""
-  return var.fashion("m_var", states=16, chunk=32)
-
-
-def smoke():
-  """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  return var.smoke("m_var", features=32, states=4, chunk=8)
+digits = functools.partial(scale.digits, "m_var", **SMALL)
+get_config = common.presets(
+  __file__,
+  default=digits,
+  digits=digits,
+  fashion=functools.partial(scale.fashion, "m_var", **SMALL),
+  smoke=functools.partial(scale.smoke, "m_var", features=32, states=4, chunk=8),
+  **common.published(published, SIZES, "d16"),
+)

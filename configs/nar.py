@@ -5,7 +5,10 @@ models at 256 px: b, m, l, xl, xxl; paper is l. They expect the published
 tokenizer of LlamaGen, converted, at runs/vq_ds16_c2i, and ImageNet in TFDS.
 """
 
-from configs import common, llamagen
+import functools
+
+from configs import common
+from configs.families import token
 
 # Name of the size, depth, width, heads.
 PUBLISHED = {
@@ -17,39 +20,18 @@ PUBLISHED = {
 }
 
 
-def get_config(preset: str = "default"):
-  published = {
-    name: lambda row=row: _published(*row) for name, row in PUBLISHED.items()
-  }
-  makers = {
-    "default": lambda: _like("default"),
-    "fashion": lambda: _like("fashion"),
-    "smoke": lambda: _as_nar(llamagen.get_config("smoke")),
-    "paper": published["l"],
-    **published,
-  }
-  return common.choose("configs/nar.py", makers, preset)()
-
-
-def _as_nar(c):
-  """The same run with NAR in the place of LlamaGen."""
-  c.system = "nar"
-  return c
-
-
-def _like(preset):
-  """The stages of LlamaGen's preset, with NAR as the generator."""
-  c = llamagen.get_config(preset)
-  _as_nar(c.generator)
-  return c
-
-
-def _published(depth, width, heads):
-  c = _as_nar(llamagen.get_config("l"))
-  c.model.update(
-    depth=depth, width=width, heads=heads, remat=common.remat(depth >= 36)
-  )
+def published(name):
+  """By LlamaGen's recipe, but for the schedule."""
+  c = token.published(*PUBLISHED[name], system="nar")
   # Times 0.2 at 1/2, 2/3 and 5/6 of the run, as published.
   c.optim.update(schedule="steps", end=0.0)
-  c.sample.options.guidance = 2.0
   return c
+
+
+get_config = common.presets(
+  __file__,
+  default=functools.partial(token.digits, "nar"),
+  fashion=functools.partial(token.fashion, "nar"),
+  smoke=functools.partial(token.smoke, "nar"),
+  **common.published(published, PUBLISHED, "l"),
+)

@@ -6,23 +6,9 @@ them are public: train the tokenizer first, at runs/frequency_vq. All of these
 need ImageNet in TFDS.
 """
 
-import functools
-
-from configs import common, multiscale_vq, var
-
-
-def get_config(preset: str = "default"):
-  makers = {
-    "default": digits,
-    "digits": digits,
-    "fashion": fashion,
-    "smoke": smoke,
-    "tokenizer": functools.partial(bands, "paper", "area_radial"),
-    "paper": functools.partial(published, "d16"),
-    "d16": functools.partial(published, "d16"),
-    "d20": functools.partial(published, "d20"),
-  }
-  return common.choose("configs/nfig.py", makers, preset)()
+from configs import common, multiscale_vq
+from configs.families import scale
+from configs.families.tokenizer import two_maps
 
 
 def bands(preset, rule="nyquist"):
@@ -35,17 +21,12 @@ def bands(preset, rule="nyquist"):
 
 def digits():
   """scikit-learn's digits at 16 pixels: the tokenizer, then NFIG."""
-  return var.digits("nfig", bands("digits"))
-
-
-def fashion():
-  """Fashion-MNIST at 32 pixels: the tokenizer, then NFIG."""
-  return var.fashion("nfig", bands("fashion"))
+  return scale.digits("nfig", bands("digits"))
 
 
 def published(name):
   """As VAR, but for what the paper says."""
-  c = var.published(name, "nfig", bands("paper", "area_radial"))
+  c = scale.published(name, "nfig", bands("paper", "area_radial"))
   c.weights.tokenizer = "runs/frequency_vq"
   c.train.steps = 350 * common.IMAGENET_IMAGES // c.batch
   c.optim.lr = 8e-5
@@ -54,6 +35,12 @@ def published(name):
   return c
 
 
-def smoke():
-  """Seconds on two cores: fake data, a tokenizer that knows nothing."""
-  return var.smoke("nfig", bands("smoke"))
+get_config = common.presets(
+  __file__,
+  default=digits,
+  digits=digits,
+  fashion=lambda: scale.fashion("nfig", bands("fashion")),
+  smoke=lambda: scale.smoke("nfig", two_maps(bands="nyquist")),
+  tokenizer=lambda: bands("paper", "area_radial"),
+  **common.published(published, ("d16", "d20"), "d16"),
+)

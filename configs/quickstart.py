@@ -3,19 +3,18 @@
 python -m ar_jax.main --config=configs/quickstart.py
 """
 
-from configs import common, multiscale_vq, var
-
-
-def get_config(preset: str = "default"):
-  makers = {"default": lambda: var.get_config("default"), "smoke": smoke}
-  return common.choose("configs/quickstart.py", makers, preset)()
+from configs import common, multiscale_vq
+from configs.families import scale
 
 
 def smoke():
   """The same stages on fake data, for tests."""
-  config = var.get_config("default")
+  config = scale.digits()
   weights = config.generator.weights
   config.tokenizer = multiscale_vq.get_config("smoke")
-  config.generator = var.get_config("smoke")
+  config.generator = scale.smoke(real=True)
   config.generator.weights = weights
   return config
+
+
+get_config = common.presets(__file__, default=scale.digits, smoke=smoke)

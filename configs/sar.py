@@ -8,59 +8,32 @@ its tokenizer at runs/flexvae.
 
 import copy
 
-import ml_collections
-
 from configs import common, flexvar, var
+from configs.families.around import around, behind
 
 # Guidance of the published samples: 1 + the paper's cfg.
 GUIDANCE = {"d16": 3.2, "d20": 3.6, "d24": 4.3}
 
 
-def get_config(preset: str = "default"):
-  published = {size: lambda size=size: _published(size) for size in GUIDANCE}
-  makers = {
-    "default": lambda: _staged(flexvar, "default"),
-    "fashion": lambda: _staged(flexvar, "fashion"),
-    "var": lambda: _staged(var, "default"),
-    "smoke": smoke,
-    "paper": published["d16"],
-    **published,
-  }
-  return common.choose("configs/sar.py", makers, preset)()
-
-
-def _over(c, **options):
-  """The run c, with SAR around its system."""
-  target = {"name": c.system, **c.model.to_dict()}
-  c.system = "sar"
-  c.model = ml_collections.ConfigDict({"target": target, **options})
-  return c
-
-
-def _staged(base, preset):
+def _staged(c):
   """The stages of another config with a fifth of its steps behind them, at a
   tenth of its rate."""
-  c = base.get_config(preset)
-  after = _over(copy.deepcopy(c.generator), sigma=0.1)
+  after = around(copy.deepcopy(c.generator), "sar", sigma=0.1)
   after.data = c.tokenizer.data  # the very same: an override reaches all
   after.weights.update(params="generator", tokenizer="tokenizer")
   after.optim.update(lr=c.generator.optim.lr / 10, schedule="constant")
   steps = c.generator.train.steps // 5
   after.train.update(steps=steps, save_every=steps)
-  return common.stages(
-    tokenizer=c.tokenizer,
-    generator=c.generator,
-    after=after,
-    samples=common.stage("after", "sample"),
-    evaluation=common.stage("after", "eval"),
-  )
+  return behind(c, "after", after)
 
 
-def _published(size):
+def published(size):
+  """The last ten epochs of a published model."""
   c = flexvar.get_config(size)
   end = c.optim.end * c.optim.lr
-  c = _over(
+  around(
     c,
+    "sar",
     sigma=0.01,
     sf_scales="last",
     draws="sample",
@@ -78,4 +51,14 @@ def _published(size):
 
 def smoke():
   """Seconds on two cores: fake data, nothing is trained before."""
-  return _over(flexvar.get_config("smoke"), sigma=0.1)
+  return around(flexvar.get_config("smoke"), "sar", sigma=0.1)
+
+
+get_config = common.presets(
+  __file__,
+  default=lambda: _staged(flexvar.get_config()),
+  fashion=lambda: _staged(flexvar.get_config("fashion")),
+  var=lambda: _staged(var.get_config()),
+  smoke=smoke,
+  **common.published(published, GUIDANCE, "d16"),
+)

@@ -4,54 +4,21 @@ Presets: default (digits), fashion, emoji, smoke, and the published sizes on
 ImageNet: paper (VQ-16) and vq8.
 """
 
+from ar_jax.tokenizers.vq import MULT
 from configs import common
-
-# Levels of the convolutional nets by stride.
-MULT = {16: (1, 1, 2, 2, 4), 8: (1, 2, 2, 4)}
-
-
-def get_config(preset: str = "default"):
-  makers = {
-    "default": digits,
-    "digits": digits,
-    "fashion": fashion,
-    "emoji": emoji,
-    "paper": paper,
-    "vq8": vq8,
-    "smoke": smoke,
-  }
-  return common.choose("configs/vq.py", makers, preset)()
+from configs.families import tokenizer
 
 
 def digits():
-  """scikit-learn's digits at 16 pixels, 8 x 8 units; a minute on two cores."""
-  c = common.base(
-    "vq",
-    in_channels=1,
-    ch=16,
-    mult=(1, 2),
-    blocks=1,
-    z=32,
-    channels=8,
-    vocab=64,
-    size=16,
-    bottleneck_weight=0.25,
-  )
-  c.data.update(name="digits", size=16, channels=1)
-  c.optim.update(lr=4e-3, weight_decay=0.0)
-  c.train.update(steps=160, ema=0.98, save_every=80)
-  c.evals.reconstruction = {}
-  return c
+  """scikit-learn's digits at 16 pixels, 8 x 8 units."""
+  sizes = dict(mult=(1, 2), z=32, channels=8, vocab=64, size=16)
+  return tokenizer.digits("vq", **sizes, bottleneck_weight=0.25)
 
 
 def fashion():
   """Fashion-MNIST padded to 32 pixels, 8 x 8 units."""
-  c = digits()
-  c.model.update(mult=(1, 2, 4), z=64, vocab=256, size=32)
-  c.data.update(name="fashion_mnist", size=32)
-  c.optim.update(lr=3e-3)
-  c.train.update(steps=350, ema=0.99, save_every=175)
-  return c
+  sizes = dict(mult=(1, 2, 4), z=64, vocab=256, size=32)
+  return tokenizer.fashion(digits(), **sizes)
 
 
 def emoji():
@@ -66,18 +33,12 @@ def emoji():
 def paper():
   """VQ-16, 72M parameters, at 256 pixels; LPIPS joins when its two files are
   named: model.lpips_trunk, model.lpips_heads."""
-  c = common.base("vq")
-  c.model.update(mult=MULT[16], size=256)
+  c = tokenizer.imagenet("vq", batch=128, mult=MULT[16], size=256)
   c.model.update(gan_weight=0.5, gan_start=20_000, gan_norm="batch")
-  c.optim.groups = {"discriminator": {}}  # clipped on its own
-  c.data.update(name="imagenet2012", size=256, channels=3)
   c.data.crop = "random"
   c.augment = ("flip",)
-  c.batch = 128
   c.optim.update(lr=1e-4, schedule="constant", warmup=0, weight_decay=0.05)
-  # 40 epochs.
-  c.train.update(steps=400_000, ema=0.9999, log_every=100, save_every=5000)
-  c.evals.reconstruction = {"features": "inception"}
+  c.train.update(steps=400_000, ema=0.9999)  # 40 epochs
   return c
 
 
@@ -90,12 +51,17 @@ def vq8():
 
 def smoke():
   """Seconds on two cores."""
-  c = digits()
-  c.data.update(name="fake", size=8)
-  c.data.num_classes, c.data.length = 3, 64
-  c.model.update(ch=8, mult=(1, 2), z=8, channels=4, vocab=16, size=8)
-  c.batch = c.eval_batch = 4
-  c.train.update(steps=2, log_every=1, save_every=1)
-  c.evals.reconstruction = {"features": "pixels"}
-  c.sample.update(count=4, batch=4)
-  return c
+  sizes = dict(ch=8, mult=(1, 2), z=8, channels=4, vocab=16, size=8)
+  return tokenizer.in_seconds(digits(), **sizes)
+
+
+get_config = common.presets(
+  __file__,
+  default=digits,
+  digits=digits,
+  fashion=fashion,
+  emoji=emoji,
+  paper=paper,
+  vq8=vq8,
+  smoke=smoke,
+)

@@ -1,6 +1,6 @@
 """What FlexVAR claims and two cores can check (arXiv 2502.20313).
 
-  python -m experiments.flexvar runs/experiment_flexvar [STEPS [SEEDS]]
+  python -m experiments.flexvar [FOLDER] [--steps=N] [--seeds=N] [--short]
 
 scikit-learn's digits at 16 pixels, 8 x 8 latents, three seeds. The tokenizer,
 which decodes latents of any size, is trained first, in the folder, and once
@@ -12,32 +12,26 @@ every step, or always the one of four maps. Then
     the second, off the list that it knows, loses more;
 (c) a list that ends at 12 x 12 gives images of 24 pixels, never trained, which
     a judge, shown them at 16, still reads 40 points above chance.
-
-With STEPS, another length of the runs; below 100 the tokenizers are as short,
-in a folder of their own, and nothing is recorded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 import statistics
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import data, main, sample, step
+from ar_jax import data, main, step
 from ar_jax.core.signals.resize import resize
-from ar_jax.core.system import System, Vars, build
-from ar_jax.evals.images import judge_accuracy
+from ar_jax.core.system import System, build
 from configs import flexvar
-from experiments.shared import generators, record
+from experiments.shared import arms, measures, pictures, record, toys
+from experiments.shared.arms import Results, Trained
 
-SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 1000, 32, 2e-3
 FIXED = (1, 2, 4, 8)
 LISTS = {
@@ -47,49 +41,47 @@ LISTS = {
   "to 12 x 12": (1, 2, 4, 6, 8, 12),
 }
 OPTIONS = dict(guidance=2.0, greedy_unseen=False)
+DRAWN, ONE = "lists drawn", "one list"
 
 
-def shrunk(*args, **kwargs) -> np.ndarray:
-  """`step.draw`, its images brought to 16 pixels."""
-  images = step.draw(*args, **kwargs)
-  return np.asarray(resize(jnp.asarray(images), (16, 16), "area"))
+def sampled(own: Trained, scales: tuple[int, ...], n: int, seed: int):
+  """f32[n, H, W, c], drawn map by map with a list, at the size it gives."""
+  label = np.arange(n, dtype=np.int32) % own.system.classes
+  return step.draw(
+    own.system,
+    own.variables,
+    {"label": label},
+    jax.random.key(seed),
+    batch=min(100, n),
+    options=OPTIONS | dict(scales=scales),
+  )
 
 
-def quality(
-  system: System, variables: Vars, dataset, n: int, seed: int
-) -> dict[str, dict[str, float]]:
-  """The judge's accuracy and the Frechet distance with each list."""
+def quality(own: Trained, dataset, n: int, seed: int) -> dict[str, float]:
+  """The judge's accuracy and the Frechet distance with each list, by the name
+  of the list and of the figure; images are brought to 16 pixels."""
   found = {}
   for name, scales in LISTS.items():
-    options = OPTIONS | dict(scales=scales)
-    draw = shrunk if scales[-1] > 8 else step.draw
-    judge = judge_accuracy.build(dataset, n=n, options=options, draw=draw)
-    key = jax.random.key(1000 + seed)
-    accuracy = judge(system, variables, None, key)["judge_accuracy"]
-    score = generators.score(
-      system,
-      variables,
-      dataset,
-      seed=seed,
-      features="judge",
-      n=n,
-      options=options,
-      draw=draw,
-    )
-    found[name] = {"accuracy": accuracy, "frechet": score["frechet"]}
+    images = sampled(own, scales, n, 1000 + seed)
+    if images.shape[1] != 16:
+      images = np.asarray(resize(jnp.asarray(images), (16, 16), "area"))
+    score = measures.quality(images, dataset)
+    found[f"accuracy, {name}"] = score["judge_accuracy"]
+    found[f"frechet, {name}"] = score["frechet"]
   return found
 
 
-def per_map(system: System, variables: Vars, test) -> list[float]:
+def per_map(own: Trained, test) -> dict[str, float]:
   """Cross-entropy of the test codes of each map of the model's own list."""
   batch = data.batch_at(test, 0, batch=len(test), seed=0)
   loss = jax.jit(
-    functools.partial(system.loss, train=False, key=jax.random.key(0))
+    functools.partial(own.system.loss, train=False, key=jax.random.key(0))
   )
-  metrics = loss(variables, batch).metrics
-  return [
-    float(metrics[f"ce/scale_{s + 1}"].mean()) for s in range(system.plan.steps)
-  ]
+  metrics = loss(own.variables, batch).metrics
+  return {
+    f"map {s}": float(metrics[f"ce/scale_{s + 1}"].mean())
+    for s in range(own.system.plan.steps)
+  }
 
 
 def unigram(system: System, units) -> list[float]:
@@ -105,91 +97,86 @@ def unigram(system: System, units) -> list[float]:
   return found
 
 
-def picture(system, variables, path: pathlib.Path) -> None:
+def picture(own: Trained, names) -> str:
   """A row of digits with each list, at the size that it gives."""
-  rows = []
-  for scales in LISTS.values():
-    images = step.draw(
-      system,
-      variables,
-      {"label": np.arange(10, dtype=np.int32)},
-      jax.random.key(0),
-      batch=10,
-      options=OPTIONS | dict(scales=scales),
-    )
-    margin = (24 - images.shape[1]) // 2
-    pad = ((0, 0), (margin, margin), (margin, margin), (0, 0))
-    rows.append(np.pad(sample.to_uint8(images), pad, constant_values=255))
-  sample.save_png(path, sample.grid(np.concatenate(rows), 10), 2)
+  drawn = {k: sampled(own, scales, 10, 0) for k, scales in LISTS.items()}
+  return pictures.save("flexvar", drawn, names)
 
 
-def run(folder: str, steps: int, seeds: int) -> None:
-  main.set_up_devices()
-  begun = time.perf_counter()
-  config = flexvar.get_config("default")
-  dataset = data.load(**config.generator.data)
-  codes = generators.tokenizer(
-    config.tokenizer, pathlib.Path(folder) / "tokenizer", steps
-  )
+def systems(config) -> dict[str, System]:
+  """The two models, alike but for the lists of training."""
   # Small gates have no time to open in runs as short as these.
   model = config.generator.model.to_dict() | dict(width=96, gate_init=0.5)
   free = build("flexvar", **model)
   lists = dataclasses.replace(free.lists, base=FIXED)
   free = dataclasses.replace(free.at(FIXED), lists=lists)
-  arms = {
-    "lists drawn": free,
-    "one list": dataclasses.replace(free, lists=None),
-  }
-  units = generators.encoded(free, dataset, codes)
-  # The digits give a distance a floor for up to 898 samples.
-  n = 600 if steps >= 100 else 20
-  rows, falls, above, ce = [], {}, [], []
-  for arm, system in arms.items():
-    runs = []
-    for seed in SEEDS[:seeds]:
-      variables, seconds = generators.train(
-        system,
-        units,
-        steps=steps,
-        batch=BATCH,
-        seed=seed,
-        lr=RATE,
-        given={"tokenizer": codes},
-      )
-      runs.append(quality(system, variables, dataset, n, seed))
-      if system is free:
-        ce.append(per_map(system, variables, units.test))
-      print(arm, seed, f"{seconds:.0f} s", runs[-1], flush=True)
+  return {DRAWN: free, ONE: dataclasses.replace(free, lists=None)}
+
+
+def table(found: Results) -> list[dict]:
+  """A row for each way of training and list of sampling."""
+  rows = []
+  for arm in found.runs:
     for name in LISTS:
-      values = {
-        key: [run[name][key] for run in runs] for key in ("accuracy", "frechet")
-      }
       row = {"training": arm, "sampling": name}
-      for key, found in values.items():
-        row[key] = statistics.mean(found)
-        row[f"{key} spread"] = statistics.stdev(found) if seeds > 1 else 0.0
+      for key in ("accuracy", "frechet"):
+        row[key] = arms.mean_spread(found.every(arm, f"{key}, {name}"), 3)
       rows.append(row)
-    most = lambda run: max(run[k]["accuracy"] for k in list(LISTS)[:3])
-    least = lambda run: min(run[k]["accuracy"] for k in list(LISTS)[:3])
-    falls[arm] = statistics.mean(most(run) - least(run) for run in runs)
-    if system is free:
-      above = [run["to 12 x 12"]["accuracy"] - 0.1 for run in runs]
-      if steps >= 100:
-        picture(system, variables, record.RESULTS / "flexvar.png")
-  frequencies = unigram(free, (units.train, units.test))
+  return rows
+
+
+def fall(found: Results, arm: str) -> float:
+  """How much the accuracy differs among lists of 4, 5 and 6 maps."""
+  known = [f"accuracy, {name}" for name in list(LISTS)[:3]]
+  return statistics.mean(
+    max(run[k] for k in known) - min(run[k] for k in known)
+    for run in found.runs[arm]
+  )
+
+
+def run() -> None:
+  main.set_up_devices()
+  begun = time.perf_counter()
+  s = arms.settings("flexvar", steps=STEPS)
+  config = flexvar.get_config("default")
+  dataset = data.load(**config.generator.data)
+  codes = toys.tokenizer(config.tokenizer, s.folder / "tokenizer", s.short)
+  both = systems(config)
+  units = toys.encoded(both[DRAWN], dataset, codes)
+  # The digits give a distance a floor for up to 898 samples.
+  n = s.fewer(600)
+
+  def make(seed: int, system: System) -> Trained:
+    return arms.train(
+      system,
+      units,
+      steps=s.steps,
+      batch=BATCH,
+      seed=seed,
+      lr=RATE,
+      given={"tokenizer": codes},
+    )
+
+  def measure(own: Trained, seed: int) -> dict[str, float]:
+    return quality(own, dataset, n, seed) | per_map(own, units.test)
+
+  makers = {k: functools.partial(make, system=own) for k, own in both.items()}
+  found = arms.compare(makers, measure, s.seeds)
+  falls = {arm: fall(found, arm) for arm in both}
+  above = [x - 0.1 for x in found.every(DRAWN, "accuracy, to 12 x 12")]
+  frequencies = unigram(both[DRAWN], (units.train, units.test))
   maps = [
     {
       "map": f"{side}x{side}",
-      "FlexVAR": statistics.mean(run[s] for run in ce),
-      "unigram": frequencies[s],
+      "FlexVAR": found.mean(DRAWN, f"map {i}"),
+      "unigram": frequencies[i],
     }
-    for s, side in enumerate(FIXED)
+    for i, side in enumerate(FIXED)
   ]
-  if steps < 100:
-    print(maps)
+  if s.short:
     return
   better = all(row["FlexVAR"] < row["unigram"] for row in maps)
-  keeps = falls["lists drawn"] <= 0.05 < falls["one list"]
+  keeps = falls[DRAWN] <= 0.05 < falls[ONE]
   larger = min(above) >= 0.4
   said = lambda yes: "holds" if yes else "does not hold"
   record.write(
@@ -202,22 +189,21 @@ def run(folder: str, steps: int, seeds: int) -> None:
     "training on it competes with supervised models",
     baseline="(a) unigram cross-entropy; (b) the same model trained on the one "
     "list of 4 maps; (c) chance, 0.1",
-    ours=f"(b) accuracy falls by {falls['lists drawn']:.3f} against "
-    f"{falls['one list']:.3f}; (c) {statistics.mean(above):.3f} above chance",
+    ours=f"(b) accuracy falls by {falls[DRAWN]:.3f} against "
+    f"{falls[ONE]:.3f}; (c) {statistics.mean(above):.3f} above chance",
     holds=True
     if better and keeps and larger
     else f"(a) {said(better)}, (b) {said(keeps)}, (c) {said(larger)} at this "
     "size",
-    seeds=list(SEEDS[:seeds]),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      f"Digits at 16 px, {steps} steps of {BATCH}, guidance 2": rows,
+      f"Digits at 16 px, {s.steps} steps of {BATCH}, guidance 2": table(found),
       "Test cross-entropy of each map, lists drawn, nats": maps,
     },
-    picture="flexvar.png",
+    picture=picture(found.trained[DRAWN], dataset.class_names),
   )
 
 
 if __name__ == "__main__":
-  given = [int(x) for x in sys.argv[2:]]
-  run(sys.argv[1], *given, *(STEPS, len(SEEDS))[len(given) :])
+  run()

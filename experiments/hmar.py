@@ -1,24 +1,24 @@
 """What HMAR claims and two cores can check (arXiv 2506.04421).
 
-  python -m experiments.hmar FOLDER [STEPS] [digits]
+  python -m experiments.hmar [FOLDER] [fashion | digits] [--steps=N]
+    [--seeds=N] [--short]
 
 On the units of one tokenizer, with equal sizes and steps: (a) a scale that sees
 itself only loses little (cross-entropy within 5 % of VAR's, judge accuracy of
 one-shot samples within 3 points); (b) an update is not slower, and a sampler
 keeps nothing; (c) the same weights can be drawn by any schedule, and refined
 samples are not below one-shot ones. Weights of the scales on and off. For the
-share of attention see `experiments.benchmarks.attention_share`. Below 100 STEPS
-it is a trial on digits, which records nothing.
+share of attention see `experiments.benchmarks.attention_share`. A trial
+(--short) is of digits.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 
 from ar_jax import main
 from configs import hmar, var
-from experiments.shared import record, scales
+from experiments.shared import arms, pictures, record, scales
 from experiments.shared.scales import Arm
 
 EVEN = {"generator.model.weights": "units", "refinement.model.weights": "units"}
@@ -32,12 +32,12 @@ ARMS = (
 )
 
 
-def run(args: list[str]) -> None:
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  b = scales.budget(args)
-  rows, results, sheet = scales.compare(ARMS, b.kind, b)
-  mean = lambda arm, key: scales.mean(results[arm], key)
+  s = scales.settings("scales")
+  rows, found, dataset = scales.compare(ARMS, s.word, s)
+  mean = found.mean
   gap = mean("HMAR, even weights, one shot", "nats") / mean("VAR", "nats") - 1
   accuracy = {arm.name: mean(arm.name, "judge_accuracy") for arm in ARMS}
   below = accuracy["VAR"] - accuracy["HMAR, one shot"]
@@ -55,9 +55,8 @@ def run(args: list[str]) -> None:
     f"{100 * gained:+.1f} points"
   )
   print(ours, held, flush=True)
-  if b.short:
+  if s.short:
     return
-  failed = [name for name, held in held.items() if not held]
   record.write(
     "hmar",
     claim="(a) Scales that do not see each other lose little; (b) an update "
@@ -65,13 +64,13 @@ def run(args: list[str]) -> None:
     paper="matches or beats VAR of equal size",
     baseline="VAR with equal sizes and steps on the same units",
     ours=ours,
-    holds=not failed or f"does not hold: {', '.join(failed)}",
-    seeds=list(b.seeds),
+    holds=arms.said(held),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
-    tables={f"{scales.KINDS[b.kind]}, {b.steps} steps, mean ± deviation": rows},
-    picture=scales.picture("hmar", sheet),
+    tables={scales.title(s): rows},
+    picture=pictures.save("hmar", scales.samples(found), dataset.class_names),
   )
 
 
 if __name__ == "__main__":
-  run(sys.argv[1:])
+  run()

@@ -1,19 +1,18 @@
 """What M-VAR claims and two cores can check (arXiv 2411.10433).
 
-  python -m experiments.m_var FOLDER [STEPS] [digits]
+  python -m experiments.m_var [FOLDER] [fashion | digits] [--steps=N]
+    [--seeds=N] [--short]
 
 With equal sizes and steps on the units of one tokenizer: (a) the Mamba branch
 closes at least half of the gap in cross-entropy between attention within scales
 alone and VAR's full attention, where that is larger than the spread; (b) what a
 sampler keeps does not grow with the length, and the time of an update grows
-less from 85 to 680 units than VAR's. Below 100 STEPS it is a trial on digits,
-which records nothing.
+less from 85 to 680 units than VAR's. A trial (--short) is of digits.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 
 import jax
@@ -24,9 +23,9 @@ from ar_jax.core import prng
 from ar_jax.core.system import build
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import hmar, m_var, var
-from experiments.comparisons.next_token import mean_spread
 from experiments.hmar import EVEN
-from experiments.shared import record, scales
+from experiments.shared import arms, measures, pictures, record, scales
+from experiments.shared.arms import Results, Trained, mean_spread
 from experiments.shared.scales import Arm
 
 WITHIN = "attention within scales only"
@@ -34,13 +33,13 @@ ARMS = (Arm("VAR", var), Arm(WITHIN, hmar, changes=EVEN), Arm("M-VAR", m_var))
 LENGTHS = {85: (1, 2, 4, 8), 680: SCALES[256]}
 
 
-def by_scale(results: dict[str, list[dict]], sides) -> list[dict]:
+def by_scale(found: Results, sides) -> list[dict]:
   """Cross-entropy of each scale, a column for each arm."""
   rows = []
   for s, side in enumerate(sides):
     row = {"scale": f"{side}x{side}"}
-    for name, own in results.items():
-      row[name] = mean_spread([r[f"ce/scale_{s + 1}"] for r in own], 3)
+    for name in found.runs:
+      row[name] = mean_spread(found.every(name, f"ce/scale_{s + 1}"), 3)
     rows.append(row)
   return rows
 
@@ -56,14 +55,14 @@ def lengths(turns: int, batch: int = 2) -> list[dict]:
       "VAR": build("var", **sizes),
       "M-VAR": build("m_var", states=16, chunk=32, **sizes),
     }
-    init = lambda s: jax.jit(s.init)(prng.key(0), {})
-    loaded = {name: (s, init(s), {}) for name, s in systems.items()}
+    init = lambda own: jax.jit(own.init)(prng.key(0), {})
+    trained = {k: Trained(own, init(own)) for k, own in systems.items()}
     draw = np.random.default_rng(0)
     known = {
       "units": draw.integers(0, 256, (batch, length), np.int32),
       "label": np.arange(batch, dtype=np.int32),
     }
-    spent = scales.costs(loaded, known, batch, turns)
+    spent = measures.costs(trained, known, batch, turns)
     for name, own in spent.items():
       net = systems[name].net
       cache = jax.eval_shape(
@@ -82,16 +81,16 @@ def lengths(turns: int, batch: int = 2) -> list[dict]:
   return rows
 
 
-def run(args: list[str]) -> None:
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  b = scales.budget(args)
-  rows, results, sheet = scales.compare(ARMS, b.kind, b)
-  nats = lambda name: np.array([r["nats"] for r in results[name]])
-  sides = scales.configured(ARMS[0], b.kind, b).tokenizer.model.scales
+  s = scales.settings("scales")
+  rows, found, dataset = scales.compare(ARMS, s.word, s)
+  nats = lambda name: np.array(found.every(name, "nats"))
+  sides = scales.configured(ARMS[0], s.word, s).tokenizer.model.scales
   gap, closed = nats(WITHIN) - nats("VAR"), nats(WITHIN) - nats("M-VAR")
   noise = gap.std(ddof=1) if len(gap) > 1 else 0.0
-  spent = lengths(1 if b.short else 5)
+  spent = lengths(1 if s.short else 5)
   time_of = {(r["L"], r["system"]): r["update, ms"] for r in spent}
   grows = {n: time_of[680, n] / time_of[85, n] for n in ("VAR", "M-VAR")}
   fair = bool(gap.mean() <= noise or closed.mean() >= 0.5 * gap.mean())
@@ -101,10 +100,9 @@ def run(args: list[str]) -> None:
     f"{grows['M-VAR']:.1f} times one of 85, VAR's {grows['VAR']:.1f} times"
   )
   print(ours, fair, flush=True)
-  if b.short:
+  if s.short:
     return
   quick = grows["M-VAR"] <= grows["VAR"]
-  failed = [n for n, held in {"(a)": fair, "(b)": quick}.items() if not held]
   record.write(
     "m_var",
     claim="(a) Across scales a state-space layer does what attention does; (b) "
@@ -112,17 +110,17 @@ def run(args: list[str]) -> None:
     paper="FID 1.78 with d32, 0.19 better than VAR, faster",
     baseline="VAR, and attention within scales only, of equal sizes and steps",
     ours=ours,
-    holds=not failed or f"does not hold: {', '.join(failed)}",
-    seeds=list(b.seeds),
+    holds=arms.said({"(a)": fair, "(b)": quick}),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      f"{scales.KINDS[b.kind]}, {b.steps} steps, mean ± deviation": rows,
-      "Cross-entropy per scale, nats": by_scale(results, sides),
+      scales.title(s): rows,
+      "Cross-entropy per scale, nats": by_scale(found, sides),
       "Random units, batch 2": spent,
     },
-    picture=scales.picture("m_var", sheet),
+    picture=pictures.save("m_var", scales.samples(found), dataset.class_names),
   )
 
 
 if __name__ == "__main__":
-  run(sys.argv[1:])
+  run()

@@ -1,6 +1,6 @@
 """What NAR claims: fronts against single units and against four a step.
 
-  python -m experiments.nar runs/next_token
+  python -m experiments.nar [FOLDER] [--steps=N] [--seeds=N] [--short]
 
 On the units of Fashion-MNIST, with equal steps and batches, three seeds:
 raster order (LlamaGen), PAR's order of four units a step, one in each quarter
@@ -19,21 +19,19 @@ from __future__ import annotations
 import functools
 import pathlib
 import statistics
-import sys
 import time
 
 import jax
 import numpy as np
 
-from ar_jax import checkpoint, data, evals, main, train
+from ar_jax import main, train
 from ar_jax.core.system import System, build
 from ar_jax.systems.nar import SIZES
-from configs import llamagen
 from experiments.comparisons import next_token
-from experiments.comparisons.next_token import Decoder, mean_spread
-from experiments.shared import full_size, record
+from experiments.comparisons.next_token import Decoder
+from experiments.shared import arms, full_size, measures, record
 
-SEEDS = next_token.SEEDS
+TURNS = 3
 DECODERS = (
   Decoder("raster", "llamagen", {}),
   Decoder("four a step", "regions", {}),
@@ -42,30 +40,13 @@ DECODERS = (
 GUIDED = (("guidance", 2.0),)
 
 
-def configs(folder: pathlib.Path, seed: int) -> dict:
-  """name -> (config, folder) of the runs of a seed."""
-  runs = next_token.configs(folder, seed)
+def with_regions(runs: dict, folder: pathlib.Path, seed: int) -> dict:
+  """name -> (config, folder) of the runs of a seed, with four units a step."""
   regions = runs["nar"][0].copy_and_resolve_references()
   regions.model.order = "regions"
   # NAR has one layer more, behind its second head.
   regions.model.depth += 1
-  return {
-    "llamagen": runs["llamagen"],
-    "regions": (regions, folder / f"regions-{seed}"),
-    "nar": runs["nar"],
-  }
-
-
-def nats(runs: dict, dataset: data.Dataset) -> dict[str, float]:
-  """run -> nats a unit of the test split."""
-  judge, found = evals.build("likelihood", dataset), {}
-  for name, (config, workdir) in runs.items():
-    system = build(config.system, **config.model.to_dict())
-    variables, _ = checkpoint.load(workdir)
-    batches = data.epoch(dataset.test, batch=500)
-    line = judge(system, variables, batches, jax.random.key(0))
-    found[name] = line["nll"] / len(system.plan)
-  return found
+  return runs | {"regions": (regions, folder / f"regions-{seed}")}
 
 
 def published() -> dict[str, System]:
@@ -89,19 +70,13 @@ def throughput(batch: int, turns: int) -> list[dict]:
   """A row for each order of the size B, timed in turns."""
   label = np.arange(batch, dtype=np.int32)
   keys = jax.random.split(jax.random.key(0), batch)
-  calls, steps = {}, {}
+  calls, steps, lengths = {}, {}, {}
   for name, system in published().items():
     variables = full_size.random_variables(system)
     variables.pop("tokenizer")
     calls[name] = functools.partial(generate, system, variables, label, keys)
-    steps[name] = system.plan.steps
-  times = {name: [] for name in calls}
-  for turn in range(turns + 1):
-    for name, call in calls.items():
-      start = time.perf_counter()
-      units = jax.block_until_ready(call())
-      if turn:  # the first compiles
-        times[name].append(time.perf_counter() - start)
+    steps[name], lengths[name] = system.plan.steps, len(system.plan)
+  times = measures.in_turns(calls, turns)
   rows = []
   for name, own in times.items():
     over = lambda base, own=own: statistics.median(
@@ -112,7 +87,7 @@ def throughput(batch: int, turns: int) -> list[dict]:
         "order": name,
         "batch": batch,
         "forwards": steps[name],
-        "units/s": units.size / statistics.median(own),
+        "units/s": batch * lengths[name] / statistics.median(own),
         "over raster": over("raster"),
         "over four a step": over("four a step"),
       }
@@ -121,26 +96,33 @@ def throughput(batch: int, turns: int) -> list[dict]:
   return rows
 
 
-def run(folder: str, turns: int = 3) -> None:
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  folder = pathlib.Path(folder)
-  next_token.prepare(folder)
-  dataset = data.load(**llamagen.get_config("fashion").generator.data)
-  results, losses = [], []
-  for seed in SEEDS:
-    runs = configs(folder, seed)
-    config, workdir = runs["regions"]
-    train.run(config, workdir)
-    results.append(next_token.measure(runs, seed, dataset, DECODERS))
-    losses.append(nats(runs, dataset))
-    print(losses[-1], flush=True)
-  rows = next_token.table(results, DECODERS)
+  s = next_token.settings("next_token")
+  real, runs = next_token.dataset("fashion"), next_token.prepare(s)
+  every = {k: with_regions(own, s.folder, k) for k, own in runs.items()}
+  for own in every.values():
+    train.run(*own["regions"])
+  makers = next_token.makers(every, DECODERS)
+
+  def measure(own: arms.Trained, seed: int) -> dict[str, float]:
+    n = s.fewer(next_token.IMAGES)
+    drawn, spent = measures.speculated(own, real, seed=seed, n=n)
+    found = measures.quality(drawn, real) | measures.likelihood(own, real)
+    return spent | found
+
+  found = arms.compare(
+    makers, measure, s.seeds, next_token.together(DECODERS, s)
+  )
+  rows = next_token.table(found)
   for row, decoder in zip(rows, DECODERS, strict=True):
-    row["test nats a unit"] = mean_spread(
-      [found[decoder.run] for found in losses], 3
+    row["test nats a unit"] = arms.mean_spread(
+      found.every(decoder.name, "nats"), 3
     )
-  large = [row for batch in (1, 8) for row in throughput(batch, turns)]
+  if s.short:
+    return
+  large = [row for batch in (1, 8) for row in throughput(batch, TURNS)]
   ratio = {
     r["batch"]: r["over four a step"] for r in large if r["order"] == "NAR"
   }
@@ -161,10 +143,10 @@ def run(folder: str, turns: int = 3) -> None:
     or "the forwards hold (2.1 times fewer than four a step at 16x16, 3.1 at "
     "24x24); the throughput does not on a CPU, where a forward of more "
     "rows costs more",
-    seeds=list(SEEDS),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      f"Fashion-MNIST, 8x8 units, {next_token.STEPS} steps, mean ± deviation "
+      f"Fashion-MNIST, 8x8 units, {s.steps or 200} steps, mean ± deviation "
       "over seeds": rows,
       "Size B at 256 pixels, random weights, guided, float32": large,
     },
@@ -173,4 +155,4 @@ def run(folder: str, turns: int = 3) -> None:
 
 
 if __name__ == "__main__":
-  run(*sys.argv[1:2], *map(int, sys.argv[2:]))
+  run()

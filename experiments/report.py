@@ -1,29 +1,156 @@
-"""Renders every result into docs/results.md.
+"""Writes the pages that are made from the tree: results, measurements, systems
+and data.
 
-python -m experiments.report
+  python -m experiments.report
+
+From `results/*.json` come `docs/results.md`, an index with failures first, and
+a page for each; compilation, planning and timing go to `docs/measurements.md`
+in the same way. `experiments.shared.catalog` writes `docs/systems.md`, the
+tables of `docs/systems/*.md` and of `docs/scale.md`, and `docs/data.md`.
+`tests/docs_test.py` holds the committed pages to what this writes.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-import shutil
+import re
+import textwrap
+from collections.abc import Iterable
 
+from PIL import Image
+
+from experiments.shared import pictures
 from experiments.shared.record import RESULTS
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+# Of programs and machines, not of a paper.
+MEASURED = (
+  "aot_",
+  "attention_share",
+  "bench_",
+  "plan",
+  "tpu_shapes",
+  "verify_rows",
+)
+# Runs of a config, recorded by `experiments.shared.runs`.
+CONFIGS = {
+  "fashion": "configs/var.py:fashion",
+  "quickstart": "configs/quickstart.py",
+}
+ORDER = ("fails", "in part", "holds")
 
-HEAD = """# Results
+DIGITS = tuple("0123456789")
+# Grids that were saved without names -> those of their rows, or the column of
+# the first table that has them; and those of their columns.
+GRIDS = {
+  "fashion": (
+    ("T-shirt", "trouser", "pullover", "dress", "coat")
+    + ("sandal", "shirt", "sneaker", "bag", "boot"),
+    (),
+  ),
+  "flexvar": ("sampling", DIGITS),
+  "hmar": ("system", DIGITS),
+  "m_var": ("system", DIGITS),
+  "nfig": ("system", DIGITS),
+  "quickstart": (DIGITS, ()),
+  "scale_family": ("system", DIGITS),
+  "scale_family_emoji16": ("system", ()),
+  "xar": ("arm", DIGITS),
+}
 
-Written by `python -m experiments.report` from `experiments/results/*.json`;
-`fashion` and `quickstart` are runs of configs, recorded by
-`experiments.shared.runs`; the others are `python -m experiments.<name>`,
-without the platform or the data that end some names.
+HEAD = """# {title}
+
+{what} Failures come first.
+Each name leads to a page: the claim, the paper's figure, the baseline, what was
+measured, and the command that measures it again. "In part" is said of a claim
+of which a part fails, or which falls short of its figure.
+
+Written by `python -m experiments.report` from `experiments/results/*.json`.
 """
+RESULTS_HEAD = HEAD.format(
+  title="Results",
+  what="What the papers claim, as far as two CPU cores can check it.",
+)
+MEASURED_HEAD = HEAD.format(
+  title="Measurements",
+  what="What programs and kernels cost, measured or compiled.",
+)
+
+
+def records() -> dict[str, dict]:
+  """name -> what `record.write` wrote."""
+  paths = sorted(RESULTS.glob("*.json"))
+  return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def verdict(record: dict) -> str:
+  """One of ORDER: a claim of which nothing is left fails, and one that holds
+  but for some of its parts, or short of its figure, holds in part."""
+  holds = record["holds"]
+  if isinstance(holds, bool):
+    return "holds" if holds else "fails"
+  return "fails" if re.match(r"not |0\.\d+x", holds) else "in part"
+
+
+def _told(record: dict, most: int = 110) -> str:
+  """The verdict with its reason, cut to a line."""
+  short = textwrap.shorten(reason(record), most, placeholder=" ...")
+  return f"{verdict(record)}: {short}" if short else verdict(record)
+
+
+def measured(name: str) -> bool:
+  """Whether a result is of programs and machines."""
+  return name.startswith(MEASURED)
+
+
+def folder(name: str) -> str:
+  """Where the page of a result lies."""
+  return "measurements" if measured(name) else "results"
+
+
+def command(name: str) -> str:
+  """What measures a result again."""
+  if name in CONFIGS:
+    return f"python -m ar_jax.main --config={CONFIGS[name]}"
+  here = ROOT / "experiments"
+  bare = name.removeprefix("bench_")
+  words = bare.split("_")
+  places = ("benchmarks/",) if measured(name) else ("", "comparisons/")
+  for cut in range(len(words), 0, -1):
+    module = "_".join(words[:cut])
+    for place in places:
+      if (here / f"{place}{module}.py").exists():
+        rest = "".join(f" {word}" for word in ["_".join(words[cut:])] if word)
+        if place == "benchmarks/":
+          rest = ""
+        return f"python -m experiments.{place.replace('/', '.')}{module}{rest}"
+  raise LookupError(f"no experiment writes {name}.json")
+
+
+def sized(record: dict) -> str:
+  """The data and the steps of a record that does not hold its command, as far
+  as the title of its first table tells."""
+  title = next(iter(record["tables"]), "")
+  told = re.match(r"Digits at 16 px, (\d+) steps, mean", title)
+  return f" digits --steps={told[1]}" if told else ""
+
+
+def reason(record: dict) -> str:
+  """What a record says of its verdict; nothing where that says all."""
+  holds = record["holds"]
+  if isinstance(holds, bool):
+    return ""
+  start = "does not hold: "
+  if holds.startswith(start):
+    return f"{holds.removeprefix(start)} does not hold"
+  return holds.removeprefix(f"{verdict(record)}: ")
 
 
 def _cell(value) -> str:
-  return f"{value:.4g}" if isinstance(value, float) else str(value)
+  text = f"{value:.4g}" if isinstance(value, float) else str(value)
+  return text.replace("|", "\\|").replace("\n", " ")
 
 
 def table(rows: list[dict]) -> str:
@@ -34,41 +161,115 @@ def table(rows: list[dict]) -> str:
   return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def section(name: str, record: dict) -> str:
-  holds = record["holds"]
-  verdict = {True: "holds", False: "does not hold"}.get(holds, holds)
-  facts = [
-    {"": "paper", " ": record["paper"]},
-    {"": "baseline here", " ": record["baseline"]},
-    {"": "measured here", " ": record["ours"]},
-    {"": "verdict", " ": verdict},
-    {"": "seeds", " ": ", ".join(map(str, record["seeds"]))},
-    {
-      "": "run",
-      " ": f"{record['seconds']} s on {record['device']}, "
-      f"jax {record['jax']}, commit {record['commit']}",
-    },
-  ]
-  parts = [f"## {name}", record["claim"], table(facts)]
+def page(name: str, record: dict) -> str:
+  """All of one result."""
+  told = reason(record)
+  seeds = ", ".join(map(str, record["seeds"])) or "none"
+  facts = {
+    "verdict": f"{verdict(record)}: {told}" if told else verdict(record),
+    "paper": record["paper"],
+    "baseline here": record["baseline"],
+    "measured here": record["ours"],
+    "seeds": seeds,
+    "run": f"{record['seconds']} s on {record['device']}, "
+    f"jax {record['jax']}, commit {record['commit']}",
+    "command": f"`{record.get('command') or command(name) + sized(record)}`",
+  }
+  if "note" in record:
+    facts["note"] = record["note"]
+  index = f"[all {folder(name)}](../{folder(name)}.md)"
+  parts = [f"# {name}", index, record["claim"]]
+  parts.append(table([{"": k, " ": v} for k, v in facts.items()]))
+  if record["picture"]:
+    parts.append(f"![{name}](../images/{record['picture']})")
   for title, rows in record["tables"].items():
     parts += [f"**{title}**", table(rows)]
-  if record["picture"]:
-    parts.append(f"![{name}](images/{record['picture']})")
-  return "\n\n".join(parts)
+  return "\n\n".join(parts) + "\n"
+
+
+def index(head: str, found: dict[str, dict]) -> str:
+  """A line for each result, failures first."""
+  names = sorted(found, key=lambda k: (ORDER.index(verdict(found[k])), k))
+  rows = [
+    {
+      "name": f"[{name}]({folder(name)}/{name}.md)",
+      "claim": found[name]["claim"],
+      "verdict": _told(found[name]),
+      "seconds": round(found[name]["seconds"]),
+      "device": found[name]["device"],
+      "commit": found[name]["commit"],
+    }
+    for name in names
+  ]
+  return f"{head}\n{table(rows)}\n"
+
+
+def pages() -> dict[pathlib.Path, str]:
+  """Path -> what belongs there, of all pages that are written from the tree."""
+  from experiments.shared import catalog  # it links to what is written here
+
+  every = records()
+  parts = {
+    "results": (RESULTS_HEAD, lambda name: not measured(name)),
+    "measurements": (MEASURED_HEAD, measured),
+  }
+  written = {}
+  for where, (head, ours) in parts.items():
+    found = {k: v for k, v in every.items() if ours(k)}
+    written[DOCS / f"{where}.md"] = index(head, found)
+    for name, record in found.items():
+      written[DOCS / where / f"{name}.md"] = page(name, record)
+  return written | catalog.pages(every)
+
+
+def picture(name: str, record: dict) -> Image.Image:
+  """Of a result, large enough, its rows and columns named."""
+  path = RESULTS / record["picture"]
+  with Image.open(path) as image:
+    named = image.mode == "RGB" and image.width >= pictures.WIDTH
+  large = pictures.enlarged(path)
+  if name not in GRIDS or named:  # the harness names them as it saves
+    return large
+  rows, columns = GRIDS[name]
+  if isinstance(rows, str):
+    table = next(iter(record["tables"].values()))
+    known = dict.fromkeys(row[rows] for row in table)
+    unseen = ("test images", "cells of training images, no context")
+    rows = [k for k in known if k not in unseen]
+  return pictures.named(large, rows, columns)
+
+
+def stale(written: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+  """Pages of results that are no more."""
+  there = {p for d in ("results", "measurements") for p in (DOCS / d).glob("*")}
+  return sorted(there - set(written))
+
+
+def between(text: str, marks: tuple[str, str], body: str) -> str:
+  """The text with what stands between two marks replaced.
+
+  Raises:
+    ValueError: a mark is missing.
+  """
+  pattern = re.compile(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", re.S)
+  if not pattern.search(text):
+    raise ValueError(f"no {marks[0]} ... {marks[1]} to write between")
+  return pattern.sub(lambda _: f"{marks[0]}\n\n{body}\n\n{marks[1]}", text)
 
 
 def main() -> None:
-  parts = [HEAD]
+  written = pages()
+  for path in stale(written):
+    path.unlink()
+  for path, text in written.items():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
   (DOCS / "images").mkdir(exist_ok=True)
-  for path in sorted(RESULTS.glob("*.json")):
-    record = json.loads(path.read_text())
+  for name, record in records().items():
     if record["picture"]:
-      shutil.copyfile(
-        RESULTS / record["picture"], DOCS / "images" / record["picture"]
-      )
-    parts.append(section(path.stem, record))
-  (DOCS / "results.md").write_text("\n\n".join(parts) + "\n")
-  print(f"wrote {DOCS / 'results.md'}")
+      shown = picture(name, record)
+      shown.save(DOCS / "images" / record["picture"], optimize=True)
+  print(f"wrote {len(written)} pages below {DOCS}")
 
 
 if __name__ == "__main__":

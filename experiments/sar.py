@@ -1,10 +1,10 @@
 """What SAR claims and two cores can check (arXiv 2512.06421).
 
-  python -m experiments.sar runs/experiment_sar [STEPS [SEEDS]]
+  python -m experiments.sar [FOLDER] [--steps=N] [--seeds=N] [--short]
 
 scikit-learn's digits at 16 pixels, over FlexVAR and over VAR, three seeds. The
 tokenizers are trained first, in the folder, and once only. Each model trains
-for STEPS steps and then for a fifth as many at a tenth of the rate, with the
+for so many steps and then for a fifth as many at a tenth of the rate, with the
 second pass of SAR at several weights, or without: that is the baseline, not
 the model before. Then
 
@@ -14,16 +14,13 @@ the model before. Then
 (b) samples are no worse (Frechet distance in the judge's features; accuracy).
 
 The gap is plotted map by map: the inputs of sampling against those of
-training. With STEPS, another length of the runs; below 100 the tokenizers are
-as short, in a folder of their own, there are two weights, and nothing is
-recorded.
+training. A trial has two weights.
 """
 
 from __future__ import annotations
 
+import functools
 import pathlib
-import statistics
-import sys
 import time
 
 import jax
@@ -31,13 +28,12 @@ import numpy as np
 
 from ar_jax import data, main
 from ar_jax.core.system import System, Vars, build
-from ar_jax.evals.images import judge_accuracy
 from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.systems import sar
 from configs import flexvar, var
-from experiments.shared import generators, record
+from experiments.shared import arms, measures, record, toys
+from experiments.shared.arms import Results, Trained
 
-SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 1000, 32, 2e-3
 SIGMAS = (0.0, 0.1, 1.0)
 # Small gates have no time to open in runs as short as these.
@@ -78,30 +74,22 @@ def gaps(
   return {"teacher": teacher, "student": student}, np.stack(maps, 1)
 
 
-def measured(target, variables, units, dataset, seed: int, n: int) -> dict:
+def measured(own: Trained, units, dataset, seed: int, n: int) -> dict:
   """All that is asked of one model."""
-  means, maps = gaps(target, variables, units.test)
-  options = dict(guidance=GUIDANCE)
-  judge = judge_accuracy.build(dataset, n=n, options=options)
-  accuracy = judge(target, variables, None, jax.random.key(1000 + seed))
-  score = generators.score(
-    target,
-    variables,
-    dataset,
-    seed=seed,
-    features="judge",
-    n=n,
-    options=options,
-  )
+  target = own.system
+  means, maps = gaps(target, own.variables, units.test)
+  own = own._replace(options=dict(guidance=GUIDANCE))
+  images = measures.sampled(own, dataset, seed=1000 + seed, n=n)
+  score = measures.quality(images, dataset)
   return means | {
     "gap": means["student"] - means["teacher"],
-    "accuracy": accuracy["judge_accuracy"],
+    "accuracy": score["judge_accuracy"],
     "frechet": score["frechet"],
     "maps": maps,
   }
 
 
-def plot(found: dict, path: pathlib.Path) -> None:
+def plot(found: dict[str, Results], path: pathlib.Path) -> None:
   """The gap map by map: before, and after each kind of training."""
   import matplotlib
 
@@ -111,100 +99,117 @@ def plot(found: dict, path: pathlib.Path) -> None:
   figure, panels = plt.subplots(
     1, len(found), figsize=(4.5 * len(found), 3.5), constrained_layout=True
   )
-  for axes, (name, arms) in zip(np.ravel(panels), found.items(), strict=True):
-    for arm, runs in arms.items():
+  for axes, (name, results) in zip(
+    np.ravel(panels), found.items(), strict=True
+  ):
+    for arm, runs in results.runs.items():
       gap = np.stack([run["maps"][1] - run["maps"][0] for run in runs])
-      spread = gap.std(0, ddof=1) if len(runs) > 1 else None
-      at = np.arange(1, gap.shape[1] + 1)
-      axes.errorbar(at[1:], gap.mean(0)[1:], None if spread is None
-                    else spread[1:], label=arm, capsize=2)  # fmt: skip
+      spread = gap.std(0, ddof=1)[1:] if len(runs) > 1 else None
+      at = np.arange(2, gap.shape[1] + 1)
+      axes.errorbar(at, gap.mean(0)[1:], spread, label=arm, capsize=2)
     axes.set(title=name, xlabel="map", ylabel="student - teacher, nats")
   np.ravel(panels)[0].legend(fontsize=8)
   figure.savefig(path, dpi=120)
 
 
-def run(folder: str, steps: int, seeds: int) -> None:
+def over(name: str, module, s: arms.Settings) -> Results:
+  """All arms over one model."""
+  config = module.get_config("default")
+  dataset = data.load(**config.generator.data)
+  codes = toys.tokenizer(config.tokenizer, s.folder / name, s.short)
+  model = config.generator.model.to_dict() | MODEL
+  target = build(config.generator.system, **model)
+  units = toys.encoded(target, dataset, codes)
+  # The digits give a distance a floor for up to 898 samples.
+  n = s.fewer(600)
+
+  @functools.cache
+  def before(seed: int) -> Trained:
+    return arms.train(
+      target,
+      units,
+      steps=s.steps,
+      batch=BATCH,
+      seed=seed,
+      lr=RATE,
+      given={"tokenizer": codes},
+    )
+
+  def after(seed: int, sigma: float) -> Trained:
+    first = before(seed)
+    own = arms.train(
+      sar.SAR(target, sigma),
+      units,
+      steps=max(1, s.steps // 5),
+      batch=BATCH,
+      seed=seed,
+      lr=RATE / 10,
+      given={"tokenizer": codes, "params": first.variables["params"]},
+    )
+    return own._replace(system=target)
+
+  makers = {"before": before} | {
+    f"sigma {sigma:g}": functools.partial(after, sigma=sigma)
+    for sigma in (SIGMAS[:2] if s.short else SIGMAS)
+  }
+  measure = lambda own, seed: measured(own, units, dataset, seed, n)
+  return arms.compare(makers, measure, s.seeds)
+
+
+def judged(name: str, found: Results) -> tuple[bool, bool, str]:
+  """Of the best weight of one model: whether the claim holds, whether the
+  distance is lower, and a line."""
+  plain = "sigma 0"
+  mean, spread = found.mean, found.spread
+  weights = [arm for arm in found.runs if arm not in ("before", plain)]
+  near = lambda arm: mean(arm, "teacher") <= 1.01 * mean(plain, "teacher")
+  best = min(
+    filter(near, weights), key=lambda arm: mean(arm, "gap"), default=weights[0]
+  )
+  # Seed by seed: what the seeds differ by is more than what SAR changes.
+  pairs = zip(found.every(best, "gap"), found.every(plain, "gap"), strict=True)
+  closer = all(own < other for own, other in pairs)
+  change = mean(best, "frechet") - mean(plain, "frechet")
+  noise = spread(plain, "frechet")
+  told = lambda arm, key, digits: (
+    f"{mean(arm, key):.{digits}f} +- {spread(arm, key):.{digits}f}"
+  )
+  text = (
+    f"{name} ({best}): gap {told(best, 'gap', 4)} against "
+    f"{told(plain, 'gap', 4)}, distance {told(best, 'frechet', 3)} against "
+    f"{told(plain, 'frechet', 3)}"
+  )
+  return closer and change <= noise and near(best), change < -noise, text
+
+
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  found, rows = {}, []
-  # The digits give a distance a floor for up to 898 samples.
-  n = 600 if steps >= 100 else 20
-  sigmas = SIGMAS if steps >= 100 else SIGMAS[:2]
-  for name, module in (("FlexVAR", flexvar), ("VAR", var)):
-    config = module.get_config("default")
-    dataset = data.load(**config.generator.data)
-    codes = generators.tokenizer(
-      config.tokenizer, pathlib.Path(folder) / name, steps
-    )
-    model = config.generator.model.to_dict() | MODEL
-    target = build(config.generator.system, **model)
-    units = generators.encoded(target, dataset, codes)
-    arms = {"before": []} | {f"sigma {sigma:g}": [] for sigma in sigmas}
-    for seed in SEEDS[:seeds]:
-      settings = dict(batch=BATCH, seed=seed)
-      variables, _ = generators.train(
-        target,
-        units,
-        steps=steps,
-        lr=RATE,
-        given={"tokenizer": codes},
-        **settings,
-      )
-      arms["before"].append(
-        measured(target, variables, units, dataset, seed, n)
-      )
-      for sigma in sigmas:
-        after, _ = generators.train(
-          sar.SAR(target, sigma),
-          units,
-          steps=max(1, steps // 5),
-          lr=RATE / 10,
-          given={"tokenizer": codes, "params": variables["params"]},
-          **settings,
-        )
-        arms[f"sigma {sigma:g}"].append(
-          measured(target, after, units, dataset, seed, n)
-        )
-      print(name, seed, {k: v[-1]["gap"] for k, v in arms.items()}, flush=True)
-    found[name] = arms
-    for arm, runs in arms.items():
-      row = {"model": name, "arm": arm}
-      for key in ("teacher", "student", "gap", "accuracy", "frechet"):
-        values = [float(run[key]) for run in runs]
-        row[key] = statistics.mean(values)
-        if key in ("gap", "frechet"):
-          row[f"{key} spread"] = statistics.stdev(values) if seeds > 1 else 0.0
-      rows.append(row)
-      print(row, flush=True)
-  if steps < 100:
+  s = arms.settings("sar", steps=STEPS)
+  found = {
+    name: over(name, module, s)
+    for name, module in (("FlexVAR", flexvar), ("VAR", var))
+  }
+  verdicts = {name: judged(name, own) for name, own in found.items()}
+  print(verdicts, flush=True)
+  if s.short:
     return
   plot(found, record.RESULTS / "sar.png")
-  best, lower, text = {}, [], []
-  for name in found:
-    own = {row["arm"]: row for row in rows if row["model"] == name}
-    control = own["sigma 0"]
-    arms = [row for arm, row in own.items() if arm not in ("before", "sigma 0")]
-    near = lambda row, own=control: row["teacher"] <= 1.01 * own["teacher"]
-    row = min(filter(near, arms), key=lambda row: row["gap"], default=arms[0])
-    # Seed by seed: what the seeds differ by is more than what SAR changes.
-    closer = all(
-      after["gap"] < plain["gap"]
-      for after, plain in zip(
-        found[name][row["arm"]], found[name]["sigma 0"], strict=True
-      )
-    )
-    as_good = row["frechet"] <= control["frechet"] + control["frechet spread"]
-    best[name] = closer and as_good and near(row)
-    lower.append(
-      row["frechet"] < control["frechet"] - control["frechet spread"]
-    )
-    text.append(
-      f"{name} ({row['arm']}): gap {row['gap']:.4f} +- {row['gap spread']:.4f}"
-      f" against {control['gap']:.4f} +- {control['gap spread']:.4f}, "
-      f"distance {row['frechet']:.3f} +- {row['frechet spread']:.3f} against "
-      f"{control['frechet']:.3f} +- {control['frechet spread']:.3f}"
-    )
+  columns = {
+    "teacher": ("teacher", 4),
+    "student": ("student", 4),
+    "gap": ("gap", 4),
+    "accuracy": ("accuracy", 3),
+    "frechet": ("frechet", 3),
+  }
+  rows = [
+    {"model": name} | row
+    for name, own in found.items()
+    for row in own.table(columns)
+  ]
   said = lambda yes: "holds" if yes else "does not hold"
+  best = {name: yes for name, (yes, _, _) in verdicts.items()}
+  lower = [yes for _, yes, _ in verdicts.values()]
   record.write(
     "sar",
     claim="After a short post-training the cross-entropy at drawn inputs is "
@@ -212,20 +217,19 @@ def run(folder: str, steps: int, seeds: int) -> None:
     "latter within 1 %, and samples are no worse.",
     paper="FID 3.05 to 2.89 for FlexVAR-d16, -5.2 %, in 10 epochs",
     baseline="as many steps with sigma = 0",
-    ours="; ".join(text),
+    ours="; ".join(text for _, _, text in verdicts.values()),
     holds=True
     if all(best.values()) and all(lower)
     else ", ".join(f"{name}: {said(yes)}" for name, yes in best.items())
     + ("" if all(lower) else "; the distance is not lower, as the paper's is"),
-    seeds=list(SEEDS[:seeds]),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      f"Digits at 16 px, {steps} steps of {BATCH}, then {steps // 5}": rows
+      f"Digits at 16 px, {s.steps} steps of {BATCH}, then {s.steps // 5}": rows
     },
     picture="sar.png",
   )
 
 
 if __name__ == "__main__":
-  given = [int(x) for x in sys.argv[2:]]
-  run(sys.argv[1], *given, *(STEPS, len(SEEDS))[len(given) :])
+  run()

@@ -1,8 +1,9 @@
 """What VAR claims and two cores can check (arXiv 2404.02905).
 
-  python -m experiments.var runs/fashion
+  python -m experiments.var [FOLDER] [--steps=N] [--seeds=N] [--short]
 
-on the folder of `--config=configs/var.py:fashion`, whose tokens it uses:
+The folder may be that of `--config=configs/var.py:fashion`, whose tokenizer and
+tokens are taken; what is not yet there is made:
 
 (a) every scale is predicted better than by the frequencies of its codes;
 (b) the loss falls with size as a power law (section 4.2, figure 5): models
@@ -16,24 +17,23 @@ from __future__ import annotations
 import functools
 import pathlib
 import statistics
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import checkpoint, data, main, optim, step
+from ar_jax import checkpoint, data, main, train
 from ar_jax.core import prng
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Batch, System, Vars, build
 from ar_jax.data.wrap import cache
 from configs import var
-from experiments.shared import record
+from experiments.shared import arms, measures, record
+from experiments.shared.arms import Results, Settings, Trained
 
 # depth, width; all heads of 16 features.
 SIZES = ((2, 16), (2, 32), (3, 48), (4, 80), (5, 128))
-SEEDS = (0, 1, 2)
 STEPS, BATCH = 300, 32
 
 
@@ -42,37 +42,73 @@ def active(depth: int, width: int) -> int:
   return 12 * depth * width * width
 
 
-def train(
-  system: System, tokenizer: Vars, source, test: Batch, width: int
-) -> list[dict[str, float]]:
-  """Final test metrics of one run of STEPS steps for each seed."""
+def sized(config, depth: int, width: int) -> System:
+  """VAR of a size, on the tokens of a config."""
+  model = config.model.to_dict() | dict(
+    depth=depth,
+    width=width,
+    heads=width // 16,
+    drop_path=0.0,
+    gate_init=0.5,  # so few steps have no time for gates that begin closed
+  )
+  return build(config.system, **model)
+
+
+def encoded(folder: pathlib.Path, short: bool):
+  """The config, the weights of the tokenizer, training tokens and test tokens;
+  the tokenizer is trained and the tokens are made if they are not yet."""
+  staged = var.get_config("fashion")
+  config, units = staged.generator, folder / "generator" / "units"
+  if short:
+    staged.tokenizer.train.steps = staged.tokenizer.train.save_every = 4
+  train.run(staged.tokenizer, folder / "tokenizer")
+  own = config.copy_and_resolve_references()
+  own.weights.tokenizer = str(folder / "tokenizer")
+  if not units.exists():
+    own.train.steps = own.train.save_every = 1
+    train.run(own, folder / "generator")
+  variables, _ = checkpoint.load(folder / "tokenizer")
+  tokenizer = variables["params"]["tokenizer"]
+  first = build(config.system, **config.model.to_dict())
+  encode = jax.jit(first.encode)
+  images = data.load(**config.data).test
+  parts = [
+    jax.device_get(encode({"tokenizer": tokenizer}, batch))
+    for batch in data.epoch(images, batch=500)
+  ]
+  names = "units", "label", "index"
+  test = {k: np.concatenate([p[k] for p in parts]) for k in names}
+  return first, tokenizer, cache.read(units), test
+
+
+def trained(system: System, tokenizer: Vars, source, width: int, s: Settings):
+  """Makes the arm of a seed."""
+  rows = data.Dataset("tokens", source, source, 10, ())
   rate = 3e-3 * (64 / width) ** 0.5
-  tx = optim.make({"lr": rate, "warmup": 0.1, "clip": 1.0}, STEPS)
-  options = step.Options()
-  init = jax.jit(functools.partial(step.init_state, system, tx, options))
+  given = {"tokenizer": tokenizer}
+  budget = dict(steps=s.steps, batch=BATCH, lr=rate, ema=0.0, given=given)
+  return lambda seed: arms.train(system, rows, seed=seed, **budget)
 
-  @jax.jit
-  def evaluate(variables, batch):
+
+def tested(test: Batch):
+  """Means of the loss and of its metrics over the test tokens."""
+  size = 500
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def evaluate(system, variables, batch):
     loss = system.loss(variables, batch, jax.random.key(0), train=False)
-    return {"loss": loss.value.mean()} | {
-      k: v.mean() for k, v in loss.metrics.items()
-    }
+    terms = {"loss": loss.value, **loss.metrics}
+    return {k: v.mean() for k, v in terms.items()}
 
-  results = []
-  for seed in SEEDS:
-    state = init(prng.key(seed), test)
-    state.variables["tokenizer"] = jax.tree.map(jnp.copy, tokenizer)
-    batches = data.batches(source, batch=BATCH, seed=seed)
-    key = jax.random.key(seed)
-    for _ in range(STEPS):
-      state, _ = step.jit_step(system, tx, options, state, next(batches), key)
+  def measure(own: Trained, seed: int) -> dict[str, float]:
+    del seed
     parts = [
-      evaluate(state.variables, {k: v[i : i + 500] for k, v in test.items()})
-      for i in range(0, len(test["units"]), 500)
+      evaluate(*own[:2], {k: v[i : i + size] for k, v in test.items()})
+      for i in range(0, len(test["units"]), size)
     ]
-    means = {k: jnp.stack([p[k] for p in parts]).mean() for k in parts[0]}
-    results.append({k: float(v) for k, v in means.items()})
-  return results
+    return {k: float(np.mean([part[k] for part in parts])) for k in parts[0]}
+
+  return measure
 
 
 def unigram(source, test: Batch, scales: plan.Plan, vocab: int) -> list[float]:
@@ -132,12 +168,11 @@ def cached_against_recomputed(repeats: int = 5) -> dict:
   slow, fast = jax.jit(slow), jax.jit(fast)
   a, b = slow(variables, label, keys), fast(variables, label, keys)
   same = float(jnp.abs(a - b).max())
-  times = {"recomputed": [], "cached": []}
-  for _ in range(repeats):  # in turns, so that a busy moment hits both
-    for name, run in (("recomputed", slow), ("cached", fast)):
-      start = time.perf_counter()
-      jax.block_until_ready(run(variables, label, keys))
-      times[name].append(time.perf_counter() - start)
+  calls = {
+    "recomputed": lambda: slow(variables, label, keys),
+    "cached": lambda: fast(variables, label, keys),
+  }
+  times = measures.in_turns(calls, repeats)
   seconds = {k: statistics.median(v) for k, v in times.items()}
   ratios = np.divide(times["recomputed"], times["cached"])
   return {
@@ -172,7 +207,7 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
     [row["loss"] for row in rows],
     [row["spread"] for row in rows],
     fmt="o",
-    label=f"test loss, {len(SEEDS)} seeds",
+    label="test loss, mean and deviation over seeds",
   )
   label = f"power law, slope {slope:.3f}, r = {r:.4f}"
   axes.plot(x, np.exp(intercept) * x**slope, label=label)
@@ -183,59 +218,49 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
   figure.savefig(path, dpi=120)
 
 
-def run(folder: str) -> None:
+def scaling(found: Results) -> list[dict]:
+  """A row for each size."""
+  return [
+    {
+      "depth": depth,
+      "width": width,
+      "parameters": active(depth, width),
+      "loss": found.mean(name, "loss"),
+      "spread": found.spread(name, "loss"),
+    }
+    for (depth, width), name in zip(SIZES, found.runs, strict=True)
+  ]
+
+
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
+  s = arms.settings("var", steps=STEPS)
   config = var.get_config("fashion").generator
-  variables, _ = checkpoint.load(pathlib.Path(folder) / "tokenizer")
-  tokenizer = variables["params"]["tokenizer"]
-  source = cache.read(pathlib.Path(folder) / "generator" / "units")
-  images = data.load(**config.data).test
-  first = build(config.system, **config.model.to_dict())
-  encode = jax.jit(first.encode)
-  parts = [
-    jax.device_get(encode({"tokenizer": tokenizer}, batch))
-    for batch in data.epoch(images, batch=500)
-  ]
-  test = {
-    k: np.concatenate([p[k] for p in parts])
-    for k in ("units", "label", "index")
+  first, tokenizer, source, test = encoded(s.folder, s.short)
+  makers = {
+    f"{depth} layers of {width}": trained(
+      sized(config, depth, width), tokenizer, source, width, s
+    )
+    for depth, width in SIZES
   }
-  rows, best = [], {}
-  for depth, width in SIZES:
-    model = config.model.to_dict() | dict(
-      depth=depth,
-      width=width,
-      heads=width // 16,
-      drop_path=0.0,
-      gate_init=0.5,  # so few steps have no time for gates that begin closed
-    )
-    system = build(config.system, **model)
-    results = train(system, tokenizer, source, test, width)
-    losses = [r["loss"] for r in results]
-    best = results[0]
-    rows.append(
-      {
-        "depth": depth,
-        "width": width,
-        "parameters": active(depth, width),
-        "loss": statistics.mean(losses),
-        "spread": statistics.stdev(losses),
-      }
-    )
-    print(rows[-1], flush=True)
+  found = arms.compare(makers, tested(test), s.seeds)
+  rows = scaling(found)
   slope, _, r = power_law(rows)
-  plot(rows, record.RESULTS / "var.png")
   base = unigram(source, test, first.plan, first.tokenizer.vocab)
+  best = found.runs[list(makers)[-1]][0]
   scales = [
     {
       "scale": f"{p}x{p}",
-      "VAR": best[f"ce/scale_{s + 1}"],
-      "unigram": base[s],
-      "below by": f"{100 * (1 - best[f'ce/scale_{s + 1}'] / base[s]):.1f} %",
+      "VAR": best[f"ce/scale_{i + 1}"],
+      "unigram": base[i],
+      "below by": f"{100 * (1 - best[f'ce/scale_{i + 1}'] / base[i]):.1f} %",
     }
-    for s, p in enumerate(first.tokenizer.scales)
+    for i, p in enumerate(first.tokenizer.scales)
   ]
+  if s.short:
+    return
+  plot(rows, record.RESULTS / "var.png")
   sampling = cached_against_recomputed()
   record.write(
     "var",
@@ -251,11 +276,11 @@ def run(folder: str) -> None:
       and all(row["VAR"] < row["unigram"] for row in scales)
       and sampling["tokens fed, cached"] == 680
     ),
-    seeds=list(SEEDS),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
       "Scaling: Fashion-MNIST tokens, "
-      f"{STEPS} steps of {BATCH} for every size": rows,
+      f"{s.steps} steps of {BATCH} for every size": rows,
       "Cross-entropy per scale, largest model, nats": scales,
       "Cached against recomputed sampling, batch 2": [sampling],
     },
@@ -264,4 +289,4 @@ def run(folder: str) -> None:
 
 
 if __name__ == "__main__":
-  run(sys.argv[1])
+  run()

@@ -1,6 +1,6 @@
 """What xAR claims and two cores can check (arXiv 2502.20388).
 
-  python -m experiments.xar [STEPS]
+  python -m experiments.xar [--steps=N] [--seeds=N] [--short]
 
 scikit-learn's digits at 8 pixels, in units of 2 x 2, and Fashion-MNIST at 16
 pixels, in units of 4 x 4: 4 x 4 units each, with equal networks, steps of
@@ -14,23 +14,21 @@ training and steps of sampling, three seeds:
     images of the class.
 
 Beside each Frechet distance stand its floor, the passes of the network and
-the milliseconds of an image. With STEPS, another length of the runs; below
-100 nothing is recorded.
+the milliseconds of an image.
 """
 
 from __future__ import annotations
 
-import sys
+import functools
 import time
 
-import jax
 import numpy as np
 
-from ar_jax import data, main, sample, step
+from ar_jax import data, main
 from ar_jax.core.system import System, build
-from experiments.shared import generators, record
+from experiments.shared import arms, measures, pictures, record, toys
+from experiments.shared.arms import Results, Settings, Trained
 
-SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE = 400, 32, 2e-3
 SAMPLING = dict(steps=25, method="sde", last=0.04, guidance=1.0)
 # Side in pixels, side of a patch, samples to measure.
@@ -42,13 +40,18 @@ ARMS = {
   "whole image": dict(entity="image"),
 }
 OURS, *OTHERS = ARMS
+COLUMNS = {
+  "frechet": ("frechet", 4),
+  "ms/image": ("ms/image", 2),
+  "seconds": ("seconds", 1),
+}
 
 
 def model(name: str, dataset: data.Dataset, **arm) -> System:
   """A small xAR on standardised patches."""
   return build(
     "xar",
-    tokenizer=generators.patches(dataset, SETS[name][1]),
+    tokenizer=toys.patches(dataset, SETS[name][1]),
     depth=2,
     width=96,
     heads=3,
@@ -58,63 +61,47 @@ def model(name: str, dataset: data.Dataset, **arm) -> System:
   )
 
 
-def bootstrap(dataset: data.Dataset):
-  """In place of `step.draw`: each of four cells from another image of the
-  class. Perfect cells, and no context."""
-  image, labels = generators.pixels(dataset)
-  half = image.shape[1] // 2
-
-  def draw(system, variables, cond, key, *, batch, start, options):
-    del system, variables, key, batch, options
-    rng = np.random.default_rng(start)
-    result = np.zeros((len(cond["label"]), *image.shape[1:]), np.float32)
-    for i, label in enumerate(cond["label"]):
-      rows = np.flatnonzero(labels == label)
-      for r in (0, half):
-        for c in (0, half):
-          cell = np.s_[r : r + half, c : c + half]
-          result[i][cell] = image[rng.choice(rows)][cell]
-    return result
-
-  return draw
-
-
-def measure(name: str, steps: int) -> tuple[list[dict], dict, list[np.ndarray]]:
-  """The rows of a data set with the distance of every seed, and a picture of
-  each arm."""
+def measure(name: str, s: Settings) -> tuple[list[dict], Results, float]:
+  """The rows of a data set, the figures, and the distance of cells drawn
+  without context."""
   size, _, n = SETS[name]
+  n = s.fewer(n)
   dataset = data.load(name, size=size, channels=1, path="")
-  systems = {arm: model(name, dataset, **a) for arm, a in ARMS.items()}
-  bound = generators.score(
-    systems[OURS], {}, dataset, seed=0, n=n, draw=bootstrap(dataset)
-  )
+  independent = toys.bootstrap(dataset, size // 2)
+  bound = measures.score(None, dataset, seed=0, n=n, draw=independent)
   print(name, "cells without context", bound, flush=True)
-  rows, pictures, distances = [], [], {}
-  for arm, system in systems.items():
-    runs = []
-    for seed in SEEDS:
-      variables, seconds = generators.train(
-        system, dataset, steps=steps, batch=BATCH, seed=seed, lr=RATE
-      )
-      found = generators.score(
-        system, variables, dataset, seed=seed, n=n, options=SAMPLING
-      )
-      runs.append(found | {"seconds": seconds})
-    distances[arm] = [run["frechet"] for run in runs]
-    row = generators.row(
-      arm,
-      runs,
-      passes=system.forwards(**SAMPLING),
-      **{"units fed": system.fed(**SAMPLING)},
+
+  def make(seed: int, system: System) -> Trained:
+    return arms.train(
+      system,
+      dataset,
+      steps=s.steps,
+      batch=BATCH,
+      seed=seed,
+      lr=RATE,
+      options=SAMPLING,
     )
-    rows.append({"data": name} | row)
-    print(rows[-1], flush=True)
-    label = np.arange(10, dtype=np.int32)
-    key = jax.random.key(0)
-    images = step.draw(
-      system, variables, {"label": label}, key, batch=10, options=SAMPLING
-    )
-    pictures.append(sample.to_uint8(images))
+
+  def score(own: Trained, seed: int) -> dict[str, float]:
+    found = measures.score(own, dataset, seed=seed, n=n)
+    return found | {"seconds": own.seconds}
+
+  systems = {arm: model(name, dataset, **own) for arm, own in ARMS.items()}
+  makers = {
+    arm: functools.partial(make, system=own) for arm, own in systems.items()
+  }
+  found = arms.compare(makers, score, s.seeds)
+  rows = found.table(
+    COLUMNS,
+    data=dict.fromkeys(ARMS, name),
+    floor={arm: found.mean(arm, "frechet_floor") for arm in ARMS},
+    passes={arm: own.forwards(**SAMPLING) for arm, own in systems.items()},
+    **{
+      "slots read": {
+        k: own.slots_read(**SAMPLING) for k, own in systems.items()
+      }
+    },
+  )
   rows.append(
     dict.fromkeys(rows[0], "")
     | {
@@ -124,37 +111,39 @@ def measure(name: str, steps: int) -> tuple[list[dict], dict, list[np.ndarray]]:
       "floor": bound["frechet_floor"],
     }
   )
-  return rows, distances, pictures
+  if not s.short:
+    drawn = {k: measures.row_of_classes(v) for k, v in found.trained.items()}
+    pictures.save(f"xar_{name}", drawn, dataset.class_names)
+  return rows, found, bound["frechet"]
 
 
-def compare(name: str, distances: dict) -> tuple[list[str], list[bool]]:
+def compare(name: str, found: Results) -> tuple[list[str], list[bool]]:
   """A line, and whether the claim holds of the means, for each other arm."""
   lines, holds = [], []
-  ours = np.array(distances[OURS])
+  ours = np.array(found.every(OURS, "frechet"))
   for arm in OTHERS:
-    gap = np.array(distances[arm]) - ours
+    gap = np.array(found.every(arm, "frechet")) - ours
     holds.append(bool(gap.mean() > 0))
+    spread = arms.deviation(gap.tolist())
     lines.append(
-      f"{name}, {arm}: {gap.mean():+.4f} +- {gap.std(ddof=1):.4f}, higher on "
-      f"{int((gap > 0).sum())} of {len(gap)} seeds"
+      f"{name}, {arm}: {gap.mean():+.4f} +- {spread:.4f}, "
+      f"higher on {int((gap > 0).sum())} of {len(gap)} seeds"
     )
   return lines, holds
 
 
-def run(steps: int) -> None:
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
+  s = arms.settings("xar", steps=STEPS)
   rows, lines, holds, below = [], [], [], []
   for name in SETS:
-    more, distances, pictures = measure(name, steps)
-    said, held = compare(name, distances)
-    rows, lines, holds = rows + more, lines + said, holds + held
-    below.append(more[0]["frechet"] < more[-1]["frechet"])
-    if steps >= 100:
-      sheet = sample.grid(np.concatenate(pictures), 10)
-      sample.save_png(record.RESULTS / f"xar_{name}.png", sheet, 4)
+    more, found, bound = measure(name, s)
+    told, held = compare(name, found)
+    rows, lines, holds = rows + more, lines + told, holds + held
+    below.append(found.mean(OURS, "frechet") < bound)
   print("\n".join(lines), below, flush=True)
-  if steps < 100:
+  if s.short:
     return
   everything = all(holds) and all(below)
   record.write(
@@ -169,10 +158,10 @@ def run(steps: int) -> None:
     holds=everything
     or f"{sum(holds)} of {len(holds)} comparisons of means hold; (c) holds on "
     f"{sum(below)} of {len(below)} data sets",
-    seeds=list(SEEDS),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      f"{steps} steps of {BATCH}, {SAMPLING['steps']} steps an entity, "
+      f"{s.steps} steps of {BATCH}, {SAMPLING['steps']} steps an entity, "
       "principal components of the pixels": rows,
     },
     picture="xar_digits.png",
@@ -180,4 +169,4 @@ def run(steps: int) -> None:
 
 
 if __name__ == "__main__":
-  run(int(sys.argv[1]) if len(sys.argv) > 1 else STEPS)
+  run()

@@ -138,6 +138,17 @@ class ConfigsTest(parameterized.TestCase):
       if "system" in config[stage]:
         self.assertGreater(parameters(config[stage]), 0.01)
 
+  def test_smoke_presets_of_generators_compile_no_network_for_units(self):
+    for file in sorted((ROOT / "configs").glob("*.py")):
+      if file.stem in ("__init__", "common", "quickstart"):
+        continue
+      module = importlib.import_module(f"configs.{file.stem}")
+      model = module.get_config("smoke").model
+      model = model.get("target", model)
+      if "tokenizer" in model:
+        with self.subTest(file.stem):
+          self.assertIn(model.tokenizer.name, ("patch_codes", "patches"))
+
 
 if __name__ == "__main__":
   absltest.main()

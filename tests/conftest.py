@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 # The suite is written for the CPU; a device run names its platform itself.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,12 @@ _CACHE = pathlib.Path(
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from tests.cpu_report import (  # noqa: E402, F401
+  pytest_runtest_logreport,
+  pytest_runtest_makereport,
+  pytest_terminal_summary,
+)
 
 # Nearly all of the time is spent in compiling programs that run for
 # milliseconds, so they are compiled the quickest way.
@@ -34,3 +41,5 @@ def forget_programs():
   grants a process; a worker that kept those of all modules would die."""
   yield
   jax.clear_caches()
+  if "tests.smoke" in sys.modules:
+    sys.modules["tests.smoke"].case.cache_clear()

@@ -7,6 +7,7 @@ state and ends, bit for bit, as one that nothing has happened to.
 import collections
 import itertools
 import json
+import os
 import pathlib
 import random
 import re
@@ -28,7 +29,8 @@ from ar_jax.core.system import UserError
 from tests import toy
 from tests.forks import PHASES, Forks, Phases, free_port
 
-KILLS = 32
+# As many in each phase; docs/scale.md was checked with 32.
+KILLS = int(os.environ.get("KILLS", 16))
 STEPS, EVERY = 200, 10  # of tests/toy.py
 TIMES = ("steps/s", "examples/s", "input_wait")
 
@@ -121,8 +123,7 @@ class FaultsTest(absltest.TestCase):
       self.finish(workdir)
       self.assert_as_if_undisturbed(workdir)
       self.assertEmpty(list(workdir.glob("checkpoints/broken-*")))
-    self.assertEqual(set(killed), set(PHASES))
-    self.assertGreaterEqual(killed.total(), 30)
+    self.assertEqual(killed, {phase: KILLS // len(PHASES) for phase in PHASES})
 
   def killed(self, workdir, phase, rng):
     """Kills a run in the midst of a phase; False if it ended before that."""
@@ -133,8 +134,11 @@ class FaultsTest(absltest.TestCase):
     child = self.start(workdir, phases=str(file))
     # A phase that a run comes to at once, or a while later.
     turn = {"step": rng.randint(1, 15), "save": rng.randint(1, 2)}.get(phase, 1)
-    while phases.count(phase) < turn:
-      if child.poll() is not None:
+    for look in itertools.count(1):
+      if phases.count(phase) >= turn:
+        break
+      # Asking for the child takes longer than looking at a counter.
+      if look % 50 == 0 and child.poll() is not None:
         self.assertEqual(child.wait(), 0, child.text()[-3000:])
         return False
       time.sleep(0.001)
@@ -221,7 +225,7 @@ class FaultsTest(absltest.TestCase):
         f"/{2 * STEPS} [" not in children[0].text()
         or last_logged(workdir) < step
       ):
-        time.sleep(0.01)
+        time.sleep(0.05)
       children[which].send(what)
       codes = [child.wait(120) for child in children]
       log = children[1 - which].text()
@@ -248,11 +252,16 @@ class FaultsTest(absltest.TestCase):
         if every > 1:  # so that the checkpoint is the first to grow
           flags += ("--config.train.eval_every=0",)
           (workdir / "metrics.jsonl").unlink()
-        child = self.start(workdir, *flags, file_size=2000)
+        # Its programs would be cut short for all who share the cache.
+        env = {"AR_JAX_CACHE": str(self.folder / "full_cache")}
+        child = self.start(workdir, *flags, file_size=2000, env=env)
         self.assertEqual(child.wait(), 1, child.text())
         time.sleep(0.5)  # for whoever writes its log
-        last = child.text().strip().splitlines()[-1]
-        self.assertRegex(last, "^ar_jax: .*free space")
+        lines = child.text().strip().split("\n")
+        self.assertRegex(lines[-1], "^ar_jax: .*free space")
+        # Beside it, how the run began, what has changed, and the bar.
+        self.assertLessEqual(len([x for x in lines if x]), 5, child.text())
+        self.assertNotRegex(child.text(), "Traceback|Warning")
         self.assertEqual(steps_on_disk(workdir), saved)
         self.finish(workdir, *flags)
         chex.assert_trees_all_equal(

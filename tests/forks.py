@@ -85,7 +85,7 @@ class Child:
       if time.monotonic() > end:
         self.send(signal.SIGKILL)
         raise AssertionError(f"{self.text()[-3000:]}\nstill runs")
-      time.sleep(0.01)
+      time.sleep(0.03)
     return code
 
   def kill(self) -> None:

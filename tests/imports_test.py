@@ -28,6 +28,7 @@ ONLY = {
   "tensorflow_datasets": {"data"},
   "grain": {"data"},
   "tensorboardX": {"metrics"},
+  "wandb": {"wandb_board"},
 }
 
 

@@ -63,7 +63,7 @@ class MultiProcessTest(absltest.TestCase):
         self.assert_same_losses(name)
 
   def test_a_run_goes_on_with_other_processes(self):
-    for name in ("moved", "fsdp", "pmap"):
+    for name in ("moved", "mixed", "pmap"):
       with self.subTest(name):
         self.assert_same_losses(name)
 
@@ -93,7 +93,7 @@ class MultiProcessTest(absltest.TestCase):
     np.testing.assert_allclose(both, alone, rtol=1e-5)
 
   def test_one_of_them_writes(self):
-    self.assertLen(losses(self.folder / "data"), cases.LATER)
+    self.assertLen(losses(self.folder / "mixed"), cases.LATER)
     lines = (self.folder / "made/eval.jsonl").read_text().splitlines()
     self.assertLen(lines, 1)
 

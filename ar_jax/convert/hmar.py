@@ -23,13 +23,13 @@ HEADS = var.HEADS
 
 # Stacks of blocks: official name, where in our tree.
 _STACKS = {
-  "base_blocks": "net/backbone/base",
-  "ns_blocks": "net/backbone/tail",
+  "base_blocks": "net/backbone/parts_0",
+  "ns_blocks": "net/backbone/parts_1",
   "mask_blocks": "params/tail",
 }
 # Heads, with the norm before each: where in our tree, the stack it ends.
 _HEADS = {
-  "ns_head": ("net/head", "net/backbone/tail"),
+  "ns_head": ("net/head", "net/backbone/parts_1"),
   "mask_head": ("params/head", "params/tail"),
 }
 

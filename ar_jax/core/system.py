@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import difflib
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -142,19 +144,85 @@ def build(name: str, /, **kwargs) -> System:
   Raises:
     UserError: there is no such module, or it takes no such argument.
   """
-  for package in ("systems", "tokenizers"):
-    path = f"ar_jax.{package}.{name}"
-    if name.isidentifier() and importlib.util.find_spec(path):
-      break
-  else:
-    raise UserError(
-      f"system={name!r}: there is no ar_jax/systems/{name}.py and no "
-      f"ar_jax/tokenizers/{name}.py; see docs/systems.md for the names"
-    )
-  module = importlib.import_module(path)
+  maker = builder(name)
   try:
-    return module.build(**kwargs)
+    return maker(**kwargs)
   except TypeError as e:
     if "argument" not in str(e):
       raise
-    raise UserError(f"model of {name!r}: {e}") from e
+    known = _arguments(maker)
+    unknown = [key for key in kwargs if key not in known]
+    near = unknown and difflib.get_close_matches(unknown[0], known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"model of {name!r}: {e}{hint}") from e
+
+
+def part(spec: Mapping[str, Any]) -> System:
+  """Builds what a config names inside another one.
+
+  Args:
+    spec: `{"name": a system or tokenizer, **its arguments}`.
+
+  Raises:
+    UserError: it has no name, or as in `build`.
+  """
+  rest = dict(spec)
+  if "name" not in rest:
+    raise UserError(
+      f"model: a tokenizer or target needs a name; it has {sorted(rest)}"
+    )
+  return build(rest.pop("name"), **rest)
+
+
+REQUIRED = inspect.Parameter.empty
+
+
+def arguments(name: str) -> dict[str, Any]:
+  """Every argument that `build(name)` takes, and its default.
+
+  A `build` that passes on what it does not name itself says to whom by an
+  attribute: `build.rest`, a function whose keyword-only arguments these are,
+  or the name of another system. Of an argument of both, `build`'s own counts.
+
+  Returns:
+    name -> default, REQUIRED where there is none; in the order of signatures.
+
+  Raises:
+    UserError: there is no such system.
+  """
+  return _arguments(builder(name))
+
+
+def _arguments(maker: Callable | str) -> dict[str, Any]:
+  maker = builder(maker) if isinstance(maker, str) else maker
+  found = {
+    p.name: p.default
+    for p in inspect.signature(maker).parameters.values()
+    if p.kind == p.KEYWORD_ONLY
+  }
+  rest = getattr(maker, "rest", None)
+  others = {} if rest is None else _arguments(rest)
+  return found | {k: v for k, v in others.items() if k not in found}
+
+
+def passes_on(rest: Callable | str) -> Callable:
+  """Marks a `build`: what it does not name itself it passes on to `rest`; see
+  `arguments`."""
+
+  def mark(maker: Callable) -> Callable:
+    maker.rest = rest
+    return maker
+
+  return mark
+
+
+def builder(name: str) -> Callable[..., System]:
+  """The function `build` of a module of `ar_jax.systems` or `.tokenizers`."""
+  for package in ("systems", "tokenizers"):
+    path = f"ar_jax.{package}.{name}"
+    if name.isidentifier() and importlib.util.find_spec(path):
+      return importlib.import_module(path).build
+  raise UserError(
+    f"system={name!r}: there is no ar_jax/systems/{name}.py and no "
+    f"ar_jax/tokenizers/{name}.py; see docs/systems.md for the names"
+  )

@@ -2,6 +2,6 @@
 
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.pipeline import batch_at, batches, epoch
-from ar_jax.data.sources import load
+from ar_jax.data.sources import load, options
 
-__all__ = ["Dataset", "batch_at", "batches", "epoch", "load"]
+__all__ = ["Dataset", "batch_at", "batches", "epoch", "load", "options"]

@@ -10,7 +10,8 @@ batch axis:
 `source[i]` is always the same example, and is what evaluation reads. A source
 that has more than one honest view of an example (a random crop of a large
 picture, one of several cached views) also has `draw(i, rng)`, which is what
-training reads. A plain list of such dicts is a source, too.
+training reads. One that knows a label without reading the image has
+`label(i)`. A plain list of such dicts is a source, too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
 
 Example = dict[str, np.ndarray]
 
@@ -44,6 +45,8 @@ class Dataset:
     test: source for evaluation.
     num_classes: labels lie in [0, num_classes).
     class_names: one name per class.
+    digest: of the files that it is read from; `load` makes it one of the
+      options, too. "" where nobody knows.
   """
 
   name: str
@@ -51,6 +54,13 @@ class Dataset:
   test: Source
   num_classes: int
   class_names: tuple[str, ...]
+  digest: str = ""
+
+
+def label(source: Source, i: int) -> int:
+  """The label of example `i`, without reading more than is needed."""
+  own = getattr(source, "label", None)
+  return int(source[i]["label"] if own is None else own(i))
 
 
 def draw(source: Source, i: int, rng: np.random.Generator) -> Example:
@@ -98,6 +108,12 @@ class Arrays:
 
   def __len__(self) -> int:
     return len(self._image)
+
+  def labels(self) -> np.ndarray:
+    return self._fields["label"]
+
+  def label(self, i: int) -> int:
+    return int(self._fields["label"][i])
 
   def __getitem__(self, i: int) -> Example:
     image = self._fit(self._image[i])

@@ -21,7 +21,8 @@ from ar_jax.core.errors import UserError
 from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.norms import RMSNorm
-from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
+from ar_jax.nn.stacks.blocks import PlainBlock
+from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from ar_jax.arguments import Arguments, of
 from ar_jax.core.system import Batch, System, UserError, Vars
 from ar_jax.data import Dataset
 
@@ -31,6 +32,20 @@ NAMES = {
   "judge_accuracy": "images.judge_accuracy",
   "speed": "speed",
 }
+
+
+def check_name(name: str) -> None:
+  """Raises UserError unless there is an evaluator of this name."""
+  if name not in NAMES:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UserError(f"evals.{name}: {hint}there are {', '.join(NAMES)}")
+
+
+def arguments(name: str) -> Arguments:
+  """The options of an evaluator, one of NAMES."""
+  module = importlib.import_module(f"ar_jax.evals.{NAMES[name]}")
+  return of(module.build, skip=1)  # the data set
 
 
 def build(
@@ -58,10 +73,7 @@ def build(
   Raises:
     UserError: unknown name or option, or something that it needs is missing.
   """
-  if name not in NAMES:
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UserError(f"evals.{name}: {hint}there are {', '.join(NAMES)}")
+  check_name(name)
   module = importlib.import_module(f"ar_jax.evals.{NAMES[name]}")
   for key, value in (("options", sampling), ("draw", draw)):
     if value and key in inspect.signature(module.build).parameters:

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax.conditions import conditions
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
-from ar_jax.evals.images import samples
 
 
 def build(
@@ -49,7 +49,7 @@ def build(
       return system.sample(variables, cond, keys, **options)
 
     compiled = jax.jit(sample)
-    cond = samples.conditions(system, data, batch)
+    cond = conditions(system, data, batch)
     keys = jax.random.split(key, (repeats + 1, batch))
     seconds = []
     for row in keys:

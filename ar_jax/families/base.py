@@ -3,13 +3,30 @@ system around another one."""
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.decoding import pairs
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+
+
+def hidden_conditions(keys: Array, rate: float) -> Array | None:
+  """bool[B], whose condition training hides, by keys Key[B] and at this rate;
+  None if it never does."""
+  if not rate:
+    return None
+  return jax.vmap(jax.random.bernoulli, (0, None))(keys, rate)
+
+
+def of_target(variables: Vars, name: str) -> Vars:
+  """The variables of a system whose `params` are the frozen collection `name`
+  beside the `params` of the system around it."""
+  rest = {k: v for k, v in variables.items() if k not in ("params", name)}
+  return {"params": variables[name], **rest}
 
 
 class Generator(System):
@@ -43,13 +60,13 @@ class Generator(System):
     """The label that stands for no label."""
     return self.net.labels - 1 if self.label_dropout else None
 
-  def frozen(self, key: Array) -> Vars:
+  def init_tokenizer(self, key: Array) -> Vars:
     """Fresh weights of the tokenizer."""
     t = self.tokenizer
     image = jnp.zeros((1, t.size, t.size, t.in_channels))
     return t.init(key, image).get("params", {})
 
-  def own(self, variables: Vars) -> Vars:
+  def net_variables(self, variables: Vars) -> Vars:
     """The variables of the net."""
     return {k: v for k, v in variables.items() if k != "tokenizer"}
 
@@ -67,9 +84,9 @@ class Generator(System):
     if "image" not in rest:
       return rest
     x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
-    return {**rest, "units": self.coded(variables, x)}
+    return {**rest, "units": self.tokenize(variables, x)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     """Units [B, L, ...] of images f32[B, H, W, c] in [-1, 1]."""
     return self.codec(variables).encode(x)
 
@@ -77,24 +94,28 @@ class Generator(System):
     """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
     return (self.codec(variables).decode(units) + 1) / 2
 
-  def hiding(self, keys: Array) -> Array | None:
-    """bool[B], whose condition training hides, by keys Key[B]; None if it
-    never does."""
-    if not self.label_dropout:
-      return None
-    draw = jax.vmap(jax.random.bernoulli, (0, None))
-    return draw(keys, self.label_dropout)
+  @abc.abstractmethod
+  def generate(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Any:
+    """Draws the units of one example per key; arguments as in `sample`."""
 
-  def dropped(self, label: Array, keys: Array) -> Array:
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one example per key, f32[B, ...] in [0, 1]; options as in
+    `generate`."""
+    units = self.generate(variables, cond, keys, **options)
+    return self.decode(variables, units)
+
+  def drop_labels(self, label: Array, keys: Array) -> Array:
     """Labels i32[B], the null label in place of some, by keys Key[B]."""
-    hide = self.hiding(keys)
-    return label if hide is None else jnp.where(hide, self.null, label)
+    hidden = hidden_conditions(keys, self.label_dropout)
+    return label if hidden is None else jnp.where(hidden, self.null, label)
 
   def with_null(self, label: Array) -> Array:
-    """i32[2 B]: pairs of a label and none, side by side, so that sharding
-    keeps them on one device."""
-    null = jnp.full_like(label, self.null)
-    return jnp.stack([label, null], axis=1).reshape(-1)
+    """i32[2 B]: `pairs` of a label and none."""
+    return pairs.join(label, jnp.full_like(label, self.null))
 
   def scale(self, guidance: float | None) -> float:
     """The scale of guidance; None is 1.0, off.
@@ -132,7 +153,7 @@ class Prefixed(Generator):
     return labels and labels - (self.label_dropout > 0)
 
   def embedding(self, variables: Vars) -> Array:
-    return self.net.bind(self.own(variables)).units.embedding
+    return self.net.bind(self.net_variables(variables)).units.embedding
 
 
 class Around(System):

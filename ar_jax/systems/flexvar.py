@@ -105,7 +105,7 @@ class FlexVAR(ScaleWise):
       lists=None,
     )
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     every = dataclasses.replace(
       self, tokenizer=self.tokenizer.clone(scales=self.sizes)
     )
@@ -242,6 +242,7 @@ class FlexVAR(ScaleWise):
     )
 
 
+@system.passes_on(next_scale)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -270,8 +271,7 @@ def build(
   Raises:
     UserError: sizes do not fit together.
   """
-  tokenizer = dict(tokenizer)
-  codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
+  codes = system.part(tokenizer).tokenizer
   scales = codes.scales
   if any(np.ndim(side) for side in scales):
     raise UserError(f"scales={scales}: the model's own maps must be squares")

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
-from ar_jax.core.decoding import pick, steps
+from ar_jax.core.decoding import pairs, pick, steps
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
@@ -32,10 +32,7 @@ from ar_jax.families.base import Generator
 from ar_jax.families.scale.flow import ScaleFlow
 from ar_jax.nn.heads.flow import Flow
 from ar_jax.nn.heads.flow_nets import GroupTransformer
-from ar_jax.nn.layers.attention import Attention
-from ar_jax.nn.layers.mlp import SwiGLU
-from ar_jax.nn.layers.norms import AdaLN, RMSNorm
-from ar_jax.nn.stacks.transformer import Backbone, Block
+from ar_jax.nn.stacks.dit import dit
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -100,9 +97,9 @@ class FlowAR(Generator):
       return net.head.loss(h, targets, key[None], plan=net.plan)
 
     params = net.init(key, label, targets[:, 1:], method=every)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     return self.codec(variables).moments(x)
 
   def targets(self, units: Array) -> Array:
@@ -151,7 +148,7 @@ class FlowAR(Generator):
     tokenizer = self.codec(variables)
     units = tokenizer.draw(batch["units"], latent if train else None)
     if train:
-      label = self.dropped(label, hide)
+      label = self.drop_labels(label, hide)
     targets = self.targets(units)
     h = self.states(variables, label, targets, dropping if train else None)
     net = self._net(variables)
@@ -198,7 +195,7 @@ class FlowAR(Generator):
       UserError: an option is out of range, or guidance is asked of a model
         that was built without a null class.
     """
-    p, b = self.plan, len(keys)
+    p = self.plan
     guidance = self.scale(guidance)
     scales = pick.schedule(schedule, guidance, p.steps)
     guided = guidance != 1.0
@@ -213,18 +210,17 @@ class FlowAR(Generator):
     def step(carry, s, keys):
       x, cache = carry
       h, cache = net.step(s, x, ada, cache)
-      h = h.reshape(b, -1, *h.shape[1:])
+      h, h_null = pairs.split(h) if guided else (h, None)
       units = net.head.draw(
-        h[:, 0],
+        h,
         keys,
-        h_null=h[:, 1] if scales[s] != 1.0 else None,
+        h_null=h_null if scales[s] != 1.0 else None,
         scale=scales[s],
         pos=net.places(p.span(s), head=True),
         **head,
       )
       if s + 1 < p.steps:
-        x = net.latent(self.following(s, units))
-        x = jnp.repeat(x, 2 if guided else 1, axis=0)
+        x = pairs.double(net.latent(self.following(s, units)), guided)
       return (x, cache), units
 
     carry = first, net.cache(len(label))
@@ -234,6 +230,7 @@ class FlowAR(Generator):
     return self.net.bind({"params": variables["params"]})
 
 
+@system.passes_on(dit)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -249,9 +246,7 @@ def build(
   pooled: bool = False,
   label_dropout: float = 0.1,
   dropout: float = 0.0,
-  remat: bool | str = False,
-  dtype: str = "float32",
-  impl: str | None = None,
+  **stack,
 ) -> FlowAR:
   """Builds FlowAR; see SIZES for the published models.
 
@@ -270,15 +265,12 @@ def build(
     pooled: the ablation of the head; see `Flow`.
     label_dropout: see `FlowAR`.
     dropout: of both branches of the layers of the stacks.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the computation of the stacks; the head is float32.
-    impl: of `ops.attention`.
+    **stack: remat, dtype, impl, of the stacks; see `dit`. The head is float32.
 
   Raises:
     UserError: sizes do not fit together.
   """
-  tokenizer = dict(tokenizer)
-  latents = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
+  latents = system.part(tokenizer).tokenizer
   side = latents.grid[0]
   if side & (side - 1):
     raise UserError(f"a latent of {side}x{side}: its side must be a power of 2")
@@ -289,29 +281,14 @@ def build(
         f"{name}width={w}: must be {name}heads={n} times a multiple of 4"
       )
   sides = tuple(2**k for k in range(side.bit_length()))
-  dtype = jnp.dtype(dtype)
-
-  def stack(depth):
-    mixer = Attention(
-      heads, bias="qkv", stddev=None, out_stddev=None, dtype=dtype, impl=impl
-    )
-    mlp = SwiGLU(int(8 * width / 3), None, None, dtype, gelu=True)
-    return Backbone(
-      Block(mixer, mlp, rms=True, dropout=dropout),
-      depth,
-      AdaLN(depth, 6, dtype),
-      out_norm=RMSNorm(1e-6),
-      remat=remat,
-      dtype=dtype,
-    )
-
+  layers = lambda n: dit(n, width, heads, dropout=dropout, **stack)
   net = ScaleFlow(
     makers.scales(sides),
     sides,
     num_classes + (label_dropout > 0),
     width,
-    stack(depth),
-    stack(decoder_depth or depth),
+    layers(depth),
+    layers(decoder_depth or depth),
     Flow(
       GroupTransformer(
         latents.channels, head_width, head_depth, head_heads, cross

@@ -21,15 +21,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ar_jax import ops
-from ar_jax.core import system
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, UserError, Vars
-from ar_jax.families.token import by_itself
+from ar_jax.families.token import self_speculation
 
 
 @dataclasses.dataclass(frozen=True)
-class GSD(by_itself.ByItself):
+class GSD(self_speculation.SelfSpeculative):
   """The system."""
 
   def generate(
@@ -92,7 +91,7 @@ class GSD(by_itself.ByItself):
         radius = near_codes.counts(embedding, distance)
     else:
       raise UserError(f"grouping={grouping!r}: choose 'dynamic' or 'fixed'")
-    return by_itself.by_itself(
+    return self_speculation.generate(
       self.target,
       variables,
       cond,
@@ -115,12 +114,4 @@ def build(*, target: Mapping[str, Any]) -> GSD:
   Raises:
     UserError: the target has no law of discrete units.
   """
-  target = dict(target)
-  name = target.pop("name")
-  target = system.build(name, **target)
-  if not by_itself.discrete(target):
-    raise UserError(
-      f"gsd: target {name!r} has no law of discrete units; take one that has, "
-      "such as 'llamagen', 'nar' or 'var'"
-    )
-  return GSD(target)
+  return GSD(self_speculation.target(target, "gsd"))

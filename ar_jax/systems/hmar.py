@@ -27,16 +27,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
-from ar_jax.core.decoding import pick
-from ar_jax.core.decoding.steps import fold
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.families.base import Around
+from ar_jax.families.base import Around, of_target
+from ar_jax.families.scale import redraw
 from ar_jax.families.scale.net import NextScale
 from ar_jax.families.scale.system import ScaleWise
 from ar_jax.nn.heads.categorical import cross_entropy
-from ar_jax.nn.layers.norms import AdaLN, Bare
-from ar_jax.nn.stacks.segments import Halves
+from ar_jax.nn.layers.norms import AdaLN, Identity
+from ar_jax.nn.stacks.segments import Segments
 
 # Steps of refinement of each scale, by their units; the rest are drawn at
 # once. What the samplers of the paper use: for pictures, and to measure speed.
@@ -46,6 +45,10 @@ SCHEDULES = {
   "512_speed": ((1,), (1, 3), (1, 1, 2, 5), (5, 11)),
   "1024_speed": ((1,), (1, 3), (1, 1, 2, 5), (3, 5, 8)),
 }
+
+
+# The last layers, among the parameters of the cut stack.
+_TAIL = "parts_1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ class HMAR(Around):
   def ready(self, variables: Vars) -> Vars:
     """The refinement begins as a copy of what it stands in for."""
     net = variables["net"]
-    copied = {"tail": net["backbone"]["tail"], "head": net["head"]}
+    copied = {"tail": net["backbone"][_TAIL], "head": net["head"]}
     params = {**variables["params"], **jax.tree.map(jnp.copy, copied)}
     return {**variables, "params": params}
 
@@ -92,7 +95,7 @@ class HMAR(Around):
     value = jnp.sum(cross_entropy(logits, units) * share, 1)
     nll = None
     if not train:
-      law = self.target.logits(self._target(variables), label, units)
+      law = self.target.logits(of_target(variables, "net"), label, units)
       nll = cross_entropy(law, units)
     return Loss(value, {"accuracy": jnp.sum(hits * share, 1)}, nll=nll)
 
@@ -105,7 +108,7 @@ class HMAR(Around):
     parts = [jnp.zeros(p.sizes[0], bool)]
     for s in range(1, p.steps):
       n = jnp.ceil(share * p.sizes[s])
-      parts.append(_rank(noise[p.span(s)]) < n)
+      parts.append(redraw.rank(noise[p.span(s)]) < n)
     return jnp.concatenate(parts)
 
   def logits(
@@ -144,7 +147,7 @@ class HMAR(Around):
   ) -> Array:
     """Draws one image per key, f32[B, H, W, c] in [0, 1]; as `generate`."""
     return self.target.sample(
-      self._target(variables),
+      of_target(variables, "net"),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),
@@ -180,7 +183,7 @@ class HMAR(Around):
         VAR's is out of range.
     """
     return self.target.generate(
-      self._target(variables),
+      of_target(variables, "net"),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),
@@ -192,19 +195,7 @@ class HMAR(Around):
     return sum(len(steps) for steps in self._steps(refine))
 
   def _steps(self, refine) -> list[tuple[int, ...]]:
-    """The schedule of every scale."""
-    p = self.plan
-    steps = [tuple(own) for own in refine]
-    if len(steps) > p.steps:
-      raise UserError(f"refine has {len(steps)} schedules for {p.steps} scales")
-    steps += [(n,) for n in p.sizes[len(steps) :]]
-    for n, own in zip(p.sizes, steps, strict=True):
-      if sum(own) != n or min(own) < 1:
-        raise UserError(
-          f"refine: the steps {own} of a scale must be at least 1 each and "
-          f"make up its {n} units"
-        )
-    return steps
+    return redraw.schedules(self.plan.sizes, refine)
 
   def _redraw(self, variables: Vars, cond: Batch, refine, options):
     """What `VAR.generate` takes; None where every scale is drawn at once."""
@@ -213,60 +204,20 @@ class HMAR(Around):
       return None
     if options.get("smooth"):
       raise UserError("refine: mixtures of codes (smooth) cannot be refined")
-    tokenizer = self.target.codec(variables)
-    _, ada = self._refiner(variables).begin(cond["label"])
-    mask = variables["params"]["mask"]["embedding"][None]
-
-    def redraw(s, fhat, units, logp, keys, **law):
-      if len(steps[s]) == 1:
-        return units
-      seen = tokenizer.seen(fhat, s)
-      # Units that are not yet settled after each step but the last.
-      left = np.cumsum(steps[s][::-1])[::-1][1:]
-
-      def step(carry, row):
-        units, hidden = carry
-        i, after = row
-        net, at = self._refiner(variables), hidden[..., None]
-        own = self.target.codec(variables).part(s, units)
-        x = net.latent(seen + jnp.where(at, 0, own)) + at * mask
-        h, _ = net.step(s, x, ada, None)
-        logp = net.head.law(h, **law)
-        new = pick.draw(logp, fold(keys, i))
-        units = jnp.where(hidden, new, units)
-        return (units, _least(logp, units, after, hidden)), None
-
-      everywhere = jnp.ones(units.shape, bool)
-      hidden = _least(logp, units, left[0], everywhere)
-      after = np.append(left[1:], 0).astype(np.int32)
-      rows = np.arange(1, len(after) + 1, dtype=np.int32), after
-      (units, _), _ = jax.lax.scan(step, (units, hidden), rows)
-      return units
-
-    return redraw
-
-  def _target(self, variables: Vars) -> Vars:
-    """The variables of the first stage."""
-    rest = {k: v for k, v in variables.items() if k not in ("params", "net")}
-    return {"params": variables["net"], **rest}
+    return redraw.redrawing(
+      lambda: self._refiner(variables),
+      lambda: self.target.codec(variables),
+      cond["label"],
+      variables["params"]["mask"]["embedding"][None],
+      steps,
+    )
 
   def _refiner(self, variables: Vars) -> NextScale:
     """The net with the tail and the head of the refinement."""
     net, own = variables["net"], variables["params"]
-    backbone = {**net["backbone"], "tail": own["tail"]}
+    backbone = {**net["backbone"], _TAIL: own["tail"]}
     params = {**net, "backbone": backbone, "head": own["head"]}
     return self.target.net.bind({"params": params})
-
-
-def _rank(x: Array) -> Array:
-  """i32[..., T]: how many are smaller, or equal and before."""
-  return jnp.argsort(jnp.argsort(x, axis=-1), axis=-1)
-
-
-def _least(logp: Array, units: Array, n: Array, among: Array) -> Array:
-  """bool[B, T]: the n units of the least probability, of those `among`."""
-  sure = jnp.take_along_axis(logp, units[..., None], -1)[..., 0]
-  return _rank(jnp.where(among, sure, jnp.inf)) < n
 
 
 def bell(sides: Sequence[int]) -> tuple[float, ...]:
@@ -287,6 +238,7 @@ WEIGHTS = {
 }
 
 
+@system.passes_on("var")
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -328,21 +280,19 @@ def build(
     raise UserError("shared_ada: HMAR has modulations for each layer")
   join = whole.drop * (depth - tail) / (depth - 1)
   part = functools.partial(whole.clone, _deep_clone=True)
-  halves = Halves(
+  parts = (
     part(
       depth=depth - tail,
       ada=whole.ada.clone(depth=depth - tail),
       out_ada=None,
-      out_norm=Bare(),
+      out_norm=Identity(),
       drop=max(0.0, join - whole.drop / (depth - 1)),
     ),
-    part(
-      depth=tail,
-      ada=whole.ada.clone(depth=tail),
-      drop_from=join,
-    ),
+    part(depth=tail, ada=whole.ada.clone(depth=tail), drop_from=join),
   )
-  net = net.clone(plan=makers.scales(scales, plan.within), backbone=halves)
+  # Scales do not see each other, so there is nothing to cache.
+  stack = Segments(parts, cached=False)
+  net = net.clone(plan=makers.scales(scales, plan.within), backbone=stack)
   first = dataclasses.replace(
     first, net=net, scale_weights=WEIGHTS[weights](scales)
   )

@@ -25,13 +25,14 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
-from ar_jax.core import system
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.families.base import Around, Generator
-from ar_jax.families.token import by_itself, eagle, speculation
+from ar_jax.families.base import Around, Generator, of_target
+from ar_jax.families.token import eagle_drafts, self_speculation, speculation
+from ar_jax.families.token.eagle import Eagle
 from ar_jax.families.token.net import NextToken
+from ar_jax.families.token.system import training_noise
 from ar_jax.nn.heads.categorical import cross_entropy
 
 # The published feature noise: (U - 1/2) 0.2 * 512 / length.
@@ -51,7 +52,7 @@ class Lantern(Around):
   """
 
   target: Generator
-  eagle: eagle.Eagle
+  eagle: Eagle
   noise: float = 0.2
   label_dropout: float = 0.1
 
@@ -65,7 +66,7 @@ class Lantern(Around):
     return {"params": params, "target": target, **variables}
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    return self.target.encode(_of_target(variables), batch)
+    return self.target.encode(of_target(variables, "target"), batch)
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -75,14 +76,12 @@ class Lantern(Around):
     target's for the first unit."""
     batch = self.encode(variables, batch)
     cond, units = batch[self.needs[0]], batch["units"]
-    net = self.target.net.bind(self.target.own(_of_target(variables)))
+    net = self.target.net.bind(
+      self.target.net_variables(of_target(variables, "target"))
+    )
     hidden, keys = None, None
     if train:
-      keys = system.example_keys(key, batch)
-      keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-      if self.label_dropout:
-        draw = jax.vmap(jax.random.bernoulli, (0, None))
-        hidden = draw(hide, self.label_dropout)
+      hidden, keys = training_noise(key, batch, self.label_dropout)
     features = jax.lax.stop_gradient(net.features(cond, units, hidden))
     given = features
     if train and self.noise:
@@ -120,7 +119,7 @@ class Lantern(Around):
     """Draws one example per key as the target does; options as in
     `generate`."""
     units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(_of_target(variables), units)
+    return self.target.decode(of_target(variables, "target"), units)
 
   def generate(
     self,
@@ -157,24 +156,24 @@ class Lantern(Around):
       metric: of the codes: "used", as the decoder reads them (LlamaGen's are
         of unit length), or "stored", the rows of the table as published.
       chosen: the most probable units are drafted, none is drawn.
-      tree: (levels, beam, nodes) of `eagle.Tree` in place of a chain; the
-        published one is (5, 10, 58). The budget is then that of all drafts
-        behind one unit together.
+      tree: (levels, beam, nodes) of an `eagle_drafts.Tree` in place of a
+        chain; the published one is (5, 10, 58). The budget is then that of
+        all drafts behind one unit together.
       impl: of `ops.verify`.
       **options: the target's guidance, its schedule, and filters.
 
     Raises:
       UserError: an option is out of range, or one of the target's.
     """
-    given = _of_target(variables)
+    given = of_target(variables, "target")
     codes = _codes(self.target, given, metric)
     rule = _rule(codes, k, delta, factor, residual)
-    source = eagle.source(
+    source = eagle_drafts.source(
       self.eagle,
       {"params": variables["params"]},
       k=drafts,
       chosen=chosen,
-      tree=None if tree is None else eagle.Tree(*tree),
+      tree=None if tree is None else eagle_drafts.Tree(*tree),
     )
     relax, table = None, None
     if rule is not None and tree is not None:
@@ -189,7 +188,7 @@ class Lantern(Around):
       table = near_codes.ranks(codes)
     return speculation.generate(
       self.target.program(**options),
-      self.target.own(given),
+      self.target.net_variables(given),
       cond[self.needs[0]],
       keys,
       source,
@@ -204,7 +203,7 @@ class Lantern(Around):
 
 
 @dataclasses.dataclass(frozen=True)
-class Unaided(by_itself.ByItself):
+class SelfDrafted(self_speculation.SelfSpeculative):
   """LANTERN's rule over a target that drafts for itself."""
 
   def generate(
@@ -237,7 +236,7 @@ class Unaided(by_itself.ByItself):
       )
     codes = _codes(self.target, variables, metric)
     rule = _rule(codes, k, delta, factor, residual)
-    return by_itself.by_itself(
+    return self_speculation.generate(
       self.target,
       variables,
       cond,
@@ -271,11 +270,6 @@ def _rule(
   return None if delta == 0 and factor is None else rule
 
 
-def _of_target(variables: Vars) -> Vars:
-  rest = {k: v for k, v in variables.items() if k not in ("params", "target")}
-  return {"params": variables["target"], **rest}
-
-
 def build(
   *,
   target: Mapping[str, Any],
@@ -283,7 +277,7 @@ def build(
   noise: float = 0.2,
   label_dropout: float = 0.1,
   eps: float = 1e-6,
-) -> Lantern | Unaided:
+) -> Lantern | SelfDrafted:
   """Builds LANTERN over another system.
 
   Args:
@@ -298,30 +292,23 @@ def build(
   Raises:
     UserError: the target does not fit the drafter.
   """
-  target = dict(target)
-  name = target.pop("name")
-  target = system.build(name, **target)
   if drafter not in ("eagle", "itself"):
     raise UserError(f"drafter={drafter!r}: choose 'eagle' or 'itself'")
-  if not by_itself.discrete(target):
-    raise UserError(
-      f"lantern: target {name!r} has no law of discrete units; take one that "
-      "has, such as 'llamagen', 'nar' or 'var'"
-    )
+  spec, target = target, self_speculation.target(target, "lantern")
   if drafter == "itself":
-    return Unaided(target)
+    return SelfDrafted(target)
   net = target.net
   if not isinstance(net, NextToken):
     raise UserError(
-      f"lantern: target {name!r} does not draw one unit after the other, as "
-      "an EAGLE drafter does: take drafter='itself'"
+      f"lantern: target {spec['name']!r} does not draw one unit after the "
+      "other, as an EAGLE drafter does: take drafter='itself'"
     )
   block = net.backbone.block
-  eagle_net = eagle.Eagle(
+  drafter = Eagle(
     net.width,
     block.mixer.clone(),
     block.mlp.clone(),
     eps=eps,
     dtype=net.backbone.dtype,
   )
-  return Lantern(target, eagle_net, noise, label_dropout)
+  return Lantern(target, drafter, noise, label_dropout)

@@ -28,17 +28,12 @@ from ar_jax.core import system
 from ar_jax.core.decoding import pick, programs
 from ar_jax.core.plans import makers
 from ar_jax.core.signals.resize import resize
-from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.encoders import text as encoders
-from ar_jax.families.base import Prefixed
+from ar_jax.core.system import Array, Batch, Vars
 from ar_jax.families.token.net import NextToken
-from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
 from ar_jax.families.token.program import TokenProgram
-from ar_jax.nn.heads.categorical import Categorical, cross_entropy
-from ar_jax.nn.layers.attention import Attention
-from ar_jax.nn.layers.mlp import SwiGLU
-from ar_jax.nn.layers.norms import RMSNorm
-from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
+from ar_jax.families.token.system import TokenWise, prefix
+from ar_jax.nn.heads.categorical import Categorical
+from ar_jax.nn.stacks.llama import llama
 
 # The published models: arguments of `build`. The text-conditional ones have
 # the widths of XL (released), 1B and 7B.
@@ -54,7 +49,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LlamaGen(Prefixed):
+class LlamaGen(TokenWise):
   """The system. Variables: `params`, the frozen `tokenizer`, and for texts
   the constant `null`.
 
@@ -73,51 +68,6 @@ class LlamaGen(Prefixed):
     """Passes of the transformer for one image, each of two rows if guided."""
     del options
     return len(self.plan)
-
-  def init(self, key: Array, batch: Batch) -> Vars:
-    del batch  # The plan, the encoder and the tokenizer know all shapes.
-    key, frozen = jax.random.split(key)
-    cond = self.net.prefix.example()
-    units = jnp.zeros((1, len(self.plan)), jnp.int32)
-    every = lambda net, *args: net.head.logits(net(*args))
-    variables = self.net.init(key, cond, units, method=every)
-    return {**variables, "tokenizer": self.frozen(frozen)}
-
-  def logits(
-    self,
-    variables: Vars,
-    cond: Array,
-    units: Array,
-    hidden: Array | None = None,
-    keys: Array | None = None,
-  ) -> Array:
-    """f32[B, L, V] of every unit, given those before it.
-
-    Args:
-      variables: as `init` makes them.
-      cond: label i32[B] or text, see `encoders.text`.
-      units: i32[B, L].
-      hidden: bool[B], examples whose condition is not shown.
-      keys: Key[B] for dropout, or None.
-    """
-    net = self.net.bind(self.own(variables))
-    return net.head.logits(net(cond, units, hidden, keys))
-
-  def loss(
-    self, variables: Vars, batch: Batch, key: Array, *, train: bool
-  ) -> Loss:
-    batch = self.encode(variables, batch)
-    cond, units = batch[self.needs[0]], batch["units"]
-    hidden, keys = None, None
-    if train:
-      keys = system.example_keys(key, batch)
-      keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-      hidden = self.hiding(hide)
-    logits = self.logits(variables, cond, units, hidden, keys)
-    nll = cross_entropy(logits, units)
-    hits = jnp.argmax(logits, -1) == units
-    metrics = {"accuracy": jnp.mean(hits.astype(jnp.float32), 1)}
-    return Loss(jnp.mean(nll, 1), metrics, nll=nll)
 
   def sample(
     self,
@@ -156,7 +106,7 @@ class LlamaGen(Prefixed):
       UserError: an option is out of range, a prompt leaves nothing to draw,
         or guidance is asked of a model built without a null class.
     """
-    program, own = self.program(**options), self.own(variables)
+    program, own = self.program(**options), self.net_variables(variables)
     given = cond[self.needs[0]]
     if "prompt" in cond:
       known = cond["prompt"], cond["known"]
@@ -188,7 +138,7 @@ class LlamaGen(Prefixed):
     """
     program = self.program(**options)
     every = every or self.tokenizer.grid[1]
-    own, given = self.own(variables), cond[self.needs[0]]
+    own, given = self.net_variables(variables), cond[self.needs[0]]
     drawn = programs.stream(program, own, given, keys, every=every)
     for units, done in drawn:
       yield np.asarray(_show(self, variables, units, np.int32(done), size))
@@ -231,6 +181,7 @@ def _show(system, variables, units, done, size):
   return _sized((image + 1) / 2, size)
 
 
+@system.passes_on(llama)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -239,15 +190,10 @@ def build(
   heads: int,
   num_classes: int | None = None,
   text: Mapping[str, Any] | None = None,
-  multiple_of: int = 256,
   prefix_rope: str = "zero",
   label_dropout: float = 0.1,
-  dropout: float = 0.1,
   token_dropout: float = 0.1,
-  drop_path: float = 0.0,
-  remat: bool | str = False,
-  dtype: str = "float32",
-  impl: str | None = None,
+  **stack,
 ) -> LlamaGen:
   """Builds LlamaGen; see SIZES for the published models.
 
@@ -259,52 +205,22 @@ def build(
     num_classes: labels are 0 .. num_classes - 1; the next one is null.
     text: `{"name": "bytes" or "features", **arguments}` of `encoders.text`;
       in place of num_classes.
-    multiple_of: the hidden width of the MLP is 8 D / 3 rounded up to it.
     prefix_rope: see `positions.rope_grid`.
     label_dropout: see `LlamaGen`.
-    dropout: of the branches of the layers; 0 with `drop_path`, as published.
     token_dropout: of the embeddings.
-    drop_path: stochastic depth of the last layer.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the computation of the blocks.
-    impl: of `ops.attention`.
+    **stack: multiple_of, dropout, drop_path, remat, dtype, impl; see `llama`.
 
   Raises:
     UserError: sizes do not fit together, or not exactly one of num_classes
       and text is given.
   """
-  tokenizer = dict(tokenizer)
-  codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
-  if width % heads:
-    raise UserError(f"width={width} is not a multiple of heads={heads}")
-  if (num_classes is None) == (text is None):
-    raise UserError("give either num_classes or text, the condition")
-  if text is None:
-    prefix = ClassPrefix(num_classes + (label_dropout > 0), width)
-  else:
-    prefix = TextPrefix(encoders.build(**text), width)
-  dtype = jnp.dtype(dtype)
-  mixer = Attention(heads, out_bias=False, dtype=dtype, impl=impl)
-  hidden = -(-int(8 * width / 3) // multiple_of) * multiple_of
-  block = PlainBlock(
-    mixer,
-    SwiGLU(hidden, dtype=dtype),
-    dropout=0.0 if drop_path else dropout,
-  )
-  backbone = Backbone(
-    block,
-    depth,
-    out_norm=RMSNorm(),
-    drop=drop_path,
-    remat=remat,
-    dtype=dtype,
-  )
+  codes = system.part(tokenizer).tokenizer
   net = NextToken(
     makers.raster(*codes.grid),
     codes.vocab,
     width,
-    prefix,
-    backbone,
+    prefix(width, num_classes, text, label_dropout),
+    llama(depth, width, heads, **stack),
     Categorical(codes.vocab, 0.0, bias=False),
     prefix_rope,
     dropout=token_dropout,

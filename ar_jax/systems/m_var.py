@@ -26,7 +26,7 @@ from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mamba2 import Mamba2, States
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.norms import AdaLN, layer_norm
-from ar_jax.nn.stacks.transformer import modulate, parts
+from ar_jax.nn.stacks.blocks import modulate, parts
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -40,7 +40,7 @@ SIZES = {
 
 
 class Decoupled(nn.Module):
-  """As `transformer.Block`, of three branches one behind the other.
+  """As `blocks.Block`, of three branches one behind the other.
 
   Attributes:
     mixer: sees what the mask says; it has no cache.
@@ -92,6 +92,7 @@ class Decoupled(nn.Module):
     return self.memory.empty(depth, batch, width)
 
 
+@system.passes_on("var")
 def build(
   *,
   tokenizer: Mapping[str, Any],

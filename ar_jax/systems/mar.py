@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
-from ar_jax.core.decoding import refine
+from ar_jax.core.decoding import pairs, refine
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
@@ -34,10 +34,7 @@ from ar_jax.families.base import Generator
 from ar_jax.families.masked.net import Masked
 from ar_jax.nn.heads.flow import Diffusion, Flow
 from ar_jax.nn.heads.flow_nets import TokenMLP
-from ar_jax.nn.layers.attention import Attention
-from ar_jax.nn.layers.mlp import Mlp
-from ar_jax.nn.layers.norms import LayerNorm
-from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
+from ar_jax.nn.stacks.vit import vit
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -94,9 +91,9 @@ class MAR(Generator):
       return net.head.loss(h, units, key[None])
 
     params = self.net.init(key, label, units, order, 0, method=every)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     return self.codec(variables).moments(x)
 
   def orders(self, keys: Array) -> Array:
@@ -130,7 +127,7 @@ class MAR(Generator):
     tokenizer = self.codec(variables)
     units = tokenizer.draw(moments, latent if train else None)
     if train:
-      label = self.dropped(label, hide)
+      label = self.drop_labels(label, hide)
     order = self.orders(ordering)
     known = self.net.length - self.hidden(key)
     net = self.net.bind({"params": variables["params"]})
@@ -146,15 +143,6 @@ class MAR(Generator):
     late = (jnp.argsort(order, axis=1) >= known).astype(jnp.float32)
     mean = lambda x: jnp.sum(x * late, 1) / jnp.sum(late, 1)
     return Loss(mean(each), {k: mean(v) for k, v in parts.items()})
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
-    `generate`."""
-    return self.decode(
-      variables, self.generate(variables, cond, keys, **options)
-    )
 
   def generate(
     self,
@@ -197,7 +185,7 @@ class MAR(Generator):
     own = {"params": variables["params"]}
     order = self.orders(fold(keys, length))
     label = cond["label"]
-    pair = lambda x: jnp.repeat(x, 2, axis=0) if guided else x
+    pair = lambda x: pairs.double(x, guided)
     if guided:
       label = self.with_null(label)
 
@@ -206,13 +194,13 @@ class MAR(Generator):
         own, label, pair(canvas), pair(order), known, rows=max(1, rows)
       )
       h = jnp.take_along_axis(h, pair(at)[..., None], axis=1)
-      h = h.reshape(b, -1, *h.shape[1:])
+      h, h_null = pairs.split(h) if guided else (h, None)
       draw = lambda net, *args, **options: net.head.draw(*args, **options)
       return self.net.apply(
         own,
-        h[:, 0],
+        h,
         keys,
-        h_null=h[:, 1] if guided else None,
+        h_null=h_null,
         scale=jnp.asarray(scales)[s],
         method=draw,
         **head,
@@ -236,6 +224,7 @@ class MAR(Generator):
     return (1 + (guidance - 1) * share).astype(np.float32)
 
 
+@system.passes_on(vit)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -252,13 +241,9 @@ def build(
   mask_low: float = 0.7,
   mask_std: float | None = 0.25,
   label_dropout: float = 0.1,
-  dropout: float = 0.1,
   levels: int = 1000,
   repeats: int = 4,
-  eps: float = 1e-6,
-  remat: bool | str = False,
-  dtype: str = "float32",
-  impl: str | None = None,
+  **stack,
 ) -> MAR:
   """Builds MAR; see SIZES for the published models.
 
@@ -277,38 +262,20 @@ def build(
     mask_low: see `MAR`.
     mask_std: see `MAR`.
     label_dropout: see `MAR`.
-    dropout: of both branches of every layer.
     levels: of noise, of a diffusion head.
     repeats: noises that every hidden state is trained with.
-    eps: of the norms of the layers.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the computation of the blocks; the head is float32.
-    impl: of `ops.attention`.
+    **stack: dropout, eps, remat, dtype, impl, of both stacks; see `vit`. The
+      head is float32.
 
   Raises:
     UserError: sizes do not fit together, or a name is not one.
   """
-  tokenizer = dict(tokenizer)
-  latents = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
-  if width % heads:
-    raise UserError(f"width={width} is not a multiple of heads={heads}")
+  latents = system.part(tokenizer).tokenizer
   for name, value, names in (("order", order, ORDERS), ("head", head, HEADS)):
     if value not in names:
       raise UserError(f"{name}={value!r}: choose one of {', '.join(names)}")
   if not 0 <= mask_low < 1:
     raise UserError(f"mask_low={mask_low}: must be in [0, 1)")
-  dtype = jnp.dtype(dtype)
-
-  def stack(depth):
-    mixer = Attention(
-      heads, bias="qkv", stddev=None, out_stddev=None, dtype=dtype, impl=impl
-    )
-    mlp = Mlp(4 * width, None, None, dtype, exact=True)
-    block = PlainBlock(mixer, mlp, eps, dropout, rms=False)
-    return Backbone(
-      block, depth, out_norm=LayerNorm(eps), remat=remat, dtype=dtype
-    )
-
   c = latents.channels
   law = (
     Diffusion(TokenMLP(c, head_width, head_depth, 2 * c), levels, repeats)
@@ -320,8 +287,8 @@ def build(
     num_classes + (label_dropout > 0),
     width,
     prefix,
-    stack(depth),
-    stack(decoder_depth or depth),
+    vit(depth, width, heads, **stack),
+    vit(decoder_depth or depth, width, heads, **stack),
     law,
   )
   return MAR(net, latents, order, label_dropout, mask_low, mask_std)

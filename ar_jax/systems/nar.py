@@ -19,23 +19,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
 from ar_jax.core.decoding import pick
 from ar_jax.core.plans import makers
-from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.encoders import text as encoders
-from ar_jax.families.base import Prefixed
-from ar_jax.families.token import fronts
-from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
-from ar_jax.nn.heads.categorical import Categorical, cross_entropy
-from ar_jax.nn.layers.attention import Attention
-from ar_jax.nn.layers.mlp import SwiGLU
-from ar_jax.nn.layers.norms import Bare
-from ar_jax.nn.stacks.transformer import Backbone, PlainBlock
+from ar_jax.core.system import Array, Batch, UserError, Vars
+from ar_jax.families.token import fronts_draw
+from ar_jax.families.token.fronts import NextNeighbour
+from ar_jax.families.token.system import TokenWise, prefix
+from ar_jax.nn.heads.categorical import Categorical
+from ar_jax.nn.layers.norms import Identity
+from ar_jax.nn.stacks.llama import llama
 
 # The published models for images and for videos: arguments of `build`.
 SIZES = {
@@ -50,7 +46,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class NAR(Prefixed):
+class NAR(TokenWise):
   """The system. Variables: `params`, the frozen `tokenizer`, and for texts
   the constant `null`. A video is `video` u8[B, T, H, W, c] in place of
   `image`, and its frames are coded one by one.
@@ -63,7 +59,7 @@ class NAR(Prefixed):
       without guidance.
   """
 
-  net: fronts.NextNeighbour
+  net: NextNeighbour
   tokenizer: nn.Module
   frames: int | None = None
   label_dropout: float = 0.1
@@ -72,14 +68,6 @@ class NAR(Prefixed):
     """Passes of the transformer for one example, each of two rows if guided."""
     del options
     return self.plan.steps
-
-  def init(self, key: Array, batch: Batch) -> Vars:
-    del batch  # The plan, the encoder and the tokenizer know all shapes.
-    key, frozen = jax.random.split(key)
-    cond = self.net.prefix.example()
-    units = jnp.zeros((1, len(self.plan)), jnp.int32)
-    variables = self.net.init(key, cond, units)
-    return {**variables, "tokenizer": self.frozen(frozen)}
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     rest = dict(batch)
@@ -90,43 +78,6 @@ class NAR(Prefixed):
     frames = x.reshape(-1, *x.shape[-3:])
     units = self.codec(variables).encode(frames).reshape(len(x), -1)
     return {**rest, "units": units[:, self._raster()]}
-
-  def logits(
-    self,
-    variables: Vars,
-    cond: Array,
-    units: Array,
-    hidden: Array | None = None,
-    keys: Array | None = None,
-  ) -> Array:
-    """f32[B, L, V] of every unit, given the fronts before its own; arguments
-    as those of `NextNeighbour`."""
-    return self.net.bind(self.own(variables))(cond, units, hidden, keys)
-
-  def loss(
-    self, variables: Vars, batch: Batch, key: Array, *, train: bool
-  ) -> Loss:
-    batch = self.encode(variables, batch)
-    cond, units = batch[self.needs[0]], batch["units"]
-    hidden, keys = None, None
-    if train:
-      keys = system.example_keys(key, batch)
-      keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-      hidden = self.hiding(hide)
-    logits = self.logits(variables, cond, units, hidden, keys)
-    nll = cross_entropy(logits, units)
-    hits = jnp.argmax(logits, -1) == units
-    metrics = {"accuracy": jnp.mean(hits.astype(jnp.float32), 1)}
-    return Loss(jnp.mean(nll, 1), metrics, nll=nll)
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one example per key, f32[B, H, W, c] or, of a video, f32[B, T, H,
-    W, c], in [0, 1]; options as in `generate`."""
-    return self.decode(
-      variables, self.generate(variables, cond, keys, **options)
-    )
 
   def decode(self, variables: Vars, units: Array) -> Array:
     """Images or videos in [0, 1] of units i32[B, L]."""
@@ -169,9 +120,9 @@ class NAR(Prefixed):
     if stop is not None:
       stop = int(np.sum(np.cumsum(sizes) - sizes < stop))
     scales = pick.schedule(schedule, guidance, self.plan.steps, stop=stop)
-    return fronts.generate(
+    return fronts_draw.generate(
       self.net,
-      self.own(variables),
+      self.net_variables(variables),
       cond[self.needs[0]],
       keys,
       scales if guidance != 1.0 else None,
@@ -187,6 +138,7 @@ class NAR(Prefixed):
     return cell
 
 
+@system.passes_on(llama)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -197,14 +149,10 @@ def build(
   text: Mapping[str, Any] | None = None,
   frames: int | None = None,
   order: str = "diagonals",
-  multiple_of: int = 256,
   prefix_rope: str = "zero",
   label_dropout: float = 0.1,
-  dropout: float = 0.1,
   token_dropout: float = 0.1,
-  remat: bool | str = False,
-  dtype: str = "float32",
-  impl: str | None = None,
+  **stack,
 ) -> NAR:
   """Builds NAR; see SIZES for the published models.
 
@@ -220,37 +168,16 @@ def build(
     order: "diagonals"; or "regions", four units a step, one in each quarter
       of an image, behind one head: the order of PAR (arXiv 2412.15119), which
       the paper compares itself with, but without its sequential start.
-    multiple_of: the hidden width of the MLP is 8 D / 3 rounded up to it.
     prefix_rope: see `positions.rope_grid`; images only.
     label_dropout: see `NAR`.
-    dropout: of the branches of the layers.
     token_dropout: of the embeddings.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the computation of the blocks.
-    impl: of `ops.attention`.
+    **stack: multiple_of, dropout, drop_path, remat, dtype, impl; see `llama`.
 
   Raises:
     UserError: sizes or order do not fit together, or not exactly one of
       num_classes and text is given.
   """
-  tokenizer = dict(tokenizer)
-  codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
-  if width % heads:
-    raise UserError(f"width={width} is not a multiple of heads={heads}")
-  if (num_classes is None) == (text is None):
-    raise UserError("give either num_classes or text, the condition")
-  if text is None:
-    prefix = ClassPrefix(num_classes + (label_dropout > 0), width)
-  else:
-    prefix = TextPrefix(encoders.build(**text), width)
-  dtype = jnp.dtype(dtype)
-  hidden = -(-int(8 * width / 3) // multiple_of) * multiple_of
-
-  def stack(depth):
-    mixer = Attention(heads, out_bias=False, dtype=dtype, impl=impl)
-    block = PlainBlock(mixer, SwiGLU(hidden, dtype=dtype), dropout=dropout)
-    return Backbone(block, depth, out_norm=Bare(), remat=remat, dtype=dtype)
-
+  codes = system.part(tokenizer).tokenizer
   video = frames is not None
   if order not in ("diagonals", "regions") or (video and order == "regions"):
     raise UserError(
@@ -266,12 +193,13 @@ def build(
   head = lambda axis: Categorical(
     codes.vocab, 0.02 if axis and not video else 0.0, bias=False
   )
-  net = fronts.NextNeighbour(
+  layers = lambda depth: llama(depth, width, heads, Identity(), **stack)
+  net = NextNeighbour(
     grid,
     codes.vocab,
     width,
-    prefix,
-    tuple(stack(depth if axis == 0 else 1) for axis in range(axes)),
+    prefix(width, num_classes, text, label_dropout),
+    tuple(layers(depth if axis == 0 else 1) for axis in range(axes)),
     tuple(head(axis) for axis in range(axes)),
     None if video else prefix_rope,
     dropout=token_dropout,

@@ -16,18 +16,20 @@ from ar_jax.core import system
 from ar_jax.core.system import System, UserError
 
 
+@system.passes_on("var")
 def build(*, tokenizer: Mapping[str, Any], **sizes) -> System:
   """Builds NFIG, a VAR over bands.
 
   Args:
-    tokenizer: `{"name": "frequency_vq", **arguments}`.
+    tokenizer: `{"name": "frequency_vq", **arguments}`, or another of residual
+      maps that is told its `bands`.
     **sizes: other arguments of VAR's `build`; the published models are its d16
       and d20.
 
   Raises:
     UserError: another tokenizer, or sizes that do not fit together.
   """
-  if tokenizer["name"] != "frequency_vq":
+  if tokenizer["name"] != "frequency_vq" and not tokenizer.get("bands"):
     raise UserError(
       f"tokenizer={tokenizer['name']!r}: the units of NFIG are those of "
       "frequency_vq; over others this is the system var"

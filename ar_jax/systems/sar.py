@@ -180,13 +180,11 @@ def build(
       raise UserError(
         f"sar: {option}={value!r}: choose one of {', '.join(CHOICES[option])}"
       )
-  target = dict(target)
-  name = target.pop("name")
-  target = system.build(name, **target)
+  spec, target = target, system.part(target)
   if not isinstance(target, ScaleWise):
     raise UserError(
-      f"sar: target {name!r} does not draw map by map; take one that does, "
-      "such as 'flexvar' or 'var'"
+      f"sar: target {spec['name']!r} does not draw map by map; take one that "
+      "does, such as 'flexvar' or 'var'"
     )
   if draws == "sample":
     target.scale(guidance)

@@ -112,6 +112,7 @@ class VAR(ScaleWise):
     )
 
 
+@system.passes_on(next_scale)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -137,8 +138,7 @@ def build(
   Raises:
     UserError: sizes do not fit together.
   """
-  tokenizer = dict(tokenizer)
-  codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
+  codes = system.part(tokenizer).tokenizer
   scales = makers.scales(codes.scales)
   if scale_weights is not None and len(scale_weights) != scales.steps:
     raise UserError(

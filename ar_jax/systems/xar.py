@@ -36,10 +36,7 @@ from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
 from ar_jax.families.entity import draw
 from ar_jax.families.entity.net import NextEntity
-from ar_jax.nn.layers.attention import Attention
-from ar_jax.nn.layers.mlp import SwiGLU
-from ar_jax.nn.layers.norms import AdaLN, RMSNorm
-from ar_jax.nn.stacks.transformer import Backbone, Block
+from ar_jax.nn.stacks.dit import dit
 
 # The published models: arguments of `build`.
 SIZES = {
@@ -87,7 +84,7 @@ class XAR(Generator):
     each = 2 if method == "heun" else 1
     return each * steps * self.plan.steps + self.plan.steps - 1
 
-  def fed(self, *, steps: int = 50, method: str = "sde", **_) -> int:
+  def slots_read(self, *, steps: int = 50, method: str = "sde", **_) -> int:
     """Slots that these passes feed to the transformer: E S T + (E - 1) T for
     E entities of T slots in S steps."""
     each = 2 if method == "heun" else 1
@@ -101,9 +98,9 @@ class XAR(Generator):
     t = jnp.zeros((1, self.plan.steps))
     label = jnp.zeros((1,), jnp.int32)
     params = self.net.init(key, x, label, t)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
-  def coded(self, variables: Vars, x: Array) -> Array:
+  def tokenize(self, variables: Vars, x: Array) -> Array:
     return self.codec(variables).moments(x)[:, self.raster()]
 
   def raster(self) -> np.ndarray:
@@ -136,7 +133,7 @@ class XAR(Generator):
     slots = t[:, p.step_of()]
     xt = flow.LINEAR.noisy(x, noise, slots)
     if train:
-      label = self.dropped(label, hide)
+      label = self.drop_labels(label, hide)
     v = self.net.apply(
       {"params": variables["params"]},
       xt,
@@ -150,14 +147,6 @@ class XAR(Generator):
     ends = {"first": errors[:, p.span(0)], "last": errors[:, p.span(-1)]}
     metrics = {f"error/{name}": e.mean(1) for name, e in ends.items()}
     return Loss(jnp.mean(errors, 1), metrics, errors=errors)
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
-    `generate`."""
-    x = self.generate(variables, cond, keys, **options)
-    return self.decode(variables, x)
 
   def decode(self, variables: Vars, x: Array) -> Array:
     """Images in [0, 1] of entities f32[B, L, C], finished or not."""
@@ -246,6 +235,7 @@ def _times(steps: int, method: str, last: float) -> np.ndarray:
   return np.append(np.linspace(0.0, 1 - last, steps), 1.0)
 
 
+@system.passes_on(dit)
 def build(
   *,
   tokenizer: Mapping[str, Any],
@@ -259,10 +249,7 @@ def build(
   time_mean: float = 0.0,
   time_std: float = 1.0,
   label_dropout: float = 0.1,
-  dropout: float = 0.1,
-  remat: bool | str = False,
-  dtype: str = "float32",
-  impl: str | None = None,
+  **stack,
 ) -> XAR:
   """Builds xAR; see SIZES for the published models.
 
@@ -277,47 +264,24 @@ def build(
     context: see `XAR`.
     time_mean, time_std: of the logit-normal law of times.
     label_dropout: see `XAR`.
-    dropout: of the branches of the layers; the published models drop entries
-      of the attention as well.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the matrix products of the blocks; the residual stream and the
-      modulations stay float32, or training diverges.
-    impl: of `ops.attention`.
+    **stack: dropout, remat, dtype, impl; see `dit`. The published models drop
+      entries of the attention as well; the residual stream and the
+      modulations stay float32 in any dtype, or training diverges.
 
   Raises:
     UserError: sizes do not fit together, or there is no such choice.
   """
-  tokenizer = dict(tokenizer)
-  codes = system.build(tokenizer.pop("name"), **tokenizer).tokenizer
-  if width % heads:
-    raise UserError(f"width={width} is not a multiple of heads={heads}")
+  codes = system.part(tokenizer).tokenizer
   if depth % 2:
     raise UserError(f"depth={depth}: two equal stacks need an even number")
   if context not in CONTEXTS:
     raise UserError(f"context={context!r}: choose one of {', '.join(CONTEXTS)}")
+  # Nothing is shared by the two.
+  layers = lambda: dit(depth // 2, width, heads, "float32", **stack)
+  stacks = layers(), layers()
   p = entities(entity, codes.grid, part)
-  products = jnp.dtype(dtype)
-
-  def stack():  # nothing is shared by the two
-    mixer = Attention(
-      heads,
-      bias="qkv",
-      stddev=None,
-      out_stddev=None,
-      dtype=products,
-      impl=impl,
-    )
-    mlp = SwiGLU(int(8 * width / 3), None, None, products, gelu=True)
-    return Backbone(
-      Block(mixer, mlp, rms=True, dropout=dropout),
-      depth // 2,
-      AdaLN(depth // 2, 6),
-      out_norm=RMSNorm(1e-6),
-      remat=remat,
-    )
-
   labels = num_classes + (label_dropout > 0)
-  net = NextEntity(p, labels, codes.channels, width, stack(), stack())
+  net = NextEntity(p, labels, codes.channels, width, *stacks)
   sides = None
   if entity == "scale":
     sides = (part,) if isinstance(part, int) else tuple(part)

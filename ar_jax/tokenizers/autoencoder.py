@@ -124,8 +124,8 @@ class Autoencoder(System):
     params = {"tokenizer": self.tokenizer.init(key, x)["params"]}
     variables: Vars = {"params": params}
     if self.adversary:
-      judge = self.adversary.discriminator
-      params["discriminator"] = judge.init(other, x)["params"]
+      net = self.adversary.discriminator
+      params["discriminator"] = net.init(other, x)["params"]
       if self.adversary.lecam:
         variables["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
     if self.lpips:
@@ -150,8 +150,10 @@ class Autoencoder(System):
     value += self.bottleneck_weight * sum(out.losses.values())
     updates = {}
     if self.adversary:
-      game, more, updates = self._game(variables, batch, x, out)
-      value, metrics = value + game, metrics | more
+      value_gan, more, updates = self._adversarial_terms(
+        variables, batch, x, out
+      )
+      value, metrics = value + value_gan, metrics | more
     return Loss(value, metrics, updates if train else {})
 
   def _reconstruction_terms(
@@ -161,31 +163,31 @@ class Autoencoder(System):
     error = PIXEL_LOSSES[self.pixel](x - image).mean((1, 2, 3))
     terms = {"pixel": (self.pixel_weight, error)}
     if self.lpips:
-      seen = self.lpips(variables["lpips"], x, image)
-      terms["perceptual"] = (self.lpips.weight, seen)
+      distance = self.lpips(variables["lpips"], x, image)
+      terms["perceptual"] = (self.lpips.weight, distance)
     return terms
 
-  def _game(
+  def _adversarial_terms(
     self, variables: Vars, batch: Batch, x: Array, out: Reconstruction
   ) -> tuple[Array, dict[str, Array], dict[str, Any]]:
     """The adversarial terms f32[B], their metrics and running means."""
-    play, params = self.adversary, variables["params"]
-    step = batch.get("step", jnp.full(len(x), play.start))
-    on = (step >= play.start).astype(jnp.float32)
-    fooled = play.deceive(params["discriminator"], out.image)
-    caught, averages = play.detect(
+    gan, params = self.adversary, variables["params"]
+    step = batch.get("step", jnp.full(len(x), gan.start))
+    on = (step >= gan.start).astype(jnp.float32)
+    generator = gan.generator_term(params["discriminator"], out.image)
+    discriminator, averages = gan.discriminator_term(
       params["discriminator"], x, out.image, variables.get("lecam")
     )
-    weight = play.weight * jnp.ones(())
-    if play.adaptive:
+    weight = gan.weight * jnp.ones(())
+    if gan.adaptive:
       weight *= self._adaptive_weight(variables, x, out.feature)
     metrics = {
-      "gan_g": fooled,
-      "gan_d": caught,
+      "gan_g": generator,
+      "gan_d": discriminator,
       "gan_weight": jnp.full(len(x), weight),
     }
     updates = {"lecam": averages} if averages else {}
-    return on * (weight * fooled + caught), metrics, updates
+    return on * (weight * generator + discriminator), metrics, updates
 
   def _adaptive_weight(
     self, variables: Vars, x: Array, feature: Array
@@ -208,7 +210,7 @@ class Autoencoder(System):
       to_image,
       decoder["conv_out"]["kernel"],
       reconstruction,
-      lambda image: self.adversary.deceive(
+      lambda image: self.adversary.generator_term(
         params["discriminator"], image
       ).mean(),
     )
@@ -224,7 +226,10 @@ class Autoencoder(System):
     if options:
       raise UserError(f"a reconstruction takes no options: {sorted(options)}")
     del keys  # deterministic
-    units = self.units(variables, cond)
+    return self.decode(variables, self.units(variables, cond))
+
+  def decode(self, variables: Vars, units: Array) -> Array:
+    """Images f32[B, H, W, c] in [0, 1] of units."""
     return (self._apply(variables, units, "decode") + 1) / 2
 
   def _apply(self, variables: Vars, x: Array, method: str) -> Array:

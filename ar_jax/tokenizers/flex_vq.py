@@ -22,13 +22,14 @@ import numpy as np
 
 from ar_jax.core.plans.makers import pair
 from ar_jax.core.signals.resize import resize
-from ar_jax.core.system import UserError
+from ar_jax.core.system import UserError, passes_on
 from ar_jax.tokenizers import vq
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   Reconstruction,
   autoencoder,
 )
+from ar_jax.tokenizers.code_maps import CodeMap
 
 Array = jax.Array
 Side = int | tuple[int, int]
@@ -46,7 +47,8 @@ SCALES = {
 
 
 class FlexVQ(nn.Module):
-  """Pyramids of independent maps over a `VQ`, whose parameters are its own.
+  """Pyramids of independent maps over a `VQ`, or another `CodeMap`, whose
+  parameters are its own.
 
   Attributes:
     body: the network and its codebook.
@@ -55,7 +57,7 @@ class FlexVQ(nn.Module):
       size of the image itself is one of them only if it is named.
   """
 
-  body: vq.VQ
+  body: CodeMap
   scales: tuple[Side, ...] = SCALES[10]
   latents: tuple[int, ...] = SCALES[10]
 
@@ -159,8 +161,8 @@ class FlexVQ(nn.Module):
     codes = self._map(embedding, k)
     if k + 1 == len(self.scales):
       return codes, None
-    shown = resize(codes, self.shapes[k + 1], "bicubic")
-    return codes, shown.reshape(len(codes), -1, codes.shape[-1])
+    following = resize(codes, self.shapes[k + 1], "bicubic")
+    return codes, following.reshape(len(codes), -1, codes.shape[-1])
 
   def to_image(self, feature: Array) -> Array:
     """The decoder's last convolution alone, unclipped."""
@@ -197,16 +199,17 @@ class FlexVQ(nn.Module):
 
 
 def _at(
-  body: vq.VQ, side: int, latent: Array, x: Array
+  body: CodeMap, side: int, latent: Array, x: Array
 ) -> tuple[Array, Array, dict[str, Array]]:
   """The image decoded from the latent averaged to `side`, the image that it
   should be, both f32[B, H, W, c], and the losses of the quantiser."""
   codes, losses, _ = body.quantizer(resize(latent, (side, side), "area"))
-  image, _ = body.decoder(body.post_quant_conv(codes))
+  image, _ = body.decoded(codes)
   wide = lambda y: resize(y, x.shape[1:3], "nearest")
   return wide(image), wide(resize(x, image.shape[1:3], "area")), losses
 
 
+@passes_on(autoencoder)
 def build(
   *,
   vocab: int = 8912,

@@ -15,10 +15,12 @@ enough to be built; the losses are those of `tokenizers.autoencoder`.
 
 from __future__ import annotations
 
+from ar_jax.core.system import passes_on
 from ar_jax.tokenizers import multiscale_vq
 from ar_jax.tokenizers.autoencoder import Autoencoder
 
 
+@passes_on(multiscale_vq.build)
 def build(*, bands: str = "nyquist", **sizes) -> Autoencoder:
   """The tokenizer in training.
 

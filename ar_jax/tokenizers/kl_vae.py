@@ -20,18 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.system import UserError
-from ar_jax.nn.layers.conv2d import Decoder, Encoder
+from ar_jax.core.system import UserError, passes_on
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   Reconstruction,
   autoencoder,
   check_image,
 )
+from ar_jax.tokenizers.code_maps import OneGrid
+from ar_jax.tokenizers.convolutional import Convolutional
 
 Array = jax.Array
 
@@ -69,7 +69,7 @@ def divergence(moments: Array) -> Array:
   return 0.5 * each.sum((1, 2))
 
 
-class KLVAE(nn.Module):
+class KLVAE(Convolutional, OneGrid):
   """The KL autoencoder. Defaults: the published KL-16.
 
   Attributes:
@@ -98,35 +98,18 @@ class KLVAE(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
-    body = dict(
-      ch=self.ch, mult=self.mult, blocks=self.blocks, dtype=self.dtype
+    self.convolutions(
+      encoded=2 * self.channels,
+      latent=2 * self.channels,
+      decoded=self.channels,
+      attention=self.attention,
+      decoder_attention=(),
     )
-    self.encoder = Encoder(
-      z=2 * self.channels, attention=self.attention, **body
-    )
-    self.decoder = Decoder(channels=self.in_channels, **body)
-    self.quant_conv = nn.Conv(2 * self.channels, (1, 1))
-    self.post_quant_conv = nn.Conv(self.channels, (1, 1))
 
   @property
   def vocab(self) -> None:
     """There are no codes."""
     return None
-
-  @property
-  def stride(self) -> int:
-    """Pixels per side of a latent."""
-    return 2 ** (len(self.mult) - 1)
-
-  @property
-  def grid(self) -> tuple[int, int]:
-    """(h, h), the units of an image of `size`."""
-    return (self.size // self.stride,) * 2
-
-  @property
-  def length(self) -> int:
-    """L, units per image."""
-    return self.grid[0] * self.grid[1]
 
   def moments(self, x: Array) -> Array:
     """Means and log-variances f32[B, L, 2 C] of images f32[B, H, W, c] in
@@ -157,16 +140,6 @@ class KLVAE(nn.Module):
     latent = units.astype(jnp.float32) / self.scale
     return self.decode_latent(latent.reshape(len(units), side, side, -1))
 
-  def decode_latent(self, latent: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of latents f32[B, h, w, C], not
-    scaled."""
-    image, _ = self.decoder(self.post_quant_conv(latent))
-    return jnp.clip(image, -1.0, 1.0)
-
-  def to_image(self, feature: Array) -> Array:
-    """The decoder's last convolution alone, unclipped."""
-    return self.decoder.head(feature)
-
   def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
     """What training needs of images f32[B, H, W, c] in [-1, 1]; the latents
     are drawn with keys Key[B], or are their mode without."""
@@ -181,6 +154,7 @@ class KLVAE(nn.Module):
     return Reconstruction(image, feature, units, losses, {"units_rms": rms})
 
 
+@passes_on(autoencoder)
 def build(
   *,
   channels: int = 16,
@@ -218,12 +192,8 @@ def build(
     in_channels=in_channels,
     dtype=jnp.dtype(dtype),
   )
-  if size % tokenizer.stride:
-    raise UserError(
-      f"size={size} is not a multiple of the stride {tokenizer.stride}"
-    )
   if not set(attention) <= set(range(len(mult))):
     raise UserError(
       f"attention={attention}: mult has levels 0..{len(mult) - 1}"
     )
-  return autoencoder(tokenizer, **training)
+  return autoencoder(tokenizer.checked(), **training)

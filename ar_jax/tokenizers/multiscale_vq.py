@@ -13,19 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ar_jax.core.signals.bands import low
-from ar_jax.core.system import UserError
-from ar_jax.nn.layers.conv2d import Decoder, Encoder
+from ar_jax.core.system import passes_on
 from ar_jax.nn.quantize.residual import MultiScaleResidual
-from ar_jax.tokenizers.autoencoder import (
-  Autoencoder,
-  Reconstruction,
-  autoencoder,
-)
+from ar_jax.tokenizers.autoencoder import Autoencoder, autoencoder
+from ar_jax.tokenizers.code_maps import Pyramid
+from ar_jax.tokenizers.convolutional import Convolutional
 
 Array = jax.Array
 
@@ -37,7 +33,7 @@ SCALES = {
 }
 
 
-class MultiScaleVQ(nn.Module):
+class MultiScaleVQ(Convolutional, Pyramid):
   """The multi-scale residual VQ autoencoder. Defaults: the published sizes.
 
   Attributes:
@@ -67,18 +63,9 @@ class MultiScaleVQ(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
-    body = dict(
-      ch=self.ch,
-      mult=self.mult,
-      blocks=self.blocks,
-      attention=(len(self.mult) - 1,),
-      dtype=self.dtype,
-    )
-    self.encoder = Encoder(z=self.channels, **body)
-    self.decoder = Decoder(channels=self.in_channels, **body)
+    c = self.channels
     # 3x3, not the usual 1x1.
-    self.quant_conv = nn.Conv(self.channels, (3, 3))
-    self.post_quant_conv = nn.Conv(self.channels, (3, 3))
+    self.convolutions(encoded=c, latent=c, decoded=c, kernel=3)
     self.quantizer = MultiScaleResidual(
       self.vocab,
       self.channels,
@@ -88,115 +75,17 @@ class MultiScaleVQ(nn.Module):
       bands=self.bands,
     )
 
-  @property
-  def stride(self) -> int:
-    """Pixels per side of a latent."""
-    return 2 ** (len(self.mult) - 1)
-
-  @property
-  def size(self) -> int:
-    """Side of the images that `scales` describes, in pixels."""
-    return self.stride * self.scales[-1]
-
-  @property
-  def length(self) -> int:
-    """L, units per image."""
-    return sum(p * p for p in self.scales)
-
   def latent(self, x: Array) -> Array:
     """f = quant_conv(E(x)), f32[B, h, h, C], of images in [-1, 1].
 
     Raises:
       UserError: the images are not of the size that `scales` describes.
     """
-    if x.shape[1:] != (self.size, self.size, self.in_channels):
-      height, width, channels = x.shape[1:]
-      raise UserError(
-        f"image {height}x{width}x{channels}: this tokenizer has stride "
-        f"{self.stride} and last scale {self.scales[-1]}, so it takes "
-        f"{self.size}x{self.size}x{self.in_channels}; resize the data or "
-        "change scales"
-      )
+    self.check(x)
     return self.quant_conv(self.encoder(x))
 
-  def encode(self, x: Array) -> Array:
-    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], coarse first."""
-    return self.quantizer.encode(self.latent(x))[0]
 
-  def decode(self, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L]."""
-    return self.decode_latent(self.quantizer.walk(units)[-1])
-
-  def decode_latent(self, fhat: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of latents f32[B, h, h, C]."""
-    return jnp.clip(self.decoder(self.post_quant_conv(fhat))[0], -1.0, 1.0)
-
-  def embed(self, units: Array) -> Array:
-    """The generator's input f32[B, L, C] for known units i32[B, L].
-
-    Slots of scale k >= 2 hold area_down(f_{k-1}, p_k); those of scale 1, 0.
-    """
-    return self.quantizer.embed(units)
-
-  def seen(self, fhat: Array, k: int) -> Array:
-    """The input of scale k, [B, p_k^2, C], for f_{k-1}, f32[B, h, h, C]."""
-    return self.quantizer.down(fhat, k)
-
-  def part(self, k: int, units: Array) -> Array:
-    """What the units i32[B, p_k^2] of scale k alone bring, as that scale sees
-    it, f32[B, p_k^2, C]."""
-    return self.quantizer.part(k, units)
-
-  def parts(self, units: Array) -> Array:
-    """`part` of every scale, f32[B, L, C], of units i32[B, L]."""
-    each = enumerate(self.quantizer.split(units))
-    return jnp.concatenate([self.part(k, ids) for k, ids in each], axis=1)
-
-  def codebook(self) -> Array:
-    """f32[V, C]."""
-    return self.quantizer.codebook()
-
-  def start(self, batch: int) -> Array:
-    """f_0 = 0, f32[B, h, h, C], where `advance` begins."""
-    return self.quantizer.start(batch)
-
-  def advance(
-    self, fhat: Array, k: int, units: Array
-  ) -> tuple[Array, Array | None]:
-    """Adds the units of one scale to the running latent.
-
-    Args:
-      fhat: f_{k-1}, f32[B, h, h, C].
-      k: the scale, static, from 0.
-      units: i32[B, p_k^2].
-
-    Returns:
-      f_k and the input of the next scale, [B, p_{k+1}^2, C]; None after the
-      last.
-    """
-    return self.advance_soft(fhat, k, self.codebook()[units])
-
-  def advance_soft(
-    self, fhat: Array, k: int, embedding: Array
-  ) -> tuple[Array, Array | None]:
-    """`advance` for mixtures of codes, f32[B, p_k^2, C] (smooth sampling)."""
-    fhat = self.quantizer.add(fhat, k, embedding)
-    if k + 1 == len(self.scales):
-      return fhat, None
-    return fhat, self.quantizer.down(fhat, k + 1)
-
-  def to_image(self, feature: Array) -> Array:
-    """The decoder's last convolution alone, unclipped."""
-    return self.decoder.head(feature)
-
-  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
-    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
-    del keys  # nothing random in here
-    fhat, losses, units = self.quantizer(self.latent(x))
-    image, feature = self.decoder(self.post_quant_conv(fhat))
-    return Reconstruction(image, feature, units, losses)
-
-
+@passes_on(autoencoder)
 def build(
   *,
   vocab: int = 4096,

@@ -23,6 +23,21 @@ from ar_jax.tokenizers.autoencoder import (
 Array = jax.Array
 
 
+def cut(x: Array, patch: int) -> Array:
+  """Patches f32[B, H / p, W / p, p p c] of images f32[B, H, W, c]."""
+  b, height, width, c = x.shape
+  h, w, p = height // patch, width // patch, patch
+  x = jnp.swapaxes(x.reshape(b, h, p, w, p, c), 2, 3)
+  return x.reshape(b, h, w, p * p * c)
+
+
+def join(patches: Array, patch: int) -> Array:
+  """Images f32[B, H, W, c] of patches f32[B, H / p, W / p, p p c]."""
+  (b, h, w, _), p = patches.shape, patch
+  x = jnp.swapaxes(patches.reshape(b, h, w, p, p, -1), 2, 3)
+  return x.reshape(b, h * p, w * p, -1)
+
+
 class Patches(nn.Module):
   """Patches of pixels, (x - shift) * scale for x in [-1, 1].
 
@@ -72,20 +87,13 @@ class Patches(nn.Module):
         f"image {x.shape[1:]}: these patches are of images {want}; resize the "
         "data or change size and in_channels"
       )
-    h, p = self.grid[0], self.patch
-    x = x.reshape(-1, h, p, h, p, self.in_channels)
-    x = jnp.swapaxes(x, 2, 3).reshape(-1, self.length, self.channels)
+    x = cut(x, self.patch).reshape(-1, self.length, self.channels)
     return (x - self.shift) * self.scale
 
   def decode(self, units: Array) -> Array:
     """Images f32[B, H, W, c] in [-1, 1] of units f32[B, L, C]."""
-    h, p = self.grid[0], self.patch
-    x = (units / self.scale + self.shift).reshape(
-      -1, h, h, p, p, self.in_channels
-    )
-    x = jnp.swapaxes(x, 2, 3).reshape(
-      -1, self.size, self.size, self.in_channels
-    )
+    x = units / self.scale + self.shift
+    x = join(x.reshape(-1, *self.grid, self.channels), self.patch)
     return jnp.clip(x, -1.0, 1.0)
 
   def moments(self, x: Array) -> Array:

@@ -13,20 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.signals.resize import resize
-from ar_jax.core.system import UserError
-from ar_jax.nn.layers.conv2d import Decoder, Encoder
+from ar_jax.core.system import passes_on
 from ar_jax.nn.quantize.vq import VectorQuantizer
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
-  Reconstruction,
   autoencoder,
   check_image,
 )
+from ar_jax.tokenizers.code_maps import CodeMap
+from ar_jax.tokenizers.convolutional import Convolutional
 
 Array = jax.Array
 
@@ -34,7 +32,7 @@ Array = jax.Array
 MULT = {16: (1, 1, 2, 2, 4), 8: (1, 2, 2, 4)}
 
 
-class VQ(nn.Module):
+class VQ(Convolutional, CodeMap):
   """The single-scale VQ autoencoder. Defaults: the published VQ-16.
 
   Attributes:
@@ -69,17 +67,7 @@ class VQ(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
-    body = dict(
-      ch=self.ch,
-      mult=self.mult,
-      blocks=self.blocks,
-      attention=(len(self.mult) - 1,),
-      dtype=self.dtype,
-    )
-    self.encoder = Encoder(z=self.z, **body)
-    self.decoder = Decoder(channels=self.in_channels, **body)
-    self.quant_conv = nn.Conv(self.channels, (1, 1))
-    self.post_quant_conv = nn.Conv(self.z, (1, 1))
+    self.convolutions(encoded=self.z, latent=self.channels, decoded=self.z)
     self.quantizer = VectorQuantizer(
       self.vocab,
       self.channels,
@@ -88,21 +76,6 @@ class VQ(nn.Module):
       entropy=self.entropy,
       spread=self.spread,
     )
-
-  @property
-  def stride(self) -> int:
-    """Pixels per side of a latent."""
-    return 2 ** (len(self.mult) - 1)
-
-  @property
-  def grid(self) -> tuple[int, int]:
-    """(h, h), the units of an image of `size`."""
-    return (self.size // self.stride,) * 2
-
-  @property
-  def length(self) -> int:
-    """L, units per image."""
-    return self.grid[0] * self.grid[1]
 
   def latent(self, x: Array) -> Array:
     """quant_conv(E(x)), f32[B, h, w, C], of images in [-1, 1].
@@ -114,48 +87,8 @@ class VQ(nn.Module):
     check_image(x, self.stride, self.in_channels)
     return self.quant_conv(self.encoder(x))
 
-  def encode(self, x: Array) -> Array:
-    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], row by row."""
-    return self.quantizer.encode(self.latent(x)).reshape(len(x), -1)
 
-  def decode(self, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L] of a square."""
-    side = round(units.shape[1] ** 0.5)
-    codes = self.embed(units)
-    return self.decode_latent(codes.reshape(len(units), side, side, -1))
-
-  def decode_part(self, units: Array, done: Array | int) -> Array:
-    """As `decode`, of the first `done` units only; the rest is 0, grey."""
-    drawn = (jnp.arange(units.shape[1]) < done).astype(jnp.float32)
-    grid = lambda x: x.reshape(len(x), *self.grid, -1)
-    image = self.decode_latent(grid(self.embed(units) * drawn[None, :, None]))
-    return image * resize(grid(drawn[None]), image.shape[1:3], "nearest")
-
-  def decode_latent(self, latent: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of codes f32[B, h, w, C]."""
-    image, _ = self.decoder(self.post_quant_conv(latent))
-    return jnp.clip(image, -1.0, 1.0)
-
-  def embed(self, units: Array) -> Array:
-    """The codes f32[..., C] of units i32[...]."""
-    return self.codebook()[units]
-
-  def codebook(self) -> Array:
-    """f32[V, C]."""
-    return self.quantizer.codebook()
-
-  def to_image(self, feature: Array) -> Array:
-    """The decoder's last convolution alone, unclipped."""
-    return self.decoder.head(feature)
-
-  def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
-    """What training needs of images f32[B, H, W, c] in [-1, 1]."""
-    del keys  # nothing random in here
-    codes, losses, ids = self.quantizer(self.latent(x))
-    image, feature = self.decoder(self.post_quant_conv(codes))
-    return Reconstruction(image, feature, ids.reshape(len(x), -1), losses)
-
-
+@passes_on(autoencoder)
 def build(
   *,
   vocab: int = 16384,
@@ -193,8 +126,4 @@ def build(
     spread=spread,
     dtype=jnp.dtype(dtype),
   )
-  if size % tokenizer.stride:
-    raise UserError(
-      f"size={size} is not a multiple of the stride {tokenizer.stride}"
-    )
-  return autoencoder(tokenizer, **training)
+  return autoencoder(tokenizer.checked(), **training)

@@ -4,7 +4,7 @@ an H100 that are not here.
   python -m experiments.benchmarks.aot_kernels \\
     --keep=experiments/results/aot_kernels.jsonl
   python -m experiments.benchmarks.aot_kernels [--only=TEXT] [--no-step]
-    [--keep=FILE] [--platforms=v5e,h100]
+    [--keep=FILE] [--platforms=v5e,h100] [--short]
 
 Needs `pip install 'jax[tpu]'` and, for the H100, what `pallas_kernels.aot_cuda`
 asks for. The kernels are those of `pallas_kernels.aot`; the training step is
@@ -125,6 +125,8 @@ def run(
       rows.append({**row, "commit": commit})
       print(rows[-1], flush=True)
       print(json.dumps(rows[-1]), file=file, flush=True)
+      if record.trial():  # the first is enough
+        break
   failed = [row for row in rows if "error" in row]
   wanted, compiled = _wanted(), len(rows) - len(failed)
   rest = f"{len(failed)} failed, {wanted - len(rows)} not compiled yet"
@@ -159,7 +161,7 @@ if __name__ == "__main__":
   flags = dict(x.removeprefix("--").partition("=")[::2] for x in sys.argv[1:])
   run(
     flags.get("only", ""),
-    "no-step" not in flags,
+    "no-step" not in flags and not record.trial(),
     flags.get("keep", ""),
     tuple(flags.get("platforms", ",".join(aot.PLATFORMS)).split(",")),
   )

@@ -1,6 +1,6 @@
 """What block-diagonal attention saves: HMAR's mask against VAR's and none.
 
-  python -m experiments.benchmarks.attention_share [repeats]
+  python -m experiments.benchmarks.attention_share [repeats | --short]
 
 At the lengths of 256, 512 and 1024 px, forward and backward, of one layer:
 visible pairs and tiles, which no machine changes, and seconds on this one. The
@@ -10,7 +10,6 @@ are the bounds that the end-to-end ratios of the paper go to.
 
 from __future__ import annotations
 
-import sys
 import time
 
 import jax
@@ -122,10 +121,10 @@ def run(repeats: int = 5, sizes=tuple(HEADS)) -> dict[str, list[dict]]:
   }
 
 
-def write(repeats: int) -> None:
+def write(repeats: int = 5) -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  tables = run(repeats)
+  tables = run(repeats, (256,) if record.trial() else tuple(HEADS))
   rows = next(iter(tables.values()))
   ratio = {
     r["L"]: (r["with backward, over dense"], r["dense : this"])
@@ -150,4 +149,4 @@ def write(repeats: int) -> None:
 
 
 if __name__ == "__main__":
-  write(*map(int, sys.argv[1:] or ["5"]))
+  write(*record.numbers(1))

@@ -1,6 +1,6 @@
 """What the keys of initial weights cost in compilation.
 
-  python -m experiments.benchmarks.init
+  python -m experiments.benchmarks.init [--short]
 
 The init of VAR's smoke preset, compiled with the keys of `core.prng` and with
 JAX's own, in turns and without a cache; seconds of CPU.

@@ -1,6 +1,6 @@
 """How a CPU reads the matrices of a decoding step: what `layers.linear` does.
 
-  python -m experiments.benchmarks.linear [repeats]
+  python -m experiments.benchmarks.linear [repeats | --short]
 
 Forty float32 matrices of 768 x 2048, 252 MB, more than any cache holds, are
 multiplied one after the other with few rows: by one product, by one product
@@ -10,7 +10,6 @@ with the transposed matrix, and by a product for each row; in turns.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 
 import jax
@@ -86,4 +85,4 @@ def run(repeats: int = 7) -> None:
 
 
 if __name__ == "__main__":
-  run(*map(int, sys.argv[1:]))
+  run(*record.numbers(1))

@@ -1,6 +1,6 @@
 """Sampling speed of LlamaGen-B at full size, and of cached decoding.
 
-  python -m experiments.benchmarks.llamagen [repeats]
+  python -m experiments.benchmarks.llamagen [repeats | --short]
 
 256 pixels, 256 units, float32, guidance 2, top-k 2000, batch 1 and 8: the form
 in which the official code was timed on a machine of this kind. Beside each
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import statistics
-import sys
 import time
 
 import jax
@@ -151,4 +150,4 @@ def run(repeats: int = 2) -> None:
 
 
 if __name__ == "__main__":
-  run(*map(int, sys.argv[1:]))
+  run(*record.numbers(1))

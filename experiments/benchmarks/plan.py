@@ -1,12 +1,14 @@
 """What fits, and how fast: published models on machines that are not here.
 
   python -m experiments.benchmarks.plan [--only=TEXT] [--list] [--render]
+    [--short]
 
 Each job is one program of a published config, at its published batch or at the
 one named, compiled by `ar_jax.aot` for one machine; that takes what
 `ar_jax/planning/machines.py` asks for. Rows are kept in `results/plan.jsonl`,
 so that a run that was stopped goes on. Then `results/plan.json` and a picture
-are written, and the tables in docs/scale.md, between its two marks.
+are written, and with all other pages the tables in docs/scale.md, between its
+two marks.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import functools
 import importlib
 import json
 import logging
-import pathlib
 import sys
 import time
 from typing import Any
@@ -28,11 +29,7 @@ from experiments import report
 from experiments.shared import record
 
 KEEP = record.RESULTS / "plan.jsonl"
-SCALE = pathlib.Path(__file__).parents[2] / "docs" / "scale.md"
-MARKS = (
-  "<!-- predicted: experiments/benchmarks/plan.py -->",
-  "<!-- end of predicted -->",
-)
+SHORT = ("var", "smoke", "cpu:8", "data=all", "sample", None, 0)  # a trial
 
 # Parameters split over all devices, within each node of eight, or copied.
 SPLIT, NODE, COPY = "fsdp=all", "fsdp=8", "data=all"
@@ -158,20 +155,6 @@ def facts() -> list[dict[str, str]]:
   ]
 
 
-def write_scale(tables: dict[str, list[dict]]) -> None:
-  """Puts the tables between the marks of docs/scale.md."""
-  text = SCALE.read_text()
-  before, _, rest = text.partition(MARKS[0])
-  after = rest.partition(MARKS[1])[2]
-  body = "\n\n".join(
-    f"**{title}**\n\n{report.table(rows)}" for title, rows in tables.items()
-  )
-  SCALE.write_text(
-    f"{before}{MARKS[0]}\n\n{body}\n\n{MARKS[1]}{after.rstrip()}\n"
-  )
-  print(f"wrote {SCALE}")
-
-
 def picture(rows: dict[str, dict[str, Any]]) -> None:
   """Predicted times of the programs that fit, by what takes them."""
   from matplotlib.figure import Figure
@@ -211,7 +194,6 @@ def render(seconds: float) -> None:
     ],
     "Machines": facts(),
   }
-  write_scale(tables)
   off = max(abs(x - 1) for x in ratios)
   record.write(
     "plan",
@@ -231,11 +213,16 @@ def render(seconds: float) -> None:
     tables=tables,
     picture="plan.png",
   )
+  report.main()
 
 
 def main(only: str = "", listed: bool = False, rendered: bool = False) -> None:
   jax.config.update("jax_platforms", "cpu")
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+  if record.trial():
+    row = run_job(SHORT)
+    print(show.table([row], key(SHORT)), flush=True)
+    return
   begun, done = time.perf_counter(), kept()
   for job in JOBS:
     if listed:

@@ -1,6 +1,7 @@
 """Sampling speed of VAR-d16 at full size, tokenizer decode included.
 
   python -m experiments.benchmarks.sampling [batch] [repeats] [official]
+    [--short]
 
 256 pixels, float32, guidance at every scale, top-k 900, top-p 0.96: the form
 in which the official code is usually timed. Beside it stands the bound that
@@ -12,7 +13,6 @@ code, timed by whoever has it, in turns with this program.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 
 import jax
@@ -77,4 +77,4 @@ def run(batch: int = 2, repeats: int = 5, official: float = 0.11) -> None:
 
 
 if __name__ == "__main__":
-  run(*map(int, sys.argv[1:3]), *map(float, sys.argv[3:]))
+  run(*record.numbers(1, 1))

@@ -1,13 +1,12 @@
 """Sparse attention against dense: the benchmark of the kernel, recorded.
 
-  python -m experiments.benchmarks.sparse_attention [repeats]
+  python -m experiments.benchmarks.sparse_attention [repeats | --short]
 
 On a CPU this is the form without a kernel, in float32, on one example.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 
 import jax
@@ -67,4 +66,4 @@ def run(repeats: int = 9) -> None:
 
 
 if __name__ == "__main__":
-  run(*map(int, sys.argv[1:]))
+  run(*record.numbers(1))

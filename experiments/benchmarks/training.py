@@ -1,6 +1,7 @@
 """Training speed of VAR-d16 at full size on two cores.
 
   python -m experiments.benchmarks.training [batch] [repeats] [official]
+    [--short]
 
 Forward and backward pass on known units, float32: the form in which the
 official code is usually timed; and the whole update with AdamW beside it.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import statistics
-import sys
 import time
 
 import jax
@@ -104,4 +104,4 @@ def run(batch: int = 2, repeats: int = 3, official: float = 16.0) -> None:
 
 
 if __name__ == "__main__":
-  run(*map(int, sys.argv[1:3]), *map(float, sys.argv[3:]))
+  run(*record.numbers(1, 1))

@@ -1,13 +1,15 @@
 """Five ways to draw the units of one tokenizer, side by side.
 
-  python -m experiments.comparisons.next_token runs/next_token
+  python -m experiments.comparisons.next_token [FOLDER] [fashion | digits]
+    [--steps=N] [--seeds=N] [--short]
 
 Raster order (LlamaGen), exact speculation (EAGLE chain and tree, Jacobi),
 LANTERN, GSD and NAR on the units of Fashion-MNIST. For every seed LlamaGen
 and NAR are trained for equally many steps with equal batches and sizes, and
 an EAGLE drafter for that LlamaGen; speculation draws from LlamaGen's own
 weights. The tokenizer and the judge are the same for all. The folder keeps
-every run: the command goes on where it stopped.
+every run: the command goes on where it stopped. `experiments.llamagen`,
+`lantern`, `gsd` and `nar` take their runs from such a folder.
 
 Forwards are those of the large network for one image. Seconds are those of
 whole batches without the tokenizer's decoder, all decoders in turns, and a
@@ -19,28 +21,42 @@ from __future__ import annotations
 import functools
 import pathlib
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import checkpoint, data, evals, main, train
-from ar_jax.core.decoding import speculate
-from ar_jax.core.system import System, build
+from ar_jax import data, main, train
 from configs import gsd, lantern, llamagen, nar
-from experiments.shared import record
+from experiments.shared import arms, measures, record
+from experiments.shared.arms import Results, Settings, Trained, mean_spread
 
-SEEDS = (0, 1, 2)
-STEPS, DRAFTER_STEPS, WIDTH, DEPTH = 200, 150, 128, 5
 IMAGES = 500  # drawn for every distance
 BATCHES, TURNS = (1, 16), 5
 LAW = dict(guidance=1.75)
 EXACT = dict(drafts=4, delta=0.0)
 RELAXED = dict(drafts=4, delta=0.2, k=64)
+
+
+class Kind(NamedTuple):
+  """Data and sizes of the runs."""
+
+  title: str
+  preset: str
+  steps: int
+  drafter_steps: int
+  width: int
+  depth: int
+  batch: int
+
+
+KINDS = {
+  "fashion": Kind("Fashion-MNIST at 32 px", "fashion", 200, 150, 128, 5, 64),
+  "digits": Kind("Digits at 16 px", "default", 250, 150, 128, 4, 32),
+}
 
 
 class Decoder(NamedTuple):
@@ -79,175 +95,154 @@ DECODERS = (
 )
 
 
-def configs(folder: pathlib.Path, seed: int) -> dict:
+def settings(name: str, *, kind: str = "fashion") -> Settings:
+  """From the command line; steps 0 are those of the data."""
+  words = (kind, *(k for k in KINDS if k != kind))
+  return arms.settings(name, steps=0, words=words)
+
+
+def dataset(word: str) -> data.Dataset:
+  """The real images."""
+  config = llamagen.get_config(KINDS[word].preset)
+  return data.load(**config.generator.data)
+
+
+def configs(
+  folder: pathlib.Path, seed: int, word: str = "fashion", steps: int = 0
+) -> dict:
   """name -> (config, folder) of the runs of a seed, in the order of need."""
-  small = dict(width=WIDTH, depth=DEPTH, heads=4)
+  kind = KINDS[word]
+  small = dict(width=kind.width, depth=kind.depth, heads=4)
   at = lambda name: folder / f"{name}-{seed}"
   runs = {}
   for name, module in (("llamagen", llamagen), ("nar", nar), ("gsd", gsd)):
-    c = module.get_config("fashion").generator
+    c = module.get_config(kind.preset).generator
     (c.model.target if name == "gsd" else c.model).update(small)
-    c.train.steps = c.train.save_every = STEPS
+    c.train.steps = steps or kind.steps
     runs[name] = c, at(name)
   runs["gsd"] = runs["gsd"][0], at("llamagen")  # the same weights
-  c = lantern.get_config("fashion").drafter
+  c = lantern.get_config(kind.preset).drafter
   c.model.target.update(small)
-  c.train.steps = c.train.save_every = DRAFTER_STEPS
+  c.train.steps = min(steps, kind.drafter_steps) or kind.drafter_steps
   c.weights.target = str(at("llamagen"))
   runs["lantern"] = c, at("lantern")
   for c, _ in runs.values():
+    c.batch, c.train.save_every = kind.batch, c.train.steps
     c.seed, c.weights.tokenizer = seed, str(folder / "tokenizer")
   return runs
 
 
-def prepare(folder: pathlib.Path) -> None:
-  """Trains what is not yet trained."""
-  train.run(llamagen.get_config("fashion").tokenizer, folder / "tokenizer")
-  for seed in SEEDS:
-    runs = configs(folder, seed)
-    for name in ("llamagen", "nar", "lantern"):
+def prepare(
+  s: Settings, names: Iterable[str] = ("llamagen", "nar", "lantern")
+) -> dict[int, dict]:
+  """Trains what is not yet trained; seed -> name -> (config, folder)."""
+  c = llamagen.get_config(KINDS[s.word].preset).tokenizer
+  if s.short:
+    c.train.steps = c.train.save_every = s.steps
+  train.run(c, s.folder / "tokenizer")
+  every = {seed: configs(s.folder, seed, s.word, s.steps) for seed in s.seeds}
+  for runs in every.values():
+    for name in names:
       config, workdir = runs[name]
       workdir.mkdir(parents=True, exist_ok=True)
-      first, own = folder / f"{name}-{SEEDS[0]}" / "units", workdir / "units"
+      first, own = s.folder / f"{name}-0" / "units", workdir / "units"
       if name != "lantern" and first.exists() and not own.exists():
         own.symlink_to(first.resolve())  # the same for every seed
       train.run(config, workdir)
+  return every
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def generate(system, variables, label, keys, options):
-  """(units, forwards f32[], acceptance f32[] or nan) of a batch."""
-  drawn = system.generate(variables, {"label": label}, keys, **dict(options))
-  units, stats = drawn if isinstance(drawn, tuple) else (drawn, None)
-  if not isinstance(stats, speculate.Stats):
-    return units, jnp.float32(system.plan.steps), jnp.nan
-  summary = speculate.summary(stats, len(system.plan))
-  return units, summary["forwards"], summary["acceptance"]
+def makers(
+  every: dict[int, dict], decoders: Sequence[Decoder]
+) -> dict[str, Callable[[int], Trained]]:
+  """The decoders as `arms.compare` takes them; one copy of each run."""
+  load = functools.cache(lambda seed, name: arms.load(*every[seed][name]))
+
+  def make(seed: int, decoder: Decoder) -> Trained:
+    own = load(seed, decoder.run)
+    return own._replace(options=LAW | decoder.options)
+
+  return {d.name: functools.partial(make, decoder=d) for d in decoders}
 
 
-def request(system: System, decoder: Decoder, batch: int) -> Callable:
-  """A function of variables that draws one batch."""
-  label = jnp.arange(batch) % system.classes
-  keys = jax.random.split(jax.random.key(0), batch)
-  options = tuple(sorted((LAW | decoder.options).items()))
-  return lambda variables: generate(system, variables, label, keys, options)
+def together(decoders: Sequence[Decoder], s: Settings):
+  """Measures the speeds of all decoders of a seed, in turns."""
 
-
-def seconds(
-  loaded: dict, batch: int, decoders: Sequence[Decoder]
-) -> dict[str, list[float]]:
-  """name -> seconds a batch, one for each turn; compiled before."""
-  runs = {}
-  for decoder in decoders:
-    system, variables = loaded[decoder.run]
-    draw = request(system, decoder, batch)
-    runs[decoder.name] = functools.partial(draw, variables)
-  for run in runs.values():
-    jax.block_until_ready(run())
-  times = {name: [] for name in runs}
-  for _ in range(TURNS):
-    for name, run in runs.items():
-      start = time.perf_counter()
-      jax.block_until_ready(run())
-      times[name].append(time.perf_counter() - start)
-  return times
-
-
-def measure(
-  runs: dict,
-  seed: int,
-  dataset: data.Dataset,
-  decoders: Sequence[Decoder],
-  images: int = IMAGES,
-) -> dict:
-  """name -> figures of every decoder with the weights of one seed.
-
-  Args:
-    runs: name -> (config, folder).
-    seed: of what is drawn.
-    dataset: real images.
-    decoders: the rows.
-    images: drawn for every distance.
-  """
-  loaded = {
-    name: (build(c.system, **c.model.to_dict()), checkpoint.load(workdir)[0])
-    for name, (c, workdir) in runs.items()
-  }
-  rows = {}
-  for decoder in decoders:
-    system, variables = loaded[decoder.run]
-    _, forwards, accepted = request(system, decoder, 100)(variables)
-    rows[decoder.name] = {
-      "forwards": float(forwards),
-      "acceptance": float(accepted),
-    }
-    options = LAW | decoder.options
-    for name in ("frechet", "judge_accuracy"):
-      judge = evals.build(name, dataset, n=images, options=options)
-      found = judge(system, variables, (), jax.random.key(seed))
-      rows[decoder.name].update(
-        {k: v for k, v in found.items() if isinstance(v, float)}
-      )
-    print(seed, decoder.name, rows[decoder.name], flush=True)
-  for batch in BATCHES:
-    times = seconds(loaded, batch, decoders)
-    for decoder in decoders:
-      own = np.array(times[decoder.name])
-      row = rows[decoder.name]
-      row[f"images/s, {batch}"] = batch / statistics.median(own)
-      for base in {decoders[0].name, decoder.base}:
-        ratio = statistics.median(np.array(times[base]) / own)
-        row[f"over {base}, {batch}"] = ratio
-  return rows
-
-
-def mean_spread(values: list[float], digits: int = 2) -> str:
-  """Mean and spread over the seeds."""
-  if any(np.isnan(values)):
-    return ""
-  spread = statistics.stdev(values) if len(values) > 1 else 0.0
-  return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"
-
-
-def table(results: list[dict], decoders: Sequence[Decoder]) -> list[dict]:
-  """A row for each decoder, over the seeds."""
-  rows = []
-  for decoder in decoders:
-    every = lambda key, name=decoder.name: [r[name][key] for r in results]
-    row = {
-      "decoder": decoder.name,
-      "forwards": mean_spread(every("forwards"), 1),
-      "acceptance": mean_spread(every("acceptance")),
-      "Frechet distance": mean_spread(every("frechet")),
-      "judge accuracy": mean_spread(every("judge_accuracy"), 3),
-    }
+  def measure(trained: dict[str, Trained]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict] = {name: {} for name in trained}
     for batch in BATCHES:
-      row[f"images/s, batch {batch}"] = mean_spread(
-        every(f"images/s, {batch}"), 1
-      )
-      row[f"over raster, batch {batch}"] = mean_spread(
-        every(f"over raster, {batch}")
-      )
-    rows.append(row)
-  return rows
+      calls = {name: request(own, batch) for name, own in trained.items()}
+      times = measures.in_turns(calls, 1 if s.short else TURNS)
+      for decoder in decoders:
+        own = np.array(times[decoder.name])
+        row = found[decoder.name]
+        row[f"images/s, {batch}"] = batch / statistics.median(own)
+        for base in {decoders[0].name, decoder.base}:
+          ratio = statistics.median(np.array(times[base]) / own)
+          row[f"over {base}, {batch}"] = ratio
+    return found
+
+  return measure
 
 
-def ratios(results: list[dict]) -> list[dict]:
+def request(own: Trained, batch: int) -> Callable[[], object]:
+  """Draws the units of one batch."""
+  label = jnp.arange(batch) % own.system.classes
+  keys = jax.random.split(jax.random.key(0), batch)
+  args = own.variables, label, keys, tuple(sorted(own.options.items()))
+  return lambda: measures.generate(own.system, *args)
+
+
+def compare(
+  every: dict[int, dict],
+  real: data.Dataset,
+  decoders: Sequence[Decoder],
+  s: Settings,
+  images: int = IMAGES,
+) -> Results:
+  """Quality, forwards and speed of all decoders."""
+
+  def measure(own: Trained, seed: int) -> dict[str, float]:
+    n = s.fewer(images)
+    drawn, spent = measures.speculated(own, real, seed=seed, n=n)
+    return spent | measures.quality(drawn, real)
+
+  return arms.compare(
+    makers(every, decoders), measure, s.seeds, together(decoders, s)
+  )
+
+
+def table(found: Results, first: str = "raster") -> list[dict]:
+  """A row for each decoder, over the seeds."""
+  columns = {
+    "forwards": ("forwards", 1),
+    "acceptance": ("acceptance", 2),
+    "Frechet distance": ("frechet", 2),
+    "judge accuracy": ("judge_accuracy", 3),
+  }
+  for batch in BATCHES:
+    columns[f"images/s, batch {batch}"] = f"images/s, {batch}", 1
+    columns[f"over {first}, batch {batch}"] = f"over {first}, {batch}", 2
+  return found.table(columns, "decoder")
+
+
+def ratios(found: Results) -> list[dict]:
   """A row for each decoder that its paper compares with another."""
   rows = []
   for decoder in DECODERS:
     if decoder.paper is None:
       continue
     own, base = decoder.name, decoder.base
-    fewer = [r[base]["forwards"] / r[own]["forwards"] for r in results]
+    passes = lambda name: np.array(found.every(name, "forwards"))
+    fewer = passes(base) / passes(own)
     row = {
       "decoder": own,
       "over": base,
       "paper": decoder.paper,
-      "fewer forwards": mean_spread(fewer),
+      "fewer forwards": mean_spread(fewer.tolist()),
     }
     for batch in BATCHES:
-      faster = [r[own][f"over {base}, {batch}"] for r in results]
+      faster = found.every(own, f"over {base}, {batch}")
       row[f"faster, batch {batch}"] = mean_spread(faster)
     rows.append(row)
   return rows
@@ -268,47 +263,52 @@ def verdict(against: list[dict]) -> bool | str:
   )
 
 
-def run(folder: str) -> None:
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  folder = pathlib.Path(folder)
-  prepare(folder)
-  dataset = data.load(**llamagen.get_config("fashion").generator.data)
-  results = [
-    measure(configs(folder, seed), seed, dataset, DECODERS) for seed in SEEDS
-  ]
-  against = ratios(results)
+  s = settings("next_token")
+  kind, real = KINDS[s.word], dataset(s.word)
+  found = compare(prepare(s), real, DECODERS, s)
+  against = ratios(found)
+  ours = "; ".join(
+    f"{row['decoder']} {row['fewer forwards']}x fewer forwards and "
+    f"{row['faster, batch 1']}x faster at batch 1 than {row['over']}"
+    for row in against
+  )
+  print(ours, flush=True)
+  if s.short:
+    return
   record.write(
-    "next_token",
+    "next_token" if s.word == "fashion" else f"next_token_{s.word}",
     claim="On the units of one tokenizer, with equal training: GSD is faster "
     "than raster order, LANTERN than exact speculation with the same drafter, "
     "and NAR needs 2 n - 1 forwards, all at about the same quality.",
     paper="GSD 3.7x over raster order; LANTERN 1.75x over exact speculation; "
     "NAR 2 n - 1 forwards (15 of 64 here)",
     baseline="LlamaGen in raster order with a cache; EAGLE chain, exact",
-    ours="; ".join(
-      f"{row['decoder']} {row['fewer forwards']}x fewer forwards and "
-      f"{row['faster, batch 1']}x faster at batch 1 than {row['over']}"
-      for row in against
-    ),
+    ours=ours,
     holds=verdict(against),
-    seeds=list(SEEDS),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
-      f"Fashion-MNIST, 8x8 units, {STEPS} steps, mean ± deviation over seeds, "
-      f"{IMAGES} images": table(results, DECODERS),
+      f"{kind.title}, 8x8 units, {s.steps or kind.steps} steps, mean ± "
+      f"deviation over seeds, {IMAGES} images": table(found),
       "Against the papers": against,
-      "Real images": [
-        {
-          "Frechet distance, floor": results[0]["raster"]["frechet_floor"],
-          "judge accuracy": results[0]["raster"]["judge_test_accuracy"],
-        }
-      ],
+      "Real images": [real_images(found)],
     },
     law=LAW,
     decoders={d.name: d.options for d in DECODERS},
   )
 
 
+def real_images(found: Results) -> dict[str, float]:
+  """What test images score in the place of samples."""
+  run = next(iter(found.runs.values()))[0]
+  return {
+    "Frechet distance, floor": run["frechet_floor"],
+    "judge accuracy": run["judge_test_accuracy"],
+  }
+
+
 if __name__ == "__main__":
-  run(sys.argv[1])
+  run()

@@ -1,11 +1,12 @@
 """GSD and LANTERN over systems of many units a step: NAR and VAR.
 
-  python -m experiments.comparisons.relaxed_steps \\
-    runs/next_token runs/scales 220
+  python -m experiments.comparisons.relaxed_steps [FOLDER] [--steps=N]
+    [--seeds=N] [--short]
 
-The folders are those of `experiments.comparisons.next_token` (NAR on
-Fashion-MNIST) and of the experiments of scale-wise systems (VAR on digits, so
-many steps); what is not yet trained there is trained. A model drafts for
+NAR on Fashion-MNIST as `experiments.comparisons.next_token` trains it, in
+FOLDER/next_token, and VAR on digits as the experiments of scale-wise systems
+do, for N steps, in FOLDER/scales; both may be links to the folders of those
+experiments, and what is not yet trained there is trained. A model drafts for
 itself, see `ar_jax.core.decoding.jacobi`. A forward of speculation reads a
 whole image, one of the plain sampler what is new of it; that is what the
 seconds say.
@@ -13,20 +14,20 @@ seconds say.
 
 from __future__ import annotations
 
-import pathlib
-import statistics
-import sys
+import dataclasses
 import time
 
 import ml_collections
 
 from ar_jax import data, main
-from configs import llamagen, var
+from configs import var
 from experiments.comparisons import next_token
 from experiments.comparisons.next_token import Decoder
-from experiments.shared import record, scales
+from experiments.shared import arms, record, scales
+from experiments.shared.arms import Results
 
 IMAGES = 250  # drawn for every distance
+STEPS = 220  # of VAR
 DECODERS = (
   Decoder("plain", "target", {}, "plain"),
   Decoder("Jacobi, exact", "gsd", dict(size=1), "plain"),
@@ -47,87 +48,81 @@ def around(config, workdir) -> dict:
   return runs
 
 
-def table(results: list[dict]) -> list[dict]:
+def table(found: Results) -> list[dict]:
   """A row for each decoder, over the seeds."""
-  rows = []
-  for decoder in DECODERS:
-    every = lambda key, name=decoder.name: [r[name][key] for r in results]
-    fewer = [
-      r[decoder.base]["forwards"] / r[decoder.name]["forwards"] for r in results
-    ]
-    row = {
-      "decoder": decoder.name,
-      "forwards": next_token.mean_spread(every("forwards"), 1),
-      "acceptance": next_token.mean_spread(every("acceptance")),
-      "fewer than": decoder.base,
-      "by": next_token.mean_spread(fewer),
-      "Frechet distance": next_token.mean_spread(every("frechet")),
-      "judge accuracy": next_token.mean_spread(every("judge_accuracy"), 3),
-    }
-    for batch in next_token.BATCHES:
-      row[f"images/s, batch {batch}"] = next_token.mean_spread(
-        every(f"images/s, {batch}"), 1
-      )
-    rows.append(row)
+  rows = next_token.table(found, "plain")
+  for row, decoder in zip(rows, DECODERS, strict=True):
+    row["fewer forwards than"] = decoder.base
+    pairs = zip(
+      found.every(decoder.base, "forwards"),
+      found.every(decoder.name, "forwards"),
+      strict=True,
+    )
+    row["by"] = arms.mean_spread([base / own for base, own in pairs])
   return rows
 
 
-def further(results: list[dict], name: str) -> bool:
+def further(found: Results, name: str) -> bool:
   """Whether its distance is above the plain sampler's by more than a spread."""
-  own, plain = (
-    [r[decoder]["frechet"] for r in results] for decoder in (name, "plain")
-  )
-  spread = max(map(statistics.stdev, (own, plain)))
-  return statistics.mean(own) - statistics.mean(plain) > spread
+  spread = max(found.spread(k, "frechet") for k in (name, "plain"))
+  return found.mean(name, "frechet") - found.mean("plain", "frechet") > spread
 
 
-def run(args: list[str]) -> None:
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  tokens, *rest = args
-  tokens, b = pathlib.Path(tokens).resolve(), scales.budget([*rest, "digits"])
-  next_token.prepare(tokens)
-  fashion = data.load(**llamagen.get_config("fashion").generator.data)
-  digits = data.load(**var.get_config().generator.data)
+  s = arms.settings("relaxed_steps", steps=STEPS)
+  tokens = dataclasses.replace(
+    s,
+    folder=s.folder / "next_token",
+    words=("fashion",),
+    steps=s.steps if s.short else 0,
+  )
+  maps = dataclasses.replace(s, folder=s.folder / "scales", words=("digits",))
+  runs = next_token.prepare(tokens, ("nar",))
+  nar = {seed: around(*own["nar"]) for seed, own in runs.items()}
   arm = scales.Arm("VAR", var)
-  results = {"NAR, Fashion-MNIST": [], "VAR, digits": []}
-  for seed in next_token.SEEDS:
-    nar = around(*next_token.configs(tokens, seed)["nar"])
-    maps = around(*scales.prepare(arm, "digits", seed, b))
-    for found, runs, images in zip(
-      results.values(), (nar, maps), (fashion, digits), strict=True
-    ):
-      found.append(next_token.measure(runs, seed, images, DECODERS, IMAGES))
-  tables = {
-    f"{name}, mean ± deviation over seeds, {IMAGES} images": table(rows)
-    for name, rows in results.items()
+  every = {
+    seed: around(*scales.prepare(arm, "digits", seed, maps)) for seed in s.seeds
   }
-  mean = lambda rows, name: statistics.mean(r[name]["forwards"] for r in rows)
+  digits = data.load(**var.get_config().generator.data)
+  results = {
+    name: next_token.compare(own, images, DECODERS, s, IMAGES)
+    for name, own, images in (
+      ("NAR, Fashion-MNIST", nar, next_token.dataset("fashion")),
+      ("VAR, digits", every, digits),
+    )
+  }
   gains = {
-    f"{rule}, {name.split(',')[0]}": mean(rows, "Jacobi, exact")
-    / mean(rows, rule)
-    for name, rows in results.items()
+    f"{rule}, {name.split(',')[0]}": found.mean("Jacobi, exact", "forwards")
+    / found.mean(rule, "forwards")
+    for name, found in results.items()
     for rule in ("GSD", "LANTERN")
   }
-  failed = [
-    f"{decoder.name}, {name.split(',')[0]}, over {base}"
-    for name, rows in results.items()
+  each = [
+    (decoder, name.split(",")[0], found)
+    for name, found in results.items()
     for decoder in DECODERS[1:]
+  ]
+  failed = [
+    f"{decoder.name}, {name}, over {base}"
+    for decoder, name, found in each
     for base in dict.fromkeys((decoder.base, "plain"))
-    if mean(rows, base) <= mean(rows, decoder.name)
+    if found.mean(base, "forwards") <= found.mean(decoder.name, "forwards")
   ]
   slow = [
-    f"{decoder.name}, {name.split(',')[0]}"
-    for name, rows in results.items()
-    for decoder in DECODERS[1:]
-    if statistics.mean(r[decoder.name]["over plain, 1"] for r in rows) <= 1
+    f"{decoder.name}, {name}"
+    for decoder, name, found in each
+    if found.mean(decoder.name, "over plain, 1") <= 1
   ]
   worse = [
-    f"{decoder.name}, {name.split(',')[0]}"
-    for name, rows in results.items()
-    for decoder in DECODERS[1:]
-    if further(rows, decoder.name)
+    f"{decoder.name}, {name}"
+    for decoder, name, found in each
+    if further(found, decoder.name)
   ]
+  print(gains, failed, slow, worse, flush=True)
+  if s.short:
+    return
   record.write(
     "relaxed_steps",
     claim="Where a step has many units, a relaxed rule still takes fewer "
@@ -141,13 +136,16 @@ def run(args: list[str]) -> None:
     f"; further from the data than the plain sampler: "
     f"{'; '.join(worse) or 'none'}; slower at batch 1: "
     f"{'; '.join(slow) or 'none'}",
-    seeds=list(next_token.SEEDS),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
-    tables=tables,
+    tables={
+      f"{name}, mean ± deviation over seeds, {IMAGES} images": table(found)
+      for name, found in results.items()
+    },
     law=next_token.LAW,
     decoders={d.name: d.options for d in DECODERS},
   )
 
 
 if __name__ == "__main__":
-  run(sys.argv[1:])
+  run()

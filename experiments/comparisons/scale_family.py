@@ -1,13 +1,13 @@
 """The scale-wise family side by side.
 
-  python -m experiments.comparisons.scale_family FOLDER [STEPS] [KIND...]
+  python -m experiments.comparisons.scale_family [FOLDER] [KIND...]
+    [--steps=N] [--seeds=N] [--short]
 
 VAR, FlexVAR, HMAR, M-VAR and NFIG with equal sizes, steps and batches on
 Fashion-MNIST, or on the kinds that are named, of `scales.KINDS`: what they are
 worth, what a draw takes and what an update takes. A kind of emoji is followed
 by = and the folder of the npm package. One kind alone is recorded under its
-name. With STEPS, another length of the runs; below 100 it is a trial: one seed
-of digits, nothing recorded.
+name. A trial (--short) is of digits.
 
 Nats per unit can be compared where the tokenizer is the same: FlexVAR and NFIG
 have their own, and FlexVAR's lists hold more units. Memory is what XLA plans
@@ -16,7 +16,6 @@ for a program beside its arguments.
 
 from __future__ import annotations
 
-import sys
 import time
 
 import numpy as np
@@ -24,7 +23,8 @@ import numpy as np
 from ar_jax import main
 from configs import flexvar, hmar, m_var, nfig, var
 from experiments.benchmarks import attention_share
-from experiments.shared import record, scales
+from experiments.shared import pictures, record, scales
+from experiments.shared.arms import Results
 from experiments.shared.scales import Arm
 
 # Another system of the family is one line.
@@ -37,11 +37,11 @@ FAMILY = (
 )
 
 
-def ratios(results: dict[str, list[dict]]) -> list[dict]:
+def ratios(found: Results) -> list[dict]:
   """Each system over VAR, medians of the seeds' own ratios."""
   rows = []
-  for name, own in results.items():
-    pairs = list(zip(results["VAR"], own, strict=True))
+  for name, own in found.runs.items():
+    pairs = list(zip(found.runs["VAR"], own, strict=True))
     over = lambda key, pairs=pairs: float(
       np.median([a[key] / b[key] for a, b in pairs])
     )
@@ -58,14 +58,16 @@ def ratios(results: dict[str, list[dict]]) -> list[dict]:
   return rows
 
 
-def run(args: list[str]) -> None:
+def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  b = scales.budget(args)
+  s = scales.settings("scales", several=True)
   tables, sheets, text = {}, {}, ""
-  for kind in b.kinds:
-    rows, results, sheets[kind] = scales.compare(FAMILY, kind, b)
-    against = ratios(results)
+  for word in s.words:
+    kind = scales.kind_of(word)
+    rows, found, dataset = scales.compare(FAMILY, word, s)
+    sheets[kind] = scales.samples(found), dataset.class_names
+    against = ratios(found)
     tables[f"{scales.KINDS[kind]}, mean ± deviation over seeds"] = rows
     tables[f"{scales.KINDS[kind]}, over VAR"] = against
     text += f"{kind}: " + ", ".join(
@@ -74,24 +76,25 @@ def run(args: list[str]) -> None:
       for r in against[1:]
     )
     text += "; "
-  layer = attention_share.run(*(1, (256,)) if b.short else (5,))
+  layer = attention_share.run(*(1, (256,)) if s.short else (5,))
   tables |= layer
-  over = tables[f"{scales.KINDS[b.kind]}, over VAR"]
+  first = next(iter(sheets))
+  over = tables[f"{scales.KINDS[first]}, over VAR"]
   fast = next(r for r in over if r["system"] == "HMAR")
   rows = next(iter(layer.values()))
   share = [r["with backward, over dense"] for r in rows if r["mask"] == "HMAR"]
   print(text, share, flush=True)
-  if b.short:
+  if s.short:
     return
-  pictures = {
-    k: scales.picture(f"scale_family_{k}", s) for k, s in sheets.items()
+  shown = {
+    k: pictures.save(f"scale_family_{k}", *own) for k, own in sheets.items()
   }
   end_to_end = (
     fast["training, times as fast"] > 2.5
     and fast["sampling, times as fast"] > 1.75
   )
   record.write(
-    "scale_family" if len(b.kinds) > 1 else f"scale_family_{b.kind}",
+    "scale_family" if len(sheets) > 1 else f"scale_family_{first}",
     claim="On equal budgets the kin of VAR train and draw faster than it does, "
     "in less memory, at no loss of quality.",
     paper="HMAR over VAR: more than 2.5x in training, 1.75x in sampling, 3x "
@@ -104,12 +107,12 @@ def run(args: list[str]) -> None:
     holds=end_to_end
     or "not end to end at these lengths, where attention is a small part of an "
     "update; its share shows where the ratios come from",
-    seeds=list(b.seeds),
+    seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables=tables,
-    picture=pictures[b.kind],
+    picture=shown[first],
   )
 
 
 if __name__ == "__main__":
-  run(sys.argv[1:])
+  run()

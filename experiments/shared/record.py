@@ -8,10 +8,23 @@ import pathlib
 import platform
 import resource
 import subprocess
+import sys
 
 import jax
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
+
+
+def trial() -> bool:
+  """Whether the command line says --short: then nothing is recorded."""
+  return "--short" in sys.argv[1:]
+
+
+def numbers(*short: int) -> list[float]:
+  """The numbers of the command line; of a trial, these in their place."""
+  if trial():
+    return list(short)
+  return [float(x) if "." in x else int(x) for x in sys.argv[1:]]
 
 
 def write(
@@ -28,7 +41,7 @@ def write(
   picture: str | None = None,
   **details,
 ) -> None:
-  """Writes `results/<name>.json`.
+  """Writes `results/<name>.json`; in a trial prints what it would say.
 
   Args:
     name: of the experiment.
@@ -43,6 +56,9 @@ def write(
     picture: file name of a plot or grid beside the JSON.
     **details: anything else worth keeping.
   """
+  if trial():
+    print(f"{name}, a trial that is not recorded: {ours}")
+    return
   record = {
     "claim": claim,
     "paper": paper,
@@ -54,6 +70,7 @@ def write(
     "device": device(),
     "jax": jax.__version__,
     "commit": commit(),
+    "command": command(),
     "tables": tables or {},
     "picture": picture,
     **details,
@@ -74,6 +91,13 @@ def device() -> str:
     word = "core" if cores == 1 else "cores"
     return f"{kind}, {cores} {word}, {platform.machine()}"
   return f"{jax.device_count()} x {kind}"
+
+
+def command() -> str:
+  """What was typed, without folders."""
+  module = getattr(sys.modules["__main__"], "__spec__", None)
+  words = [word for word in sys.argv[1:] if "/" not in word]
+  return " ".join(["python -m", module.name if module else "?", *words])
 
 
 def commit() -> str:

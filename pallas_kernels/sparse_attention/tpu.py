@@ -27,6 +27,7 @@ from pallas_kernels.sparse_attention.tpu_grid import (
   call,
   dot,
   each_head,
+  fitted,
   like,
   queries_of,
   row_of,
@@ -79,14 +80,14 @@ def attention(
     # Exact, and one product fewer per score.
     q, scale = q * jnp.asarray(scale, q.dtype), 1.0
   groups = heads // k.shape[2]
-  best_q, best_k = block_sizes(pattern, groups)
-  block_q, block_k = block_q or best_q, block_k or best_k
+  limit = max(1, HEADS // groups)
+  shared = max(n for n in range(1, limit + 1) if k.shape[2] % n == 0)
+  best = fitted(*block_sizes(pattern, groups), shared, groups, q)
+  block_q, block_k, shared = block_q or best[0], block_k or best[1], best[2]
   if block_q % 128 or block_k % 128:
     raise ValueError(
       f"attention: tiles of {block_q} x {block_k}; choose multiples of 128"
     )
-  limit = max(1, HEADS // groups)
-  shared = max(n for n in range(1, limit + 1) if k.shape[2] % n == 0)
   job = Job(pattern, block_q, block_k, shared, groups, scale, interpret)
   t, s = pattern.queries, pattern.keys
   # Heads in front of positions; padding to whole tiles is a part of that copy.

@@ -221,6 +221,15 @@ def _kernel(
     each(write)
 
 
+def _room(job: _Job, shared: int, q: Array, k: Array) -> int:
+  """Bytes of VMEM: what comes and goes twice, sums and scores in float32."""
+  lanes = -(-q.shape[-1] // 128) * 128
+  keys = 2 * shared * (job.block + k.shape[2]) * lanes
+  queries = 2 * shared * job.rows * lanes
+  scores = 4 * 4 * job.rows * max(job.block, k.shape[2])
+  return (2 * (keys + queries)) * q.dtype.itemsize + 2 * queries + scores
+
+
 def _call(job, lengths, q, k, v, cache_k, cache_v, interpret):
   """out [B, H, t, K] and lse f32[B, H, t] of q [B, H, t, K]."""
   batch, heads, queries, features = q.shape
@@ -266,6 +275,7 @@ def _call(job, lengths, q, k, v, cache_k, cache_v, interpret):
     ],
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=("parallel", "parallel", "arbitrary"),
+      vmem_limit_bytes=tpu_grid.vmem_limit(_room(job, shared, q, k)),
     ),
     interpret=interpret,
     name="sparse_attention_decode",

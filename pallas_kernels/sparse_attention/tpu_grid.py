@@ -38,6 +38,8 @@ MASKED = -1e30  # finite: a difference of two of them is not nan
 FIRST, LAST = 4, 8  # flags beside the kind: of the visits of one row
 HEADS = 8  # query heads per grid step, at most
 _SIZES = (128, 256, 512, 1024)
+_VMEM = 16 * 2**20  # what a kernel may use unless it asks for more
+_MOST = 60 * 2**20  # of a v5p, which has the least of those that are served
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,32 @@ class Job:
   groups: int  # G
   scale: float
   interpret: Any
+
+  def room(self, q: Array) -> int:
+    """`room` of these tiles, of q [..., K]."""
+    sizes = self.block_q, self.block_k, self.kv_heads, self.groups
+    return room(*sizes, q.shape[-1], q.dtype.itemsize)
+
+
+def fitted(
+  block_q: int, block_k: int, kv_heads: int, groups: int, q: Array
+) -> tuple[int, int, int]:
+  """(queries and keys of a tile, heads of keys of a grid step), made smaller
+  until VMEM holds them: heads first, which only share the masks."""
+
+  def fits(*sizes: int) -> bool:
+    need = room(*sizes, groups, q.shape[-1], q.dtype.itemsize)
+    return need <= _MOST
+
+  while kv_heads > 1 and not fits(block_q, block_k, kv_heads):
+    divisors = (n for n in range(1, kv_heads) if kv_heads % n == 0)
+    kv_heads = max(divisors)
+  while max(block_q, block_k) > 128 and not fits(block_q, block_k, kv_heads):
+    if block_q >= block_k:
+      block_q //= 2
+    else:
+      block_k //= 2
+  return block_q, block_k, kv_heads
 
 
 def unsupported(q: Array, k: Array, v: Array) -> str | None:
@@ -66,7 +94,48 @@ def unsupported(q: Array, k: Array, v: Array) -> str | None:
       "the TPU kernel takes heads of 8 to 256 features, in steps of 8, got "
       f"{features}"
     )
+  heads, kv_heads = q.shape[2], k.shape[2]
+  need = room(128, 128, 1, heads // kv_heads, features, q.dtype.itemsize)
+  if need > _MOST:
+    return (
+      f"{heads // kv_heads} heads of {features} {q.dtype} features to one of "
+      f"keys take {need / 2**20:.0f} MiB of VMEM at the smallest tile; there "
+      f"are {_MOST / 2**20:.0f}"
+    )
   return None
+
+
+def room(
+  block_q: int, block_k: int, kv_heads: int, groups: int, features: int,
+  size: int,
+) -> int:  # fmt: skip
+  """Bytes of VMEM that a tile takes in the backward pass, which takes most.
+
+  Args:
+    block_q: Q.
+    block_k: C.
+    kv_heads: N.
+    groups: G.
+    features: K; a row of it fills whole lanes.
+    size: bytes of a number of q.
+  """
+  lanes = -(-features // 128) * 128
+  queries = kv_heads * groups * block_q * lanes
+  keys = kv_heads * block_k * lanes
+  scores = 4 * block_k * groups * block_q
+  # q, dO and dQ, or k, v and their gradients, each in flight twice; sums in
+  # float32; lse and delta, a row of which takes eight sublanes.
+  blocks = (6 * queries + 8 * keys) * size
+  sums = 4 * max(queries, 2 * keys)
+  rows = 4 * 8 * 4 * kv_heads * groups * block_q
+  return blocks + sums + rows + 4 * scores
+
+
+def vmem_limit(need: int) -> int | None:
+  """`vmem_limit_bytes` of a kernel that needs so much; None is the usual."""
+  if need < 0.8 * _VMEM:
+    return None
+  return int(min(max(1.25 * need, _VMEM), _MOST))
 
 
 @functools.lru_cache(maxsize=256)
@@ -228,6 +297,7 @@ def call(job, kernel, visits, inputs, outputs, scratch, by_query):
     out_shape=[x for x, _ in outputs],
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=("parallel", "parallel", "arbitrary"),
+      vmem_limit_bytes=vmem_limit(job.room(inputs[0][0])),
     ),
     interpret=job.interpret,
     name=f"sparse_attention{kernel.__name__}",

@@ -24,12 +24,21 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from pallas_kernels.spec_verify import gpu_row, rules, tpu
+from pallas_kernels.spec_verify import gpu_row, rules
 from pallas_kernels.spec_verify import row as rows_of
 
 Array = jax.Array
 Ref = Any
-refusal = tpu.refusal
+
+
+def refusal(
+  rule: rules.Rule, draft_logp: Array | None, logits: Array
+) -> str | None:
+  """Why this kernel cannot serve such a call; None if it can."""
+  del logits  # A row too large for shared memory lies in the cache.
+  return rules.refusal(rule, draft_logp)
+
+
 # Bytes of shared memory that a block may have, less what Mosaic keeps.
 _SHARED = 232448 - 4096
 
@@ -94,9 +103,11 @@ def verify(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius,
     mode=mode, rule=rule, law=law,
   )  # fmt: skip
-  if reason := refusal(rule, draft_logp):
+  if reason := refusal(rule, draft_logp, logits):
     raise NotImplementedError(reason)
-  batch, _, rows, vocab = logits.shape
+  if not drafts.shape[1]:
+    given = rules.with_a_draft(given, mode)
+  batch, _, rows, vocab = given.logits.shape
   strip = min(rows_of.STRIP, -(-vocab // rows_of.LANES) * rows_of.LANES)
   lanes = -(-vocab // strip) * strip
   form = _Form(
@@ -105,7 +116,7 @@ def verify(
   )  # fmt: skip
   verdict, floats = _call(form, given, interpret)
   k = rows - 1
-  chance = floats[:, :k] if form.chain else None
+  chance = floats[:, : drafts.shape[1]] if form.chain else None
   return rules.Verdict(
     verdict[:, 0], verdict[:, 1], verdict[:, 2], floats[:, k], chance
   )
@@ -238,7 +249,7 @@ def _load(refs, form: _Form, sweep: gpu_row.Sweep, row: Array) -> None:
   def mixed(s):
     x = [s.of(ref).astype(jnp.float32) for ref in z]
     if len(x) == 2:
-      x = [scale * x[0] + (1.0 - scale) * x[1]]
+      x = [rows_of.guided(*x, scale)]
     return jnp.where(s.index < form.vocab, x[0], -jnp.inf)
 
   sweep.write(refs["x"], mixed)

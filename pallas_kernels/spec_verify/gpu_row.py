@@ -22,7 +22,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels import mosaic_gpu
 from pallas_kernels.spec_verify import row as rows_of
-from pallas_kernels.spec_verify import rules
+from pallas_kernels.spec_verify import rules, threefry
 
 Array = jax.Array
 Ref = Any
@@ -167,7 +167,11 @@ def _filter(sweep: Sweep, x: Ref, p: Ref, law: rules.Law, vocab: int) -> None:
     best = sweep.first_max(lambda s: s.of(x))
     sweep.write(x, lambda s: jnp.where(s.index == best, 0.0, -_INF))
     return
-  if law.temperature != 1:
+  if law.temperature < rows_of.COLD:
+    high = sweep.largest(lambda s: s.of(x))
+    warmth = rows_of.warmth(law.temperature)
+    sweep.write(x, lambda s: (s.of(x) - high) * warmth)
+  elif law.temperature != 1:
     sweep.write(x, lambda s: s.of(x) / law.temperature)
   if 0 < law.top_k < vocab:
     _above(sweep, x, lambda kept: sweep.count(kept) >= law.top_k)
@@ -209,7 +213,7 @@ def gumbel_draw(sweep: Sweep, row: Row, key0: Array, key1: Array) -> Array:
   # Noise is dear: it is kept where the probabilities were.
   sweep.write(
     row.probs,
-    lambda s: s.of(row.logits) - row.lse + rows_of.gumbel(key0, key1, s.index),
+    lambda s: s.of(row.logits) - row.lse + threefry.gumbel(key0, key1, s.index),
   )
   return sweep.first_max(lambda s: s.of(row.probs))
 

@@ -74,15 +74,26 @@ def verify(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius,
     mode=mode, rule=rule, law=law,
   )  # fmt: skip
-  vocab = logits.shape[-1]
+  if not drafts.shape[1]:
+    given = rules.with_a_draft(given, mode)
+  verdict = _judged(given, mode, law, rule)
+  if verdict.chance is None:
+    return verdict
+  return verdict._replace(chance=verdict.chance[:, : drafts.shape[1]])
+
+
+def _judged(
+  given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule
+) -> rules.Verdict:
+  vocab = given.logits.shape[-1]
   target = rows_of.target(_mixed(given.logits, given.guidance), law, vocab)
   if mode == "exact":
     return _by_trial(target, given, rule)
   if mode == "gumbel":
-    keys = jax.lax.bitcast_convert_type(noise, jnp.int32)
+    keys = jax.lax.bitcast_convert_type(given.noise, jnp.int32)
     token = rows_of.gumbel_draw(target, keys[..., :1], keys[..., 1:])
   else:
-    token = rows_of.inverse(target.probs, noise[..., None])
+    token = rows_of.inverse(target.probs, given.noise[..., None])
   return _by_walk(target, given, token[..., 0])
 
 
@@ -98,7 +109,7 @@ def _mixed(logits: Array, guidance: Array) -> Array:
   if logits.shape[1] == 1:
     return logits[:, 0]
   scale = guidance[:, None, None]
-  return scale * logits[:, 0] + (1.0 - scale) * logits[:, 1]
+  return rows_of.guided(logits[:, 0], logits[:, 1], scale)
 
 
 def _by_trial(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pallas_kernels.spec_verify import threefry
 from pallas_kernels.spec_verify.rules import Cluster, Law, Neighbours, Rule
 
 Array = jax.Array
@@ -103,12 +104,34 @@ def above(x: Array, holds: Callable[[Array], Array]) -> Array:
   return jnp.where((value >= (least ^ _SIGN)) | (x == top), x, -_INF)
 
 
+def guided(cond: Array, null: Array, scale: Array) -> Array:
+  """null + scale (cond - null). What is -inf in either is -inf, but at scale 1
+  null does not count, and at 0 cond does not."""
+  mixed = scale * cond + (1.0 - scale) * null
+  mixed = jnp.where((cond == -_INF) | (null == -_INF), -_INF, mixed)
+  mixed = jnp.where(scale == 0.0, null, mixed)
+  return jnp.where(scale == 1.0, cond, mixed)
+
+
+# Below it a quotient may overflow: the largest logit is moved to 0 first.
+COLD = 2.0**-20
+
+
+def warmth(temperature: float) -> np.float32:
+  """What logits below 0 are multiplied by where it is so cold."""
+  return np.float32(min(1 / temperature, 2.0**100))
+
+
 def filtered(logits: Array, law: Law, vocab: int) -> Array:
   """Logits after the filters, -inf where dropped and beyond the vocabulary."""
   logits = jnp.where(places(logits) < vocab, logits, -_INF)
   if law.temperature == 0:
     return jnp.where(places(logits) == first_max(logits), 0.0, -_INF)
-  logits = logits / law.temperature
+  if law.temperature >= COLD:
+    logits = logits / law.temperature
+  else:
+    logits = logits - jnp.max(logits, -1, keepdims=True)
+    logits = logits * warmth(law.temperature)
   if 0 < law.top_k < vocab:
     logits = above(logits, lambda kept: count(kept) >= law.top_k)
   if law.top_p < 1:
@@ -163,41 +186,9 @@ def inverse(weights: Array, uniform: Array) -> Array:
   return jnp.minimum(found, last.astype(jnp.int32))
 
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-
-
-def random_bits(key0: Array, key1: Array, index: Array) -> Array:
-  """jax.random.bits of threefry keys (i32[..., 1] twice) at i32[..., V].
-
-  Threefry-2x32 of the counters (0, index), its two halves xor-ed, as JAX
-  defines the bits of an array of at most 2^32 numbers.
-  """
-  keys = (key0, key1, key0 ^ key1 ^ 0x1BD11BDA)
-  x, y = jnp.broadcast_to(key0, index.shape), index + key1
-  for block in range(5):
-    for turn in _ROTATIONS[block % 2]:
-      x = x + y
-      y = (y << turn) | jax.lax.shift_right_logical(
-        y, jnp.full_like(y, 32 - turn)
-      )
-      y = x ^ y
-    x = x + keys[(block + 1) % 3]
-    y = y + keys[(block + 2) % 3] + (block + 1)
-  return x ^ y
-
-
-def gumbel(key0: Array, key1: Array, index: Array) -> Array:
-  """jax.random.gumbel of threefry keys, from `random_bits`."""
-  bits = random_bits(key0, key1, index)
-  bits = jax.lax.shift_right_logical(bits, jnp.full_like(bits, 9))
-  unit = jax.lax.bitcast_convert_type(bits | 0x3F800000, jnp.float32) - 1.0
-  tiny = float(np.finfo(np.float32).tiny)
-  return -jnp.log(-jnp.log(jnp.maximum(unit + tiny, tiny)))
-
-
 def gumbel_draw(row: Row, key0: Array, key1: Array) -> Array:
   logp = row.logits - row.lse
-  return first_max(logp + gumbel(key0, key1, places(logp)))
+  return first_max(logp + threefry.gumbel(key0, key1, places(logp)))
 
 
 class Trial(NamedTuple):

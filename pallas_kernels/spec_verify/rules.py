@@ -209,3 +209,32 @@ def check(
   return Request(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius
   )
+
+
+def refusal(rule: Rule, draft_logp: Array | None) -> str | None:
+  """Why no kernel can serve a rule; None if they can."""
+  if draft_logp is not None and rule == Groups("group"):
+    return (
+      "spec_verify: the residual of Groups('group') needs a sum per group, "
+      "which kernels have only for point masses; use the xla form or "
+      "Groups('token')"
+    )
+
+
+def with_a_draft(given: Request, mode: str) -> Request:
+  """A request without drafts as one with a draft that is not live: a kernel
+  has a row for each draft and one behind them."""
+  batch, _, _, vocab = given.logits.shape
+  rows = lambda x, axis: jnp.concatenate([x, x], axis)
+  log_q = given.draft_logp
+  if log_q is not None:
+    log_q = jnp.zeros((batch, 1, vocab), log_q.dtype)
+  none = jnp.zeros((batch, 1), jnp.int32)
+  return given._replace(
+    logits=rows(given.logits, 2),
+    drafts=none,
+    noise=rows(given.noise, 1),  # the first number is not used in "exact"
+    draft_logp=log_q,
+    valid=jnp.zeros_like(given.valid),
+    parents=None if given.parents is None else none,
+  )

@@ -22,6 +22,7 @@ from pallas_kernels.spec_verify import row as rows_of
 from pallas_kernels.spec_verify import rules, tpu_rows
 
 Array = jax.Array
+_MOST = 60 * 2**20  # bytes of VMEM of a v5p, which has the least
 
 
 def verify(
@@ -51,8 +52,10 @@ def verify(
     logits, drafts, noise, draft_logp, valid, parents, guidance, table, radius,
     mode=mode, rule=rule, law=law,
   )  # fmt: skip
-  if reason := refusal(rule, draft_logp):
+  if reason := refusal(rule, draft_logp, logits):
     raise NotImplementedError(reason)
+  if not drafts.shape[1]:
+    given = rules.with_a_draft(given, mode)
   kernel, shapes, inputs = _plan(given, mode, law, rule)
   verdict, chance = pl.pallas_call(kernel, interpret=interpret, **shapes)(
     *inputs
@@ -64,15 +67,30 @@ def verify(
   return rules.Verdict(accepted, token, last, logp, chance)
 
 
-def refusal(rule: rules.Rule, draft_logp: Array | None) -> str | None:
-  """Why this kernel cannot serve a rule; None if it can."""
-  if draft_logp is not None and rule == rules.Groups("group"):
+def refusal(
+  rule: rules.Rule, draft_logp: Array | None, logits: Array
+) -> str | None:
+  """Why this kernel cannot serve such a call; None if it can."""
+  if reason := rules.refusal(rule, draft_logp):
+    return reason
+  need = _room(logits, draft_logp)
+  if need > _MOST:
     return (
-      "spec_verify: the residual of Groups('group') needs a sum per group, "
-      "which kernels have only for point masses; use the xla form or "
-      "Groups('token')"
+      f"spec_verify: rows of {logits.shape[-1]} tokens take "
+      f"{need / 2**20:.0f} MiB of VMEM, a TPU has {_MOST / 2**20:.0f}; use "
+      "the xla form"
     )
   return None
+
+
+def _room(logits: Array, draft_logp: Array | None) -> int:
+  """Bytes of VMEM: two blocks in flight and one of a later group of rows, and
+  room for values."""
+  _, mixed, rows, vocab = logits.shape
+  lanes = -(-vocab // rows_of.LANES) * rows_of.LANES
+  tile = min(rows, tpu_rows.ROWS) * lanes * 4
+  blocks = mixed + (draft_logp is not None)
+  return 3 * blocks * tile + 16 * tile + 2 * 2**20
 
 
 def _plan(given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule):
@@ -147,10 +165,7 @@ def _plan(given: rules.Request, mode: str, law: rules.Law, rule: rules.Rule):
     refs = dict(zip(names, refs, strict=True))
     tpu_rows.walk_through(refs, mode, law, rule, rows, vocab)
 
-  tile = high * lanes * 4
-  block = mixed * tile + (tile if given.draft_logp is not None else 0)
-  # Two blocks in flight and one of a later group, and room for values.
-  limit = 3 * block + 16 * tile + 2 * 2**20
+  limit = _room(given.logits, given.draft_logp)
   return (
     kernel,
     dict(

@@ -98,7 +98,7 @@ def _group(
   z = [z_ref[i, :height].astype(jnp.float32) for i in range(z_ref.shape[0])]
   if len(z) == 2:
     scale = column(floats, SCALE)[:height]
-    z = [scale * z[0] + (1.0 - scale) * z[1]]
+    z = [rows_of.guided(*z, scale)]
   if height < high:
     row_ref[...] = jnp.zeros_like(row_ref)
   row_ref[:height, :vocab] = z[0]

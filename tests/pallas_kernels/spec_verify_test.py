@@ -79,6 +79,43 @@ class KernelTest(parameterized.TestCase):
       other = dense(arrays | {"noise": arrays["noise"][:, ::-1]})
       self.assertGreater((other.token != want.token).mean(), 0.1)
 
+  @parameterized.parameters("exact", "point", "gumbel")
+  def test_masked_vocabulary_under_guidance(self, mode):
+    # -inf under both, under one alone, with guidance on, off and null alone.
+    settings, arrays = examples.make(6, 2, 9, guided=True, mode=mode)
+    logits = arrays["logits"].at[:, :, :, 0].set(-jnp.inf)
+    logits = logits.at[:, 0, :, 1].set(-jnp.inf)
+    arrays["logits"] = logits.at[:, 1, :, 2].set(-jnp.inf)
+    arrays["guidance"] = jnp.array([1.0, 2.0, 0.0, 1.0, 0.5, 3.0])
+    arrays["drafts"] = arrays["drafts"] % 3
+    dense, *kernels = forms(settings, interpret=True)
+    want = dense(arrays)
+    self.assertTrue(np.isfinite(want.logp).all())
+    self.assertNotIn(0, np.asarray(want.token).tolist())
+    for kernel in kernels:
+      self.assert_same(want, kernel(arrays))
+
+  def test_a_temperature_next_to_zero_is_greedy(self):
+    settings, arrays = examples.make(4, 2, 9, mode="point")
+    answers = []
+    for temperature in (1e-38, 0.0):
+      settings["law"] = rules.Law(temperature)
+      for form in forms(settings, interpret=True):
+        answers.append(form(arrays))
+    for answer in answers[1:]:
+      self.assert_same(answers[0], answer)
+
+  @parameterized.parameters("exact", "point", "gumbel")
+  def test_no_drafts_is_a_draw(self, mode):
+    settings, arrays = examples.make(5, 0, 9, drawn=False, mode=mode)
+    dense, *kernels = forms(settings, interpret=True)
+    want = dense(arrays)
+    np.testing.assert_array_equal(want.accepted, 0)
+    for kernel in kernels:
+      got = kernel(arrays)
+      self.assert_same(want, got)
+      self.assertEqual(got.chance.shape, (5, 0))
+
   def test_no_races_between_copies_and_rows(self):
     # Three groups of rows: two of them are copied by hand. The interpreter
     # of TPU memory stops where something is read that nobody has written.

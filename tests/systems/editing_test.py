@@ -10,6 +10,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax import data, sample
+from ar_jax.conditions import conditions
 from ar_jax.core.decoding import editing
 from ar_jax.core.decoding.editing import Edit, box_mask, expand, kept
 from ar_jax.core.system import UserError
@@ -205,7 +206,9 @@ class CommandTest(absltest.TestCase):
     np.testing.assert_array_equal(cond["given"], np.repeat(GIVEN[:1], 3, 0))
     np.testing.assert_array_equal(cond["keep"], np.repeat(keep[None], 3, 0))
     self.assertEqual(options["force_first_scales"], 2)
-    with self.assertRaisesRegex(UserError, "not an image"):
+    with self.assertRaisesRegex(
+      UserError, "cannot be read as an image .no such"
+    ):
       self.edited(image=f"{folder}/none.png")
 
   def test_a_box_in_test_images(self):
@@ -219,7 +222,7 @@ class CommandTest(absltest.TestCase):
     np.testing.assert_array_equal(cond["label"], 0)
 
   def test_no_label(self):
-    cond = sample.conditions(self.system, self.dataset, 2, (-1,))
+    cond = conditions(self.system, self.dataset, 2, labels=(-1,))
     np.testing.assert_array_equal(cond["label"], self.system.null)
 
 

@@ -13,9 +13,7 @@ from ar_jax.families.token import speculation
 from tests import filled
 
 V, N = 64, 30_000
-TOKENIZER = dict(
-  name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+TOKENIZER = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 TARGET = dict(
   name="llamagen", tokenizer=TOKENIZER, depth=1, width=16, heads=2,
   multiple_of=16, num_classes=3,
@@ -69,7 +67,8 @@ class GSDTest(absltest.TestCase):
 
     @jax.jit
     def exact(own, keys):
-      # That this follows the law of the plain sampler: core/speculate_test.
+      # That this follows the law of the plain sampler:
+      # tests/core/decoding/speculate_test.py.
       return speculation.generate(
         program, own, label, keys, speculation.jacobi(3, program)
       )

@@ -13,6 +13,7 @@ from ar_jax import optim, step
 from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
+from ar_jax.families.base import of_target
 from ar_jax.systems import hmar
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from tests import filled
@@ -45,7 +46,7 @@ class HMARTest(parameterized.TestCase):
     super().setUpClass()
     cls.system = tiny()
     cls.variables = filled.variables(cls.system)
-    cls.net = cls.system._target(cls.variables)
+    cls.net = of_target(cls.variables, "net")
     cls.plan, cls.label = cls.system.plan, jnp.array([1, 2])
     shape = (2, len(cls.plan))
     cls.units = jax.random.randint(jax.random.key(1), shape, 0, 16)
@@ -223,7 +224,7 @@ class HMARTest(parameterized.TestCase):
     params, net = begun["params"], begun["net"]
     np.testing.assert_array_equal(
       params["tail"]["block"]["mlp"]["fc1"]["kernel"],
-      net["backbone"]["tail"]["block"]["mlp"]["fc1"]["kernel"],
+      net["backbone"]["parts_1"]["block"]["mlp"]["fc1"]["kernel"],
     )
     np.testing.assert_array_equal(
       params["head"]["linear"]["kernel"], net["head"]["linear"]["kernel"]
@@ -242,7 +243,7 @@ class HMARTest(parameterized.TestCase):
     params = make({}, given).variables["params"]
     np.testing.assert_array_equal(
       params["tail"]["block"]["mlp"]["fc2"]["bias"],
-      given["net"]["backbone"]["tail"]["block"]["mlp"]["fc2"]["bias"],
+      given["net"]["backbone"]["parts_1"]["block"]["mlp"]["fc2"]["bias"],
     )
     given["params"] = self.variables["params"]
     params = make({}, given).variables["params"]
@@ -287,10 +288,9 @@ class SizesTest(parameterized.TestCase):
     self.assertEqual(system.plan.pairs(), 110_468)
 
   def test_layers_are_dropped_as_in_one_stack(self):
-    halves = tiny(depth=7, tail=3, drop_path=0.6).target.net.backbone
+    stack = tiny(depth=7, tail=3, drop_path=0.6).target.net.backbone
     rates = [
-      np.linspace(part.drop_from, part.drop, part.depth)
-      for part in (halves.base, halves.tail)
+      np.linspace(part.drop_from, part.drop, part.depth) for part in stack.parts
     ]
     np.testing.assert_allclose(np.concatenate(rates), np.linspace(0, 0.6, 7))
 

@@ -13,9 +13,7 @@ from pallas_kernels.spec_verify import row, rules
 from tests import filled
 
 V, ROWS = 256, 200
-TOKENIZER = dict(
-  name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+TOKENIZER = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 TARGET = dict(
   name="llamagen", tokenizer=TOKENIZER, depth=1, width=16, heads=2,
   multiple_of=16, num_classes=3,
@@ -113,7 +111,7 @@ class LanternTest(parameterized.TestCase):
     self.assertLess(relaxed.forwards.sum(), exact.forwards.sum())
 
   def test_bad_options(self):
-    with self.assertRaisesRegex(UserError, "gsd.*'vq' has no law"):
+    with self.assertRaisesRegex(UserError, "gsd.*'patch_codes' has no law"):
       build("gsd", target=TOKENIZER)
     system = build("lantern", target=TARGET)
     draw = lambda **options: jax.eval_shape(

@@ -7,14 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.convert import llamagen as convert
-from ar_jax.core import prng
 from ar_jax.core.system import build
-from tests import golden_weights
+from tests import filled, golden_weights
 
 # 4 x 4 units from images of 8 pixels.
-TOKENIZER = dict(
-  name="vq", vocab=64, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+TOKENIZER = dict(name="patch_codes", vocab=64, patch=2, size=8, in_channels=3)
 TINY = dict(tokenizer=TOKENIZER, depth=2, width=32, heads=2, multiple_of=32)
 KEYS = jax.random.split(jax.random.key(0), 4)
 
@@ -28,24 +25,17 @@ def golden():
   config = convert.config(state, heads=heads)["model"]
   system = build("llamagen", **(config | dict(tokenizer=TOKENIZER)))
   variables = convert.to_ours(state, heads=heads)
-  variables["tokenizer"] = fresh(system)["tokenizer"]
+  variables["tokenizer"] = filled.variables(system)["tokenizer"]
   label = jnp.array(description["config"]["labels"])
   return system, variables, label, expected
 
 
-def fresh(system):
-  key = prng.key(0)
-  return jax.jit(lambda key: system.init(key, {}))(key)
-
-
 @functools.cache
 def texts():
-  """A text-conditional system whose head is not zero, and four texts."""
+  """A text-conditional system and four texts."""
   text = dict(name="bytes", length=6, width=16, depth=1, heads=2)
   system = build("llamagen", **TINY, text=text)
-  variables = fresh(system)
-  linear = variables["params"]["head"]["linear"]
-  linear["kernel"] = jax.random.normal(jax.random.key(1), (32, 64))
+  variables = filled.variables(system)
   words = (b"a dog", b"cat", b"", b"horses")
   rows = [np.frombuffer(w.ljust(6, b"\0"), np.uint8) for w in words]
   return system, variables, jnp.asarray(np.stack(rows), jnp.int32)

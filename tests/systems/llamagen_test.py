@@ -13,10 +13,10 @@ from absl.testing import absltest, parameterized
 from ar_jax.core.system import UserError, build
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.systems import llamagen
+from tests import smoke
 from tests.systems.llamagen_models import (
   KEYS,
   TINY,
-  fresh,
   generate,
   golden,
   logits,
@@ -59,7 +59,7 @@ class NetTest(parameterized.TestCase):
 
     @jax.jit
     def stepwise(variables, cond, units):
-      own = system.own(variables)
+      own = system.net_variables(variables)
       net = system.net.bind(own)
       h, cache = net.begin(cond)
       seen, parts = net.prefix.valid(cond), [h]
@@ -81,19 +81,19 @@ class NetTest(parameterized.TestCase):
     net = self.system.net
 
     @functools.partial(jax.jit, static_argnums=0)
-    def two(apart, own, units):
+    def two(unstacked, own, units):
       bound = net.bind(own)
       h, cache = bound.begin(self.label)
-      if not apart:
+      if not unstacked:
         stack = lambda xs: xs if not isinstance(xs, tuple) else jnp.stack(xs)
         cache = Cache(stack(cache.k), stack(cache.v), cache.index)
-      elif not cache.apart:
-        cache = cache.taken_apart()
+      elif not cache.is_unstacked:
+        cache = cache.unstacked()
       for i in range(2):
         h, cache = bound.step(units[:, i : i + 1], cache)
       return h, jnp.stack(list(cache.k))
 
-    own = self.system.own(self.variables)
+    own = self.system.net_variables(self.variables)
     for a, b in zip(
       two(True, own, self.units), two(False, own, self.units), strict=True
     ):
@@ -133,12 +133,9 @@ class NetTest(parameterized.TestCase):
     self.assertGreater(np.abs(meddle(5.0) - meddle(0.0)).max(), 1e-3)
 
   def test_a_fresh_model_knows_nothing(self):
-    system = build("llamagen", **TINY, num_classes=3)
-    batch = {"units": self.units, "label": jnp.array([0, 2])}
-    loss = jax.jit(
-      lambda v: system.loss(v, batch, jax.random.key(0), train=True)
-    )(fresh(system))
-    np.testing.assert_allclose(loss.value, math.log(64), rtol=1e-5)
+    case = smoke.case("llamagen")
+    first = case.trained[1][0]["loss"]
+    self.assertAlmostEqual(first / math.log(case.system.net.vocab), 1, 5)
 
   def test_training_hides_conditions_by_example(self):
     system = dataclasses.replace(self.system, label_dropout=1.0)

@@ -177,8 +177,6 @@ class MARTest(absltest.TestCase):
     )
     plain = run()
     self.assertEqual(plain.shape, (2, LENGTH, 4))
-    # Bitwise the single branch: guidance of 1 builds no second one.
-    np.testing.assert_array_equal(plain, run(guidance=1.0, schedule="constant"))
     self.assertGreater(np.abs(plain - run(guidance=3.0)).max(), 1e-3)
 
   def test_scales_of_guidance(self):

@@ -16,9 +16,7 @@ from ar_jax.families.token import fronts
 from ar_jax.systems import nar
 from tests import filled
 
-TOKENIZER = dict(
-  name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+TOKENIZER = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 TINY = dict(tokenizer=TOKENIZER, depth=1, width=16, heads=2, multiple_of=16)
 
 
@@ -35,7 +33,9 @@ def generate(system, options, variables, label, keys):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(system, variables, label, units, hidden):
-  return system.net.bind(system.own(variables))(label, units, hidden)
+  return system.net.bind(system.net_variables(variables)).logits(
+    label, units, hidden
+  )
 
 
 class NARTest(parameterized.TestCase):
@@ -94,7 +94,7 @@ class NARTest(parameterized.TestCase):
 
     @jax.jit
     def stepwise(variables):
-      net = system.net.bind(system.own(variables))
+      net = system.net.bind(system.net_variables(variables))
       hs, caches = net.begin(label)
       got = [net.mixed(hs, np.zeros((2, 1), int), weights[:, :1])]
       for s in range(grid.steps - 1):

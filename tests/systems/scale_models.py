@@ -8,14 +8,17 @@ import jax.numpy as jnp
 from ar_jax.core.system import build
 from tests import filled
 
+# 4 x 4 patches of images of 8 pixels.
+TOKENIZER = dict(
+  name="patch_codes", vocab=16, patch=2, size=8, scales=(1, 2, 4), in_channels=1
+)
 SIZES = dict(depth=2, width=32, heads=2, num_classes=3, gate_init=0.5)
 
 
 @functools.cache
 def flexvar():
   """FlexVAR and its variables; lists of the sides 1, 2, 3 and 4."""
-  tokenizer = dict(vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1)
-  tokenizer |= dict(name="flex_vq", scales=(1, 2, 4), size=8, in_channels=1)
+  tokenizer = dict(TOKENIZER, form="resized")
   lists = dict(always=(1, 2, 4), some=((1, (3,)),), limit=30)
   system = build(
     "flexvar", tokenizer=tokenizer, lists=lists, grid=8, drop_path=0.0, **SIZES
@@ -26,8 +29,7 @@ def flexvar():
 @functools.cache
 def var():
   """VAR and its variables; maps of the sides 1, 2 and 4."""
-  tokenizer = dict(vocab=16, channels=4, ch=8, mult=(1, 2), blocks=1)
-  tokenizer |= dict(name="multiscale_vq", scales=(1, 2, 4), in_channels=1)
+  tokenizer = dict(TOKENIZER, form="pyramid")
   system = build("var", tokenizer=tokenizer, drop_path=0.0, **SIZES)
   return system, filled.variables(system)
 

@@ -55,9 +55,9 @@ def reference(system, variables, steps, guidance, last):
     x[:, at] = solvers.noise(fold(own, 0), shape)
     scale = 1 + (guidance - 1) * e / max(1, p.steps - 1)
     for i, (t, to) in enumerate(itertools.pairwise(times)):
-      times = jnp.zeros((2, p.steps)).at[:, e:].set(t)
+      noisy = jnp.zeros((2, p.steps)).at[:, e:].set(t)
       # Their velocity is noise - data, and ours the other way round.
-      v = [-velocity(system, variables, x, c, 1 - times) for c in (LABEL, null)]
+      v = [-velocity(system, variables, x, c, 1 - noisy) for c in (LABEL, null)]
       d = [(2 - t) * np.asarray(y[:, at]) + x[:, at] for y in v]
       x[:, at] += (d[1] + scale * (d[0] - d[1])) * (to - t)
       if to > 0:
@@ -187,7 +187,7 @@ class XARTest(parameterized.TestCase):
       got = got[:, :, -1]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
     # E S T + (E - 1) T for equal entities; pairs for guidance count once.
-    self.assertEqual(sum(fed), system.fed(steps=3))
+    self.assertEqual(sum(fed), system.slots_read(steps=3))
     self.assertLen(fed, system.forwards(steps=3))
     if entity == "cell":
       self.assertEqual(sum(fed), 4 * 3 * 4 + 3 * 4)
@@ -210,7 +210,7 @@ class XARTest(parameterized.TestCase):
       "xar", tokenizer={"name": "kl_vae"}, num_classes=1000, **xar.SIZES["b"]
     )
     self.assertEqual(published.plan.sizes, (64,) * 4)
-    self.assertEqual(published.fed(steps=40), 4 * 40 * 64 + 3 * 64)
+    self.assertEqual(published.slots_read(steps=40), 4 * 40 * 64 + 3 * 64)
     self.assertEqual(published.forwards(steps=40), 160 + 3)
     self.assertEqual(published.forwards(steps=5, method="heun"), 40 + 3)
 

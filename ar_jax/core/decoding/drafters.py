@@ -9,13 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.decoding import pick
-from ar_jax.core.decoding.speculate import (
-  FILL,
-  Draft,
-  Drafter,
-  draw_at,
-  keys_at,
-)
+from ar_jax.core.decoding.place_keys import FILL, draw_at, keys_at
+from ar_jax.core.decoding.speculate import Draft, Drafter
 
 
 def jacobi(k: int, **law: float) -> Drafter:
@@ -31,13 +26,13 @@ def jacobi(k: int, **law: float) -> Drafter:
     **law: of `pick.law`, as the target's.
   """
 
-  def draft(begun, seen, keys):
-    rows, vocab = seen.logits.shape[1:]
-    row = seen.fresh[:, None] + jnp.arange(k)[None]
+  def draft(begun, progress, keys):
+    rows, vocab = progress.logits.shape[1:]
+    row = progress.fresh[:, None] + jnp.arange(k)[None]
     certain = row < jnp.where(begun, rows, 1)
     row = jnp.minimum(row, rows - 1)[..., None]
-    logp = pick.law(jnp.take_along_axis(seen.logits, row, 1), **law)
-    place = seen.count[:, None] + jnp.arange(k)[None]
+    logp = pick.law(jnp.take_along_axis(progress.logits, row, 1), **law)
+    place = progress.count[:, None] + jnp.arange(k)[None]
     bits = jax.vmap(lambda key: jax.random.randint(key, (), 0, vocab))
     # Of its own numbers: those of the place itself have drawn, or will.
     fill = bits(keys_at(keys, place, FILL).reshape(-1)).reshape(place.shape)
@@ -59,9 +54,9 @@ def lookup(k: int, span: int = 2) -> Drafter:
     span: n of the n-gram that is looked up.
   """
 
-  def draft(state, seen, keys):
+  def draft(state, progress, keys):
     del keys
-    units, count = seen.units, seen.count[:, None]
+    units, count = progress.units, progress.count[:, None]
     place = jnp.arange(units.shape[1])[None]
     # i32[B, L]: how many of the units that end at each place match the end.
     same = jnp.ones_like(units, dtype=bool)

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.decoding import pick, speculate
+from ar_jax.core.decoding import pick, place_keys
 from ar_jax.core.decoding.editing import Edit
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.plans.plan import Plan
@@ -60,15 +60,15 @@ def decode(
   place = jnp.broadcast_to(jnp.arange(length), (len(keys), length))
   known = jnp.zeros((1, 1), bool) if edit is None else edit.keep
   put = (lambda x: x) if edit is None else lambda x: edit(slice(None), x)
-  use = lambda use: speculate.keys_at(keys, place, use).reshape(-1)
+  use = lambda use: place_keys.keys_at(keys, place, use).reshape(-1)
   uniform = jax.vmap(jax.random.uniform)
   noise = jnp.stack(
-    [uniform(use(speculate.JUDGE)), uniform(use(speculate.TOKEN))], axis=1
+    [uniform(use(place_keys.ACCEPT)), uniform(use(place_keys.RESAMPLE))], axis=1
   )
 
   def score_all(units):
     logp = pick.law(score(units), **law)
-    return logp, put(speculate.draw_at(logp, keys, place))
+    return logp, put(place_keys.draw_at(logp, keys, place))
 
   def body(carry):
     units, logp, done, stats = carry

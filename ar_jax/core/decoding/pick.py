@@ -24,8 +24,15 @@ def guide(cond: Array, null: Array, scale: Array | float) -> Array:
   Written so that scale 1.0 returns `cond` to the bit. Any quantity that is
   linear in the logits (scores, velocities, the input of a linear head) may
   be guided instead of them.
+
+  What is impossible (-inf) under either is impossible in the result, but at
+  scale 1.0 `null` does not count, and at 0 `cond` does not.
   """
-  return scale * cond + (1.0 - scale) * null
+  mixed = scale * cond + (1.0 - scale) * null
+  never = lambda x: x == -jnp.inf
+  mixed = jnp.where(never(cond) | never(null), -jnp.inf, mixed)
+  mixed = jnp.where(scale == 0.0, null, mixed)
+  return jnp.where(scale == 1.0, cond, mixed)
 
 
 def constant(scale: float, n: int) -> tuple[float, ...]:
@@ -114,7 +121,7 @@ def law(
   if temperature == 0:
     best = jax.nn.one_hot(jnp.argmax(logits, -1), vocab)
     return jnp.log(best)
-  logits = logits / temperature
+  logits = _cooled(logits, temperature)
   if 0 < top_k < vocab:
     enough = lambda kept: jnp.sum(kept, -1, keepdims=True) >= top_k
     logits = _above(logits, enough)
@@ -126,6 +133,15 @@ def law(
     least = jnp.max(logits, -1, keepdims=True) + np.log(np.float32(min_p))
     logits = jnp.where(logits >= least, logits, -jnp.inf)
   return jax.nn.log_softmax(logits, -1)
+
+
+def _cooled(logits: Array, temperature: float) -> Array:
+  """logits / temperature, without an overflow where it is tiny: the largest
+  is then moved to 0 first, which the law does not see."""
+  if temperature >= 2.0**-20:
+    return logits / temperature
+  rest = logits - jnp.max(logits, -1, keepdims=True)
+  return rest * np.float32(min(1 / temperature, 2.0**100))
 
 
 def _above(logits: Array, holds: Callable[[Array], Array]) -> Array:

@@ -1,10 +1,10 @@
-"""Speculation: something cheap drafts, one forward of the target judges.
+"""Speculation: something cheap drafts, one forward of the target verifies.
 
 One loop for every drafter, every target and every rule. Three functions make
 it up, all of them given:
 
-  Drafter  (state, Seen, keys) -> (Draft, state)     what comes next, perhaps
-  Score    (state, Seen, Draft) -> (logits, hidden, state)   one forward
+  Drafter  (state, Progress, keys) -> (Draft, state)   what comes next, perhaps
+  Score    (state, Progress, Draft) -> (logits, hidden, state)   one forward
   Verify   `ops.verify`, with the filters and the rule bound
 
 What is emitted follows the target's law exactly (Leviathan et al., arXiv
@@ -12,11 +12,8 @@ What is emitted follows the target's law exactly (Leviathan et al., arXiv
 Every example accepts for itself, and a forward costs the same whatever it
 accepts.
 
-Random numbers belong to a place: the draft for place i is drawn with
-fold(keys, i), and judged with numbers folded from the same key. Whether place
-i is reached depends on what happened before it alone, so drafting it again
-with the same numbers changes no law; and what an example draws does not
-depend on the batch around it.
+Random numbers belong to a place, see `place_keys`; what an example draws does
+not depend on the batch around it.
 
 Shapes: B examples, L units, K drafts, S = K + 1 rows of one forward, D width,
 V vocabulary, E levels of a tree (K for a chain).
@@ -30,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.decoding import pick
+from ar_jax.core.decoding import draft_tree, place_keys
 from ar_jax.core.errors import UserError
 
 Array = jax.Array
@@ -52,7 +49,7 @@ class Draft(NamedTuple):
   parents: Array | None = None
 
 
-class Seen(NamedTuple):
+class Progress(NamedTuple):
   """What a drafter and a target may look at.
 
   Attributes:
@@ -61,7 +58,7 @@ class Seen(NamedTuple):
     fresh: i32[B], how many of them the last forward has brought.
     path: i32[B, E + 1], the rows of the last forward that stand, `fresh` of
       them: row 0, then those of the accepted drafts.
-    hidden: what `Score` has told of its rows, for example [B, S, D].
+    hidden: what `Score` says of its rows, for example [B, S, D].
     logits: f32[B, S, V] of these rows.
   """
 
@@ -75,7 +72,7 @@ class Seen(NamedTuple):
   @property
   def last(self) -> Array:
     """i32[B], the last drawn unit."""
-    return _at(self.units, self.count - 1)
+    return draft_tree.at(self.units, self.count - 1)
 
 
 class Stats(NamedTuple):
@@ -84,9 +81,9 @@ class Stats(NamedTuple):
   Attributes:
     forwards: i32[B], forwards of the target, the one that reads the condition
       among them.
-    trials: i32[B], drafts that were judged.
+    trials: i32[B], drafts that were verified.
     accepted: i32[B], drafts that were accepted.
-    chance: f32[B], sum over the judged drafts of the probability with which
+    chance: f32[B], sum over the verified drafts of the probability with which
       each was accepted; `accepted` where that is not known, of trees and in
       mode "gumbel".
   """
@@ -97,8 +94,8 @@ class Stats(NamedTuple):
   chance: Array
 
 
-Drafter = Callable[[Any, Seen, Array], tuple[Draft, Any]]
-Score = Callable[[Any, Seen, Draft], tuple[Array, Any, Any]]
+Drafter = Callable[[Any, Progress, Array], tuple[Draft, Any]]
+Score = Callable[[Any, Progress, Draft], tuple[Array, Any, Any]]
 
 
 def begin(
@@ -108,8 +105,8 @@ def begin(
   logits: Array,
   k: int,
   levels: int | None = None,
-) -> Seen:
-  """What is seen before the first draft.
+) -> Progress:
+  """What is known before the first draft.
 
   Args:
     units: i32[B, L], known ones; that of place `count` - 1 was just drawn.
@@ -122,7 +119,7 @@ def begin(
   rest = lambda x: jnp.pad(x, [(0, 0), (0, k)] + [(0, 0)] * (x.ndim - 2))
   path = jnp.zeros((len(units), (levels or k) + 1), jnp.int32)
   fresh = jnp.ones_like(count)
-  return Seen(
+  return Progress(
     units, count, fresh, path, jax.tree.map(rest, hidden), rest(logits)
   )
 
@@ -131,7 +128,7 @@ def speculate(
   draft: Drafter,
   score: Score,
   verify: Callable,
-  seen: Seen,
+  progress: Progress,
   state: tuple[Any, Any],
   keys: Array,
   *,
@@ -143,7 +140,7 @@ def speculate(
     draft: the drafter.
     score: one forward of the target over the last unit and the drafts.
     verify: `ops.verify` with filters and rule bound.
-    seen: from `begin`.
+    progress: from `begin`.
     state: the first states of drafter and target.
     keys: Key[B], threefry.
     mode: of `ops.verify`: "exact" for chains; "point" for drafts without a
@@ -156,28 +153,28 @@ def speculate(
   Raises:
     UserError: the mode does not fit the drafts.
   """
-  batch, length = seen.units.shape
+  batch, length = progress.units.shape
   rows = jnp.arange(batch)[:, None]
 
   def body(carry):
-    seen, (drafter, target), stats = carry
-    new, drafter = draft(drafter, seen, keys)
+    progress, (drafter, target), stats = carry
+    new, drafter = draft(drafter, progress, keys)
     _check(new, mode)
-    logits, hidden, target = score(target, seen, new)
-    left = length - seen.count
+    logits, hidden, target = score(target, progress, new)
+    left = length - progress.count
     valid = jnp.clip(left - 1, 0, new.units.shape[1])
-    depth = None if new.parents is None else ancestry(new.parents)[1]
+    depth = None if new.parents is None else draft_tree.ancestry(new.parents)[1]
     verdict = verify(
       logits[:, None],
       new.units,
-      _noise(mode, keys, seen.count, logits.shape[1], depth),
+      place_keys.noise(mode, keys, progress.count, logits.shape[1], depth),
       mode=mode,
       draft_logp=new.logp if mode == "exact" else None,
       # The nodes of a tree lie at many depths; what overshoots is dropped.
       valid=valid if depth is None else None,
       parents=new.parents,
     )
-    path = _path(verdict, new.parents, seen.path.shape[1])
+    path = draft_tree.path(verdict, new.parents, progress.path.shape[1])
     # Behind row j of the path comes the draft of row j + 1; at last the token.
     step = jnp.arange(path.shape[1])[None]
     following = jnp.pad(path[:, 1:], ((0, 0), (0, 1)))
@@ -188,9 +185,9 @@ def speculate(
       step < verdict.accepted[:, None], units, verdict.token[:, None]
     )
     place = jnp.where(
-      step <= verdict.accepted[:, None], seen.count[:, None] + step, length
+      step <= verdict.accepted[:, None], progress.count[:, None] + step, length
     )
-    units = seen.units.at[rows, place].set(units, mode="drop")
+    units = progress.units.at[rows, place].set(units, mode="drop")
     fresh = jnp.minimum(verdict.accepted + 1, left)
     trials = jnp.minimum(
       verdict.accepted + 1, jnp.minimum(left - 1, path.shape[1] - 1)
@@ -205,14 +202,16 @@ def speculate(
       stats.accepted + accepted,
       stats.chance + chance.astype(jnp.float32),
     )
-    seen = Seen(units, seen.count + fresh, fresh, path, hidden, logits)
-    return seen, (drafter, target), stats
+    progress = Progress(
+      units, progress.count + fresh, fresh, path, hidden, logits
+    )
+    return progress, (drafter, target), stats
 
   some = lambda carry: jnp.any(carry[0].count < length)
   zeros = jnp.zeros(batch, jnp.int32)
   stats = Stats(zeros + 1, zeros, zeros, zeros.astype(jnp.float32))
-  seen, _, stats = jax.lax.while_loop(some, body, (seen, state, stats))
-  return seen.units, stats
+  progress, _, stats = jax.lax.while_loop(some, body, (progress, state, stats))
+  return progress.units, stats
 
 
 def summary(stats: Stats, units: int) -> dict[str, Array]:
@@ -232,97 +231,10 @@ def summary(stats: Stats, units: int) -> dict[str, Array]:
   }
 
 
-def ancestry(parents: Array) -> tuple[Array, Array]:
-  """Who descends from whom in a tree.
-
-  Args:
-    parents: i32[B, K], see `Draft`.
-
-  Returns:
-    bool[B, S, S], whether row j is row i or above it; and the depth of each
-    row, i32[B, S], 0 for the root.
-  """
-  batch, k = parents.shape
-  rows = jnp.arange(batch)
-  own = jnp.eye(k + 1, dtype=bool)
-  lines = jnp.broadcast_to(own, (batch, k + 1, k + 1))
-
-  def add(j, lines):
-    line = lines[rows, parents[:, j]] | own[j + 1][None]
-    return lines.at[:, j + 1].set(line)
-
-  lines = jax.lax.fori_loop(0, k, add, lines)
-  return lines, jnp.sum(lines, -1, dtype=jnp.int32) - 1
-
-
-def draw_at(logp: Array, keys: Array, place: Array) -> Array:
-  """Units i32[B, ...] of places i32[B, ...] from laws f32[B, ..., V]: what
-  `pick.draw` draws from each law alone, with the key of its place."""
-  at = keys_at(keys, place).reshape(-1)
-  logp = logp.reshape(len(at), 1, -1)
-  return pick.draw(logp, at).reshape(place.shape)
-
-
-# Beyond any vocabulary: the bits that draw from a law are numbered by unit.
-JUDGE, TOKEN, FILL = 2**31, 2**31 + 1, 2**31 + 2
-
-
-def keys_at(keys: Array, place: Array, use: int | None = None) -> Array:
-  """Key[B, ...] of places i32[B, ...], for one use."""
-  flat = place.reshape(len(place), -1)
-  at = jax.vmap(
-    lambda key, places: jax.vmap(lambda place: jax.random.fold_in(key, place))(
-      places
-    )
-  )(keys, flat)
-  if use is not None:
-    use = jnp.uint32(use)
-    at = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, use)))(at)
-  return at.reshape(place.shape)
-
-
-def _noise(
-  mode: str, keys: Array, count: Array, rows: int, depth: Array | None
-) -> Array:
-  """The random numbers of `ops.verify`."""
-  depth = jnp.arange(rows)[None] if depth is None else depth
-  place = count[:, None] + depth
-  if mode == "gumbel":
-    return jax.random.key_data(keys_at(keys, place))
-  uniform = lambda at: jax.vmap(jax.random.uniform)(at.reshape(-1))
-  judge = uniform(keys_at(keys, place, JUDGE)).reshape(place.shape)
-  if mode == "point":
-    return judge
-  token = uniform(keys_at(keys, count, TOKEN))
-  return judge.at[:, -1].set(token)
-
-
-def _at(x: Array, place: Array) -> Array:
-  return jnp.take_along_axis(x, place[:, None], axis=1)[:, 0]
-
-
-def _path(verdict: Any, parents: Array | None, size: int) -> Array:
-  """i32[B, size]: the rows from the root to the one that drew the token."""
-  batch = len(verdict.row)
-  if parents is None:
-    return jnp.broadcast_to(jnp.arange(size), (batch, size))
-
-  def up(i, state):
-    row, path = state
-    place = verdict.accepted - i
-    place = jnp.where(place < 0, size, place)
-    path = path.at[jnp.arange(batch), place].set(row, mode="drop")
-    above = _at(parents, jnp.maximum(row - 1, 0))
-    return jnp.where(row > 0, above, 0), path
-
-  path = jnp.zeros((batch, size), jnp.int32)
-  return jax.lax.fori_loop(0, size, up, (verdict.row, path))[1]
-
-
 def _check(draft: Draft, mode: str) -> None:
   if draft.parents is not None and mode == "exact":
     raise UserError(
-      "mode='exact' judges chains: for a tree of drafts take 'point' or "
+      "mode='exact' verifies chains: for a tree of drafts take 'point' or "
       "'gumbel', which are exact too"
     )
   if draft.logp is not None and mode == "point":

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
+from ar_jax.data import digests
 from ar_jax.data.dataset import Arrays, Dataset, utf8
-from ar_jax.data.images import transforms
+from ar_jax.data.images import reader, transforms
 
 _CELL = 64
 _STYLES = ("google", "twitter", "apple", "facebook")
@@ -40,6 +41,11 @@ def emoji(
 ) -> Dataset:
   """About 3,700 pictograms in each style, on white; the class is the group.
 
+  From: the npm packages `emoji-datasource-STYLE`.
+  Command: npm install emoji-datasource-google, then
+    --config.data.name=emoji --config.data.path=FOLDER
+  Fields: image, label, style, with `text` > 0 also text.
+
   A tenth of the signs is held out, by their code point: all skin tones and
   all styles of a sign are in the same part.
 
@@ -56,7 +62,8 @@ def emoji(
   Raises:
     UserError: a style is unknown, or its package missing or damaged.
   """
-  sheets = [_read(_find(style, path), style) for style in styles]
+  packages = {style: _find(style, path) for style in styles}
+  sheets = [_read(package, style) for style, package in packages.items()]
   if not sheets:
     raise UserError("data.styles: name at least one style")
   signs = [sign for _, found in sheets for sign in found]
@@ -83,7 +90,13 @@ def emoji(
       extra={k: v[rows] for k, v in extra.items()},
     )
 
-  return Dataset("emoji", part(~held_out), part(held_out), len(names), names)
+  digest = ",".join(
+    digests.of_files(package, [package / "emoji.json", _sheet(package, style)])
+    for style, package in packages.items()
+  )
+  return Dataset(
+    "emoji", part(~held_out), part(held_out), len(names), names, digest
+  )
 
 
 def _find(style: str, path: str) -> pathlib.Path:
@@ -102,6 +115,10 @@ def _find(style: str, path: str) -> pathlib.Path:
   )
 
 
+def _sheet(package: pathlib.Path, style: str) -> pathlib.Path:
+  return package / "img" / style / "sheets" / f"{_CELL}.png"
+
+
 def _read(package: pathlib.Path, style: str) -> tuple[np.ndarray, list[_Sign]]:
   """(cells u8[N, 64, 64, 3], what they show)."""
   listing = package / "emoji.json"
@@ -113,8 +130,8 @@ def _read(package: pathlib.Path, style: str) -> tuple[np.ndarray, list[_Sign]]:
       f"{listing}: missing or damaged ({e!r}); run npm install "
       f"{package.name} again"
     ) from e
-  file = package / "img" / style / "sheets" / f"{_CELL}.png"
-  sheet = transforms.open_image(file, 3)
+  file = _sheet(package, style)
+  sheet = reader.open_image(file, 3)
   right, low = np.max([s.box[2:] for s in signs], axis=0, initial=0)
   if not signs or right > sheet.width or low > sheet.height:
     raise UserError(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import collections
 import pathlib
 
-import numpy as np
 from PIL import Image
 
-from ar_jax.core.system import UserError
-from ar_jax.data.dataset import Dataset, split_by_seed
-from ar_jax.data.images import transforms
+from ar_jax.core.errors import UserError
+from ar_jax.data import digests, notes
+from ar_jax.data.dataset import Dataset
+from ar_jax.data.images import layout as layouts
+from ar_jax.data.images import reader, scan
 from ar_jax.data.images.pictures import Pictures
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_TEST_NAMES = ("test", "val", "validation")
 
 
 def folder(
@@ -25,24 +23,39 @@ def folder(
   crop: str = "center",
   classes: int | None = None,
   test_fraction: float = 0.1,
+  skip_bad: bool = False,
 ) -> Dataset:
-  """Images under path/CLASS/, or path/train/CLASS/ and path/test/CLASS/.
+  """Your own pictures, one sub-folder per class.
+
+  From: any folder; `path/CLASS/*.jpg`, or `path/train/CLASS/` and
+  `path/test/CLASS/`.
+  Command: --config.data.name=folder --config.data.path=DIR
+  Fields: image, label.
+
+  All of the folder is looked at before anything is read, and one line says
+  what was found: how many pictures, which classes, what was left out. Classes
+  are numbered by the order of their names. Hidden folders and those that
+  systems make (`__MACOSX`, `@eaDir`, `.Trash-1000`) are passed over.
 
   Args:
     size: side in pixels.
     channels: 1 or 3.
-    path: the folder. With a `train` sub-folder and one of `test`, `val` or
-      `validation`, these are the two parts; otherwise a fixed random part of
-      the images is held out.
-    crop: "center", or "random" for random crops in training.
+    path: the folder. With a `train` or `training` sub-folder and one of
+      `test`, `testing`, `val`, `valid`, `validation` and `eval`, in any case,
+      these are the two parts, the first of the latter that has the class
+      folders; otherwise a fixed random part of the images is held out.
+    crop: "center", "random" for random crops in training, or "pad" for black
+      margins around what is smaller (what is larger is made smaller).
     classes: 1 takes every image below `path` as one class, for unconditional
       models; another number is checked against the sub-folders.
-    test_fraction: the part held out where there is no test folder.
+    test_fraction: the part held out where there is no test folder, 0 to 1.
+    skip_bad: leave out pictures that cannot be read, in place of an error.
 
   Raises:
-    UserError: no such folder, no images, one class only, or train and test
-      disagree about the classes. A file that is no image is reported when it
-      is read.
+    UserError: no such folder, no images, one class only, a class without a
+      file that can be read, train and test disagree about the classes, or
+      pictures that cannot be read, all of them in one line. Damage in the
+      midst of a picture is reported when it is read.
   """
   root = pathlib.Path(path).expanduser()
   if not path or not root.is_dir():
@@ -50,78 +63,67 @@ def folder(
       f"data.path={path!r}: no such folder; name the folder that holds one "
       "sub-folder of images per class"
     )
-  test_root = next((root / n for n in _TEST_NAMES if (root / n).is_dir()), None)
-  split = (root / "train").is_dir() and test_root is not None
-  names, files = _scan(root / "train" if split else root, classes)
-  if split:
-    test_names, test_files = _scan(test_root, classes)
-    if test_names != names:
-      raise UserError(
-        f"{root}: train has the classes {names} and {test_root.name} has "
-        f"{test_names}; both need the same sub-folders"
-      )
-  else:
-    if len(files) < 2:
-      raise UserError(f"{root}: one image cannot be split; add more images")
-    held = min(max(round(len(files) * test_fraction), 1), len(files) - 1)
-    train, test = split_by_seed(len(files), held)
-    files, test_files = _pick(files, train), _pick(files, test)
+  if not 0 < test_fraction < 1:
+    raise UserError(f"data.test_fraction={test_fraction}: must be in 0 to 1")
+  tree = scan.walk(root)
+  found = layouts.layout(root, tree, classes)
+  train, sizes, bad = _readable(root, found.train, skip_bad)
+  test, more, more_bad = _readable(root, found.test, skip_bad)
+  sizes += more
+  _check_classes(root, found.names, train)
+  remarks: list[str] = []
+  if not found.test:
+    train, test, remarks = layouts.hold_out(root, train, test_fraction)
+  elif not test:
+    raise UserError(f"{root}: no picture for test that can be read")
+  small = sum(min(s) < size for s in sizes) if crop != "pad" else 0
+  if small:
+    remarks.append(f"{small} smaller than {size} pixels are enlarged")
+  skipped = scan.skipped(tree)
+  names = found.names
+  some = ", ".join(names if len(names) < 10 else [*names[:3], "...", names[-1]])
+  told = [
+    f"folder: {len(train)} + {len(test)} pictures, {len(names)} "
+    f"{'class' if len(names) == 1 else 'classes'}: {some}",
+    *([f"skipped {skipped}"] if skipped else []),
+    *found.remarks,
+    *bad,
+    *more_bad,
+    *remarks,
+  ]
+  notes.once("; ".join(told), f"{root.resolve()} {told}")
 
-  def part(chosen: list[tuple[str, int]]) -> Pictures:
-    def read(i: int) -> tuple[Image.Image, int]:
-      file, label = chosen[i]
-      return transforms.open_image(file, channels), label
+  def part(chosen: list[layouts.Labelled]) -> Pictures:
+    def read(i: int) -> Image.Image:
+      return reader.open_image(chosen[i][0].path, channels)
 
-    return Pictures(read, len(chosen), size=size, crop=crop)
-
-  return Dataset("folder", part(files), part(test_files), len(names), names)
-
-
-def find_images(root: pathlib.Path) -> list[str]:
-  """Every image file below `root`, sorted."""
-  found = []
-  for parent, _, files in os.walk(root, followlinks=True):
-    found += [
-      os.path.join(parent, f) for f in files if f.lower().endswith(SUFFIXES)
-    ]
-  return sorted(found)
-
-
-def _scan(
-  root: pathlib.Path, classes: int | None
-) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
-  """(class names, [(file, label)])."""
-  if classes == 1:
-    names, groups = (root.name,), [find_images(root)]
-  else:
-    folders = sorted(f for f in root.iterdir() if f.is_dir())
-    found = {f.name: find_images(f) for f in folders}
-    names = tuple(name for name, files in found.items() if files)
-    groups = [found[name] for name in names]
-  if not any(groups):
-    hint = "" if classes == 1 else " in class sub-folders"
-    loose = classes != 1 and any(
-      f.name.lower().endswith(SUFFIXES) for f in root.iterdir()
+    return Pictures(
+      read, lambda i: chosen[i][1], len(chosen), size=size, crop=crop
     )
-    more = "; for images without classes set classes=1" if loose else ""
+
+  digest = digests.of_stats(
+    ("/".join((side, *e.parts)), e.size, e.changed)
+    for side, files in (("train", train), ("test", test))
+    for e, _ in files
+  )
+  return Dataset("folder", part(train), part(test), len(names), names, digest)
+
+
+def _readable(
+  root: pathlib.Path, files: list[layouts.Labelled], skip: bool
+) -> tuple[list[layouts.Labelled], list[tuple[int, int]], list[str]]:
+  """As `scan.check`, with the labels."""
+  label = {e.parts: k for e, k in files}
+  good, sizes, told = scan.check(root, [e for e, _ in files], skip=skip)
+  return [(e, label[e.parts]) for e in good], sizes, told
+
+
+def _check_classes(root, names, train: list[layouts.Labelled]) -> None:
+  """Raises UserError if a class has lost all of its pictures."""
+  have = collections.Counter(k for _, k in train)
+  none = [name for k, name in enumerate(names) if not have[k]]
+  if none:
     raise UserError(
-      f"{root}: no images{hint}; put {', '.join(SUFFIXES[:4])} files "
-      f"there{more}"
+      f"{root}: no picture of {notes.listed(none)} can be read; replace them, "
+      "or move the folder away"
     )
-  if len(names) == 1 and classes != 1:
-    raise UserError(
-      f"{root}: only one class sub-folder ({names[0]!r}); add another, or set "
-      "classes=1 for an unconditional model"
-    )
-  if classes not in (None, len(names)):
-    raise UserError(
-      f"{root}: {len(names)} class sub-folders, but classes={classes}; "
-      "mend the one or the other"
-    )
-  return names, [(f, k) for k, files in enumerate(groups) for f in files]
-
-
-def _pick(
-  files: list[tuple[str, int]], rows: np.ndarray
-) -> list[tuple[str, int]]:
-  return [files[i] for i in rows]

@@ -1,8 +1,4 @@
-"""Crops of large photographs, for tokenizers and scale models.
-
-The pictures are the samples that scikit-learn and scikit-image ship, and the
-wallpapers of GNOME and KDE where these are installed.
-"""
+"""Crops of large photographs, for tokenizers and scale models."""
 
 from __future__ import annotations
 
@@ -10,20 +6,36 @@ import pathlib
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
+from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset, Example
-from ar_jax.data.images import transforms
-from ar_jax.data.images.folder import find_images
+from ar_jax.data.images import reader, scan, transforms
 
 _WALLPAPERS = ("/usr/share/backgrounds/gnome", "/usr/share/wallpapers")
 _LIMIT = 1024  # pictures are held in memory, with this short side at most
+_MEMORY = 8e9  # bytes of all of them
 _HELD_OUT = ("astronaut", "flower")
 
-Open = Callable[[], Image.Image]
+
+class _Picture(NamedTuple):
+  """One that may be opened.
+
+  Attributes:
+    name: what it shows; versions of a picture have one name.
+    where: for messages.
+    load: opens it.
+    entry: its file, if it is one.
+  """
+
+  name: str
+  where: str
+  load: Callable[[], Image.Image]
+  entry: scan.Entry | None = None
 
 
 def photos(
@@ -33,8 +45,16 @@ def photos(
   path: str,
   length: int = 4096,
   folders: Sequence[str] = _WALLPAPERS,
+  samples: bool = True,
+  skip_bad: bool = False,
 ) -> Dataset:
-  """Square windows of random place and scale; one class.
+  """Square windows of random place and scale in large pictures; one class.
+
+  From: scikit-learn's and scikit-image's sample pictures, and the Debian
+  packages `gnome-backgrounds` and `plasma-workspace-wallpapers`, where these
+  are installed; or a folder of your own pictures.
+  Command: --config.data.name=photos (--config.data.path=DIR)
+  Fields: image, label (always 0).
 
   Training and test windows come from different pictures, and pictures that
   are versions of each other (day and night, resolutions) stay together.
@@ -42,40 +62,85 @@ def photos(
   Args:
     size: side in pixels; windows are at least as large.
     channels: 1 or 3.
-    path: another folder of pictures, in place of `folders`.
+    path: another folder of pictures, in place of `folders`; all pictures in
+      it and below are taken.
     length: windows per epoch; an eighth of it for test.
-    folders: of wallpapers; those that do not exist are passed over.
+    folders: of wallpapers, of which the largest file of each is taken; those
+      that do not exist are passed over.
+    samples: whether the sample pictures are among them.
+    skip_bad: leave out pictures that cannot be read, in place of an error.
 
   Raises:
-    UserError: no picture is large enough.
+    UserError: no picture is large enough, some cannot be read, or all of them
+      are too many to be held in memory.
   """
   if length < 1:
     raise UserError(f"data.length={length}: must be at least 1")
-  if path and not pathlib.Path(path).is_dir():
+  own = pathlib.Path(path).expanduser() if path else None
+  if own is not None and not own.is_dir():
     raise UserError(f"data.path={path!r}: no such folder of pictures")
-  found = {**_samples(), **_wallpapers((path,) if path else folders)}
+  found = _samples() if samples else []
+  told: list[str] = []
+  if own is not None:
+    more, told = _own(own, skip_bad)
+    found += more
+  else:
+    found += [p for f in folders for p in _wallpapers(pathlib.Path(f))]
+  if not found:
+    raise UserError(
+      "photos: no pictures; give a folder of them with data.path, or set "
+      "data.samples=True"
+    )
+  held_out = _held_out([p.name for p in found], own is not None and not samples)
+  _check_memory(found, channels)
   parts = []
-  for held_out in (False, True):
-    opened = [f for n, f in sorted(found.items()) if _is_test(n) == held_out]
-    pictures = [_decode(load, channels, size) for load in opened]
-    largest = max(min(p.size) for p in pictures)
-    if largest < size:
+  for side in (False, True):
+    chosen = [p for p in found if (p.name in held_out) == side]
+    chosen.sort(key=lambda p: (p.name, p.where))
+    if not chosen:
+      raise UserError(
+        f"photos: {len(found)} pictures of one name cannot be divided into "
+        "training and test; add another"
+      )
+    decoded = {p.where: _decode(p.load, channels, size) for p in chosen}
+    large = {w: p for w, p in decoded.items() if min(p.size) >= size}
+    if not large:
+      largest = max(min(p.size) for p in decoded.values())
       raise UserError(
         f"data.size={size}: the largest picture has {largest} pixels; choose "
         "a smaller size or give larger pictures with data.path"
       )
-    large = [p for p in pictures if min(p.size) >= size]
-    count = max(length // 8, 1) if held_out else length
-    parts.append(_Windows(large, size, count, seed=int(held_out)))
-  return Dataset("photos", *parts, 1, ("photo",))
+    small = [w for w in decoded if w not in large]
+    if small:
+      told.append(
+        f"{len(small)} smaller than {size} pixels: {notes.listed(small, 3)}"
+      )
+    count = max(length // 8, 1) if side else length
+    parts.append(_Windows([*large.values()], size, count, seed=int(side)))
+  notes.once(
+    f"photos: {parts[0].pictures} + {parts[1].pictures} pictures"
+    + (f" of {own}" if own is not None else "")
+    + (", samples included" if samples and own is not None else "")
+    + (f"; skipped {'; '.join(told)}" if told else "")
+  )
+  digest = digests.of_stats(
+    ("/".join(p.entry.parts), p.entry.size, p.entry.changed)
+    for p in found
+    if p.entry is not None
+  )
+  return Dataset("photos", *parts, 1, ("photo",), digest)
 
 
-def _is_test(name: str) -> bool:
+def _held_out(names: Sequence[str], one_at_least: bool) -> set[str]:
   """By the name alone, so that new pictures move no others."""
-  return name in _HELD_OUT or zlib.crc32(name.encode()) % 8 == 0
+  checksum = lambda name: zlib.crc32(name.encode("utf-8", "replace"))
+  chosen = {n for n in names if n in _HELD_OUT or checksum(n) % 8 == 0}
+  if one_at_least and not chosen:
+    chosen = {min(names, key=lambda n: (checksum(n) % 8, checksum(n), n))}
+  return chosen
 
 
-def _samples() -> dict[str, Open]:
+def _samples() -> list[_Picture]:
   import skimage.data
   from sklearn import datasets  # slow to import
 
@@ -83,29 +148,68 @@ def _samples() -> dict[str, Open]:
   arrays = {name: getattr(skimage.data, name) for name in names}
   for name in ("china", "flower"):
     arrays[name] = lambda n=name: datasets.load_sample_image(f"{n}.jpg")
-  return {
-    name: lambda load=load: Image.fromarray(load())
+  return [
+    _Picture(name, name, lambda load=load: Image.fromarray(load()))
     for name, load in arrays.items()
-  }
+  ]
 
 
-def _wallpapers(folders: Sequence[str]) -> dict[str, Open]:
-  """One file, the largest, of every picture found."""
-  best: dict[str, pathlib.Path] = {}
-  for folder in folders:
-    for file in map(pathlib.Path, find_images(pathlib.Path(folder))):
-      first = file.relative_to(folder).parts[0]
-      name = re.sub(r"-(d|l|dark|light)$", "", pathlib.Path(first).stem)
-      if name not in best or file.stat().st_size > best[name].stat().st_size:
-        best[name] = file
-  return {
-    name: lambda file=file: transforms.open_image(file, 3)
-    for name, file in best.items()
-  }
+def _own(
+  folder: pathlib.Path, skip_bad: bool
+) -> tuple[list[_Picture], list[str]]:
+  """Every picture of the user's folder, and what to tell of the rest."""
+  tree = scan.walk(folder)
+  good, _, told = scan.check(folder, tree.pictures, skip=skip_bad)
+  if not good:
+    raise UserError(
+      f"{folder}: no pictures that can be read; put "
+      f"{', '.join(scan.suffixes()[:6])} ... files there"
+    )
+  made = []
+  for e in good:
+    stem = re.sub(r"-(d|l|dark|light)$", "", pathlib.Path(e.parts[-1]).stem)
+    made.append(_opened("/".join((*e.parts[:-1], stem)), e))
+  rest = scan.skipped(tree)
+  return made, ([rest] if rest else []) + told
 
 
-def _decode(load: Open, channels: int, size: int) -> Image.Image:
-  image = transforms.convert(load(), channels)
+def _wallpapers(folder: pathlib.Path) -> list[_Picture]:
+  """One file, the largest, of every wallpaper: these come in many sizes."""
+  if not folder.is_dir():
+    return []
+  best: dict[str, scan.Entry] = {}
+  for e in scan.walk(folder).pictures:
+    stem = pathlib.Path(e.parts[0]).stem
+    name = re.sub(r"-(d|l|dark|light)$", "", stem)
+    if name not in best or e.size > best[name].size:
+      best[name] = e
+  return [_opened(name, e) for name, e in best.items()]
+
+
+def _opened(name: str, e: scan.Entry) -> _Picture:
+  return _Picture(name, e.name, lambda: reader.open_image(e.path, 3), e)
+
+
+def _check_memory(found: Sequence[_Picture], channels: int) -> None:
+  """Raises UserError if the pictures are more than memory should hold."""
+  most = 0.0
+  for p in found:
+    if p.entry is not None:
+      width, height = reader.look(p.entry.path, whole=False)[1]
+      shrunk = min(1.0, _LIMIT / max(min(width, height), 1))
+      most += width * height * shrunk**2 * channels
+  if most > _MEMORY:
+    raise UserError(
+      f"photos: {len(found)} pictures are held in memory and would take "
+      f"{most / 1e9:.0f} GB; use data.name=folder with classes=1 and "
+      "crop=random, or fewer pictures"
+    )
+
+
+def _decode(
+  load: Callable[[], Image.Image], channels: int, size: int
+) -> Image.Image:
+  image = reader.convert(load(), channels)
   short = max(_LIMIT, size)
   return (
     transforms.short_side(image, short) if min(image.size) > short else image
@@ -121,8 +225,15 @@ class _Windows:
     self._pictures, self._size = pictures, size
     self._length, self._seed = length, seed
 
+  @property
+  def pictures(self) -> int:
+    return len(self._pictures)
+
   def __len__(self) -> int:
     return self._length
+
+  def label(self, i: int) -> int:
+    return 0
 
   def __getitem__(self, i: int) -> Example:
     if not 0 <= i < self._length:

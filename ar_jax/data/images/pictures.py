@@ -18,11 +18,13 @@ class Pictures:
   """Decodes on access; a random crop is a view, so only `draw` takes it.
 
   Args:
-    read: i -> (the decoded picture, its label).
+    read: i -> the decoded picture.
+    label: i -> its label, without decoding it.
     length: how many there are.
     size: side of the images made of them.
     crop: "center" (ADM's central square), "random" (ADM's random crop in
-      `draw`, the central square in `[i]`) or "pad" (black margins).
+      `draw`, the central square in `[i]`) or "pad" (black margins; a picture
+      that is larger is made smaller first).
 
   Raises:
     UserError: there is no such crop.
@@ -30,7 +32,8 @@ class Pictures:
 
   def __init__(
     self,
-    read: Callable[[int], tuple[Image.Image, int]],
+    read: Callable[[int], Image.Image],
+    label: Callable[[int], int],
     length: int,
     *,
     size: int,
@@ -38,24 +41,29 @@ class Pictures:
   ):
     if crop not in _CROPS:
       raise UserError(f"data.crop={crop!r}: must be one of {', '.join(_CROPS)}")
-    self._read, self._length = read, length
+    self._read, self._label, self._length = read, label, length
     self._size, self._crop = size, crop
 
   def __len__(self) -> int:
     return self._length
 
+  def label(self, i: int) -> int:
+    return int(self._label(i))
+
   def __getitem__(self, i: int) -> Example:
-    picture, label = self._read(i)
+    if not 0 <= i < self._length:
+      raise IndexError(i)
+    picture = self._read(i)
     if self._crop == "pad":
-      array = transforms.to_array(picture)
+      inside = transforms.fit_inside(picture, self._size)
+      array = transforms.to_array(inside)
       image = transforms.pad(array, self._size, array.shape[-1])
     else:
       image = transforms.center_crop(picture, self._size)
-    return {"image": image, "label": np.int32(label)}
+    return {"image": image, "label": np.int32(self._label(i))}
 
   def draw(self, i: int, rng: np.random.Generator) -> Example:
     if self._crop != "random":
       return self[i]
-    picture, label = self._read(i)
-    image = transforms.random_crop(picture, self._size, rng)
-    return {"image": image, "label": np.int32(label)}
+    image = transforms.random_crop(self._read(i), self._size, rng)
+    return {"image": image, "label": np.int32(self._label(i))}

@@ -7,13 +7,15 @@ are taken as they are and decoded by PIL, so nothing of TensorFlow is needed.
 from __future__ import annotations
 
 import os
+import pathlib
 from typing import Any
 
 from PIL import Image
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
+from ar_jax.data import digests
 from ar_jax.data.dataset import Dataset, check_labels
-from ar_jax.data.images import transforms
+from ar_jax.data.images import reader
 from ar_jax.data.images.pictures import Pictures
 
 _TEST_NAMES = ("validation", "test")
@@ -30,7 +32,11 @@ def prepared(
   test_split: str = "",
   hint: str = "",
 ) -> Dataset:
-  """Any TFDS set with an image feature; its label, where it has one.
+  """Any image set that TFDS has prepared: `imagenet2012`, `cifar10`, ...
+
+  From: TFDS, prepared by you: `tfds build NAME --file_format=array_record`.
+  Command: --config.data.name=cifar10 (or tfds:NAME)
+  Fields: image, label (0 where the set has none).
 
   Args:
     name: as TFDS knows it, with config and version if wanted.
@@ -62,15 +68,26 @@ def prepared(
   def part(split: str) -> Pictures:
     rows = _rows(builder, split, image_key)
 
-    def read(i: int) -> tuple[Image.Image, int]:
-      row, where = rows[i], f"{name}, {split}, example {i}"
-      number = int(row[label_key]) if label_key else 0
-      check_labels(number, len(names), where)
-      return transforms.open_image(row[image_key], channels, where), number
+    def read(i: int) -> Image.Image:
+      where = f"{name}, {split}, example {i}"
+      return reader.open_image(rows[i][image_key], channels, where)
 
-    return Pictures(read, len(rows), size=size, crop=crop)
+    def number(i: int) -> int:
+      found = int(rows[i][label_key]) if label_key else 0
+      check_labels(found, len(names), f"{name}, {split}, example {i}")
+      return found
 
-  return Dataset(name, part(train_split), part(test_split), len(names), names)
+    return Pictures(read, number, len(rows), size=size, crop=crop)
+
+  files = sorted(pathlib.Path(builder.data_dir).glob("*"))
+  return Dataset(
+    name,
+    part(train_split),
+    part(test_split),
+    len(names),
+    names,
+    digests.of_files(builder.data_dir, files),
+  )
 
 
 def names(path: str) -> list[str]:

@@ -9,13 +9,11 @@ pure function of both:
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ar_jax.core.system import UserError
 from ar_jax.data.dataset import Example
@@ -23,40 +21,7 @@ from ar_jax.data.dataset import Example
 Augment = Callable[[Example, np.random.Generator], Example]
 
 _MODES = {1: "L", 3: "RGB"}
-
-
-def open_image(
-  file: str | os.PathLike | bytes, channels: int, where: str = ""
-) -> Image.Image:
-  """Decodes an image file, transparency laid on white.
-
-  Args:
-    file: a path, or the encoded bytes themselves.
-    channels: 1 for grey, 3 for colour.
-    where: names the file in messages, if `file` is bytes.
-
-  Raises:
-    UserError: the file cannot be read as an image.
-  """
-  try:
-    image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
-    image.load()
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-    why = "unknown format" if isinstance(e, UnidentifiedImageError) else e
-    raise UserError(
-      f"{where or file}: cannot be read as an image ({why}); "
-      "remove it or replace it"
-    ) from e
-  return convert(image, channels)
-
-
-def convert(image: Image.Image, channels: int) -> Image.Image:
-  """To grey (1) or colour (3), transparency laid on white."""
-  if image.has_transparency_data:
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image)
-  return image.convert(_MODES[channels])
+_LONGEST = 16  # times the short side
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -87,12 +52,28 @@ def pad(image: np.ndarray, size: int, channels: int) -> np.ndarray:
   return padded
 
 
+def fit_inside(image: Image.Image, size: int) -> Image.Image:
+  """The image, made smaller if need be so that no side exceeds `size`."""
+  if max(image.size) <= size:
+    return image
+  scale = size / max(image.size)
+  shape = tuple(max(1, round(side * scale)) for side in image.size)
+  return image.resize(shape, Image.Resampling.BICUBIC)
+
+
 def short_side(image: Image.Image, size: int) -> Image.Image:
   """Resizes so that the short side is `size`, keeping the proportions.
 
   Halves with a box filter while possible, then bicubically: the ADM recipe
   (Dhariwal and Nichol 2021), which every published ImageNet figure assumes.
+  Of a strip of more than 16 times its width, the middle 16 are taken first:
+  what is cut out of it would not show the rest.
   """
+  short = min(image.size)
+  if max(image.size) > _LONGEST * short:
+    keep = [min(side, _LONGEST * short) for side in image.size]
+    left, top = ((a - b) // 2 for a, b in zip(image.size, keep, strict=True))
+    image = image.crop((left, top, left + keep[0], top + keep[1]))
   while min(image.size) >= 2 * size:
     half = (image.width // 2, image.height // 2)
     image = image.resize(half, Image.Resampling.BOX)

@@ -11,19 +11,20 @@ picks one of the V views at random. Units themselves are never flipped.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ar_jax.core import processes
-from ar_jax.core.system import UserError
+from ar_jax.core import json_text, processes
+from ar_jax.core.errors import UserError
+from ar_jax.data import digests
 from ar_jax.data.dataset import (
   Dataset,
   Example,
@@ -36,6 +37,7 @@ from ar_jax.data.pipeline import Batch, read_ahead, stack
 
 Encode = Callable[[Batch], Batch]
 
+_log = logging.getLogger("ar_jax")
 _FORMAT = 1
 _NOT_KEPT = {"index", "mask"}  # of the batch, not of the example
 
@@ -49,9 +51,10 @@ def write(
   views: int = 1,
   augment: Augment | None = None,
   seed: int,
-  digest: str,
+  digest: str | Mapping[str, str],
   workers: int = 0,
   rows: Sequence[int] | None = None,
+  replace: bool = False,
 ) -> None:
   """Encodes a source, and puts the result in place in one step.
 
@@ -71,20 +74,21 @@ def write(
       one view and no augmentation the example is encoded as it is.
     augment: applied to the pixels of each view.
     seed: view v of example i is a function of (seed, v, i).
-    digest: says what the units were made of, see `fingerprint`; `read`
-      compares it.
+    digest: says what the units were made of, see `digests`, or each of the
+      things by its name; `read` and `stale` compare it.
     workers: threads that read ahead of the encoder; 0 and 1 both mean one.
     rows: of each batch, for this process to read; by default all.
+    replace: put the result in the place of what `path` holds.
 
   Raises:
-    UserError: `path` exists, the source is empty, views < 1, or the disk is
-      too small.
+    UserError: `path` exists and is not to be replaced, the source is empty,
+      views < 1, or the disk is too small.
   """
   import grain
 
   path = pathlib.Path(path)
   n = len(source)
-  if path.exists():
+  if path.exists() and not replace:
     raise UserError(f"{path}: exists; remove it to encode the data anew")
   if n == 0 or views < 1 or batch < 1:
     raise UserError(
@@ -121,10 +125,9 @@ def write(
     if not processes.leads():
       continue
     for name in units.keys() - _NOT_KEPT:
+      if not fields:
+        fields = _create(partial, (n, views), _kept(units))
       value = np.asarray(units[name])
-      if name not in fields:
-        shape = (n, views, *value.shape[1:])
-        fields[name] = _create(partial, name, shape, value.dtype)
       fields[name][first : first + batch, v] = value[: n - first]
   if not processes.leads():
     return processes.meet("units")
@@ -132,7 +135,7 @@ def write(
     field.flush()
   meta = {
     "format": _FORMAT,
-    "digest": digest,
+    "digest": digest if isinstance(digest, str) else dict(digest),
     "count": n,
     "views": views,
     "fields": {
@@ -140,24 +143,40 @@ def write(
       for name, field in fields.items()
     },
   }
-  (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+  (partial / "meta.json").write_text(json_text.dumps(meta, indent=2) + "\n")
+  if replace:
+    shutil.rmtree(path, ignore_errors=True)
   os.rename(partial, path)
   processes.meet("units")
 
 
+def _kept(units: Batch) -> dict[str, np.ndarray]:
+  return {k: np.asarray(units[k]) for k in sorted(units.keys() - _NOT_KEPT)}
+
+
 def _create(
-  folder: pathlib.Path, name: str, shape: tuple[int, ...], dtype: np.dtype
-) -> np.memmap:
-  """An empty field. A map on a full disk kills the process, so ask first."""
-  needed = math.prod(shape) * dtype.itemsize
+  folder: pathlib.Path, rows: tuple[int, ...], like: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Empty fields [*rows, ...]. A map on a full disk kills the process, so the
+  space is asked for first, for all fields at once."""
+  shapes = {name: (*rows, *value.shape[1:]) for name, value in like.items()}
+  needed = sum(
+    math.prod(shapes[name]) * value.dtype.itemsize
+    for name, value in like.items()
+  )
   free = shutil.disk_usage(folder).free
   if needed > free:
     raise UserError(
-      f"{folder.parent}: the {name} need {needed / 1e9:.1f} GB and the disk "
-      f"has {free / 1e9:.1f} GB left; free some, or cache fewer views"
+      f"{folder.parent}: the {', '.join(shapes)} need {needed / 1e9:.1f} GB "
+      f"and the disk has {free / 1e9:.1f} GB left; free some, or cache fewer "
+      "views"
     )
-  file = folder / f"{name}.npy"
-  return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+  return {
+    name: np.lib.format.open_memmap(
+      folder / f"{name}.npy", mode="w+", dtype=value.dtype, shape=shapes[name]
+    )
+    for name, value in like.items()
+  }
 
 
 class Cached:
@@ -177,6 +196,9 @@ class Cached:
     """i32[N]; a view does not change the class."""
     return np.asarray(self._fields["label"][:, 0])
 
+  def label(self, i: int) -> int:
+    return int(self._fields["label"][i, 0])
+
   def view(self, i: int, v: int) -> Example:
     """View `v` of example `i`."""
     return {name: np.array(f[i, v]) for name, f in self._fields.items()}
@@ -188,7 +210,49 @@ class Cached:
     return self.view(i, int(rng.integers(self.views)))
 
 
-def read(path: str | os.PathLike, digest: str | None = None) -> Cached:
+def stale(path: str | os.PathLike, digest: Mapping[str, str]) -> str:
+  """Why units must be encoded (anew): "" if what is there is what `digest`
+  says; else what has changed, or that there are none."""
+  try:
+    meta = json.loads((pathlib.Path(path) / "meta.json").read_text())
+  except (OSError, ValueError):
+    return "there are none yet"
+  there = meta.get("digest")
+  if meta.get("format") != _FORMAT or not isinstance(there, dict):
+    return "what is there was written by an earlier version"
+  changed = [k for k in digest if there.get(k) != digest[k]]
+  return f"changed since: {', '.join(changed)}" if changed else ""
+
+
+def up_to_date(
+  path: str | os.PathLike,
+  source: Source,
+  encode: Encode,
+  *,
+  digest: Mapping[str, str],
+  **options,
+) -> Cached:
+  """The units at `path`, encoded (anew) if they are not made of what `digest`
+  says; a line says why.
+
+  Args:
+    path: the folder.
+    source: see `write`, as for `encode` and `options`.
+    encode: its result.
+    digest: what the units ought to be made of, each thing by its name. Each
+      process may see other times of its files: the first one's are meant.
+    **options: of `write`.
+  """
+  digest = processes.broadcast(dict(digest))
+  if why := processes.broadcast(stale(path, digest)):
+    _log.info("encoding %d examples into %s: %s", len(source), path, why)
+    write(path, source, encode, digest=digest, replace=True, **options)
+  return read(path, digest)
+
+
+def read(
+  path: str | os.PathLike, digest: str | Mapping[str, str] | None = None
+) -> Cached:
   """Opens a cache; the units are read when asked for.
 
   Args:
@@ -214,7 +278,9 @@ def read(path: str | os.PathLike, digest: str | None = None) -> Cached:
       f"{path}: a cache of format {meta.get('format')}, this is {_FORMAT}; "
       "remove it and encode the data anew"
     )
-  if digest is not None and meta["digest"] != digest:
+  if digest is not None and meta["digest"] != (
+    digest if isinstance(digest, str) else dict(digest)
+  ):
     raise UserError(
       f"{path}: made of another tokenizer, data or augmentation (digest "
       f"{meta['digest']}, wanted {digest}); remove it or name another folder"
@@ -246,13 +312,18 @@ def cached(
   digest: str | None = None,
   num_classes: int = 0,
 ) -> Dataset:
-  """The caches path/train and path/test as a data set.
+  """Units that a tokenizer has computed: path/train and path/test.
+
+  From: `ar_jax.data.wrap.cache.write`.
+  Command: --config.data.name=cached --config.data.path=DIR
+  Fields: what was written, as units, label.
 
   Args:
     size: not used, the tokenizer has settled it.
     channels: not used.
     path: the folder of both.
-    digest: see `read`; the same for both.
+    digest: what the units ought to be made of, the same for both; by default
+      they are taken as they are.
     num_classes: by default the largest label and one.
 
   Raises:
@@ -265,29 +336,5 @@ def cached(
   for name, label in zip(("train", "test"), labels, strict=True):
     check_labels(label, num_classes, f"{path}/{name}")
   names = tuple(str(i) for i in range(num_classes))
-  return Dataset("cached", *parts, num_classes, names)
-
-
-def fingerprint(*things: Any) -> str:
-  """A digest of nested dicts, sequences, arrays, numbers and strings."""
-  sha = hashlib.sha256()
-
-  def add(thing: Any) -> None:
-    if isinstance(thing, dict):
-      sha.update(f"dict {len(thing)};".encode())
-      for key in sorted(thing, key=str):
-        add(str(key))
-        add(thing[key])
-    elif isinstance(thing, list | tuple):
-      sha.update(f"list {len(thing)};".encode())
-      for item in thing:
-        add(item)
-    elif hasattr(thing, "dtype"):
-      array = np.asarray(thing)
-      sha.update(f"array {array.dtype} {array.shape};".encode())
-      sha.update(np.ascontiguousarray(array).tobytes())
-    else:
-      sha.update(f"{type(thing).__name__} {thing!r};".encode())
-
-  add(things)
-  return sha.hexdigest()[:16]
+  made_of = digests.fingerprint([p.meta for p in parts])
+  return Dataset("cached", *parts, num_classes, names, made_of)

@@ -7,12 +7,14 @@ example i of that part; the rows behind the end of a text are zeros.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import numpy as np
 
-from ar_jax.core.system import UserError
-from ar_jax.data.dataset import Dataset, Example, Source, draw
+from ar_jax.core.errors import UserError
+from ar_jax.data import digests
+from ar_jax.data.dataset import Dataset, Example, Source, draw, label
 
 
 class _WithText:
@@ -23,6 +25,9 @@ class _WithText:
 
   def __len__(self) -> int:
     return len(self._source)
+
+  def label(self, i: int) -> int:
+    return label(self._source, i)
 
   def __getitem__(self, i: int) -> Example:
     return {**self._source[i], "text": self._row(i)}
@@ -56,10 +61,7 @@ def add(dataset: Dataset, folder: str) -> Dataset:
         f"has {len(source)} examples in {name!r}; make it anew"
       )
     parts[name] = _WithText(source, text)
-  return Dataset(
-    dataset.name,
-    parts["train"],
-    parts["test"],
-    dataset.num_classes,
-    dataset.class_names,
-  )
+  files = [pathlib.Path(folder) / f"{name}.npy" for name in parts]
+  own = digests.of_files(folder, files)
+  digest = digests.fingerprint(dataset.digest, own) if dataset.digest else ""
+  return dataclasses.replace(dataset, **parts, digest=digest)

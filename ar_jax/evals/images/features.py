@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.conditions import some
 from ar_jax.core import processes
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
@@ -142,13 +144,17 @@ def to_rgb(images: jax.Array) -> jax.Array:
 def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
   """`pixels`: projections on the leading principal components of the pixels.
 
+  The reference of a distance is of the images that the components are fitted
+  to. That shifts the distances of samples and of the floor, which is of other
+  images, alike: they are projections on the same axes.
+
   Args:
     data: its training split is what the components are fitted to.
     batch: images at once.
-    fit: of how many training images; 64 components, or fewer where there are
-      fewer pixels or images.
+    fit: of how many random training images; 64 components, or fewer where
+      there are fewer pixels or images.
   """
-  rows = np.linspace(0, len(data.train) - 1, min(fit, len(data.train)))
+  rows = np.sort(some(len(data.train), min(fit, len(data.train))))
   x = np.stack([data.train[int(i)]["image"] for i in rows])
   flat = x.reshape(len(x), -1).astype(np.float64) / 255
   mean = flat.mean(0)
@@ -170,7 +176,28 @@ def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
     name="pixels",
     result="fd_pixels",
     note=f"{variables['axes'].shape[1]} principal components of the pixels of "
-    f"{len(x)} training images",
+    f"{len(x)} random training images",
     digest=cache.digest("pixels", mean, variables["axes"]),
     embed=batched(project, variables, batch),
   )
+
+
+def check(name: str, path: str = "") -> None:
+  """Whether a feature network can be had, without loading it.
+
+  Args:
+    name: as in `features`; "" is none.
+    path: of its weights, where they are a file that the user names.
+
+  Raises:
+    UserError: there is no such network, or its weights are not there.
+  """
+  if name and name not in _MODULES:
+    close = difflib.get_close_matches(name, _MODULES, n=1)
+    hint = f"did you mean {close[0]!r}" if close else "there are"
+    raise UserError(f"features={name!r}: {hint} ({', '.join(_MODULES)})")
+  if name == "efficientnet":
+    module = importlib.import_module(f"{__package__}.{_MODULES[name]}")
+    module.weights_path()
+  if path and not pathlib.Path(path).expanduser().is_file():
+    raise UserError(f"features={name!r}: path={path}: no such file")

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax import conditions
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
-from ar_jax.evals.images import samples, sketch
+from ar_jax.evals.images import samples, sketch, statistics
 from ar_jax.evals.images.features import features as load_features
 
 _NAMES = {"fid": {"score": "inception_score"}}
@@ -29,7 +30,7 @@ def build(
   features: str = "judge",
   n: int = 0,
   reference: int | str = 0,
-  labels: str = "balanced",
+  labels: str = "",
   batch: int = 100,
   k: int = 3,
   options: Mapping[str, Any] | None = None,
@@ -44,7 +45,9 @@ def build(
     n: how many samples; 0 means as many as the test split has.
     reference: how many training images; 0 means n. Or the path of an npz file
       with `mu` and `sigma` in the same features.
-    labels: "balanced" (sample i has class i mod classes) or "uniform".
+    labels: "balanced", "uniform" or "data" (classes as often as in the data);
+      "" is "balanced", or "data" where the largest class has more than twice
+      as many training examples as the smallest. See `conditions`.
     batch: samples drawn at once.
     k: neighbour of precision and recall.
     options: of `system.sample`.
@@ -69,7 +72,7 @@ def build(
       "pt_inception-2015-12-05-6726825d.pth or classify_image_graph_def.pb"
     )
     return lambda *_: {"features": "inception", "fid": missing}
-  samples.check_labels(labels)
+  law = conditions.law_of(data, labels)
   n = n or min(len(data.test), len(data.train))
   if n <= k:
     raise UserError(f"n={n}: a Frechet evaluation needs more than k={k} images")
@@ -86,7 +89,7 @@ def build(
       return against, {
         "frechet": f"unavailable: the test split has fewer than {n} images"
       }
-    test = sketch.real(data, [("test", np.arange(n))])
+    test = sketch.real(data, [("test", conditions.some(len(data.test), n))])
     return against, sketch.compare(sketch.sketch(net, test), against, k=k)
 
   def evaluate(system, variables, batches, key):
@@ -95,7 +98,7 @@ def build(
     drawn = samples.chunks(
       system,
       variables,
-      samples.conditions(system, data, n, labels),
+      conditions.conditions(system, data, n, law=law),
       key,
       batch=batch,
       options=options,
@@ -111,11 +114,12 @@ def build(
         "reference": reference
         if isinstance(reference, str)
         else f"{size} random training images of {data.name}",
-        "floor": "test images, topped up with training images outside the "
-        "reference, in place of the samples",
+        "floor": "random test images, topped up with training images outside "
+        "the reference, in place of the samples",
         "features": net.note,
         "pixels": "floor(255 x + 0.5) of x clipped to [0, 1]",
-        "labels": samples.described(system, labels),
+        "labels": conditions.described(system, law),
+        "score": statistics.SCORE,
         "k": k,
         "options": dict(options or {}),
         "seed": np.asarray(jax.random.key_data(key)).tolist(),

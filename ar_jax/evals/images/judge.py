@@ -17,6 +17,7 @@ from absl import logging
 from flax import linen as nn
 from flax import traverse_util
 
+from ar_jax.conditions import some
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 from ar_jax.evals import cache
@@ -70,8 +71,8 @@ def _neighbours(x: jax.Array) -> jax.Array:
 
 
 def _arrays(source, most: int) -> tuple[np.ndarray, np.ndarray]:
-  """Images and labels of at most `most` evenly spaced examples."""
-  rows = np.linspace(0, len(source) - 1, min(most, len(source))).astype(int)
+  """Images and labels of at most `most` random examples."""
+  rows = np.sort(some(len(source), min(most, len(source))))
   examples = [source[int(i)] for i in rows]
   label = np.array([e["label"] for e in examples], np.int32)
   return np.stack([e["image"] for e in examples]), label

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ar_jax.conditions import conditions
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 from ar_jax.evals.images import samples
@@ -26,7 +27,8 @@ def build(
 
   Args:
     data: what the judge is trained on.
-    n: how many samples, of all classes in turn; 0 means 100 of each class.
+    n: how many samples, balanced as `conditions` has it; 0 means 100 of each
+      class.
     batch: samples drawn at once.
     steps: of the judge's training; 0 means what suits the size of the data.
     options: of `system.sample`.
@@ -52,7 +54,7 @@ def build(
     del batches
     if "label" not in system.needs:
       return {"judge_accuracy": "unavailable: the system takes no label"}
-    cond = samples.conditions(system, data, n)
+    cond = conditions(system, data, n)
     drawn = samples.chunks(
       system, variables, cond, key, batch=batch, options=options, draw=draw
     )

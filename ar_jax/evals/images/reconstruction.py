@@ -10,21 +10,28 @@ import numpy as np
 from ar_jax.core import processes
 from ar_jax.core.system import UserError, example_keys
 from ar_jax.data import Dataset
-from ar_jax.evals.images import samples, sketch
+from ar_jax.evals.images import samples, sketch, statistics
 from ar_jax.evals.images.features import features as load_features
 from ar_jax.evals.images.frechet import named
 
 _SIGMA, _RADIUS = 1.5, 5  # an 11-pixel window
+_MOST_DB = 100.0
 
 
 def psnr(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Peak signal-to-noise ratio in dB of u8[N, H, W, C], f64[N].
 
-  Infinite for equal images; averaged over images, not pooled.
+  At most 100 dB, which stands for equal images, too: one exact image would
+  make the mean of all infinite.
   """
-  error = np.square(x.astype(np.float64) - y).mean((1, 2, 3))
-  with np.errstate(divide="ignore"):
-    return 10 * np.log10(255**2 / error)
+  return _decibel(np.square(x.astype(np.float64) - y).mean((1, 2, 3)))
+
+
+def _decibel(error: np.ndarray) -> np.ndarray:
+  """Of mean squared errors; not more than _MOST_DB."""
+  return 10 * np.log10(
+    255**2 / np.maximum(error, 255**2 / 10 ** (_MOST_DB / 10))
+  )
 
 
 def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -81,10 +88,12 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     **network: options of the feature network.
 
   Returns:
-    An evaluator. Its results are `psnr` and `ssim` (both sides as uint8),
-    with a feature network `frechet` between originals and reconstructions,
-    and under its own name (`rfid`, `rfd_judge`, ...), with the floor: the
-    originals against as many training images. Where the tokenizer has
+    An evaluator. Its results are `psnr` (the mean over images, of which none
+    counts for more than 100 dB), `psnr_pooled` (of the mean squared error of
+    all images) and `ssim` (both sides as uint8), with a feature network
+    `frechet` between originals and reconstructions, and under its own name
+    (`rfid`, `rfd_judge`, ...), with the floor: the originals against as many
+    training images. Where the tokenizer has
     `units(variables, batch) -> i32[B, L]` and `vocab`, also `codebook_usage`
     (the fraction of codes that occur) and `codebook_perplexity`; where the
     units are f32[B, L, C], `units_std`, the least and the largest standard
@@ -120,7 +129,11 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     if not originals:
       raise UserError("reconstruction: the test split holds no example")
     pairs = list(zip(originals, rebuilt, strict=True))
-    found = {"psnr": _mean(psnr, pairs)}
+    error = lambda x, y: np.square(x.astype(np.float64) - y).mean((1, 2, 3))
+    found = {
+      "psnr": _mean(psnr, pairs),
+      "psnr_pooled": float(_decibel(_mean(error, pairs))),
+    }
     if min(originals[0].shape[1:3]) > 2 * _RADIUS:
       found["ssim"] = _mean(ssim, pairs)
     else:
@@ -143,9 +156,11 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
       found |= {"features": net.name, **named(got, floor, f"r{net.result}")}
     protocol = {
       "images": n,
+      "psnr": "mean over images, at most 100 dB each",
       "pixels": "floor(255 x + 0.5) of x clipped to [0, 1]",
       "features": net.note if net else "none",
       "floor": "test images against as many training images",
+      "score": statistics.SCORE,
     }
     return {**found, "protocol": protocol}
 

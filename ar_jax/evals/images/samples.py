@@ -1,4 +1,4 @@
-"""Samples for an evaluator: what to ask for, and the pixels that come back."""
+"""Samples for an evaluator, as the pixels that would be stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from ar_jax.core.system import System, UserError, Vars
-from ar_jax.data import Dataset
 from ar_jax.evals.images.sketch import CHUNK
 
 Draw = Callable[..., np.ndarray]  # as `ar_jax.step.draw`
@@ -24,42 +23,6 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
   if not np.isfinite(images).all():
     raise UserError("the system draws pixels that are not finite; see its loss")
   return np.floor(np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def check_labels(labels: str) -> None:
-  """Raises UserError unless this is a way of choosing labels."""
-  if labels not in ("balanced", "uniform"):
-    raise UserError(f"labels={labels!r}: must be 'balanced' or 'uniform'")
-
-
-def described(system: System, labels: str) -> str:
-  """What `conditions` does, for the protocol."""
-  if system.needs == ("label",):
-    return labels
-  return f"{', '.join(system.needs) or 'nothing'} of the test split, in order"
-
-
-def conditions(
-  system: System, data: Dataset, n: int, labels: str = "balanced"
-) -> dict[str, np.ndarray]:
-  """What to draw: n labels, or what the system needs of test examples.
-
-  Balanced labels take turns, so that any run of samples (a block of the
-  Inception Score) has all classes. Uniform ones are drawn with a fixed seed.
-  """
-  if set(system.needs) <= {"label"}:
-    label = np.arange(n) % data.num_classes
-    if labels == "uniform":
-      label = np.random.default_rng(0).integers(data.num_classes, size=n)
-    return {"label": label.astype(np.int32)}
-  rows = [data.test[i % len(data.test)] for i in range(n)]
-  missing = [name for name in system.needs if name not in rows[0]]
-  if missing:
-    raise UserError(
-      f"the system needs {', '.join(missing)}, which the examples of "
-      f"{data.name!r} do not have"
-    )
-  return {name: np.stack([r[name] for r in rows]) for name in system.needs}
 
 
 def chunks(

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from ar_jax.conditions import some
+from ar_jax.core import json_text
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 from ar_jax.evals import cache
@@ -124,8 +126,9 @@ def reference(
 ) -> tuple[Sketch, dict[str, float | str]]:
   """m random training images, and the floor: n other real ones against them.
 
-  The n are the test split, topped up with training images outside the
-  reference if it is smaller. Both results are cached.
+  The n are random rows of the test split, topped up with training images
+  outside the reference if it is smaller. Never the first n: a split that is
+  sorted by class would give a few classes. Both results are cached.
 
   Raises:
     UserError: the training split has fewer than m images.
@@ -136,7 +139,7 @@ def reference(
       f"{len(data.train)} training images"
     )
   name = cache.digest(
-    features.digest, cache.data_digest(data), f"{n} {m} {k} v1"
+    features.digest, cache.data_digest(data), f"{n} {m} {k} v2"
   )
   if (saved := cache.load("reference", name)) is not None:
     return _restore(saved), json.loads(str(saved["floor"]))
@@ -144,7 +147,7 @@ def reference(
   made = sketch(features, real(data, [("train", order[:m])]), _MOST_REFERENCE)
   spare = m + max(0, n - len(data.test))
   if spare <= len(order):
-    test = np.arange(min(n, len(data.test)))
+    test = some(len(data.test), min(n, len(data.test)))
     others = real(data, [("test", test), ("train", order[m:spare])])
     floor = compare(sketch(features, others), made, k=k)
   else:
@@ -153,7 +156,7 @@ def reference(
       "frechet": f"unavailable: only {others} real images lie outside the "
       f"reference, {n} are needed"
     }
-  saved = {"floor": np.array(json.dumps(floor)), "rows": made.rows}
+  saved = {"floor": np.array(json_text.dumps(floor)), "rows": made.rows}
   for part in ("moments", "spatial"):
     if (moments := getattr(made, part)) is not None:
       saved |= {f"{part}/{key}": v for key, v in moments.arrays().items()}

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.decoding import steps
+from ar_jax.core.decoding import pairs, steps
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.flows import flow, solvers
 from ar_jax.core.flows.solvers import Velocity
@@ -50,12 +50,11 @@ def generate(
   """
   p, b = net.plan, len(label)
   if null is not None:
-    # Pairs lie side by side, so that sharding keeps them on one device.
-    label = jnp.stack([label, jnp.full_like(label, null)], 1).reshape(-1)
+    label = pairs.join(label, jnp.full_like(label, null))
   scales = jnp.asarray(scales, jnp.float32)
 
   def evaluate(start, x, t, caches):
-    x = x if null is None else jnp.repeat(x, 2, axis=0)
+    x = pairs.double(x, null is not None)
     return net.apply(variables, start, x, label, t, caches, method="step")
 
   def step(carry, s, keys):
@@ -70,8 +69,7 @@ def generate(
       v, _ = evaluate(start, x, t, caches)
       if null is None:
         return v
-      v = v.reshape(b, 2, *x.shape[1:])
-      return flow.guide(v[:, 0], v[:, 1], scales[s])
+      return flow.guide(*pairs.split(v), scales[s])
 
     noise = solvers.noise(fold(keys, 0), (size, net.channels))
     x = follow(velocity, noise, fold(keys, 1))

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.decoding import pick, steps
+from ar_jax.core.decoding import pairs, pick, steps
 from ar_jax.core.decoding.editing import Edit
 from ar_jax.families.scale.net import NextScale
 
@@ -58,9 +58,8 @@ def generate(
   def step(carry, s, keys):
     state, x, cache = carry
     h, cache = net.step(s, x, ada, cache)
-    h = h.reshape(b, -1, *h.shape[1:])
-    h_null = h[:, 1] if guided else None
-    logp = net.head.law(h[:, 0], h_null=h_null, scale=scales[s], **laws[s])
+    h, h_null = pairs.split(h) if guided else (h, None)
+    logp = net.head.law(h, h_null=h_null, scale=scales[s], **laws[s])
     if smooth:
       weights = _mixture(logp, keys, s / max(1, p.steps - 1))
       units = jnp.argmax(weights, -1).astype(jnp.int32)
@@ -77,7 +76,7 @@ def generate(
         units = units if edit is None else edit(p.span(s), units)
       state, x = codes.advance(state, s, units)
     if x is not None:
-      x = jnp.repeat(net.latent(x), 2 if guided else 1, axis=0)
+      x = pairs.double(net.latent(x), guided)
     return (state, x, cache), units
 
   carry = codes.start(b), first, net.cache(len(label))

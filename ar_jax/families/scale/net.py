@@ -21,7 +21,8 @@ from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.norms import AdaLN, SharedAdaLN
 from ar_jax.nn.layers.positions import GridEmbed, SlotEmbed, grid_weights
-from ar_jax.nn.stacks.transformer import Backbone, Block
+from ar_jax.nn.stacks.blocks import Block
+from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
 
@@ -133,7 +134,7 @@ class NextScale(nn.Module):
       return self.slots(span)
     return self.slots(*(w[span] for w in self._weights()))
 
-  def every(self) -> Slots:
+  def plan_slots(self) -> Slots:
     """The slots of the plan as data."""
     level = jnp.asarray(self.plan["step"])
     if self.grid:

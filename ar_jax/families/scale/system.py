@@ -94,7 +94,7 @@ class ScaleWise(Generator):
     embedding = jnp.zeros((1, len(self.plan), self.tokenizer.channels))
     every = lambda net, *args: net.head.logits(net(*args))
     params = self.net.init(key, label, embedding, method=every)["params"]
-    return {"params": params, "tokenizer": self.frozen(frozen)}
+    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
   def bound(self, variables: Vars) -> NextScale:
     """The net with its weights."""
@@ -110,7 +110,7 @@ class ScaleWise(Generator):
       return batch["label"], None
     keys = system.example_keys(key, batch)
     keys, hide = jax.vmap(jax.random.split, out_axes=1)(keys)
-    return self.dropped(batch["label"], hide), keys
+    return self.drop_labels(batch["label"], hide), keys
 
   def targets(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -152,7 +152,7 @@ class ScaleWise(Generator):
     Returns:
       The targets, the inputs of the slots, and which slots they are, i32[T].
     """
-    at = targets.at or self.bound(variables).every()
+    at = targets.at or self.bound(variables).plan_slots()
     final = jnp.max(targets.level)
     count = jnp.sum(targets.level == final)
     n = jnp.arange(self.widest)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.decoding import pick, refine, steps
+from ar_jax.core.decoding import steps
 from ar_jax.core.plans.plan import Plan, plan
 from ar_jax.core.system import Vars
 from ar_jax.families.token.net import hide_padding, padding_mask
@@ -26,12 +26,11 @@ from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.linear import TRANSPOSED, transposed
 from ar_jax.nn.layers.norms import RMSNorm
 from ar_jax.nn.layers.positions import rope_grid
-from ar_jax.nn.stacks.transformer import Backbone, dropout
+from ar_jax.nn.stacks.blocks import dropout
+from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
 AXES = ("col", "row", "frame")
-# Of `refine.stretches`: fronts share a program until one is so much wider.
-_WASTE = 1.0
 
 
 @functools.cache
@@ -120,7 +119,7 @@ class NextNeighbour(nn.Module):
       )
     )
 
-  def __call__(
+  def logits(
     self,
     cond: Array,
     units: Array,
@@ -191,7 +190,7 @@ class NextNeighbour(nn.Module):
     hs, caches = self._run(x, mask, pos, caches, None)
     caches = [dataclasses.replace(c, index=jnp.int32(count)) for c in caches]
     if jax.default_backend() == "cpu":
-      caches = [c.taken_apart() for c in caches]
+      caches = [c.unstacked() for c in caches]
     return [h[:, -1:] for h in hs], tuple(caches)
 
   def step(
@@ -248,96 +247,3 @@ class NextNeighbour(nn.Module):
       hs.append(norm(x))
       new.append(cache)
     return hs, tuple(new)
-
-
-def generate(
-  net: NextNeighbour,
-  variables: Vars,
-  cond: Array,
-  keys: Array,
-  scales: tuple[float, ...] | None = None,
-  **law: float,
-) -> Array:
-  """Draws the units of one example per key, i32[B, L], a front a step.
-
-  Args:
-    net: the transformer.
-    variables: its own.
-    cond: what its prefix takes.
-    keys: Key[B].
-    scales: of guidance, one for each front; None is off.
-    **law: see `pick.law`.
-  """
-  # Bound anew wherever it is called: a loop is a trace of its own.
-  grid, bound = net.plan, lambda: net.bind(variables)
-  slots, weights = parents(grid)
-  sizes = np.array(grid.sizes)
-  starts = np.cumsum(sizes) - sizes
-  hidden = None
-  pairs = lambda x: x
-  if scales is not None:
-    pairs = lambda x: jnp.repeat(x, 2, axis=0)
-    cond = pairs(cond)
-    hidden = jnp.arange(len(cond)) % 2 == 1
-
-  def draw(hs, lanes, shares, scale, keys):
-    if scales is not None:
-      # The heads are linear: guiding their input guides the mixed logits.
-      halves = [h.reshape(-1, 2, *h.shape[1:]) for h in hs]
-      hs = [pick.guide(h[:, 0], h[:, 1], scale) for h in halves]
-    logits = bound().mixed(hs, lanes, shares)
-    return pick.draw(pick.law(logits, **law), keys)
-
-  variables = net.ready(variables, len(cond) * int(sizes.max()))
-  hs, caches = bound().begin(cond, hidden)
-  valid = bound().prefix.valid(cond)
-  # The first front has no parent: all its lanes read the prefix.
-  first = grid.span(0)
-  units = draw(
-    hs,
-    np.zeros_like(slots[:, first]),
-    weights[:, first],
-    1.0 if scales is None else scales[0],
-    steps.fold(keys, 0),
-  )
-
-  every = [units]
-  # A step reads a front and draws the next; few widths are few programs.
-  widths = np.maximum(sizes[:-1], sizes[1:])
-  for run in refine.stretches(widths, _WASTE):
-    begin, count, width = run.start + 1, len(run.sizes), run.width
-    lanes, shares = map(jnp.asarray, _lanes(grid, begin, count, width))
-
-    def step(carry, s, keys, begin=begin, lanes=lanes, shares=shares):
-      units, caches = carry
-      start, size = jnp.asarray(starts)[s - 1], jnp.asarray(sizes)[s - 1]
-      hs, caches = bound().step(pairs(units), start, size, caches, valid)
-      scale = 1.0 if scales is None else jnp.asarray(scales)[s]
-      units = draw(hs, lanes[s - begin], shares[s - begin], scale, keys)
-      return (units, caches), units
-
-    spare = max(0, width - units.shape[1])
-    carry = jnp.pad(units, ((0, 0), (0, spare)))[:, :width], caches
-    (units, caches), drawn = steps.scan_steps(
-      step, carry, count, keys, start=begin
-    )
-    every += [drawn[:, i, : sizes[begin + i]] for i in range(count)]
-  return jnp.concatenate(every, axis=1)
-
-
-def _lanes(
-  grid: Plan, begin: int, count: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Parents by lane: i32 and f32[count, A, width], for fronts from `begin`.
-
-  A parent is a lane of the front before; lanes without a unit weigh nothing.
-  """
-  slots, weights = parents(grid)
-  lanes = np.zeros((count, len(slots), width), np.int32)
-  shares = np.zeros(lanes.shape, np.float32)
-  for i in range(count):
-    own, before = grid.span(begin + i), grid.span(begin + i - 1)
-    size = own.stop - own.start
-    lanes[i, :, :size] = np.maximum(slots[:, own] - before.start, 0)
-    shares[i, :, :size] = weights[:, own]
-  return lanes, shares

@@ -2,7 +2,7 @@
 the condition, then one unit of a grid after the other.
 
 Shapes: B batch, P positions of the prefix, L units, T new positions, D width,
-C features of a text.
+V codes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.linear import TRANSPOSED, transposed
 from ar_jax.nn.layers.positions import rope_grid
-from ar_jax.nn.stacks.transformer import Backbone, dropout
+from ar_jax.nn.stacks.blocks import dropout
+from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
 
@@ -85,6 +86,10 @@ class NextToken(nn.Module):
     h = self.features(cond, units, hidden, keys)
     return h[:, self.prefix.length - 1 :]
 
+  def logits(self, *inputs: Array | None) -> Array:
+    """Logits f32[B, L, V] of each unit; arguments as those of `features`."""
+    return self.head.logits(self(*inputs))
+
   def features(
     self,
     cond: Array,
@@ -97,7 +102,7 @@ class NextToken(nn.Module):
     Args:
       cond: what `prefix` takes.
       units: i32[B, L].
-      hidden: bool[B], examples whose condition is not shown; None for none.
+      hidden: bool[B], examples whose condition is not visible; None for none.
       keys: Key[B] for dropout and stochastic depth, or None.
     """
     x = self._embed(cond, units[:, :-1], hidden)
@@ -159,7 +164,7 @@ class NextToken(nn.Module):
     h, cache = self.backbone(x, mask, pos=pos, cache=cache)
     cache = Cache(cache.k, cache.v, jnp.asarray(cache.index, jnp.int32))
     if jax.default_backend() == "cpu":
-      cache = cache.taken_apart()
+      cache = cache.unstacked()
     return h, cache
 
   def step(
@@ -183,7 +188,7 @@ class NextToken(nn.Module):
       rows.
     """
     new = units.shape[1]
-    mask = cache.causal(new) if tree is None else cache.among(tree[0])
+    mask = cache.causal(new) if tree is None else cache.tree(tree[0])
     if valid is not None:
       mask = mask & padding_mask(mask, valid)
     # Clipped only for examples that are finished.
@@ -201,8 +206,8 @@ class NextToken(nn.Module):
 def padding_mask(mask: Array, valid: Array) -> Array:
   """bool[B, 1, 1, S], false where a key is padding of the prefix."""
   rest = mask.shape[-1] - valid.shape[1]
-  shown = jnp.pad(valid, ((0, 0), (0, rest)), constant_values=True)
-  return shown[:, None, None]
+  visible = jnp.pad(valid, ((0, 0), (0, rest)), constant_values=True)
+  return visible[:, None, None]
 
 
 def hide_padding(mask: Array, valid: Array) -> Array:

@@ -1,9 +1,8 @@
 """How a `NextToken` draws: one unit a step, guided, cached, ragged.
 
 Shapes: B examples, P positions of the prefix, L units, M known units, V codes.
-The rows of the net are the examples or, with guidance, [B, 2]: pairs with and
-without the condition lie side by side, so that sharding keeps them on one
-device.
+The rows of the net are the examples or, with guidance, their
+`core.decoding.pairs`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.decoding import pick, programs, steps
+from ar_jax.core.decoding import pairs, pick, programs, steps
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
 from ar_jax.families.token.net import NextToken
@@ -56,7 +55,7 @@ class TokenProgram:
     positions of the prefix are no padding.
     """
     cache, units, valid = carry
-    rows = self.pairs(units[:, None])
+    rows = self.rows(units[:, None])
     h, cache = self.net.bind(variables).step(rows, cache, valid)
     units = self._draw(variables, h, s, keys)
     return (cache, units, valid), units
@@ -113,7 +112,7 @@ class TokenProgram:
     known = jnp.clip(known, 0, prompt.shape[1])
     h, cache, valid = self.read(variables, cond, prompt)
     # A row is as long as what it knows; what lies behind is written again.
-    rows = self.net.prefix.length + self.pairs(known)
+    rows = self.net.prefix.length + self.rows(known)
     h = jnp.take_along_axis(h, rows[:, None, None] - 1, axis=1)
     cache = dataclasses.replace(cache, index=rows)
     first = self._draw(variables, h, known, steps.fold(keys, known))
@@ -125,9 +124,9 @@ class TokenProgram:
       step, (cache, first, valid), units, 1, stop, keys, known
     )[1]
 
-  def pairs(self, x: Array) -> Array:
+  def rows(self, x: Array) -> Array:
     """What belongs to the examples, [B, ...], for the rows of the net."""
-    return x if self.scales is None else jnp.repeat(x, 2, axis=0)
+    return pairs.double(x, self.scales is not None)
 
   def _guided(self) -> int:
     """The units up to the last one with guidance."""
@@ -161,9 +160,9 @@ class TokenProgram:
       )
     net, cond, hidden = self.net.bind(variables), jnp.asarray(cond), None
     if self.scales is not None:
-      hidden = jnp.arange(2 * len(cond)) % 2 == 1
-      cond = self.pairs(cond)
-      units = None if units is None else self.pairs(units)
+      hidden = pairs.without(len(cond))
+    cond = self.rows(cond)
+    units = None if units is None else self.rows(units)
     h, cache = net.read(cond, units, hidden, spare)
     return h, cache, net.prefix.valid(cond)
 
@@ -180,10 +179,9 @@ class TokenProgram:
     if self.scales is not None:
       # The head is linear: guiding its input guides the logits, at half the
       # cost.
-      h = h.astype(jnp.float32).reshape(-1, 2, *h.shape[1:])
       scale = jnp.asarray(self.scales)[place]
       scale = scale[..., None] if scale.ndim == 2 else scale.reshape(-1, 1, 1)
-      h = pick.guide(h[:, 0], h[:, 1], scale)
+      h = pick.guide(*pairs.split(h.astype(jnp.float32)), scale)
     return head.logits(h)
 
   def _draw(

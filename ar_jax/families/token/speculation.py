@@ -1,7 +1,7 @@
 """Speculation over the nets of this library.
 
-A `NextToken` is a target and a drafter by its cached forwards; `by_itself`
-serves any other model of discrete units.
+A `NextToken` is a target and a drafter by its cached forwards;
+`self_speculation` serves any other model of discrete units.
 
 Shapes: B examples, rows of a net (B, or 2 B pairs where guided), P positions
 of the prefix, M known units, L units, K drafts, S = K + 1, D width, V
@@ -19,8 +19,15 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
-from ar_jax.core.decoding import drafters, pick, speculate, steps
-from ar_jax.core.decoding.speculate import Draft, Drafter, Seen, Stats
+from ar_jax.core.decoding import (
+  draft_tree,
+  drafters,
+  pick,
+  place_keys,
+  speculate,
+  steps,
+)
+from ar_jax.core.decoding.speculate import Draft, Drafter, Progress, Stats
 from ar_jax.core.system import UserError, Vars
 from ar_jax.families.token.program import TokenProgram
 from ar_jax.nn.layers.cache import Cache
@@ -112,16 +119,16 @@ def generate(
     known = jnp.zeros(len(keys), jnp.int32)
   known = jnp.clip(known, 0, prompt.shape[1]).astype(jnp.int32)
   prefix, law = program.net.prefix.length, dict(program.law)
-  rows = len(program.pairs(known)) * (source.k + 1)
+  rows = len(program.rows(known)) * (source.k + 1)
   variables = program.net.ready(variables, rows)
   h, cache, valid = program.read(variables, cond, prompt, spare=source.k)
-  row = program.pairs(prefix + known)
+  row = program.rows(prefix + known)
   hidden = jnp.take_along_axis(h, row[:, None, None] - 1, axis=1)
   logits = program.logits(variables, hidden, known)
   first = pick.draw(pick.law(logits, **law), steps.fold(keys, known))[:, 0]
   rest = ((0, 0), (0, program.length - prompt.shape[1]))
   units = jnp.pad(prompt, rest).at[jnp.arange(len(keys)), known].set(first)
-  seen = speculate.begin(
+  progress = speculate.begin(
     units, known + 1, hidden, logits, source.k, source.levels
   )
   drafter, state = source.begin(
@@ -135,7 +142,7 @@ def generate(
     verify = functools.partial(_verify_relaxed, relax, law, impl)
   cache = dataclasses.replace(cache, index=row)
   return speculate.speculate(
-    drafter, score, verify, seen, (state, cache), keys, mode=mode
+    drafter, score, verify, progress, (state, cache), keys, mode=mode
   )
 
 
@@ -155,27 +162,27 @@ def _score(
   variables: Vars,
   valid: Array | None,
   cache: Cache,
-  seen: Seen,
+  progress: Progress,
   draft: Draft,
 ) -> tuple[Array, Array, Cache]:
-  """A `speculate.Score`: rows of the cache that fell are written again."""
-  pairs, net = program.pairs, program.net.bind(variables)
+  """A `speculate.Score`: rows of rejected drafts are written again."""
+  rows, net = program.rows, program.net.bind(variables)
   room, need = cache.k[0].shape[2], net.rows + draft.units.shape[1]
   if room < need:
     raise UserError(
       f"a cache of {room} rows is too small for {draft.units.shape[1]} drafts "
       f"a forward, which need {need}: read the prefix with more `spare` rows"
     )
-  row = net.prefix.length + seen.count - 1
+  row = net.prefix.length + progress.count - 1
   tree, after = None, jnp.arange(draft.units.shape[1] + 1)[None]
   if draft.parents is not None:
-    cache = cache.compact(pairs(row - seen.fresh), pairs(seen.path))
-    lines, after = speculate.ancestry(draft.parents)
-    tree = pairs(lines), pairs(after)
-  cache = dataclasses.replace(cache, index=pairs(row))
-  units = jnp.concatenate([seen.last[:, None], draft.units], axis=1)
-  h, cache = net.step(pairs(units), cache, valid, tree)
-  return program.logits(variables, h, seen.count[:, None] + after), h, cache
+    cache = cache.compact(rows(row - progress.fresh), rows(progress.path))
+    lines, after = draft_tree.ancestry(draft.parents)
+    tree = rows(lines), rows(after)
+  cache = dataclasses.replace(cache, index=rows(row))
+  units = jnp.concatenate([progress.last[:, None], draft.units], axis=1)
+  h, cache = net.step(rows(units), cache, valid, tree)
+  return program.logits(variables, h, progress.count[:, None] + after), h, cache
 
 
 def jacobi(k: int, program: TokenProgram) -> Source:
@@ -198,35 +205,37 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
       of the target.
     variables: those of its net.
   """
-  pairs, law = program.pairs, dict(program.law)
+  rows, law = program.rows, dict(program.law)
 
   def begin(start):
     _check_same_units(program, start.program)
     _, cache, valid = program.read(variables, start.cond, start.prompt, spare=k)
     prefix = program.net.prefix.length
 
-    def draft(cache, seen, keys):
-      # It has read all but the last unit, drafts that stand among them.
-      cache = dataclasses.replace(cache, index=pairs(prefix + seen.count - 1))
+    def draft(cache, progress, keys):
+      # It has read all but the last unit, accepted drafts included.
+      cache = dataclasses.replace(
+        cache, index=rows(prefix + progress.count - 1)
+      )
 
       def step(carry, i):
         unit, cache = carry
         net = program.net.bind(variables)
-        h, cache = net.step(pairs(unit[:, None]), cache, valid)
-        place = (seen.count + i)[:, None]
+        h, cache = net.step(rows(unit[:, None]), cache, valid)
+        place = (progress.count + i)[:, None]
         logp = pick.law(program.logits(variables, h, place), **law)
-        unit = speculate.draw_at(logp, keys, place)[:, 0]
+        unit = place_keys.draw_at(logp, keys, place)[:, 0]
         return (unit, cache), (unit, logp[:, 0])
 
       # The last draft is read too, in case all stand; what follows is not
       # needed.
       (_, cache), (units, logp) = jax.lax.scan(
-        step, (seen.last, cache), jnp.arange(k + 1)
+        step, (progress.last, cache), jnp.arange(k + 1)
       )
       first = lambda x: jnp.moveaxis(x[:k], 0, 1)
       return Draft(first(units), first(logp)), cache
 
-    index = pairs(jnp.zeros(len(start.cond), jnp.int32))
+    index = rows(jnp.zeros(len(start.cond), jnp.int32))
     return draft, dataclasses.replace(cache, index=index)
 
   return Source(k, begin)

@@ -1,10 +1,10 @@
 """What law the next units follow, given the hidden states before them.
 
-Any backbone wears any head, here and in `nn.heads.flow`:
+Any head fits any backbone, here and in `nn.heads.flow`:
 
   loss(h, target, keys, *, plan, pos) -> f32[B, T]    what training minimises
   draw(h, keys, *, h_null, scale, **own) -> units     guided where h_null is
-  nll(h, target, ...) -> f32[B, T]                    where there is such a law
+  nll(h, target, ...) -> f32[B, T]               where there is a likelihood
 
 `plan` and `pos` tell heads whose units of one step see each other which these
 are and where; other heads do not look at them.

@@ -1,7 +1,7 @@
 """Heads for units that are vectors of numbers: a small network between noise
 and a unit, that reads the hidden state.
 
-They are worn as those of `nn.heads.categorical` are. The backbone runs once a
+They are used as those of `nn.heads.categorical` are. The backbone runs once a
 step and the head many times, so its loops are inside `draw`.
 
 Shapes: B batch, T units, C channels of a unit, D width, M repeats.
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.decoding import pick
+from ar_jax.core.decoding import pairs, pick
 from ar_jax.core.errors import UserError
 from ar_jax.core.flows import ddpm, flow, solvers
 from ar_jax.core.plans import plan
@@ -35,18 +35,46 @@ def by_step(p: Plan) -> Plan:
   return dataclasses.replace(p, rule=plan.within)
 
 
-def _repeated(keys: Array, m: int) -> tuple[Array, Array]:
-  """Keys of noise and of times for M independent repeats, Key[M * B] each."""
-  fold = jax.vmap(jax.random.fold_in, (0, None))
-  keys = jnp.concatenate([fold(keys, i) for i in range(m)])
-  return tuple(jax.vmap(jax.random.split, out_axes=1)(keys))
+class NoiseHead(nn.Module):
+  """What `Flow` and `Diffusion` share. They have `net`, which reads noisy
+  units, their times or levels, and hidden states; and `repeats`, M, how many
+  noises a hidden state is trained with."""
+
+  @property
+  def channels(self) -> int:
+    """C."""
+    return self.net.channels
+
+  def _repeated(self, keys: Array, *xs: Array) -> tuple[Array, ...]:
+    """Keys of noise and of times, Key[M B] each, and xs [B, ...] for M
+    independent repeats, [M B, ...]."""
+    m, fold = self.repeats, jax.vmap(jax.random.fold_in, (0, None))
+    keys = jnp.concatenate([fold(keys, i) for i in range(m)])
+    keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    tiled = (jnp.concatenate([x] * m) if m > 1 else x for x in xs)
+    return (*keys, *tiled)
+
+  def _mean(self, x: Array) -> Array:
+    """f32[B, T]: the mean over the repeats of x f32[M B, T]."""
+    return x.reshape(self.repeats, -1, x.shape[1]).mean(0)
+
+  def _predictor(self, h: Array, h_null: Array | None) -> Callable:
+    """(x f32[B, T, C], time or level, **of the net) -> what the network says
+    with the condition and without it; None if there is no `h_null`."""
+    net, variables = self.net.unbind()
+    guided = h_null is not None
+    h = pairs.join(h, h_null) if guided else h
+
+    def predict(x, at, **options):
+      x = pairs.double(x, guided)
+      at = jnp.full(x.shape[:2], at)
+      out = net.apply(variables, x, at, h, **options)
+      return pairs.split(out) if guided else (out, None)
+
+    return predict
 
 
-def _tiled(m: int, *xs: Array) -> tuple[Array, ...]:
-  return tuple(jnp.concatenate([x] * m) if m > 1 else x for x in xs)
-
-
-class Flow(nn.Module):
+class Flow(NoiseHead):
   """Flow matching: the network predicts the velocity of a path.
 
   The time that it reads is that of FlowAR, whole thousandths counted from
@@ -68,10 +96,6 @@ class Flow(nn.Module):
   repeats: int = 1
   pooled: bool = False
 
-  @property
-  def channels(self) -> int:
-    return self.net.channels
-
   def loss(
     self,
     h: Array,
@@ -91,14 +115,13 @@ class Flow(nn.Module):
       plan: the steps of the T units; None if they are all of one step.
       pos: where they are; see `GroupTransformer`.
     """
-    b, t, _ = target.shape
+    t = target.shape[1]
     grouped = self.net.grouped
     h = self._shared(h, plan)
-    keys, clock = _repeated(keys, self.repeats)
-    h, x = _tiled(self.repeats, h, target)
+    keys, time_keys, h, x = self._repeated(keys, h, target)
     steps = 1 if plan is None else plan.steps
     draw = lambda key: self.times.draw(key, (steps if grouped else t,))
-    times = jax.vmap(draw)(clock)
+    times = jax.vmap(draw)(time_keys)
     if grouped:
       step = np.zeros(t, int) if plan is None else plan.step_of()
       times = times[:, step]
@@ -108,7 +131,7 @@ class Flow(nn.Module):
     mask = by_step(plan) if grouped and plan is not None else None
     v = self.net(xt, thousandths(times), h, mask=mask, pos=pos)
     error = jnp.square(v - path.velocity(x, noise, times))
-    return error.mean(-1).reshape(self.repeats, b, t).mean(0)
+    return self._mean(error.mean(-1))
 
   def draw(
     self,
@@ -183,26 +206,18 @@ class Flow(nn.Module):
     return jnp.einsum("ts,bsd->btd", same / same.sum(1, keepdims=True), h)
 
   def _velocity(self, h, h_null, scale, pos, interval):
-    b, units, _ = h.shape
-    guided = h_null is not None
-    if guided:
-      # Pairs lie side by side, so that sharding keeps them on one device.
-      h = jnp.stack([h, h_null], 1).reshape(2 * b, units, -1)
-    net, variables = self.net.unbind()
+    predict = self._predictor(h, h_null)
 
     def velocity(x, t):
-      x = jnp.repeat(x, 2, axis=0) if guided else x
-      at = jnp.full(x.shape[:2], thousandths(t))
-      v = net.apply(variables, x, at, h, pos=pos)
-      if not guided:
+      v, v_null = predict(x, thousandths(t), pos=pos)
+      if v_null is None:
         return v
-      v = v.reshape(b, 2, *v.shape[1:])
-      return flow.guide(v[:, 0], v[:, 1], scale, t, interval)
+      return flow.guide(v, v_null, scale, t, interval)
 
     return velocity
 
 
-class Diffusion(nn.Module):
+class Diffusion(NoiseHead):
   """MAR's diffusion loss: the network predicts noise and its variance, over
   discrete levels (arXiv 2406.11838, section 3.2).
 
@@ -215,10 +230,6 @@ class Diffusion(nn.Module):
   net: TokenMLP
   levels: int = 1000
   repeats: int = 4
-
-  @property
-  def channels(self) -> int:
-    return self.net.channels
 
   def loss(
     self,
@@ -236,18 +247,16 @@ class Diffusion(nn.Module):
 
   def terms(self, h: Array, target: Array, keys: Array) -> tuple[Array, Array]:
     """The two terms of the loss, f32[B, T] each; see `ddpm.Levels.losses`."""
-    b, t, _ = target.shape
+    t = target.shape[1]
     levels = ddpm.cosine(self.levels)
-    keys, clock = _repeated(keys, self.repeats)
-    h, x = _tiled(self.repeats, h, target)
+    keys, time_keys, h, x = self._repeated(keys, h, target)
     pick_level = lambda key: jax.random.randint(key, (t,), 0, len(levels))
-    level = jax.vmap(pick_level)(clock)
+    level = jax.vmap(pick_level)(time_keys)
     noise = solvers.noise(keys, x.shape[1:])
     out = self.net(levels.noisy(x, noise, level), level, h)
     guess, r = jnp.split(out, 2, -1)
     both = levels.losses(guess, r, x, noise, level)
-    mean = lambda x: x.reshape(self.repeats, b, t).mean(0)
-    return mean(both[0]), mean(both[1])
+    return self._mean(both[0]), self._mean(both[1])
 
   def draw(
     self,
@@ -287,19 +296,13 @@ class Diffusion(nn.Module):
     return levels.bound(self._predict(h, None, 1.0), target, keys)
 
   def _predict(self, h, h_null, scale):
-    b, units, _ = h.shape
-    guided = h_null is not None
-    if guided:
-      h = jnp.stack([h, h_null], 1).reshape(2 * b, units, -1)
-    net, variables = self.net.unbind()
+    call = self._predictor(h, h_null)
 
     def predict(x, name):
-      x = jnp.repeat(x, 2, axis=0) if guided else x
-      out = net.apply(variables, x, jnp.full(x.shape[:2], name), h)
+      out, null = call(x, name)
       guess, r = jnp.split(out, 2, -1)
-      if not guided:
+      if null is None:
         return guess, r
-      guess = guess.reshape(b, 2, *guess.shape[1:])
-      return pick.guide(guess[:, 0], guess[:, 1], scale), r[::2]
+      return pick.guide(guess, jnp.split(null, 2, -1)[0], scale), r
 
     return predict

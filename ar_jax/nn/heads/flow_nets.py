@@ -21,7 +21,7 @@ from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 from ar_jax.nn.layers.times import TimeEmbed
-from ar_jax.nn.stacks.transformer import Block, modulate, parts
+from ar_jax.nn.stacks.blocks import Block, modulate, parts
 
 Array = jax.Array
 
@@ -106,7 +106,7 @@ def _stacked(block: nn.Module, depth: int, x: Array, layer) -> Array:
   return stack(block, x, None)[0]
 
 
-class _Spatial(nn.Module):
+class _ModulatedBlock(nn.Module):
   """A block whose six modulations are made at every position."""
 
   width: int
@@ -118,12 +118,12 @@ class _Spatial(nn.Module):
     mod = _dense(6 * self.width, "ada")(nn.silu(cond))
     mod = mod.reshape(*x.shape[:2], 6, self.width)
     block = Block(
-      _attention(self.heads, "mixer"), _gated(self.width, "mlp"), rms=True
+      _attention(self.heads, "mixer"), _swiglu(self.width, "mlp"), rms=True
     )
     return block(x, mod, mask, pos=pos)[0]
 
 
-class _Crossing(nn.Module):
+class _CrossAttentionBlock(nn.Module):
   """Attention modulated by time, then from x to h, then the MLP modulated at
   every position; see `GroupTransformer`."""
 
@@ -145,7 +145,7 @@ class _Crossing(nn.Module):
     x = x + self._cross(x, h, mask, pos)
     gate, scale, shift = three("ada_mlp", cond)
     u = modulate(rms_norm(x), scale, shift)
-    return x + gate * _gated(self.width, "mlp")(u)
+    return x + gate * _swiglu(self.width, "mlp")(u)
 
   def _cross(self, x, h, mask, pos):
     heads = lambda y: y.reshape(*y.shape[:2], self.heads, -1)
@@ -163,7 +163,7 @@ def _attention(heads: int, name: str) -> Attention:
   return Attention(heads, stddev=None, out_stddev=None, name=name)
 
 
-def _gated(width: int, name: str) -> SwiGLU:
+def _swiglu(width: int, name: str) -> SwiGLU:
   return SwiGLU(int(8 * width / 3), None, None, gelu=True, name=name)
 
 
@@ -215,7 +215,7 @@ class GroupTransformer(nn.Module):
     time = TimeEmbed(self.width, name="time")(at)
     cond = time + _dense(self.width, "cond")(h)
     x = _dense(self.width, "latent")(x)
-    kind = _Crossing if self.cross else _Spatial
+    kind = _CrossAttentionBlock if self.cross else _ModulatedBlock
     block = kind(self.width, heads, name="blocks")
     layer = lambda block, x: block(x, time, cond, h, mask, pos)
     x = _stacked(block, self.depth, x, layer)

@@ -39,22 +39,22 @@ class Cache:
   index: int | Array = 0
 
   @property
-  def apart(self) -> bool:
+  def is_unstacked(self) -> bool:
     """Whether every layer has buffers of its own."""
     return isinstance(self.k, tuple)
 
   @property
   def size(self) -> int:
     """S."""
-    return (self.k[0] if self.apart else self.k).shape[-2]
+    return (self.k[0] if self.is_unstacked else self.k).shape[-2]
 
-  def taken_apart(self) -> Cache:
+  def unstacked(self) -> Cache:
     """The same with buffers of its own for every layer."""
     return Cache(tuple(self.k), tuple(self.v), self.index)
 
   def rows(self, rows: slice) -> Cache:
     """The cache of some of the examples; `index` must be the same for all."""
-    if not self.apart:
+    if not self.is_unstacked:
       return Cache(self.k[:, rows], self.v[:, rows], self.index)
     k, v = (tuple(x[rows] for x in xs) for xs in (self.k, self.v))
     return Cache(k, v, self.index)
@@ -84,7 +84,7 @@ class Cache:
       rows = rows[..., : self.index + new]
     return rows < stop[:, None, :, None]
 
-  def among(self, sees: Array) -> Array:
+  def tree(self, sees: Array) -> Array:
     """bool[B, 1, T, S]: as `causal`, but which of the rows from the index on
     each of T positions sees is told, bool[B, T, N]. The index is i32[B]."""
     at = self._rows()[0] - self.index[:, None, None]
@@ -112,7 +112,9 @@ class Cache:
       rows = jnp.swapaxes(rows, 1, 2)
       return buffer.at[batch, :, go].set(rows, mode="drop")
 
-    every = (lambda x: tuple(map(move, x))) if self.apart else jax.vmap(move)
+    every = (
+      (lambda x: tuple(map(move, x))) if self.is_unstacked else jax.vmap(move)
+    )
     return Cache(every(self.k), every(self.v), self.index)
 
   def _rows(self) -> Array:
@@ -135,7 +137,7 @@ class Cache:
         raise UserError(f"a cache of {self.size} rows cannot hold {stop}")
 
     def put(buffer, rows):
-      if not self.apart:
+      if not self.is_unstacked:
         buffer = self._write(buffer, layer, rows)
         return _first(buffer, layer, stop), buffer
       own = self._write(buffer[layer][None], 0, rows)[0]

@@ -42,7 +42,7 @@ class States:
   tail: Array
 
   @property
-  def apart(self) -> bool:
+  def is_unstacked(self) -> bool:
     """The layers share their buffers."""
     return False
 
@@ -99,8 +99,8 @@ def scan(
   decay = jnp.cumsum(cut(delta * a[None, None]), axis=2)  # [B, n, Q, H]
   across = jnp.moveaxis(decay, 2, 3)
   gap = across[..., :, None] - across[..., None, :]  # [B, n, H, Q, Q]
-  seen = jnp.tril(jnp.ones((chunk, chunk), bool))
-  weight = jnp.exp(jnp.where(seen, gap, -jnp.inf))
+  causal = jnp.tril(jnp.ones((chunk, chunk), bool))
+  weight = jnp.exp(jnp.where(causal, gap, -jnp.inf))
   weight = weight * jnp.einsum("bnik,bnjk->bnij", c, b)[:, :, None]
   y = jnp.einsum("bnhij,bnjhp->bnihp", weight, x)
 

@@ -60,7 +60,7 @@ class RMSNorm(nn.Module):
     return y * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-class Bare(nn.Module):
+class Identity(nn.Module):
   """No norm at the end of a stack that another one continues."""
 
   def __call__(self, x: Array) -> Array:

@@ -207,12 +207,12 @@ class Adversary:
     """What the discriminator says of images in [-1, 1]."""
     return self.discriminator.apply({"params": params}, image)
 
-  def deceive(self, params: Any, image: Array) -> Array:
+  def generator_term(self, params: Any, image: Array) -> Array:
     """The generator's term, f32[B]; the discriminator learns nothing."""
     frozen = jax.lax.stop_gradient(params)
     return generator_loss(self.logits(frozen, image), self.generator)
 
-  def detect(
+  def discriminator_term(
     self, params: Any, real: Array, fake: Array, averages: dict | None = None
   ) -> tuple[Array, dict[str, Array]]:
     """The discriminator's term f32[B]; the generator learns nothing.

@@ -48,7 +48,8 @@ class MultiScaleResidual(nn.Module):
     vocab: V.
     channels: C.
     scales: sides p_1 < ... < p_K = H. Parameters do not depend on them.
-    phis: number of convs phi, shared by neighbouring scales.
+    phis: number of convs phi, shared by neighbouring scales; 0: every phi is
+      the identity.
     mix: phi(h) = (1 - mix) h + mix conv(h).
     beta: weight of the term that moves the encoder.
     spread: see `codebook_init`.
@@ -70,6 +71,8 @@ class MultiScaleResidual(nn.Module):
     self.codes = self.param(
       "codebook", codebook_init(self.spread), (self.vocab, self.channels)
     )
+    if not self.phis:
+      return
     # One array for all phi, so that parameters do not depend on `scales`,
     # which may leave some of them out.
     self.phi_kernel = self.param(
@@ -116,6 +119,8 @@ class MultiScaleResidual(nn.Module):
     """
     p = self.scales[k]
     h = resize(e.reshape(len(e), p, p, -1), fhat.shape[1:3], "bicubic")
+    if not self.phis:
+      return fhat + h
     phi = phi_of_scales(len(self.scales), self.phis)[k]
     convolved = jax.lax.conv_general_dilated(
       h,

@@ -9,7 +9,7 @@ from absl.testing import absltest
 from scipy import stats
 
 from ar_jax import ops
-from ar_jax.core.decoding import jacobi, pick, speculate
+from ar_jax.core.decoding import jacobi, pick, place_keys
 from ar_jax.core.decoding.editing import Edit
 from ar_jax.core.plans.plan import plan
 from tests import optimised
@@ -85,7 +85,7 @@ class JacobiTest(absltest.TestCase):
     units, took = jacobi.decode(wide, ops.verify, PLAN, KEYS)
     np.testing.assert_array_equal(took.forwards, 2)
     place = jnp.broadcast_to(jnp.arange(L), (6, L))
-    plain = speculate.draw_at(pick.law(wide(units)), KEYS, place)
+    plain = place_keys.draw_at(pick.law(wide(units)), KEYS, place)
     np.testing.assert_array_equal(units, plain)
 
   def test_known_units_stay(self):

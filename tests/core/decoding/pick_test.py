@@ -109,13 +109,34 @@ class DrawTest(absltest.TestCase):
     np.testing.assert_allclose(pick.soften(logp, keys, 1e-4), hard, atol=1e-5)
 
 
-class GuidanceTest(absltest.TestCase):
+class GuidanceTest(parameterized.TestCase):
   def test_one_is_off_to_the_bit(self):
     cond, null = jax.random.normal(jax.random.key(0), (2, 100))
     np.testing.assert_array_equal(pick.guide(cond, null, 1.0), cond)
     np.testing.assert_allclose(
       pick.guide(cond, null, 2.5), 2.5 * cond - 1.5 * null, rtol=1e-6
     )
+
+  def test_what_is_impossible_stays_so(self):
+    inf = np.inf
+    cond = jnp.array([1.0, 0.0, -inf, -inf])
+    null = jnp.array([0.0, -inf, 0.0, -inf])
+    for scale in (1.0, jnp.float32(1.0)):
+      np.testing.assert_array_equal(pick.guide(cond, null, scale), cond)
+    for scale in (0.0, jnp.float32(0.0)):
+      np.testing.assert_array_equal(pick.guide(cond, null, scale), null)
+    for scale in (2.0, 0.5, jnp.float32(3.0)):
+      got = pick.guide(cond, null, scale)
+      np.testing.assert_array_equal(got, [scale, -inf, -inf, -inf])
+    law = pick.law(pick.guide(cond, null, 2.0))
+    np.testing.assert_array_equal(law, [0.0, -inf, -inf, -inf])
+
+  @parameterized.parameters(1e-6, 1e-20, 1e-38, 1e-45)
+  def test_a_temperature_next_to_zero_is_greedy(self, temperature):
+    logits = jnp.array([3.0, 50.0, -jnp.inf, -80.0])
+    law = pick.law(logits, temperature=temperature)
+    want = pick.law(logits, temperature=0)
+    np.testing.assert_array_equal(jnp.exp(law), jnp.exp(want))
 
   def test_schedules(self):
     self.assertEqual(pick.schedule("constant", 2, 3), (2.0, 2.0, 2.0))

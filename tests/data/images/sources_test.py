@@ -10,9 +10,10 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from ar_jax import data
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import UserError
+from ar_jax.data import sources
 from ar_jax.data.dataset import Arrays
-from ar_jax.data.images import transforms
+from ar_jax.data.images import reader, transforms
 
 
 def _save(path, value=0, size=(20, 30)):
@@ -119,8 +120,22 @@ class LoadTest(Case):
     self.fails("size=0: must lie", "fake", size=0)
     self.fails("size=100000: must lie", "fake", size=100000)
     self.fails("channels=2", "fake", channels=2)
-    self.fails("data.lenght: no option of 'fake'", "fake", lenght=3)
+    self.fails(
+      "data.lenght: no option of 'fake', did you mean length", "fake", lenght=3
+    )
     self.fails("length must be at least 1", "fake", length=0)
+
+  def test_options_that_are_not_set_are_not_given(self):
+    found = data.load("fake", size=8, length=None, num_classes=3)
+    self.assertEqual((len(found.train), found.num_classes), (1024, 3))
+
+  def test_every_set_says_what_it_is_and_takes(self):
+    for name, text in sources.described().items():
+      with self.subTest(name):
+        for part in ("From: ", "Command: ", "Fields: ", "Args:"):
+          self.assertIn(part, text)
+        for option in data.options(name):
+          self.assertRegex(text, rf"  {option}: ")
 
   def test_unknown_names_come_with_a_guess(self):
     self.fails("did you mean digits", "digit")
@@ -196,14 +211,24 @@ class FolderTest(Case):
     self._two_classes(self.root, count=2)
     for file in self.root.glob("*/*.png"):
       file.write_bytes(file.read_bytes()[:40])
+    self.fails(
+      r"of 4 pictures 4 cannot be read: cat/0\.png .*dog/1\.png",
+      "folder",
+      path=str(self.root),
+    )
+
+  def test_damage_after_the_start_is_named(self):
+    self._two_classes(self.root, count=2)
     folder = data.load("folder", size=8, path=str(self.root))
+    for file in self.root.glob("*/*.png"):
+      file.write_bytes(file.read_bytes()[:40])
     with self.assertRaisesRegex(UserError, r"\d\.png: cannot be read"):
       next(data.batches(folder.train, batch=2, seed=0))
 
   def test_transparency_is_laid_on_white(self):
     file = self.root / "clear.png"
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(file)
-    image = transforms.to_array(transforms.open_image(file, 3))
+    image = transforms.to_array(reader.open_image(file, 3))
     self.assertTrue((image == 255).all())
 
 
@@ -221,9 +246,31 @@ class PhotosTest(Case):
     windows = np.concatenate([b["image"] for b in stream])
     self.assertLen({w.tobytes() for w in windows}, 8)
 
+  def test_all_pictures_of_the_users_folder_are_taken(self):
+    for i in range(20):
+      _save(self.root / f"holiday{i // 10}" / f"{i}.png", 10 * i, (20, 20))
+    _save(self.root / "small.png", 255, (5, 5))
+    options = dict(size=8, length=200, path=str(self.root), samples=False)
+    with self.assertLogs("ar_jax", "INFO") as logs:
+      photos = data.load("photos", **options)
+    self.assertRegex(
+      logs.output[0], r"photos: \d+ . \d+ pictures .*skipped 1 smaller than 8"
+    )
+    seen = [
+      {int(part[i]["image"][0, 0, 0]) for i in range(len(part))}
+      for part in (photos.train, photos.test)
+    ]
+    self.assertEqual(seen[0] | seen[1], set(range(0, 200, 10)))
+    self.assertEmpty(seen[0] & seen[1])
+    (self.root / "small.png").write_bytes(b"")
+    self.fails("of 21 pictures 1 cannot be read", "photos", **options)
+
   def test_errors(self):
     self.fails("largest picture has", "photos", size=5000, folders=())
     self.fails("no such folder", "photos", path=str(self.root / "none"))
+    empty = dict(path=str(self.root), samples=False)
+    self.fails("no pictures that can be read", "photos", **empty)
+    self.fails("no pictures; give", "photos", folders=(), samples=False)
 
 
 class EmojiTest(Case):

@@ -1,5 +1,6 @@
 """What was encoded comes back, whole or not at all."""
 
+import logging
 import pathlib
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from unittest import mock
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
+from PIL import Image
 
 from ar_jax import data
 from ar_jax.core.system import UserError
+from ar_jax.data import digests
 from ar_jax.data.images import transforms
 from ar_jax.data.wrap import cache
 
@@ -25,7 +28,7 @@ def _encode(batch):
 _KILLED = """
 import os, sys
 from ar_jax import data
-from ar_jax.data import cache
+from ar_jax.data.wrap import cache
 source = data.load("fake", size=4, length=8).train
 def encode(batch):
   if batch["index"][0] == 4:
@@ -164,10 +167,56 @@ class CacheTest(parameterized.TestCase):
       cache.read(path)
 
   def test_a_full_disk_is_foreseen(self):
-    usage = mock.Mock(free=100)
+    usage = mock.Mock(free=650)  # for either field, not for both
     with mock.patch("shutil.disk_usage", return_value=usage):
-      with self.assertRaisesRegex(UserError, "units need .* has 0.0 GB left"):
+      with self.assertRaisesRegex(
+        UserError, "label, units need .* has 0.0 GB left"
+      ):
         self.write()
+
+  def test_units_follow_what_they_are_made_of(self):
+    folder = self.root / "photos"
+    folder.mkdir()
+
+    def picture(name, level):
+      image = Image.fromarray(np.full((4, 4), level, np.uint8))
+      image.save(folder / f"{name}.png")
+
+    for i in range(4):
+      picture(i, 10 * i)
+    units = self.root / "units"
+    options = dict(size=4, channels=1, classes=1)
+
+    def made(path, tokenizer="t", **changes):
+      dataset = data.load("folder", path=path, **(options | changes))
+      digest = {"data": dataset.digest, "tokenizer": tokenizer}
+      with self.assertLogs("ar_jax", "INFO") as logs:
+        logging.getLogger("ar_jax").info("start")
+        found = cache.up_to_date(
+          units, dataset.train, _encode, digest=digest, batch=4, seed=0
+        )
+      told = [r.getMessage() for r in logs.records if "encoding" in r.msg]
+      same = [found[i]["units"][0] for i in range(len(found))]
+      read = [dataset.train[i]["image"][0, 0, 0] for i in range(len(found))]
+      self.assertEqual(same, read)
+      return " ".join(told).partition(f"{units}: ")[2]
+
+    self.assertEqual(made(str(folder)), "there are none yet")
+    self.assertEqual(made(str(folder)), "")
+    self.assertEqual(made(f"{folder}/"), "")
+    self.assertEqual(made(f"{folder}/../photos"), "")
+    for i in range(4):  # the same names, other pictures
+      picture(i, 200 + i)
+    self.assertEqual(made(str(folder)), "changed since: data")
+    self.assertEqual(made(str(folder)), "")
+    picture("another", 99)
+    self.assertEqual(made(str(folder)), "changed since: data")
+    self.assertEqual(made(str(folder), crop="random"), "changed since: data")
+    self.assertEqual(
+      made(str(folder), tokenizer="u"), "changed since: data, tokenizer"
+    )
+    moved = folder.rename(self.root / "elsewhere")
+    self.assertEqual(made(str(moved), tokenizer="u"), "")
 
   def test_fingerprint_tells_things_apart(self):
     things = [
@@ -178,10 +227,10 @@ class CacheTest(parameterized.TestCase):
       [["a"], "b"],
       ["a", ["b"]],
     ]
-    self.assertLen({cache.fingerprint(t) for t in things}, len(things))
+    self.assertLen({digests.fingerprint(t) for t in things}, len(things))
     self.assertEqual(
-      cache.fingerprint({"b": jnp.zeros(3), "a": (1,)}),
-      cache.fingerprint({"a": [1], "b": np.zeros(3, np.float32)}),
+      digests.fingerprint({"b": jnp.zeros(3), "a": (1,)}),
+      digests.fingerprint({"a": [1], "b": np.zeros(3, np.float32)}),
     )
 
 

@@ -1,6 +1,8 @@
 """The evaluators, on systems whose answers are known."""
 
+import dataclasses
 import functools
+import json
 import os
 import tempfile
 from unittest import mock
@@ -190,17 +192,36 @@ class FrechetTest(EvaluatorCase):
 
 class SamplesTest(EvaluatorCase):
   def test_labels(self):
-    conditions = functools.partial(
-      samples.conditions, fakes.Fake(), self.data, 100
+    """What an evaluation asks for, where the data are even or not."""
+    options = {"features": "pixels", "draw": draw, "batch": 10}
+    protocol = self.run_on(fakes.Fake(), "frechet", **options)["protocol"]
+    self.assertEqual(protocol["labels"], "balanced")
+    self.assertIn("counts by its size", protocol["score"])
+    uneven = dataclasses.replace(
+      self.data, train=self.data.train + self.data.train[::4] * 3
     )
-    balanced, uniform = (
-      conditions(x)["label"] for x in ("balanced", "uniform")
+    for law, want in (("", "data"), ("uniform", "uniform")):
+      evaluate = evals.build("frechet", uneven, labels=law, **options)
+      found = evaluate(fakes.Fake(), fakes.Fake().init(KEY, {}), (), KEY)
+      self.assertEqual(found["protocol"]["labels"], want)
+
+  def test_floor_of_a_sorted_split_is_that_of_a_random_one(self):
+    """The first rows of a split that is sorted by class are one class."""
+    data = fakes.patterns(train=400, test=400)
+    in_order = sorted(data.test, key=lambda e: e["label"])
+    net = features("pixels", data)
+    floors = [
+      sketch.reference(net, dataclasses.replace(data, test=test), 80, 80, 3)[1]
+      for test in (data.test, in_order)
+    ]
+    first = np.stack([e["image"] for e in in_order[:80]])
+    train = np.stack([e["image"] for e in data.train[:80]])
+    wrong = sketch.compare(
+      sketch.sketch(net, [first]), sketch.sketch(net, [train])
     )
-    self.assertEqual(np.bincount(balanced).tolist(), [25] * 4)
-    self.assertEqual(balanced[:5].tolist(), [0, 1, 2, 3, 0])
-    self.assertNotEqual(np.bincount(uniform).tolist(), [25] * 4)
-    images = samples.conditions(fakes.Coarse(), self.data, 40)["image"]
-    np.testing.assert_array_equal(images[33], self.data.test[1]["image"])
+    a, b = (floor["frechet"] for floor in floors)
+    for floor in (a, b):  # of two random choices
+      self.assertLess(2 * floor, wrong["frechet"])
 
   def test_rounding(self):
     x = np.array([-1, 0, 0.49 / 255, 0.5 / 255, 1, 2])
@@ -239,7 +260,7 @@ class ReconstructionTest(EvaluatorCase):
       self.run_on(fakes.Coarse(levels=n), "reconstruction", features="pixels")
       for n in (4, 64)
     )
-    for better in ("psnr", "ssim"):
+    for better in ("psnr", "psnr_pooled", "ssim"):
       self.assertGreater(fine[better], coarse[better])
     self.assertLess(fine["frechet"], coarse["frechet"])
     self.assertEqual(fine["rfd_pixels"], fine["frechet"])
@@ -273,6 +294,19 @@ class ReconstructionTest(EvaluatorCase):
     got = reconstruction.ssim(x[None], y[None])[0]
     np.testing.assert_allclose(got, want, atol=1e-6)
     self.assertEqual(reconstruction.ssim(x[None], x[None])[0], 1)
+
+  def test_an_exact_image_does_not_make_the_mean_infinite(self):
+    x = np.zeros((2, 16, 16, 1), np.uint8)
+    y = x.copy()
+    y[1] = 2
+    found = reconstruction.psnr(x, y)
+    self.assertEqual(found[0], 100)
+    self.assertAlmostEqual(found[1], 20 * np.log10(255 / 2))
+    results = self.run_on(
+      fakes.Coarse(levels=256, exact=True), "reconstruction", features=""
+    )
+    self.assertEqual((results["psnr"], results["psnr_pooled"]), (100, 100))
+    json.dumps(results, allow_nan=False)
 
   def test_small_images_have_no_ssim(self):
     small = np.zeros((1, 8, 8, 1), np.uint8)

@@ -1,5 +1,6 @@
 """The feature networks: layouts, counts, determinism, plain refusals."""
 
+import dataclasses
 import importlib.metadata
 import os
 import pathlib
@@ -210,6 +211,16 @@ class JudgeTest(FolderCase):
     self.assertEqual(first.digest, again.digest)
     other = cache.data_digest(fakes.patterns(train=95))
     self.assertNotEqual(cache.data_digest(data), other)
+
+  def test_one_changed_example_of_many_is_another_data_set(self):
+    data = fakes.patterns(train=1000)
+    before = cache.data_digest(data)
+    data.train[501]["image"][0, 0] += 1
+    self.assertNotEqual(cache.data_digest(data), before)
+    # Where the files are known, they tell.
+    known = dataclasses.replace(data, digest="a")
+    files = dataclasses.replace(data, digest="b")
+    self.assertNotEqual(cache.data_digest(known), cache.data_digest(files))
 
   def test_a_damaged_cache_is_as_good_as_none(self):
     cache.save("judge", "x", {"a": np.ones(3)})

@@ -129,14 +129,18 @@ class ScoreTest(absltest.TestCase):
     logits = 50.0 * np.eye(7)[np.arange(700) % 7]
     self.assertAlmostEqual(statistics.score(logits), 7, delta=1e-3)
 
-  def test_is_the_mean_over_consecutive_blocks(self):
-    logits = RNG.normal(size=(10_000, 5)) * np.repeat([1, 4], 5000)[:, None]
+  def test_is_the_mean_over_random_blocks_by_their_size(self):
+    logits = RNG.normal(size=(70, 5))
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    want = [
-      np.exp((q * np.log(q / q.mean(0))).sum(1).mean())
-      for q in (p[:5000], p[5000:])
-    ]
-    self.assertAlmostEqual(statistics.score(logits), np.mean(want))
+    p = p[np.random.default_rng(0).permutation(70)]
+    one = lambda q: np.exp((q * np.log(q / q.mean(0))).sum(1).mean())
+    want = (50 * one(p[:50]) + 20 * one(p[50:])) / 70
+    self.assertAlmostEqual(statistics.score(logits, block=50), want)
+
+  def test_sorted_rows_and_a_short_last_block_do_not_matter(self):
+    sure = lambda n: 50.0 * np.eye(10)[np.sort(np.arange(n) % 10)]
+    for n in (10_000, 5001):
+      self.assertAlmostEqual(statistics.score(sure(n)), 10, delta=0.02)
 
 
 class KidTest(absltest.TestCase):

@@ -9,14 +9,12 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token import eagle, speculation
+from ar_jax.families.token import eagle_drafts, speculation
 from ar_jax.families.token.program import TokenProgram
 from tests import filled
 
 # 4 x 4 units from images of 8 pixels.
-TOKENIZER = dict(
-  name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+TOKENIZER = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 TINY = dict(tokenizer=TOKENIZER, depth=2, width=32, heads=2, multiple_of=32)
 TEXT = dict(name="bytes", length=4, width=16, depth=1, heads=2)
 L, K = 16, 3
@@ -49,7 +47,9 @@ def cond(by):
 
 def source(name, program, own, layer, params):
   if name == "tree":
-    return eagle.source(layer, params, k=0, tree=eagle.Tree(3, 3, 9))
+    return eagle_drafts.source(
+      layer, params, k=0, tree=eagle_drafts.Tree(3, 3, 9)
+    )
   if name == "model":
     return speculation.model(K, program, own)
   return speculation.jacobi(K, program)
@@ -105,7 +105,7 @@ class SpeculationTest(parameterized.TestCase):
         alone, own, words, units[:, :3], features[:, : 4 + 3],
         net.prefix.valid(words),
       )  # fmt: skip
-      forward = eagle._Forward(layer, params, start)
+      forward = eagle_drafts._Forward(layer, params, start)
       cache, got = forward.begin(1), []
       for first, last in ((3, 4), (4, 9), (9, 15)):
         index = jnp.full(2, 3 + first)
@@ -158,7 +158,7 @@ class SpeculationTest(parameterized.TestCase):
     with self.assertRaisesRegex(UserError, "at least one draft"):
       trace(speculation.lookup(0))
     with self.assertRaisesRegex(UserError, "1 to 21 nodes"):
-      eagle.source(layer, params, k=0, tree=eagle.Tree(3, 3, 22))
+      eagle_drafts.source(layer, params, k=0, tree=eagle_drafts.Tree(3, 3, 22))
 
 
 if __name__ == "__main__":

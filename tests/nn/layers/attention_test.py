@@ -135,11 +135,11 @@ class CacheTest(absltest.TestCase):
     for index in (2, jnp.array(2), jnp.array([2, 5])):
       cache = Cache(self.cache.k, self.cache.v, index)
       k, v, after = cache.extend(1, self.k, -self.k)
-      k2, v2, apart = cache.taken_apart().extend(1, self.k, -self.k)
+      k2, v2, unstacked = cache.unstacked().extend(1, self.k, -self.k)
       np.testing.assert_array_equal(k, k2)
       np.testing.assert_array_equal(v, v2)
-      np.testing.assert_array_equal(after.k, jnp.stack(apart.k))
-    half = cache.taken_apart().rows(slice(None, None, 2))
+      np.testing.assert_array_equal(after.k, jnp.stack(unstacked.k))
+    half = cache.unstacked().rows(slice(None, None, 2))
     self.assertEqual(half.k[0].shape, (1, 4, 10, 8))
     self.assertEqual(cache.rows(slice(None, None, 2)).k.shape, (3, 1, 4, 10, 8))
 

@@ -106,7 +106,7 @@ class MultiScaleTest(absltest.TestCase):
     params, f = grad(self.variables, self.f, "commit_loss")
     self.assertTrue(all((g == 0).all() for g in jax.tree.leaves(params)))
     self.assertGreater(jnp.abs(f).max(), 0)
-    params, f = grad(self.variables, self.f, "codebook")
+    params, f = grad(self.variables, self.f, "codebook_loss")
     np.testing.assert_array_equal(f, 0)
     for g in jax.tree.leaves(params):
       self.assertGreater(jnp.abs(g).max(), 0)

@@ -14,13 +14,8 @@ from ar_jax.nn.layers.attention import Attention, CosineNorm
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.mlp import Mlp, SwiGLU
 from ar_jax.nn.layers.norms import AdaLN, RMSNorm
-from ar_jax.nn.stacks.transformer import (
-  Backbone,
-  Block,
-  PlainBlock,
-  drop_path,
-  dropout,
-)
+from ar_jax.nn.stacks.blocks import Block, PlainBlock, drop_path, dropout
+from ar_jax.nn.stacks.transformer import Backbone
 
 PLAN = makers.scales((1, 2, 3))
 DEPTH, WIDTH, HEADS = 3, 16, 4

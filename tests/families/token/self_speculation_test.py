@@ -8,12 +8,10 @@ from absl.testing import absltest, parameterized
 from ar_jax.core.system import UserError, build
 from tests import filled
 
-VQ = dict(
-  name="vq", vocab=16, channels=4, z=8, ch=8, mult=(1, 2), blocks=1, size=8
-)
+VQ = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 MAPS = dict(
-  name="multiscale_vq", scales=(1, 2, 4), vocab=16, channels=4, ch=8,
-  mult=(1, 2), blocks=1,
+  name="patch_codes", form="pyramid", scales=(1, 2, 4), vocab=16, patch=2,
+  size=8, in_channels=3,
 )  # fmt: skip
 TARGETS = {
   "nar": dict(
@@ -28,7 +26,7 @@ LABEL = {"label": jnp.arange(6) % 3}
 KEYS = jax.random.split(jax.random.key(7), 6)
 
 
-class ByItselfTest(parameterized.TestCase):
+class SelfSpeculationTest(parameterized.TestCase):
   @parameterized.product(target=("nar", "var"), over=("gsd", "lantern"))
   def test_a_looser_rule_takes_fewer_forwards(self, target, over):
     options = {"drafter": "itself"} if over == "lantern" else {}

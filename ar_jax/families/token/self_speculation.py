@@ -1,13 +1,15 @@
-"""Systems that draft for themselves (Jacobi), whatever their plan.
+"""Self-speculation: systems that draft for themselves (Jacobi), whatever
+their plan.
 
 Shapes: B examples, L units, M known units, V vocabulary.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import ops
-from ar_jax.core.decoding import jacobi, pick
+from ar_jax.core import system
+from ar_jax.core.decoding import jacobi, pairs, pick
 from ar_jax.core.decoding.speculate import Stats
-from ar_jax.core.system import Batch, System, UserError, Vars
+from ar_jax.core.system import Batch, UserError, Vars
 from ar_jax.families.base import Around, Generator
 from ar_jax.families.token import speculation
 from ar_jax.families.token.net import NextToken
@@ -25,27 +28,41 @@ from ar_jax.families.token.net import NextToken
 Array = jax.Array
 
 
-def discrete(target: System) -> bool:
-  """Whether `by_itself` can draw from a system."""
-  return isinstance(target, Generator) and hasattr(target, "logits")
+def target(spec: Mapping[str, Any], paper: str) -> Generator:
+  """Builds a target that can draw as `generate` does.
+
+  Args:
+    spec: `{"name": "llamagen", **arguments}`.
+    paper: who asks.
+
+  Raises:
+    UserError: the target has no law of discrete units.
+  """
+  built = system.part(spec)
+  if not (isinstance(built, Generator) and hasattr(built, "logits")):
+    raise UserError(
+      f"{paper}: target {spec['name']!r} has no law of discrete units; take "
+      "one that has, such as 'llamagen', 'nar' or 'var'"
+    )
+  return built
 
 
 @dataclasses.dataclass(frozen=True)
-class ByItself(Around):
-  """A system that draws what `by_itself` does, with a rule of its own. It
-  trains as its target and has its variables.
+class SelfSpeculative(Around):
+  """A system whose target drafts for itself, with a rule of its own in
+  `generate`. It trains as its target and has its variables.
 
   Attributes:
-    target: a `discrete` system.
+    target: of discrete units, see `target`.
   """
 
   target: Generator
 
+  @abc.abstractmethod
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> tuple[Array, Stats]:
     """Units i32[B, L] of one example per key, and what it took."""
-    raise NotImplementedError
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -56,7 +73,7 @@ class ByItself(Around):
     return self.target.decode(variables, units)
 
 
-def by_itself(
+def generate(
   target: Generator,
   variables: Vars,
   cond: Batch,
@@ -73,14 +90,14 @@ def by_itself(
   (Jacobi), whatever its plan.
 
   Args:
-    target: a `discrete` system. Of one unit a step it reads a window with a
+    target: see `target`. Of one unit a step it reads a window with a
       cache; of many it reads whole examples, see `core.decoding.jacobi`.
     variables: those of the target.
     cond: what it needs, and of what it takes `prompt` and `known`, or `given`
       and `keep`.
     keys: Key[B], threefry.
     window: units that a forward reads, of targets of one unit a step.
-    rule, table, radius: see `generate`.
+    rule, table, radius: see `speculation.generate`.
     impl: of `ops.verify`.
     **options: guidance, its schedule, and filters.
 
@@ -102,7 +119,7 @@ def by_itself(
   program = target.program(**options)
   return speculation.generate(
     program,
-    target.own(variables),
+    target.net_variables(variables),
     cond[target.needs[0]],
     keys,
     speculation.jacobi(window - 1, program),
@@ -132,17 +149,14 @@ def _steps(
   guidance = target.scale(guidance)
   scales = np.array(pick.schedule(schedule, guidance, plan.steps), np.float32)
   scale = jnp.asarray(scales[plan.step_of()])[None, :, None]
-  hidden = None
-  if guidance != 1.0:
-    given = jnp.repeat(given, 2, axis=0)
-    hidden = jnp.arange(len(given)) % 2 == 1
+  guided = guidance != 1.0
+  hidden = pairs.without(len(given)) if guided else None
+  given = pairs.double(given, guided)
 
   def score(units):
-    if hidden is None:
-      return target.logits(variables, given, units)
-    units = jnp.repeat(units, 2, axis=0)
+    units = pairs.double(units, guided)
     logits = target.logits(variables, given, units, hidden)
-    return pick.guide(logits[::2], logits[1::2], scale)
+    return pick.guide(*pairs.split(logits), scale) if guided else logits
 
   edited = "given" in target.takes and "given" in cond
   edit = target.edit(variables, cond) if edited else None

@@ -1,0 +1,192 @@
+"""What to ask a system for: sample i's condition is a function of i alone.
+
+It depends neither on how many are drawn nor in which batches, so a run of 64
+samples is the beginning of one of 50,000, and any stretch of samples (a block
+of an Inception Score) has the classes in their shares.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ar_jax.core.errors import UserError
+from ar_jax.core.system import System
+from ar_jax.data import Dataset
+from ar_jax.data.dataset import Source, label
+
+LAWS = ("balanced", "uniform", "data")
+_MOST = 20_000  # labels that are counted where they must be read one by one
+_UNEVEN = 2.0  # times as many in the largest class as in the smallest
+
+
+def conditions(
+  system: System,
+  data: Dataset,
+  n: int,
+  *,
+  labels: Sequence[int] = (),
+  law: str = "balanced",
+) -> dict[str, np.ndarray]:
+  """The conditions of n samples.
+
+  Args:
+    system: its `needs` say what it reads.
+    data: gives the classes and the test split.
+    n: how many.
+    labels: sample i has the class labels[i mod len(labels)]; -1 is none, for
+      systems that can do without. Empty means by `law`.
+    law: of the labels, see `draw_labels`.
+
+  Returns:
+    name -> [n, ...]. A system that needs no more than a label gets labels by
+    law; another gets what it needs of test examples in a fixed random order
+    without repeats, and in the same order again if there are too few.
+
+  Raises:
+    UserError: a label is out of range, or the examples lack something.
+  """
+  if set(system.needs) <= {"label"}:
+    if len(labels):
+      return {"label": _given(system, data, n, labels)}
+    return {"label": draw_labels(data, n, law)}
+  if not len(data.test):
+    raise UserError(f"{data.name}: its test split holds no example")
+  rows = [data.test[int(i)] for i in some(len(data.test), n)]
+  missing = [name for name in system.needs if rows and name not in rows[0]]
+  if missing:
+    raise UserError(
+      f"the system needs {', '.join(missing)}, which the examples of "
+      f"{data.name!r} do not have"
+    )
+  return {name: np.stack([r[name] for r in rows]) for name in system.needs}
+
+
+def draw_labels(data: Dataset, n: int, law: str) -> np.ndarray:
+  """i32[n]: the classes of n samples.
+
+  - balanced: sample i has class i * stride mod classes; see `stride`.
+  - uniform: drawn evenly, with a fixed seed.
+  - data: those of training examples drawn with a fixed seed, so that classes
+    have the shares that they have in the data.
+
+  Raises:
+    UserError: there is no such law.
+  """
+  check_law(law)
+  classes = data.num_classes
+  if law == "balanced":
+    return (np.arange(n) * stride(classes) % classes).astype(np.int32)
+  rng = np.random.default_rng(0)
+  if law == "uniform":
+    return rng.integers(classes, size=n).astype(np.int32)
+  rows = rng.integers(len(data.train), size=n)
+  return np.asarray([label(data.train, int(i)) for i in rows], np.int32)
+
+
+@functools.cache
+def stride(classes: int) -> int:
+  """A whole number s without a common divisor with `classes`, such that the
+  multiples of s lie evenly on a circle of so many classes.
+
+  Without a common divisor each class comes once before any comes again. The
+  multiples of s lie the more evenly, however many there are of them, the
+  smaller the partial quotients of the continued fraction of s / classes are;
+  so it is the s with the smallest largest one, and of these the nearest to
+  the golden section, where all of them would be 1.
+  """
+  golden = classes * (math.sqrt(5) - 1) / 2
+
+  def key(s: int) -> tuple[int, float]:
+    above, below, largest = classes, s, 1
+    while below:
+      largest = max(largest, above // below)
+      above, below = below, above % below
+    return largest, abs(s - golden)
+
+  coprime = (s for s in range(1, classes + 1) if math.gcd(s, classes) == 1)
+  return min(coprime, key=key)
+
+
+def some(size: int, n: int, seed: int = 0) -> np.ndarray:
+  """i64[n]: rows of `size`, in a random order that depends on the seed alone;
+  all of them before any comes again."""
+  order = np.random.default_rng(seed).permutation(size)
+  return np.resize(order, n)
+
+
+def law_of(data: Dataset, wanted: str) -> str:
+  """The law of the labels in an evaluation against the data.
+
+  "" is "balanced", as published figures have it, unless the data are uneven:
+  where the largest class has more than twice as many training examples as the
+  smallest, samples of even classes are not what the reference holds, and the
+  law is "data". Sets of more than 20,000 examples whose labels are not at
+  hand count as even.
+
+  Raises:
+    UserError: there is no such law.
+  """
+  if wanted:
+    check_law(wanted)
+    return wanted
+  count = _counts(data.train, data.num_classes)
+  if count is None or count.max() <= _UNEVEN * count.min():
+    return "balanced"
+  return "data"
+
+
+def described(system: System, law: str) -> str:
+  """What `conditions` does, for the protocol."""
+  if set(system.needs) <= {"label"}:
+    return law
+  return f"{', '.join(system.needs)} of the test split, in a random order"
+
+
+def by_class(label: np.ndarray, columns: int) -> tuple[np.ndarray, int]:
+  """(which samples to show, columns of the grid): samples i32[N] class by
+  class, a row each where every class has several, and `columns` rows at most;
+  else as they come, sorted."""
+  classes, counts = np.unique(label, return_counts=True)
+  each = min(columns, int(counts.min()))
+  if each < 2:
+    order = np.argsort(label, kind="stable")[: columns * columns]
+    return order, min(columns, len(order))
+  rows = [np.flatnonzero(label == c)[:each] for c in classes[:columns]]
+  return np.concatenate(rows), each
+
+
+def check_law(law: str) -> None:
+  """Raises UserError unless there is such a law."""
+  if law not in LAWS:
+    raise UserError(f"labels={law!r}: must be one of {', '.join(LAWS)}")
+
+
+def _given(
+  system: System, data: Dataset, n: int, labels: Sequence[int]
+) -> np.ndarray:
+  classes = np.asarray(labels)
+  null = getattr(system, "null", None)
+  lowest = 0 if null is None else -1
+  whole = np.issubdtype(classes.dtype, np.integer)
+  if not whole or classes.min() < lowest or classes.max() >= data.num_classes:
+    raise UserError(
+      f"sample.labels={tuple(labels)}: {data.name} has the classes 0 to "
+      f"{data.num_classes - 1}, in whole numbers"
+    )
+  classes = np.where(classes < 0, null or 0, classes).astype(np.int32)
+  return np.resize(classes, n)
+
+
+def _counts(source: Source, classes: int) -> np.ndarray | None:
+  """i64[classes]: examples of each class, or None where it takes too long."""
+  n = len(source)
+  if hasattr(source, "labels"):
+    return np.bincount(source.labels(), minlength=classes)
+  if n > _MOST or not (hasattr(source, "label") or isinstance(source, list)):
+    return None
+  found = [label(source, i) for i in range(n)]
+  return np.bincount(found, minlength=classes)

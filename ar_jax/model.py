@@ -1,0 +1,203 @@
+"""A trained model in Python: `ar_jax.load(workdir)`.
+
+  model = ar_jax.load("runs/var_d16")
+  images = model.sample(labels=[207, 88], guidance=2.5, seed=0)
+
+It needs the workdir alone, no data set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from ar_jax import arguments, checkpoint, run_files, sample, step
+from ar_jax.conditions import conditions
+from ar_jax.core.system import Array, Loss, System, UserError, Vars, build
+
+# By value, so that a system that was traced once is known.
+_encode = jax.jit(lambda s, *args: s.encode(*args), static_argnums=0)
+_units = jax.jit(lambda s, *args: s.units(*args), static_argnums=0)
+_decode = jax.jit(lambda s, *args: s.decode(*args), static_argnums=0)
+_loss = jax.jit(lambda s, *args: s.loss(*args, train=False), static_argnums=0)
+
+
+class Model:
+  """A system with its weights.
+
+  Attributes:
+    system: the `System`.
+    variables: its Linen collections; averaged params, where the run keeps an
+      average.
+    config: of the run, as a ConfigDict.
+    class_names: one per class.
+    step: the updates that it was trained for.
+    workdir: the run's.
+  """
+
+  def __init__(
+    self,
+    system: System,
+    variables: Vars,
+    config: ml_collections.ConfigDict,
+    known: run_files.Known,
+    step: int,
+    workdir: pathlib.Path,
+  ):
+    self.system, self.variables, self.config = system, variables, config
+    self.class_names, self.step = known.class_names, step
+    self.workdir = workdir
+    self._known = known
+
+  def __repr__(self) -> str:
+    count = sum(x.size for x in jax.tree.leaves(self.variables["params"]))
+    return (
+      f"<{self.config.system} of {self.workdir}, step {self.step}, "
+      f"{count / 1e6:.4g}M parameters, {len(self.class_names)} classes>"
+    )
+
+  def sample(
+    self,
+    labels: int | str | Sequence[int | str] | None = None,
+    *,
+    guidance: float | None = None,
+    seed: int = 0,
+    count: int | None = None,
+    batch: int = 64,
+    given: Mapping[str, Any] | None = None,
+    **options: Any,
+  ) -> np.ndarray:
+    """Draws images, u8[N, H, W, C].
+
+    Args:
+      labels: classes by number or name, in turn; None is all of them, -1 no
+        class.
+      guidance: scale; 1.0 is off. None is that of the run's config.
+      seed: image i is a function of the seed, i and its condition.
+      count: N; by default one of each of `labels`, or 16.
+      batch: images at once.
+      given: other fields of the batch, [N, ...] each: `image` for a tokenizer,
+        `text`, `given` and `keep` to edit an image.
+      **options: of the system's `sample`; by default those of the config.
+
+    Raises:
+      UserError: no such class or option, or a field that the system needs is
+        missing.
+    """
+    given = {k: np.asarray(v) for k, v in (given or {}).items()}
+    if hasattr(labels, "tolist"):  # an array
+      labels = labels.tolist()
+    if isinstance(labels, str | int):
+      labels = [labels]
+    if count is None:
+      rows = [len(v) for v in given.values()]
+      count = rows[0] if rows else len(labels) if labels is not None else 16
+    if count < 1 or batch < 1:
+      raise UserError(f"count={count}, batch={batch}: must be at least 1")
+    cond = self._conditions(labels, count, given)
+    chosen = {} if guidance is None else {"guidance": float(guidance)}
+    images = step.draw(
+      self.system,
+      self.variables,
+      cond,
+      jax.random.key(seed),
+      batch=min(batch, count),
+      options=self._defaults() | chosen | self._checked(options),
+    )
+    return sample.to_uint8(images)
+
+  def loss(self, batch: Mapping[str, Any], seed: int = 0) -> Loss:
+    """What the system says of examples: `value` f32[B], `metrics`, and `nll`
+    f32[B, L] where there is a likelihood.
+
+    Args:
+      batch: `image` u8[B, H, W, C] and, if the system reads it, `label`.
+      seed: of the noise of losses that draw some.
+    """
+    batch = {k: np.asarray(v) for k, v in batch.items()}
+    return _loss(self.system, self.variables, batch, jax.random.key(seed))
+
+  def encode(self, images: Any) -> Array:
+    """Units of images u8[B, H, W, C]: i32[B, L] codes, or f32 latents."""
+    batch = {"image": np.asarray(images)}
+    if hasattr(self.system, "units"):
+      return _units(self.system, self.variables, batch)
+    units = _encode(self.system, self.variables, batch)
+    if "units" not in units:
+      raise UserError(f"{self.config.system}: draws pixels; it has no units")
+    return units["units"]
+
+  def decode(self, units: Any) -> np.ndarray:
+    """Images u8[B, H, W, C] of units."""
+    system = self.system
+    while not hasattr(system, "decode") and hasattr(system, "target"):
+      system = system.target
+    if not hasattr(system, "decode"):
+      raise UserError(f"{self.config.system}: draws pixels; it has no units")
+    images = _decode(system, self.variables, jnp.asarray(units))
+    return sample.to_uint8(np.asarray(images))
+
+  def _conditions(
+    self, labels, count: int, given: dict[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
+    needs = self.system.needs
+    cond = dict(given)
+    if "label" in needs and "label" not in given:
+      chosen = sample.numbers(labels or (), self._known)
+      cond |= conditions(self.system, self._known, count, labels=chosen)
+    elif labels is not None:
+      raise UserError(
+        f"labels: {self.config.system} reads {', '.join(needs)}; give "
+        f"{needs[0]}=..., in `given`"
+        if needs
+        else f"labels: {self.config.system} reads no label"
+      )
+    missing = [name for name in needs if name not in cond]
+    if missing:
+      raise UserError(
+        f"{self.config.system} reads {', '.join(missing)}: give it, as "
+        f"sample(given={{{missing[0]!r}: ...}})"
+      )
+    if not cond:  # it reads nothing; the rows count the examples
+      cond = {"index": np.arange(count, dtype=np.int32)}
+    for name, value in cond.items():
+      if len(value) != count:
+        raise UserError(f"{name}: {len(value)} rows for count={count}")
+    return cond
+
+  def _defaults(self) -> dict[str, Any]:
+    if "sample" not in self.config:
+      return {}
+    return self.config.sample.options.to_dict()
+
+  def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+    known = arguments.of_sample(self.system)
+    for name in options:
+      if not known.takes(name):
+        names = [*known, "labels", "guidance", "seed", "count", "batch"]
+        close = difflib.get_close_matches(name, names, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise UserError(
+          f"{name}: no sampling option of {self.config.system}; {meant}"
+          f"there are {', '.join(known)}"
+        )
+    return run_files.restored(options)  # lists as tuples
+
+
+def load(workdir: str | pathlib.Path, which: int | str = "newest") -> Model:
+  """The model of a run; see `ar_jax.load`."""
+  workdir = run_files.last_stage(pathlib.Path(workdir).expanduser())
+  config = run_files.config_of(workdir)
+  system = build(config.system, **config.model.to_dict())
+  variables, meta = checkpoint.load(workdir, which=which)
+  known = run_files.Known(workdir, config, system)
+  sample.check_fits(system, variables, known, workdir)
+  placed = jax.tree.map(jnp.asarray, variables)
+  return Model(system, placed, config, known, meta["step"], workdir)

@@ -1,0 +1,77 @@
+"""LlamaGen and its kin: codes of one map, drawn in the order of a plan."""
+
+from configs import common, vq
+from configs.families.tokenizer import patch_codes
+
+
+def over(tokenizer, system="llamagen", **model):
+  """A run of the system on the units of the tokenizer of another config."""
+  c = common.over(tokenizer, system, **model)
+  c.optim.update(
+    schedule="constant", warmup=0, b1=0.9, b2=0.95, weight_decay=0.05, clip=1.0
+  )
+  c.sample.options.update(
+    guidance=1.75, schedule="constant", temperature=1.0, top_k=0, top_p=1.0
+  )
+  return c
+
+
+def digits(system="llamagen", **model):
+  """scikit-learn's digits at 16 pixels: the tokenizer, then the system."""
+  tokenizer = vq.get_config("digits")
+  sizes = dict(depth=4, width=128, heads=4, num_classes=10, multiple_of=32)
+  c = over(tokenizer, system, **sizes | model)
+  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=300, save_every=150, ema=0.98)
+  return common.on_digits(tokenizer, c)
+
+
+def fashion(system="llamagen", **model):
+  """Fashion-MNIST at 32 pixels: the tokenizer, then the system."""
+  tokenizer = vq.get_config("fashion")
+  sizes = dict(depth=6, width=160, heads=5, num_classes=10, multiple_of=32)
+  c = over(tokenizer, system, **sizes | model)
+  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=700, save_every=350, ema=0.99)
+  return common.on_fashion(tokenizer, c)
+
+
+def published(
+  depth, width, heads, size=256, guidance=2.0, *, system="llamagen", **model
+):
+  """A model on ImageNet, by LlamaGen's recipe of 300 epochs."""
+  tokenizer = vq.get_config("paper")
+  tokenizer.model.size = size
+  sizes = dict(
+    depth=depth,
+    width=width,
+    heads=heads,
+    num_classes=1000,
+    remat=common.remat(depth >= 36 or width >= 3200),
+    dtype="bfloat16",
+  )
+  c = over(tokenizer, system, **sizes | model)
+  c.weights.tokenizer = "runs/vq_ds16_c2i"
+  c.data.update(name="imagenet2012", size=size)
+  # Ten views of each image are coded once and one is drawn each time; the
+  # official ones are five fixed crops, each also flipped.
+  c.augment = ("flip",)
+  c.cache.views = 10
+  c.batch = 256
+  steps = 300 * common.IMAGENET_IMAGES // c.batch
+  c.train.update(steps=steps, log_every=100, save_every=5000)
+  c.optim.lr = 1e-4
+  # The FID protocol: no filters; at 384 px, images are brought to 256.
+  c.sample.options.update(guidance=guidance)
+  if size != 256:
+    c.sample.options.size = 256
+  return common.fid(c)
+
+
+def smoke(system="llamagen", real=False, **model):
+  """Seconds on two cores: fake data, a tokenizer that knows nothing, of
+  patches or the real one."""
+  tokenizer = vq.get_config("smoke") if real else patch_codes()
+  sizes = dict(depth=2, width=32, heads=2, num_classes=3, multiple_of=32)
+  c = over(tokenizer, system, **sizes | model)
+  return common.seconds(c, tokenizer)

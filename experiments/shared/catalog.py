@@ -1,0 +1,251 @@
+"""The pages on systems and data, written from docstrings, configs and results.
+
+Nothing here is imported that needs JAX: docstrings are read from the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pathlib
+import re
+
+from experiments import report
+
+ROOT, DOCS = report.ROOT, report.DOCS
+MARKS = (
+  "<!-- written by python -m experiments.report -->",
+  "<!-- end of written -->",
+)
+PLAN_MARKS = (
+  "<!-- predicted: experiments/benchmarks/plan.py -->",
+  "<!-- end of predicted -->",
+)
+# Family -> what its systems do, in a line.
+FAMILIES = {
+  "token": "One unit after the other, or a front of units a step.",
+  "speculation": "Faster draws from a trained system of discrete units.",
+  "scale": "Map by map, from coarse to fine.",
+  "masked": "Units in any order, several a step.",
+  "entity": "Parts of an image: cells, scales, tokens, or all of it.",
+  "tokenizers": "From pixels to units and back. Tokenizers train with the same "
+  "command.",
+}
+# What the imports of a system do not tell.
+SPECULATION = ("speculation", "eagle")
+ARXIV = re.compile(r"arXiv\s+(\d{4}\.\d{4,5})")
+
+SYSTEMS_HEAD = """# Systems
+
+One line each. The name leads to the code, the family to a page with what is
+special about its systems, the verdict to the experiment that checked the
+paper's claim. Written by `python -m experiments.report`.
+"""
+DATA_HEAD = """# Data
+
+`--config.data.name=NAME` chooses the set; in a config of stages it is
+`--config.tokenizer.data.name`, and all stages share it. `size`, `channels` and
+`path` are keys of every set; the options below are further keys of
+`config.data`. Written from the docstrings of the loaders by
+`python -m experiments.report`.
+"""
+
+
+def docstring(path: pathlib.Path, function: str = "") -> str:
+  """Of a module, or of one of its functions."""
+  tree = ast.parse(path.read_text())
+  if not function:
+    return ast.get_docstring(tree) or ""
+  for node in tree.body:
+    if isinstance(node, ast.FunctionDef) and node.name == function:
+      return inspect.cleandoc(ast.get_docstring(node) or "")
+  raise LookupError(f"{path}: no function {function}")
+
+
+def papers(text: str) -> str:
+  """Links to the papers that a docstring cites as what it implements: those
+  before "New in it"."""
+  head = text.partition("New in it")[0]
+  found = dict.fromkeys(ARXIV.findall(head) or ARXIV.findall(text))
+  return ", ".join(f"[{x}](https://arxiv.org/abs/{x})" for x in found)
+
+
+def first_line(text: str) -> str:
+  """The first sentence of a docstring, which may be broken."""
+  return " ".join(text.partition("\n\n")[0].split())
+
+
+def presets(name: str) -> list[str]:
+  """Of a config, as its own message lists them."""
+  module = importlib.import_module(f"configs.{name}")
+  try:
+    module.get_config("?")
+  except Exception as error:  # of a class that configs may choose
+    listed = re.search(r"there are ([\w, .-]+)", str(error))
+    if not listed:
+      raise
+    return [word.strip() for word in listed[1].rstrip(". ").split(",")]
+  raise LookupError(f"configs/{name}.py: takes any preset")
+
+
+def configs(slug: str) -> str:
+  """Links to the configs of a system, with their presets."""
+  found = []
+  for path in sorted((ROOT / "configs").glob("*.py")):
+    own = path.stem == slug
+    variant = path.stem.startswith(f"{slug}_") and not _is_system(path.stem)
+    if own or variant:
+      link = f"[`{path.stem}`](../configs/{path.name})"
+      names = [x for x in presets(path.stem) if not x.startswith("smoke_")]
+      found.append(f"{link}: {', '.join(names)}")
+  return "; ".join(found)
+
+
+def _is_system(name: str) -> bool:
+  rooms = ("systems", "tokenizers")
+  return any((ROOT / "ar_jax" / r / f"{name}.py").exists() for r in rooms)
+
+
+def family(path: pathlib.Path) -> str:
+  """The family of a system: that of the base or the net that it imports."""
+  if path.parent.name == "tokenizers":
+    return "tokenizers"
+  text = path.read_text()
+  if re.search(rf"families\.token import .*({'|'.join(SPECULATION)})", text):
+    return "speculation"
+  found = [
+    x for x in re.findall(r"ar_jax\.families\.(\w+)", text) if x != "base"
+  ]
+  if found:
+    return found[0]
+  # It builds another system, and is of its family.
+  inner = re.search(r"build\(\s*\"(\w+)\"", text)
+  if inner is None:
+    raise LookupError(f"{path}: of no family; it imports none")
+  return family(path.with_name(f"{inner[1]}.py"))
+
+
+def verdicts(slug: str, records: dict[str, dict]) -> str:
+  """Links to the results of a system."""
+  ours = lambda k: not report.measured(k) and slug in (k, _result_of(k))
+  names = list(filter(ours, records))
+  if not names:
+    return "none yet"
+  return ", ".join(
+    f"[{report.verdict(records[k])}](results/{k}.md)"
+    + ("" if k == slug else f" ({k.removeprefix(slug + '_')})")
+    for k in sorted(names)
+  )
+
+
+def _result_of(name: str) -> str:
+  """The experiment of a result, if it is that of a system."""
+  module = re.fullmatch(
+    r"python -m experiments\.(\w+)( .*)?", report.command(name)
+  )
+  return module[1] if module else ""
+
+
+def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
+  """Family -> a row for each of its systems."""
+  result: dict[str, list] = {name: [] for name in FAMILIES}
+  for room in ("systems", "tokenizers"):
+    for path in sorted((ROOT / "ar_jax" / room).glob("[a-z]*.py")):
+      text = docstring(path)
+      if "\ndef build(" not in path.read_text():  # what tokenizers share
+        continue
+      own = family(path)
+      if own not in result:
+        raise LookupError(f"{own}: say in {__name__} what this family does")
+      row = {
+        "system": f"[`{path.stem}`](../ar_jax/{room}/{path.name})",
+        "what": first_line(text),
+        "paper": papers(text) or "none",
+        "family": f"[{own}](systems/{own}.md)",
+        "configs and presets": configs(path.stem) or "in those of others",
+        "verdict": verdicts(path.stem, records)
+        if room == "systems"
+        else "checked by its tests",
+      }
+      result[own].append(row)
+  return {k: v for k, v in result.items() if v}
+
+
+def systems(found: dict[str, list[dict]]) -> str:
+  """The index."""
+  every = [row for own in found.values() for row in own]
+  return f"{SYSTEMS_HEAD}\n{report.table(every)}\n"
+
+
+def of_family(name: str, own: list[dict]) -> str:
+  """The page of a family: its table is written, the rest is kept."""
+  path = DOCS / "systems" / f"{name}.md"
+  start = f"# {name.capitalize()}\n\n{MARKS[0]}\n{MARKS[1]}\n"
+  text = path.read_text() if path.exists() else start
+  cells = [{k: v for k, v in row.items() if k != "family"} for row in own]
+  deeper = report.table(cells).replace("](../", "](../../")
+  deeper = deeper.replace("](results/", "](../results/")
+  body = f"{FAMILIES[name]}\n\n{deeper}\n\n[All systems](../systems.md)."
+  return report.between(text, MARKS, body)
+
+
+def loaders() -> dict[str, tuple[str, str]]:
+  """Name of a set -> the file and the function that load it."""
+  tree = ast.parse((ROOT / "ar_jax/data/sources.py").read_text())
+  for node in tree.body:
+    if isinstance(node, ast.Assign) and "LOADERS" in ast.unparse(
+      node.targets[0]
+    ):
+      found = ast.literal_eval(node.value)
+      return found | {"any set of TFDS": ("images.prepared", "prepared")}
+  raise LookupError("ar_jax/data/sources.py: no table of loaders")
+
+
+def sections(text: str) -> tuple[str, str]:
+  """The text of a docstring and its arguments, as a list."""
+  text = text.partition("\n\nRaises:")[0]
+  body, _, arguments = text.partition("\n\nArgs:\n")
+  items = []
+  for line in inspect.cleandoc("\n" + arguments).splitlines():
+    if re.match(r"\w+: ", line):
+      name, _, rest = line.partition(": ")
+      items.append(f"- `{name}`: {rest}")
+    elif line:
+      items[-1] += " " + line.strip()
+  return body, "\n".join(items)
+
+
+def data() -> str:
+  """The sets, one after the other."""
+  parts = [DATA_HEAD]
+  for name, (module, function) in loaders().items():
+    path = ROOT / "ar_jax/data" / (module.replace(".", "/") + ".py")
+    body, options = sections(docstring(path, function))
+    # A line that begins so is a paragraph of its own.
+    body = re.sub(r"\n+(Command|Fields|From): ", r"\n\n**\1:** ", body)
+    body = re.sub(r"\n  +", " ", body)
+    link = f"[{path.relative_to(ROOT)}](../{path.relative_to(ROOT)})"
+    told = [f"## {name}", body, options, f"Code: {link}\n"]
+    parts.append("\n\n".join(filter(None, told)))
+  return "\n".join(parts)
+
+
+def scale(record: dict) -> str:
+  """`docs/scale.md` with the tables of `experiments.benchmarks.plan`."""
+  body = "\n\n".join(
+    f"**{title}**\n\n{report.table(rows)}"
+    for title, rows in record["tables"].items()
+  )
+  text = (DOCS / "scale.md").read_text()
+  return report.between(text, PLAN_MARKS, body)
+
+
+def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
+  """Path -> what belongs there."""
+  found = rows(records)
+  written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
+  written[DOCS / "scale.md"] = scale(records["plan"])
+  for name, own in found.items():
+    written[DOCS / "systems" / f"{name}.md"] = of_family(name, own)
+  return written

@@ -1,0 +1,100 @@
+"""Pictures beside the results: samples in labelled rows."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.shared import record
+
+WIDTH = 640  # pixels, at least
+FONT = 13
+
+
+def labelled(
+  rows: Mapping[str, np.ndarray], columns: Sequence[str] = ()
+) -> Image.Image:
+  """Samples, a row for each arm with its name at the left, enlarged without
+  smoothing.
+
+  Args:
+    rows: name -> u8[N, H, W, c], or f32 in [0, 1]; sizes may differ.
+    columns: names above the columns, of classes.
+  """
+  rows = {k: _bytes(v) for k, v in rows.items()}
+  cell = max(v.shape[1] for v in rows.values())
+  count = max(map(len, rows.values()))
+  scale = max(1, -(-WIDTH // (count * cell)))
+  font = ImageFont.load_default(FONT)
+  room = max(int(font.getlength(name)) for name in rows) + 12
+  top = FONT + 8 if columns else 0
+  size = scale * cell + 2
+  sheet = Image.new(
+    "RGB", (room + count * size, top + len(rows) * size), "white"
+  )
+  pen = ImageDraw.Draw(sheet)
+  for j, name in enumerate(columns[:count]):
+    x = room + j * size + size // 2
+    pen.text((x, 4), str(name), fill="black", font=font, anchor="ma")
+  for i, (name, images) in enumerate(rows.items()):
+    y = top + i * size
+    pen.text((4, y + size // 2), name, fill="black", font=font, anchor="lm")
+    for j, image in enumerate(images):
+      own = Image.fromarray(
+        image.squeeze(-1) if image.shape[-1] == 1 else image
+      )
+      own = own.resize([scale * n for n in own.size], Image.NEAREST)
+      margin = (size - own.size[0]) // 2
+      sheet.paste(own, (room + j * size + margin, y + margin))
+  return sheet
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+  images = np.asarray(images)
+  if images.dtype == np.uint8:
+    return images
+  return np.floor(np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def save(
+  name: str,
+  rows: Mapping[str, np.ndarray],
+  columns: Sequence[str] = (),
+  folder: pathlib.Path = record.RESULTS,
+) -> str:
+  """Writes `labelled` beside the results; its file name."""
+  labelled(rows, columns).save(folder / f"{name}.png", optimize=True)
+  return f"{name}.png"
+
+
+def named(
+  image: Image.Image, rows: Sequence[str], columns: Sequence[str] = ()
+) -> Image.Image:
+  """A grid of rows of equal height, with their names at the left and those of
+  its columns above."""
+  font = ImageFont.load_default(FONT)
+  room = max(int(font.getlength(name)) for name in rows) + 12
+  top = FONT + 8 if columns else 0
+  sheet = Image.new("RGB", (room + image.width, top + image.height), "white")
+  sheet.paste(image, (room, top))
+  pen = ImageDraw.Draw(sheet)
+  for j, name in enumerate(columns):
+    x = room + (2 * j + 1) * image.width // (2 * len(columns))
+    pen.text((x, 4), name, fill="black", font=font, anchor="ma")
+  for i, name in enumerate(rows):
+    y = top + (2 * i + 1) * image.height // (2 * len(rows))
+    pen.text((4, y), name, fill="black", font=font, anchor="lm")
+  return sheet
+
+
+def enlarged(path: pathlib.Path) -> Image.Image:
+  """A picture, at least WIDTH pixels wide, without smoothing."""
+  image = Image.open(path)
+  scale = -(-WIDTH // image.width)
+  if scale > 1:
+    size = (image.width * scale, image.height * scale)
+    image = image.resize(size, Image.NEAREST)
+  return image
