@@ -184,7 +184,12 @@ def reverse(source: str, target: str, family: str) -> None:
 
 def _numbers(text: str) -> tuple[int, ...]:
   """What --scales says."""
-  return tuple(int(x) for x in text.split(","))
+  try:
+    return tuple(int(x) for x in text.split(","))
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f"{text!r}: give sides with commas, as 1,2,3,4"
+    ) from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -50,7 +50,7 @@ def count(
   return heads
 
 
-def line(state: State, model: Mapping) -> str:
+def line(model: Mapping) -> str:
   """What to say of heads that were taken from the published table."""
   return (
     f"heads: {model['heads']}, as published for width {model['width']}; the "

@@ -129,16 +129,17 @@ class _Tensors:
     self._left = _SHARING * size
     utils = lambda name: ("torch._utils", name)
     names = [*_STORAGES, *_DTYPES]
-    self.words = {
-      ("torch", "Size"): Word("torch.Size", tuple),
-      ("torch", "device"): Word("torch.device", _device),
-      ("numpy", "dtype"): Word("numpy.dtype", lambda name, *_: str(name)),
-      utils("_rebuild_tensor"): Word("tensor", self._tensor),
-      utils("_rebuild_tensor_v2"): Word("tensor", self._tensor),
-      utils("_rebuild_parameter"): Word("parameter", lambda data, *_: data),
+    calls: dict[tuple[str, str], Any] = {
+      ("torch", "Size"): tuple,
+      ("torch", "device"): _device,
+      ("numpy", "dtype"): lambda name, *_: str(name),
+      ("numpy.core.multiarray", "scalar"): _scalar,
+      ("numpy._core.multiarray", "scalar"): _scalar,
+      utils("_rebuild_tensor"): self._tensor,
+      utils("_rebuild_tensor_v2"): self._tensor,
+      utils("_rebuild_parameter"): lambda data, *_: data,
     }
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-      self.words[module, "scalar"] = Word("numpy.scalar", _scalar)
+    self.words = {k: Word(".".join(k), call) for k, call in calls.items()}
     for module in ("torch", "torch.storage"):
       self.words |= {(module, n): Word(n, None) for n in names}
 

@@ -54,8 +54,9 @@ class FlexVARTest(absltest.TestCase):
     label = jnp.array(config["labels"])
 
     def every(codes, variables, image):
-      codebook = codes.codebook()  # with it the body has its parameters
-      # One pass of the encoder: the maps follow from its latent.
+      # One pass of the encoder: the maps follow from its latent. A method of
+      # the module's own comes first, which shares its scope with the body.
+      codebook = codes.codebook()
       latent = codes.body.latent(image)
       found = {"latent": jnp.moveaxis(latent, -1, 1)}
       for i, sides in enumerate(map(tuple, config["lists"])):
@@ -163,7 +164,7 @@ class SARTest(absltest.TestCase):
     for name, got in every(variables).items():
       np.testing.assert_allclose(got, arrays[name], **CLOSE, err_msg=name)
     image = golden_weights.image(config["images"], 80)
-    units = optimised.jit(inner.coded)(variables, image)
+    units = optimised.jit(inner.tokenize)(variables, image)
     np.testing.assert_array_equal(units, arrays["units"])
 
 

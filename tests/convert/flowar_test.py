@@ -100,7 +100,11 @@ class FlowARTest(parameterized.TestCase):
     units = np.concatenate([mean, np.full_like(mean, -30)], -1)
     batch = {"label": label, "units": jnp.asarray(units)}
     with (
-      mock.patch.object(heads, "_repeated", lambda keys, m: (keys, 1 - t)),
+      mock.patch.object(
+        heads.NoiseHead,
+        "_repeated",
+        lambda self, keys, *xs: (keys, 1 - t, *xs),
+      ),
       mock.patch.object(flow.Times, "draw", lambda self, t, shape: t),
       mock.patch.object(solvers, "noise", lambda *_: noise),
     ):

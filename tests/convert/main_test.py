@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from ar_jax import checkpoint
 from ar_jax.convert import __main__ as convert
+from ar_jax.convert import llamagen
 from ar_jax.core.system import UserError, build
 from ar_jax.files import torch_file
 from tests import golden_weights
@@ -163,16 +164,27 @@ class MainTest(absltest.TestCase):
     self.assertEqual(shapes(checkpoint.load(run)[0]), shapes(expected))
 
   def test_what_is_taken_from_tables_is_said(self):
-    empty = lambda *shape: np.broadcast_to(np.float32(0), shape)
-    heads = dict(width=768, heads=12)
-    self.assertEqual(
-      convert.heads.line({}, heads),
-      "heads: 12, as published for width 768; the file does not tell "
-      "(--heads=N for another number)",
-    )
-    self.assertEqual(
-      convert.heads.told({"blocks.0.attn.scale_mul_1H11": empty(1, 5, 1, 1)}), 5
-    )
+    state = golden_weights.weights(golden_weights.load("llamagen_gpt")[0])
+    content = {"model": state, "ema": state, "epoch": 3}
+    heads = mock.patch.dict(llamagen.HEADS, {128: 4})
+    read = mock.patch.object(torch_file, "read", lambda path: content)
+    with heads, read, mock.patch.object(checkpoint, "export"):
+      code, out, err = self.run_main("x.pt", "run", family="llamagen")
+      self.assertEqual((code, err), (0, ""))
+      self.assertEqual(
+        out.splitlines()[:2],
+        [
+          "weights: ema; the file also has model (--set=model to take it)",
+          "heads: 4, as published for width 128; the file does not tell "
+          "(--heads=N for another number)",
+        ],
+      )
+      out = self.run_main(
+        "x.pt", "run", "--set=model", "--heads=2", family="llamagen"
+      )[1]
+      self.assertIn("weights: model; ", out)
+      self.assertNotIn("as published", out)
+      self.assertIn("'heads': 2", out)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import pickle
 import resource
 import tempfile
+import warnings
 
 import numpy as np
 from absl.testing import absltest
@@ -59,7 +60,10 @@ def problems(folder: str) -> str:
 def in_child(work) -> tuple[int, str]:
   """(status, what `work` returned) of a fork with bounded memory."""
   read, write = os.pipe()
-  pid = os.fork()
+  with warnings.catch_warnings():
+    # Of JAX, whose threads the child does not use.
+    warnings.simplefilter("ignore")
+    pid = os.fork()
   if not pid:
     status = 1
     try:
