@@ -78,11 +78,17 @@ def run(steps: int = 50, rounds: int = 20) -> None:
     paper="none",
     baseline=f"no bound: {statistics.median(free) / steps * 1e3:.1f} ms a step",
     ours=f"{cost} of the time, quartiles {table[0]['quartiles']}",
-    holds=cost < 1.02,
+    holds=_holds(*statistics.quantiles(ratios[AHEAD[0]], n=4)),
     seeds=[0],
     seconds=time.perf_counter() - begun,
     tables={f"Pairs of {steps} steps, {rounds} rounds": table},
   )
+
+
+def _holds(low: float, middle: float, high: float) -> bool | str:
+  if high < 1.02 or low > 1.02:
+    return middle < 1.02
+  return "no cost is seen, within a spread that says little of small ones"
 
 
 if __name__ == "__main__":
