@@ -100,7 +100,7 @@ class Keep:
 
   def kept(self, steps: list[int]) -> set[int]:
     """Those of the steps, in order, that are kept."""
-    due = lambda s: not self._every or s % self._every == 0
+    due = lambda s: self._every and s % self._every == 0
     newest = [s for s in steps if due(s) or s == max(steps)]
     return {*newest[-self._newest :]} | self._scores.best(steps)
 

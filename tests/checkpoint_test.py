@@ -239,7 +239,7 @@ class KeepTest(ToyTest):
     self.assertEqual(scores.Keep(none, 2, 10).kept([10, 20, 25]), {20, 25})
     self.assertEqual(scores.Keep(none, 2, 10).kept([20, 25, 30]), {20, 30})
     self.assertEqual(scores.Keep(none, 1, 10).kept([20, 30, 35]), {35})
-    self.assertEqual(scores.Keep(none, 2, 0).kept([7, 20, 25]), {20, 25})
+    self.assertEqual(scores.Keep(none, 2, 0).kept([7, 20, 25]), {25})
 
   def test_old_steps_that_a_killed_run_left_go(self):
     remove = "_get_old_steps_to_remove"
