@@ -30,7 +30,10 @@ MEASURED = (
   "aot_",
   "attention_share",
   "bench_",
+  "device",
   "plan",
+  "resume_fuzz",
+  "run_ahead",
   "tpu_shapes",
   "verify_rows",
 )

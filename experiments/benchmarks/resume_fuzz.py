@@ -26,14 +26,11 @@ import tempfile
 import time
 from unittest import mock
 
-import jax
-import numpy as np
-
 from ar_jax import checkpoint, main, metrics, seal, train, watch
 from ar_jax.core.errors import UserError
 from ar_jax.scores import Scores
 from ar_jax.stop import Preempted
-from experiments.shared import record
+from experiments.shared import record, workdirs
 from tests import toy
 from tests.forks import Forks
 
@@ -70,7 +67,6 @@ PLACES = {
   "evaluated": 3,
   "scored": 2,
 }
-TIMES = ("steps/s", "examples/s", "input_wait")
 
 
 def config(changes: dict):
@@ -169,24 +165,6 @@ def disturbed(changes: dict, workdir, how: str, where: str, turn: int) -> bool:
   return False
 
 
-def rows(workdir: pathlib.Path) -> list[dict]:
-  """All lines of the metrics, without how fast they were."""
-  path = workdir / "metrics.jsonl"
-  lines = path.read_text().splitlines() if path.exists() else []
-  found = [json.loads(line) for line in lines]
-  return [{k: v for k, v in r.items() if k not in TIMES} for r in found]
-
-
-def steps_on_disk(workdir: pathlib.Path) -> list[int]:
-  folder = workdir / "checkpoints"
-  found = folder.iterdir() if folder.exists() else ()
-  return sorted(int(p.name) for p in found if p.name.isdigit())
-
-
-def _pictures(workdir: pathlib.Path) -> list[str]:
-  return sorted(p.name for p in (workdir / "samples").glob("*"))
-
-
 def _due(changes: dict, step: int) -> bool:
   """Whether a run of these changes leaves a row of this step."""
   train = {k.split(".")[1]: v for k, v in changes.items()}
@@ -235,7 +213,8 @@ class Fuzz:
       if code and not came:
         faults.append(f"exit code {code}: {child.text()[-2000:]}")
     outcome, equal = "went on", before == after
-    saved, lines = steps_on_disk(workdir), _whole_rows(workdir)
+    saved = workdirs.steps_on_disk(workdir)
+    lines = workdirs.whole_lines(workdir)
     try:
       train.run(config(after), workdir)
     except UserError as e:
@@ -244,17 +223,20 @@ class Fuzz:
         faults.append(f"more than a line: {e}")
       if equal:
         faults.append(f"refused to go on: {e}")
-      if steps_on_disk(workdir) != saved or _whole_rows(workdir) != lines:
+      if (
+        workdirs.steps_on_disk(workdir) != saved
+        or workdirs.whole_lines(workdir) != lines
+      ):
         faults.append("changed what it refused")
       train.run(config(before), workdir)
       after = before
     start = saved[-1] if saved else 0
     faults += _lost(workdir, before, after, start, lines)
     if before == after:
-      faults += _differences(workdir, self.whole(before))
+      faults += workdirs.differences(workdir, self.whole(before))
     if list(workdir.glob("checkpoints/broken-*")):
       faults.append("a good checkpoint was renamed")
-    for step in steps_on_disk(workdir):
+    for step in workdirs.steps_on_disk(workdir):
       folder = workdir / "checkpoints" / str(step)
       if not seal.sealed(folder) or seal.fault(folder):
         faults.append(f"step {step} is not sealed, or damaged")
@@ -268,15 +250,9 @@ class Fuzz:
     }
 
 
-def _whole_rows(workdir: pathlib.Path) -> list[str]:
-  path = workdir / "metrics.jsonl"
-  text = path.read_text() if path.exists() else ""
-  return text[: text.rfind("\n") + 1].splitlines()
-
-
 def _lost(workdir, before, after, start: int, lines: list[str]) -> list[str]:
   """Rows that are not there, or are there twice."""
-  found = rows(workdir)
+  found = workdirs.rows(workdir)
   counts = collections.Counter(r["step"] for r in found if "loss" in r)
   last = max(after["train.steps"], start)
   wanted = [s for s in range(1, start + 1) if _due(before, s)]
@@ -286,34 +262,6 @@ def _lost(workdir, before, after, start: int, lines: list[str]) -> list[str]:
   there = set((workdir / "metrics.jsonl").read_text().splitlines())
   kept = [line for line in lines if json.loads(line)["step"] <= start]
   return faults + [f"lost {x[:40]}" for x in kept if x not in there]
-
-
-def _differences(workdir: pathlib.Path, whole: pathlib.Path) -> list[str]:
-  """In what a run ended unlike the undisturbed one."""
-  faults = []
-  logged = {r["step"] for r in rows(whole)}
-  # A run that is asked to stop leaves a row of the step that it saves.
-  mine = [r for r in rows(workdir) if r["step"] in logged]
-  more = len({r["step"] for r in rows(workdir)} - logged)
-  if mine != rows(whole) or more > 1:
-    faults.append("other rows")
-  for name, what in (
-    ("steps", steps_on_disk),
-    ("pictures", _pictures),
-    ("scores", _scores),
-  ):
-    if what(workdir) != what(whole):
-      faults.append(f"other {name}: {what(workdir)}, not {what(whole)}")
-  pair = [checkpoint.load(w)[0] for w in (workdir, whole)]
-  same = jax.tree.map(np.array_equal, *pair)
-  if not all(jax.tree.leaves(same)):
-    faults.append("other weights")
-  return faults
-
-
-def _scores(workdir: pathlib.Path) -> dict:
-  path = workdir / "checkpoints/scores.json"
-  return json.loads(path.read_text()) if path.exists() else {}
 
 
 def run(count: int, seed: int = 0, keep: str = os.devnull) -> list[dict]:
