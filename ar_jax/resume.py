@@ -13,7 +13,7 @@ import ml_collections
 import optax
 
 from ar_jax import checkpoint, optim, parallel
-from ar_jax.core import prng
+from ar_jax.core import json_text, prng
 from ar_jax.core.system import UserError
 from ar_jax.core.trees import mismatch
 from ar_jax.step import TrainState, init_state
@@ -83,7 +83,7 @@ def check_same_model(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     UserError: the run is of another system or model.
   """
   old = (checkpoint.read_meta(workdir) or {}).get("config", {})
-  new = jsonable(config.to_dict())
+  new = json_text.plain(config.to_dict())
   for saved in (old, new):  # says how it is computed, not what
     saved.get("model", {}).pop("remat", None)
   if "train" not in old:  # as `convert` writes it: what it knows of a model
@@ -114,14 +114,6 @@ def _flat(tree: dict, name: str = "") -> dict[str, Any]:
     else:
       flat[f"{name}{key}"] = value
   return flat
-
-
-def jsonable(value):
-  if isinstance(value, dict):
-    return {k: jsonable(v) for k, v in value.items()}
-  if isinstance(value, list | tuple):
-    return [jsonable(v) for v in value]
-  return value
 
 
 def restored(

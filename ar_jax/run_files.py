@@ -88,13 +88,13 @@ class Known:
 
   def __init__(self, workdir: pathlib.Path, config: Config, system: System):
     self._config = config
-    told = _read(pathlib.Path(workdir) / "data.json")
-    if told is None:
-      told = _said_by(system, config)
-    self.name, self.num_classes = told["name"], told["num_classes"]
-    self.class_names = tuple(told["class_names"])
+    facts = _read(pathlib.Path(workdir) / "data.json")
+    if facts is None:
+      facts = _said_by(system, config)
+    self.name, self.num_classes = facts["name"], facts["num_classes"]
+    self.class_names = tuple(facts["class_names"])
     self.fields = {
-      k: (tuple(v["shape"]), v["dtype"]) for k, v in told["fields"].items()
+      k: (tuple(v["shape"]), v["dtype"]) for k, v in facts["fields"].items()
     }
 
   @functools.cached_property
@@ -160,9 +160,9 @@ def _said_by(system: System, config: Config) -> dict[str, Any]:
 def whole_config(workdir: pathlib.Path) -> Config | None:
   """The config to go on with in a workdir, all of its stages; None if there is
   no run. That of a converted model has no data set."""
-  told = _read(workdir / "config.json")
-  if told is not None:
-    return Config(restored(told))
+  facts = _read(workdir / "config.json")
+  if facts is not None:
+    return Config(restored(facts))
   meta = checkpoint.read_meta(workdir) or {}
   if not meta.get("config", {}).get("system"):
     return None
@@ -200,8 +200,8 @@ def last_stage(workdir: pathlib.Path) -> pathlib.Path:
   """
   if (workdir / "checkpoints").is_dir():
     return workdir
-  told = _read(workdir / "config.json") or {}
-  stages = [s for s in told.get("stages") or () if "system" in told[s]]
+  facts = _read(workdir / "config.json") or {}
+  stages = [s for s in facts.get("stages") or () if "system" in facts[s]]
   if not stages:
     found = [p.parent for p in sorted(workdir.glob("*/checkpoints"))]
     stages = [p.name for p in found]

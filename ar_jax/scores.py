@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 
-from ar_jax.core import processes
+from ar_jax.core import json_text, processes
 
 
 class Scores:
@@ -69,7 +69,7 @@ class Scores:
   def _write(self) -> None:
     if processes.leads():
       temporary = self._path.with_suffix(".tmp")
-      temporary.write_text(json.dumps(self._all) + "\n")
+      temporary.write_text(json_text.dumps(self._all) + "\n")
       temporary.rename(self._path)
 
   def ranked(self, steps: list[int]) -> list[int]:

@@ -27,12 +27,12 @@ from ar_jax import (
   quiet,
   run_files,
 )
-from ar_jax.core import processes
+from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data.digests import fingerprint
 from ar_jax.data.images.transforms import augmentation
 from ar_jax.data.wrap import cache
-from ar_jax.resume import check_same_model, initial_state, jsonable, restored
+from ar_jax.resume import check_same_model, initial_state, restored
 from ar_jax.step import Options, jit_step, train_step
 from ar_jax.stop import Preempted, Stop
 from ar_jax.watch import Pace, Watch
@@ -114,7 +114,7 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
     update = functools.partial(update, system, tx, options)
     put = functools.partial(parallel.put_batch, mesh=mesh)
   writer = metrics.Writer(workdir, start=start, total=total)
-  meta = {"config": jsonable(config.to_dict()), "jax": jax.__version__}
+  meta = {"config": json_text.plain(config.to_dict()), "jax": jax.__version__}
   watch = Watch(config, system, dataset, mesh, workdir, writer)
   pace = Pace(writer.advance)
   key = jax.random.key(config.seed)

@@ -105,7 +105,7 @@ def forward(
     ) from e
   if said:
     say(said)
-  settled = options.get("heads") or heads.told(state)
+  settled = options.get("heads") or heads.stated(state)
   if hasattr(table, "HEADS") and not settled:
     say(heads.line(config["model"]))
   for name in reversed(table.PLACE):

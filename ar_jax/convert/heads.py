@@ -13,7 +13,7 @@ from ar_jax.files.tables import State
 _TEMPERATURES = ".attn.scale_mul_1H11"
 
 
-def told(state: State) -> int | None:
+def stated(state: State) -> int | None:
   """What a file says of its heads, if it does."""
   found = (x for key, x in state.items() if key.endswith(_TEMPERATURES))
   first = next(found, None)
@@ -39,7 +39,7 @@ def count(
   Raises:
     UserError: the heads are not known, or do not divide the width.
   """
-  heads = given or told(state) or published.get(width)
+  heads = given or stated(state) or published.get(width)
   if heads is None:
     raise UserError(
       f"how many heads has it? The file does not tell, and width {width} is no "

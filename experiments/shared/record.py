@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import platform
@@ -11,6 +10,8 @@ import subprocess
 import sys
 
 import jax
+
+from ar_jax.core import json_text
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -77,7 +78,7 @@ def write(
   }
   RESULTS.mkdir(exist_ok=True)
   path = RESULTS / f"{name}.json"
-  path.write_text(json.dumps(record, indent=2) + "\n")
+  path.write_text(json_text.dumps(record, indent=2) + "\n")
   print(f"wrote {path}")
 
 

@@ -82,7 +82,7 @@ def folder(
   skipped = scan.skipped(tree)
   names = found.names
   some = ", ".join(names if len(names) < 10 else [*names[:3], "...", names[-1]])
-  told = [
+  said = [
     f"folder: {len(train)} + {len(test)} pictures, {len(names)} "
     f"{'class' if len(names) == 1 else 'classes'}: {some}",
     *([f"skipped {skipped}"] if skipped else []),
@@ -91,7 +91,7 @@ def folder(
     *more_bad,
     *remarks,
   ]
-  notes.once("; ".join(told), f"{root.resolve()} {told}")
+  notes.once("; ".join(said), f"{root.resolve()} {said}")
 
   def part(chosen: list[layouts.Labelled]) -> Pictures:
     def read(i: int) -> Image.Image:
@@ -114,8 +114,8 @@ def _readable(
 ) -> tuple[list[layouts.Labelled], list[tuple[int, int]], list[str]]:
   """As `scan.check`, with the labels."""
   label = {e.parts: k for e, k in files}
-  good, sizes, told = scan.check(root, [e for e, _ in files], skip=skip)
-  return [(e, label[e.parts]) for e in good], sizes, told
+  good, sizes, said = scan.check(root, [e for e, _ in files], skip=skip)
+  return [(e, label[e.parts]) for e in good], sizes, said
 
 
 def _check_classes(root, names, train: list[layouts.Labelled]) -> None:

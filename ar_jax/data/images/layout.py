@@ -46,19 +46,19 @@ def layout(root: pathlib.Path, tree: Tree, classes: int | None) -> Layout:
     UserError: the folder fits no rule, see the messages.
   """
   train, test, remarks = _splits(root, tree, classes)
-  names, files, told = _classes(root, tree, train, classes)
-  remarks += told
+  names, files, said = _classes(root, tree, train, classes)
+  remarks += said
   tested: list[Labelled] = []
   if test is not None:
-    test_names, tested, told = _classes(root, tree, test, classes)
-    remarks += told
+    test_names, tested, said = _classes(root, tree, test, classes)
+    remarks += said
     if test_names != names:
       raise UserError(
         f"{root}: {_differ(train, test, names, test_names)}; both need the "
         "same sub-folders"
       )
-  files, tested, told = _once(root, files, tested)
-  return Layout(names, files, tested, remarks + told)
+  files, tested, said = _once(root, files, tested)
+  return Layout(names, files, tested, remarks + said)
 
 
 def hold_out(
@@ -202,12 +202,12 @@ def _clean(name: str) -> str:
 
 def _differ(train, test, names: Sequence[str], others: Sequence[str]) -> str:
   """How the classes of the two parts differ."""
-  told = []
+  said = []
   for part, own, other in ((train, names, others), (test, others, names)):
     more = [name for name in own if name not in other]
     if more:
-      told.append(f"{part[0]} has {notes.listed(more)}")
-  return f"{' and '.join(told)}, which the other has not"
+      said.append(f"{part[0]} has {notes.listed(more)}")
+  return f"{' and '.join(said)}, which the other has not"
 
 
 def _once(
@@ -236,5 +236,5 @@ def _once(
       if e.who is not None:
         first[e.who] = e, label, held_out
       parts[held_out].append((e, label))
-  told = [f"{dropped} links to pictures that are there already"]
-  return parts[0], parts[1], told if dropped else []
+  said = [f"{dropped} links to pictures that are there already"]
+  return parts[0], parts[1], said if dropped else []

@@ -80,9 +80,9 @@ def photos(
   if own is not None and not own.is_dir():
     raise UserError(f"data.path={path!r}: no such folder of pictures")
   found = _samples() if samples else []
-  told: list[str] = []
+  said: list[str] = []
   if own is not None:
-    more, told = _own(own, skip_bad)
+    more, said = _own(own, skip_bad)
     found += more
   else:
     found += [p for f in folders for p in _wallpapers(pathlib.Path(f))]
@@ -112,7 +112,7 @@ def photos(
       )
     small = [w for w in decoded if w not in large]
     if small:
-      told.append(
+      said.append(
         f"{len(small)} smaller than {size} pixels: {notes.listed(small, 3)}"
       )
     count = max(length // 8, 1) if side else length
@@ -121,7 +121,7 @@ def photos(
     f"photos: {parts[0].pictures} + {parts[1].pictures} pictures"
     + (f" of {own}" if own is not None else "")
     + (", samples included" if samples and own is not None else "")
-    + (f"; skipped {'; '.join(told)}" if told else "")
+    + (f"; skipped {'; '.join(said)}" if said else "")
   )
   digest = digests.of_stats(
     ("/".join(p.entry.parts), p.entry.size, p.entry.changed)
@@ -159,7 +159,7 @@ def _own(
 ) -> tuple[list[_Picture], list[str]]:
   """Every picture of the user's folder, and what to tell of the rest."""
   tree = scan.walk(folder)
-  good, _, told = scan.check(folder, tree.pictures, skip=skip_bad)
+  good, _, said = scan.check(folder, tree.pictures, skip=skip_bad)
   if not good:
     raise UserError(
       f"{folder}: no pictures that can be read; put "
@@ -170,7 +170,7 @@ def _own(
     stem = re.sub(r"-(d|l|dark|light)$", "", pathlib.Path(e.parts[-1]).stem)
     made.append(_opened("/".join((*e.parts[:-1], stem)), e))
   rest = scan.skipped(tree)
-  return made, ([rest] if rest else []) + told
+  return made, ([rest] if rest else []) + said
 
 
 def _wallpapers(folder: pathlib.Path) -> list[_Picture]:

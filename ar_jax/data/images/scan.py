@@ -198,10 +198,10 @@ def kinds(entries: Iterable[Entry]) -> str:
 
 def skipped(tree: Tree) -> str:
   """As "12 .heic, 2 hidden, 1 link to what is read already"."""
-  told = [kinds(tree.others)]
+  said = [kinds(tree.others)]
   if tree.hidden:
-    told.append(f"{tree.hidden} hidden")
-  return ", ".join(part for part in [*told, *tree.remarks] if part)
+    said.append(f"{tree.hidden} hidden")
+  return ", ".join(part for part in [*said, *tree.remarks] if part)
 
 
 def check(
@@ -239,13 +239,13 @@ def check(
     if len(entries) > _MANY:
       _keep_sizes(digest, sizes)
     return good, sizes, []
-  told = f"{len(bad)} cannot be read: {notes.listed(bad)}"
+  said = f"{len(bad)} cannot be read: {notes.listed(bad)}"
   if not skip:
     raise UserError(
-      f"{root}: of {len(entries)} pictures {told}; remove or replace them, or "
+      f"{root}: of {len(entries)} pictures {said}; remove or replace them, or "
       "leave them out with data.skip_bad=True"
     )
-  return good, sizes, [told]
+  return good, sizes, [said]
 
 
 def _record(digest: str) -> pathlib.Path:
