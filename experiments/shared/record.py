@@ -26,6 +26,7 @@ def write(
   seconds: float,
   tables: dict[str, list[dict]] | None = None,
   picture: str | None = None,
+  folder: pathlib.Path | None = None,
   **details,
 ) -> None:
   """Writes `results/<name>.json`.
@@ -41,6 +42,7 @@ def write(
     seconds: of the whole experiment.
     tables: title -> rows with equal keys, for `report`.
     picture: file name of a plot or grid beside the JSON.
+    folder: where the file goes in place of `results`.
     **details: anything else worth keeping.
   """
   record = {
@@ -58,8 +60,9 @@ def write(
     "picture": picture,
     **details,
   }
-  RESULTS.mkdir(exist_ok=True)
-  path = RESULTS / f"{name}.json"
+  folder = RESULTS if folder is None else folder
+  folder.mkdir(exist_ok=True)
+  path = folder / f"{name}.json"
   path.write_text(json.dumps(record, indent=2) + "\n")
   print(f"wrote {path}")
 
