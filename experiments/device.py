@@ -109,7 +109,8 @@ def work(options: argparse.Namespace) -> None:
   log = pathlib.Path(options.log)
   if not device_run.about(log):
     kernels = options.kernels or jax.default_backend()
-    device_run.note(log, platform=jax.default_backend(), kernels=kernels)
+    told = {"kernels": kernels, "only": options.only}
+    device_run.note(log, platform=jax.default_backend(), **told)
   device_run.work(
     todo, log, begun=options.begun, seconds=60 * options.minutes,
     threads=options.threads,
@@ -143,11 +144,13 @@ def failed(line: device_run.Row) -> bool:
   return bool(wrong) or line["state"] in ("failed", "crashed")
 
 
-def advice(table: dict[str, dict], kernels: str) -> str:
-  """Which line of `ar_jax/ops.py` may go."""
+def advice(table: dict[str, dict], about: device_run.Row) -> str:
+  """Which lines of `ar_jax/ops.py` may go."""
+  if about.get("platform") != "gpu":
+    return "nothing: no GPU kernel was run on a GPU"
+  if about.get("only"):
+    return "nothing: --only left checks out"
   passed = [op for op, row in table.items() if row["passed"]]
-  if kernels != "gpu":
-    return "nothing: TPU kernels are picked already"
   if not passed:
     return "nothing: no operation passed all of its checks"
   lines = ", ".join(f'("{op}", "pallas_gpu")' for op in passed)
@@ -167,8 +170,7 @@ def record_all(
   interpreted = about.get("platform", "cpu") == "cpu"
   bad = [key for key, line in found.items() if failed(line)]
   checked = sum(row["right"] + row["failed"] for row in table.values())
-  tables: dict[str, list[dict]] = {"Kernels": list(table.values())}
-  tables["Kernels"] = [row for row in table.values() if row["checks"]]
+  tables = {"Kernels": [row for row in table.values() if row["checks"]]}
   for key, line in found.items():
     part, _, name = key.partition("/")
     if line["state"] == "done":
@@ -186,7 +188,6 @@ def record_all(
   tables = {title: rows for title, rows in tables.items() if rows}
   passing = [op for op, row in table.items() if row["passed"]]
   left = sum(x["state"] == "left out" for x in found.values())
-  kernels = about.get("kernels", "none")
   name = f"device_{about.get('platform', 'none')}"
   record.write(
     name + ("_interpreted" if interpreted else ""),
@@ -203,7 +204,9 @@ def record_all(
     tables=tables,
     folder=folder,
     passing=passing,
-    to_change=advice(table, kernels),
+    only=about.get("only", ""),
+    kernels=about.get("kernels", "none"),
+    to_change=advice(table, about),
     interpreted=interpreted,
     traces={k: x["trace"] for k, x in found.items() if x.get("trace")},
   )
@@ -212,7 +215,7 @@ def record_all(
   for op, row in table.items():
     if row["checks"]:
       print(f"{op}: {json.dumps({k: row[k] for k in list(row)[1:]})}")
-  print(f"to change: {advice(table, kernels)}")
+  print(f"to change: {advice(table, about)}")
   return 1 if bad else 0 if checked or not interested(found) else 3
 
 
@@ -238,7 +241,7 @@ def run(options: argparse.Namespace) -> int:
     ]  # fmt: skip
 
   device_run.supervise(
-    command, log, until=begun + 60 * options.minutes, silence=SILENCE
+    command, log, until=begun + 60 * options.minutes, silence=options.silence
   )
   about = device_run.about(log)
   folder = pathlib.Path(options.out) if options.out else None
@@ -264,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
   add("--log", default="", help="file of JSON lines, written item by item")
   hidden = argparse.SUPPRESS
   add("--work", action="store_true", help=hidden)
+  add("--silence", type=float, default=SILENCE, help=hidden)
   add("--begun", type=float, default=0.0, help=hidden)
   add("--threads", type=int, default=0, help=hidden)
   options = parser.parse_args(argv)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 
 import jax
@@ -151,10 +152,8 @@ def nearest(here: Here) -> list[Item]:
   sizes = dict(code_shapes.SHAPES)
   if here.interpret:
     sizes = {"tiny": (20, 30, 4)}
-  served = code_shapes.cases(here.kernels)
-  cases = {
-    k: (*v, False) for k, v in sizes.items() if k in served | {"tiny": 0}
-  }
+  served = {*code_shapes.cases(here.kernels), "tiny"}
+  cases = {k: (*v, False) for k, v in sizes.items() if k in served}
   tokens, codes, width = next(iter(sizes.values()))
   cases["ties"] = (tokens, codes, min(width, 4), True)
   return [
@@ -187,14 +186,8 @@ def _coupled(
 
 def _tf32(here: Here) -> Callable[[], Row]:
   def run() -> Row:
-    system = full_size.llamagen()
-    batch = 16
-    if here.interpret:
-      system = build(
-        "llamagen", tokenizer={"name": "vq", "vocab": 64}, depth=1, width=32,
-        heads=2, num_classes=10,
-      )  # fmt: skip
-      batch = 2
+    system = small("llamagen") if here.interpret else full_size.llamagen()
+    batch = 2 if here.interpret else 16
     variables = on_device(system)
     label = jnp.arange(batch)
     keys = jax.random.split(jax.random.key(0), batch)
@@ -223,6 +216,12 @@ def tf32(here: Here) -> list[Item]:
   the logits of one pass over many rows are those of one row at a time.
   """
   return [Item("tf32", "LlamaGen-B, float32", lambda: _tf32(here))]
+
+
+def small(name: str) -> System:
+  """The smoke preset of a config."""
+  config = importlib.import_module(f"configs.{name}").get_config("smoke")
+  return build(config.system, **config.model.to_dict())
 
 
 def on_device(system: System):

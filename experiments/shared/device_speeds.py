@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import optim, step
-from ar_jax.core.system import System, build
+from ar_jax.core.system import System
 from ar_jax.planning import flops, machines, work
 from experiments.shared import full_size
 from experiments.shared.device_checks import Here
-from experiments.shared.device_draws import on_device
+from experiments.shared.device_draws import on_device, small
 from experiments.shared.device_run import Item, Refused, Row
 from pallas_kernels.nearest_code import bench as code_bench
 from pallas_kernels.nearest_code import shapes as code_shapes
@@ -126,19 +126,11 @@ def _report(traced, run: Callable, batch: int, repeats: int, **more) -> Row:
 
 
 def _system(here: Here, name: str, impl: str | None = None) -> System:
-  if not here.interpret:
-    if name == "var":
-      return full_size.var(dtype="bfloat16", impl=impl)
-    return full_size.llamagen(dtype="bfloat16")
+  if here.interpret:
+    return small(name)
   if name == "var":
-    tokenizer = {
-      "name": "multiscale_vq", "vocab": 16, "scales": (1, 2), "size": 32,
-    }  # fmt: skip
-    return build("var", tokenizer=tokenizer, depth=1, num_classes=10)
-  return build(
-    "llamagen", tokenizer={"name": "vq", "vocab": 16, "size": 64}, depth=1,
-    width=32, heads=2, num_classes=10,
-  )  # fmt: skip
+    return full_size.var(dtype="bfloat16", impl=impl)
+  return full_size.llamagen(dtype="bfloat16")
 
 
 def _sampling(here: Here, name: str, batch: int, **options) -> Row:
