@@ -1,4 +1,4 @@
-"""`experiments.device`, interpreted: what runs, breaks, hangs and is left out."""
+"""`experiments.device`, interpreted: what runs, breaks, hangs, is left out."""
 
 import json
 import pathlib
@@ -33,8 +33,10 @@ if attempt == 0:
 if attempt == 1:  # it breaks again, without threads
   note(key="b", state="begun")
   os._exit(139)
-if attempt == 2:
-  note(key="c", state="begun")
+if attempt == 2:  # what needs longer has longer
+  note(key="c", state="begun", patience=600)
+  time.sleep(6)
+  note(key="c", state="begun", patience=0)
   time.sleep(600)
 if attempt == 3:
   note(key="d", state="begun")
@@ -49,7 +51,7 @@ def item(name, run, check="verify", part="checks"):
 class RunTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.log = pathlib.Path(self.create_tempdir()) / "log"
+    self.log = pathlib.Path(tempfile.mkdtemp()) / "log"
 
   @parameterized.parameters(0, 2)
   def test_one_failure_does_not_stop_the_rest(self, threads):
@@ -78,8 +80,13 @@ class RunTest(parameterized.TestCase):
     bad = [key for key, line in found.items() if device.failed(line)]
     self.assertEqual(bad, ["checks/broken", "checks/wrong"])
     row = device.verdicts(found)["verify"]
-    self.assertEqual((row["right"], row["failed"]), (1, 2))
+    self.assertEqual((row["right"], row["failed"], row["refused"]), (1, 2, 1))
     self.assertFalse(row["passed"])
+    # A refusal alone is in nobody's way, but nothing passes without a check.
+    few = lambda *keys: {f"checks/{k}": found[f"checks/{k}"] for k in keys}
+    passed = lambda *keys: device.verdicts(few(*keys))["verify"]["passed"]
+    self.assertTrue(passed("right", "refused"))
+    self.assertFalse(passed("refused"))
 
   def test_what_does_not_fit_is_said_and_nothing_is_done_twice(self):
     done = []

@@ -38,12 +38,15 @@ class Item:
     build: compiles, possibly in a thread, and returns what runs: () -> a row
       of the part's table. A row of a check has "wrong", a number: 0 is right.
     check: the operation whose kernel it checks; "" if it only measures.
+    patience: seconds after which it is held to hang, where it needs more than
+      others.
   """
 
   part: str
   name: str
   build: Callable[[], Callable[[], Row]]
   check: str = ""
+  patience: float = 0.0
 
   @property
   def key(self) -> str:
@@ -137,7 +140,7 @@ def _one_part(todo, log, end: float, threads: int) -> None:
         if future := ahead.pop(item.key, None):
           future.cancel()
         continue
-      note(log, key=item.key, state="begun")
+      note(log, key=item.key, state="begun", patience=item.patience)
       start = time.perf_counter()
       end_with: Row = {"state": "done"}
       try:
@@ -199,6 +202,10 @@ _LATE = "the time of the run was over"
 _CODE = "its process ended with code"
 
 
+def _running(line: Row) -> bool:
+  return line["state"] == "begun" and "patience" in line
+
+
 def _ended(log: pathlib.Path) -> int:
   return sum(x["state"] not in ("planned", "begun") for x in read(log).values())
 
@@ -206,17 +213,19 @@ def _ended(log: pathlib.Path) -> int:
 def _one_process(command, log, until, silence, pause) -> str | None:
   """Why the process did not do all; None if it did."""
   process = subprocess.Popen(command)
-  size, moved = -1, time.time()
+  size, moved, limit = -1, time.time(), silence
   while (code := process.poll()) is None:
     now = time.time()
     grown = log.stat().st_size if log.exists() else 0
     if grown != size:
       size, moved = grown, now
+      patient = [x["patience"] for x in read(log).values() if _running(x)]
+      limit = max([silence, *patient])
     why = None
     if now >= until:
       why = _LATE
-    elif now - moved > silence:
-      why = f"nothing happened for {silence:.0f} s: it hangs"
+    elif now - moved > limit:
+      why = f"nothing happened for {limit:.0f} s: it hangs"
     if why:
       process.kill()
       process.wait()
