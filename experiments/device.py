@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 import tempfile
@@ -103,9 +104,10 @@ def work(options: argparse.Namespace) -> None:
   """The process that uses the device."""
   import jax
 
-  from ar_jax import main as ar_main
-
-  ar_main.set_up_devices()
+  # That of `ar_jax.main`, which needs more packages than there may be here.
+  home = pathlib.Path.home() / ".cache" / "ar_jax"
+  cache = pathlib.Path(os.environ.get("AR_JAX_CACHE", home)) / "xla"
+  jax.config.update("jax_compilation_cache_dir", str(cache))
   todo = parts(options.kernels, options.only)
   log = pathlib.Path(options.log)
   if not device_run.about(log):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import resource
+import shutil
 import subprocess
 
 import jax
@@ -80,10 +81,13 @@ def device() -> str:
 
 
 def commit() -> str:
-  """The commit that ran, with a plus where the tree had changed."""
+  """The commit that ran, with a plus where the tree had changed; "unknown" in
+  a copy without its history."""
   git = lambda *a: subprocess.run(
     ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
   ).stdout.strip()
+  if shutil.which("git") is None or not git("rev-parse", "HEAD"):
+    return "unknown"
   changed = git("status", "--porcelain", "--untracked-files=no")
   return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
