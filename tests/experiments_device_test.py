@@ -1,11 +1,13 @@
 """`experiments.device`, interpreted: what runs, breaks, hangs, is left out."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,8 @@ from absl.testing import absltest, parameterized
 from experiments import device
 from experiments.shared import device_checks, device_draws, device_run
 from pallas_kernels.sparse_attention import shapes
+
+ROOT = pathlib.Path(device.__file__).parents[1]
 
 # Appends to the log of its first argument what `work` would, then ends.
 CHILD = """
@@ -119,6 +123,30 @@ class RunTest(parameterized.TestCase):
     self.assertIn("139", found["b"]["why"])
     self.assertIn("hangs", found["c"]["why"])
 
+  def test_a_device_that_answers_nothing_ends_the_process(self):
+    child = """
+import pathlib, sys, time
+from experiments.shared import device_run
+device_run.usable = lambda: False
+log, attempt = pathlib.Path(sys.argv[1]), sys.argv[2]
+def broken():
+  raise ValueError("address")
+runs = {"a": broken, "b": lambda: {"wrong": 0, "attempt": attempt}}
+items = [device_run.Item("p", k, lambda r=r: r, "verify")
+         for k, r in runs.items()]
+device_run.work([device_run.Part("p", 1, items)], log, begun=time.time(),
+                seconds=60)
+"""
+    command = lambda n: [sys.executable, "-c", child, str(self.log), str(n)]
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):
+      device_run.supervise(
+        command, self.log, until=time.time() + 60, silence=60, pause=0.1
+      )
+    found = device_run.read(self.log)
+    self.assertEqual(found["p/a"]["state"], "failed")
+    # Not in the process of which all would have failed.
+    self.assertEqual(found["p/b"]["row"], {"wrong": 0, "attempt": "1"})
+
   def test_a_program_that_cannot_start_is_not_started_for_ever(self):
     begun = []
     command = lambda n: begun.append(n) or [sys.executable, "-c", "exit(3)"]
@@ -174,7 +202,7 @@ class CommandTest(absltest.TestCase):
       [sys.executable, "-m", "experiments.device", "--kernels=tpu",
        f"--only={only}", f"--out={folder}", "--minutes=10",
        "--silence=600"],
-      cwd=pathlib.Path(device.__file__).parents[1],
+      cwd=ROOT,
       capture_output=True,
       text=True,
     )  # fmt: skip

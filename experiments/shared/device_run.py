@@ -13,6 +13,7 @@ import concurrent.futures
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
@@ -129,12 +130,13 @@ def _one_part(todo, log, end: float, threads: int) -> None:
   ahead: dict[str, concurrent.futures.Future] = {}
   with concurrent.futures.ThreadPoolExecutor(max(1, threads)) as pool:
     while todo:
-      for item in list(todo)[:threads]:
+      need = statistics.median(taken) if taken else 0.0
+      late = end - time.time() <= need
+      for item in list(todo)[: 0 if late else threads]:
         if item.key not in ahead:
           ahead[item.key] = pool.submit(item.build)
       item = todo.popleft()
-      need = statistics.median(taken) if taken else 0.0
-      if end - time.time() <= need:
+      if late:
         why = "the time of its part was over"
         note(log, key=item.key, state="left out", why=why)
         if future := ahead.pop(item.key, None):
@@ -157,6 +159,23 @@ def _one_part(todo, log, end: float, threads: int) -> None:
       taken.append(time.perf_counter() - start)
       note(log, key=item.key, seconds=round(taken[-1], 1), **end_with)
       print(item.key, json.dumps({**end_with, "trace": ""}), flush=True)
+      if end_with["state"] == "failed" and not usable():
+        os._exit(UNUSABLE)  # whoever supervises starts another process
+
+
+UNUSABLE = 70
+"""Exit code of a process whose device answers nothing any more."""
+
+
+def usable() -> bool:
+  """Whether the device still computes: a kernel that reads where nothing is
+  makes all that follows in its process fail."""
+  import jax
+
+  try:
+    return int(jax.block_until_ready(jax.numpy.arange(8).sum())) == 28
+  except Exception:
+    return False
 
 
 def supervise(
