@@ -54,8 +54,13 @@ _VERIFY = {
 
 _KERNEL = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
 # Not picked unless named: these have been compiled, but not yet run, on what
-# they are for.
-_UNTRIED = {"pallas_gpu"}
+# they are for. `python -m experiments.device` says which line may go.
+_UNTRIED = {
+  ("attention", "pallas_gpu"),
+  ("decode_attention", "pallas_gpu"),
+  ("nearest_code", "pallas_gpu"),
+  ("verify", "pallas_gpu"),
+}
 
 Refusal = Callable[[ModuleType], str | None]
 
@@ -89,7 +94,7 @@ def _choose(
   kernel = _KERNEL.get(platform)
   name = kernel if impl == "pallas" else impl
   if impl is None:
-    picked = kernel in forms and kernel not in _UNTRIED
+    picked = kernel in forms and (op, kernel) not in _UNTRIED
     picked = picked and refusal(_module(forms[kernel])) is None
     name = kernel if picked else "xla"
   elif impl == "pallas" and kernel not in forms:

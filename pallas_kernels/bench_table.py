@@ -21,16 +21,20 @@ BANDWIDTH = {
 }
 
 
-def seconds(fn: Callable, args, repeats: int = 20) -> float:
-  """The median time of a jitted call, compilation left out."""
-  run = jax.jit(fn)
-  jax.block_until_ready(run(*args))
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
+def seconds(
+  forms: dict[str, Callable], args, repeats: int = 20
+) -> dict[str, float]:
+  """The median time of each form, compilation left out; timed in turns."""
+  jitted = {name: jax.jit(fn) for name, fn in forms.items()}
+  for run in jitted.values():
     jax.block_until_ready(run(*args))
-    times.append(time.perf_counter() - start)
-  return statistics.median(times)
+  times = {name: [] for name in forms}
+  for _ in range(repeats):
+    for name, run in jitted.items():
+      start = time.perf_counter()
+      jax.block_until_ready(run(*args))
+      times[name].append(time.perf_counter() - start)
+  return {name: statistics.median(each) for name, each in times.items()}
 
 
 def share(size: float, taken: float) -> float | None:

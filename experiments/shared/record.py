@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -40,6 +41,7 @@ def write(
   seconds: float,
   tables: dict[str, list[dict]] | None = None,
   picture: str | None = None,
+  folder: pathlib.Path | None = None,
   **details,
 ) -> None:
   """Writes `results/<name>.json`; in a trial prints what it would say.
@@ -55,6 +57,7 @@ def write(
     seconds: of the whole experiment.
     tables: title -> rows with equal keys, for `report`.
     picture: file name of a plot or grid beside the JSON.
+    folder: where the file goes in place of `results`.
     **details: anything else worth keeping.
   """
   if trial():
@@ -76,8 +79,9 @@ def write(
     "picture": picture,
     **details,
   }
-  RESULTS.mkdir(exist_ok=True)
-  path = RESULTS / f"{name}.json"
+  folder = RESULTS if folder is None else folder
+  folder.mkdir(exist_ok=True)
+  path = folder / f"{name}.json"
   path.write_text(json_text.dumps(record, indent=2) + "\n")
   print(f"wrote {path}")
 
@@ -102,10 +106,13 @@ def command() -> str:
 
 
 def commit() -> str:
-  """The commit that ran, with a plus where the tree had changed."""
+  """The commit that ran, with a plus where the tree had changed; "unknown" in
+  a copy without its history."""
   git = lambda *a: subprocess.run(
     ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
   ).stdout.strip()
+  if shutil.which("git") is None or not git("rev-parse", "HEAD"):
+    return "unknown"
   changed = git("status", "--porcelain", "--untracked-files=no")
   return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 

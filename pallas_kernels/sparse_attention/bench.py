@@ -5,7 +5,9 @@
 One row per named shape: tiles visited and of dense attention (128 x 128), the
 medians of forward and of forward + backward, timed in turns, and the share of
 the peak of the device that the visible pairs alone amount to (of its bandwidth
-for decoding). Asserts nothing.
+for decoding). "public" is cuDNN on a GPU and splash attention on a TPU, "xla"
+the sparse form without a kernel: what a compiler makes of the same mask, as
+FlexAttention does. A form that cannot run is named. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -53,23 +55,27 @@ def run(names: Iterable[str] | None = None, repeats: int = 7) -> list[dict]:
     shape = shapes.shapes()[name]
     if cpu:
       shape = dataclasses.replace(shape, batch=1, dtype="float32")
-    rows.append(_row(name, shape, repeats))
+    rows.append(row(name, shape, repeats))
     print(_line(rows[-1]), flush=True)
   return rows
 
 
-def _row(name: str, shape: shapes.Shape, repeats: int) -> dict:
+def row(name: str, shape: shapes.Shape, repeats: int) -> dict:
+  """The row of one shape; the forms are timed in turns."""
   decoding = shape.cache is not None
   args = _random(shape)
   functions = _decoders(shape) if decoding else _forms(shape)
-  forward = timed(functions, args if decoding else args[:3], repeats)
+  refused: dict[str, str] = {}
+  given = args if decoding else args[:3]
+  functions = _that_run(functions, given, refused)
+  forward = timed(functions, given, repeats)
   both = {}
   if not decoding:
     both = {name: _gradients(f) for name, f in functions.items()}
-    both = timed(both, args, repeats)
+    both = timed(_that_run(both, args, refused), args, repeats)
   work, peak = _work(shape), _peak(shape.dtype)
   compiled = tiles.compile_tiles(shape.pattern, 128, 128)
-  row = {
+  found = {
     "shape": name,
     "batch": shape.batch,
     "queries": shape.pattern.queries,
@@ -77,15 +83,35 @@ def _row(name: str, shape: shapes.Shape, repeats: int) -> dict:
     "dtype": shape.dtype,
     "tiles": f"{compiled.visited}/{compiled.total}",
   }
-  for column in ("sparse", "dense", "public"):
-    row[f"{column} fwd ms"] = _ms(forward.get(column))
-    row[f"{column} fwd+bwd ms"] = _ms(both.get(column))
+  for column in ("sparse", "dense", "public", "xla"):
+    found[f"{column} fwd ms"] = _ms(forward.get(column))
+    found[f"{column} fwd+bwd ms"] = _ms(both.get(column))
   speedup = lambda t, to: round(t[to] / t["sparse"], 2) if to in t else None
-  row["fwd+bwd x dense"] = speedup(both or forward, "dense")
-  row["fwd+bwd x public"] = speedup(both or forward, "public")
+  found["fwd+bwd x dense"] = speedup(both or forward, "dense")
+  found["fwd+bwd x public"] = speedup(both or forward, "public")
+  found["fwd+bwd x xla"] = speedup(both or forward, "xla")
   share = work / peak[decoding] / forward["sparse"] if peak else None
-  row["fwd share of peak"] = None if share is None else round(share, 3)
-  return row
+  found["fwd share of peak"] = None if share is None else round(share, 3)
+  found["cannot run"] = "; ".join(f"{k}: {v}" for k, v in refused.items())
+  return found
+
+
+def _that_run(functions: Functions, args, refused: dict[str, str]) -> Functions:
+  """Those that compile and run; why the others do not goes to `refused`.
+
+  Raises:
+    Exception: what the form that is measured, "sparse", raises.
+  """
+  able = {}
+  for name, f in functions.items():
+    try:
+      jax.block_until_ready(jax.jit(f)(*args))
+      able[name] = f
+    except Exception as e:
+      if name == "sparse":
+        raise
+      refused[name] = (str(e).strip().splitlines() or [repr(e)])[0][:120]
+  return able
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -93,7 +119,8 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _line(row: dict) -> str:
-  return "  ".join(f"{k} {v}" for k, v in row.items() if v is not None)
+  told = {k: v for k, v in row.items() if v not in (None, "")}
+  return "  ".join(f"{k} {v}" for k, v in told.items())
 
 
 def _random(shape: shapes.Shape) -> list[jax.Array]:
@@ -128,6 +155,8 @@ def _forms(shape: shapes.Shape) -> Functions:
     return jax.nn.dot_product_attention(q, k, v, mask=mask)
 
   forms = {"sparse": lambda *x: module.attention(*x, pattern)[0]}
+  if jax.default_backend() != "cpu":
+    forms["xla"] = lambda *x: _module_xla().attention(*x, pattern)[0]
   # A mask of all pairs would not fit, nor be of interest.
   if pattern.queries * pattern.keys <= 2**27:
     forms["dense"] = dense
@@ -204,7 +233,12 @@ def _decoders(shape: shapes.Shape) -> Functions:
     args = q, k, v, cache_k, cache_v, lengths
     return module.decode(*args, shape.pattern)[0]
 
-  return {"sparse": sparse, "dense": dense}
+  def xla(q, k, v, cache_k, cache_v, lengths=shape.length):
+    args = q, k, v, cache_k, cache_v, lengths
+    return _module_xla().decode(*args, shape.pattern)[0]
+
+  forms = {"sparse": sparse, "dense": dense}
+  return forms if jax.default_backend() == "cpu" else forms | {"xla": xla}
 
 
 def _gradients(function: Callable) -> Callable:

@@ -95,7 +95,7 @@ def decode(
     k: [B, T, Hkv, K], the new keys.
     v: [B, T, Hkv, K].
     cache_k: [B, C, Hkv, K]; C is best a multiple of 8, else it is copied.
-      Rows behind the filled ones may hold anything that is finite.
+      Rows behind the filled ones may hold anything, also NaN.
     cache_v: [B, C, Hkv, K].
     lengths: rows that are filled: one number, static or traced, or i32[B].
     pattern: which new queries see which new keys; all if None.
@@ -109,21 +109,18 @@ def decode(
     NotImplementedError: the kernel cannot serve these arguments; says why.
     ValueError: the arguments do not fit together.
   """
+  reference.check_decode(q, k, v, cache_k, cache_v, lengths, pattern)
   (batch, new, heads, features), groups = q.shape, k.shape[2]
   if pattern is None:
     pattern = _everything(new)
-  rows = (batch, cache_k.shape[1], groups, features)
-  if cache_k.shape != rows or cache_v.shape != rows:
-    raise ValueError(
-      f"decode: caches {cache_k.shape} and {cache_v.shape} must be "
-      f"[B, C, Hkv, K] = {rows}"
-    )
   if not q.dtype == cache_k.dtype == cache_v.dtype:
     raise NotImplementedError(
       f"sparse_attention.gpu: caches of {cache_k.dtype, cache_v.dtype} for "
       f"queries of {q.dtype}; they must be of one dtype"
     )
   own, own_lse = attention(q, k, v, pattern, scale=scale, interpret=interpret)
+  if not cache_k.shape[1]:
+    return own, own_lse
   scale = features**-0.5 if scale is None else float(scale)
   lengths = jnp.broadcast_to(jnp.asarray(lengths, jnp.int32), (batch,))
   # The query heads that share a key head become rows of one tile.

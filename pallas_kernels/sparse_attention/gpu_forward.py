@@ -131,6 +131,12 @@ def over_cache(
     index = ops.spread(ops.load(k.at[0], 0, interpret), shape, 0)
     return index < half.refs[5][half.item.batch]
 
+  def clear(half, v):
+    # Zero weights do not hide what is not a number behind the filled rows.
+    # The tile is the only partial one of its item: that of the last row.
+    filled = lax.rem(half.refs[5][half.item.batch], jnp.int32(KEYS))
+    ops.clear_rows(v, filled, interpret)
+
   return _run(
     "sparse_attention_decode",
     (q, k, v),
@@ -138,6 +144,7 @@ def over_cache(
     work,
     mask,
     scale,
+    clear=clear,
     bounds=bounds,
     more=(lengths,),
     blocks=blocks,
@@ -153,12 +160,17 @@ def _run(
   mask: Callable[..., Array],
   scale: float,
   *,
+  clear: Callable[..., None] | None = None,
   bounds: Callable[..., gpu_work.Item] | None = None,
   more: tuple[Array, ...] = (),
   blocks: int,
   interpret: bool,
 ) -> tuple[Array, Array]:
-  """The forward kernel over any work; `mask` is asked for partial tiles."""
+  """The forward kernel over any work.
+
+  For partial tiles `mask` is asked, and `clear` is given their values before
+  they are read.
+  """
   q, k, v = qkv
   q_table, k_table = tables
   (batch, _, heads, features), keys = q.shape, k.shape[1]
@@ -195,6 +207,9 @@ def _run(
     half.announce()
     half.wait(1)
     half.await_turn()
+    if masked and clear is not None:
+      # Both warpgroups do it, each in its turn: no one reads v meanwhile.
+      clear(half, v)
     acc = ops.add_product(acc, p, v, interpret)
     half.release(1)
     return acc, new, total

@@ -108,6 +108,29 @@ def spread(x: Array, shape: tuple[int, int], axis: int) -> Array:
   return lax.broadcast_in_dim(x, shape, [1 - axis])
 
 
+def clear_rows(ref: Ref, start: Array, interpret: bool) -> None:
+  """Zeroes the rows of a matrix in shared memory from `start` on.
+
+  Products that are issued later see it. Half a tile at a time passes through
+  the registers, which hold the sums of an attention as well.
+
+  Args:
+    ref: [rows, K], rows a multiple of 64.
+    start: i32[].
+    interpret: see the module.
+  """
+  for first in range(0, ref.shape[0], 64):
+    part = ref.at[pl.ds(first, 64)]
+    row = lax.broadcasted_iota(jnp.int32, part.shape, 0)
+    if interpret:
+      x = part[...]
+    else:
+      row = plgpu.layout_cast(row, plgpu.Layout.WGMMA)
+      x = plgpu.load(part, *mosaic_gpu.WHOLE, layout=plgpu.Layout.WGMMA)
+    part[...] = jnp.where(row < start - first, x, jnp.zeros((), x.dtype))
+  plgpu.commit_smem()
+
+
 def registers(compute: int) -> tuple[int, int]:
   """Registers per thread of the warpgroups: (that compute, that load).
 

@@ -40,7 +40,7 @@ def attention(
       through both results.
   """
   check(q, k, v, pattern)
-  return _softmax(q, k, v, jnp.asarray(pattern.mask())[None, None], scale)
+  return dense(q, k, v, jnp.asarray(pattern.mask())[None, None], scale)
 
 
 def decode(
@@ -79,7 +79,7 @@ def decode(
   cache_v = jnp.where(filled, cache_v, 0)
   k = jnp.concatenate([cache_k, k], axis=1)
   v = jnp.concatenate([cache_v, v], axis=1)
-  return _softmax(q, k, v, mask, scale)
+  return dense(q, k, v, mask, scale)
 
 
 def decode_mask(
@@ -145,8 +145,10 @@ def check_decode(
     )
 
 
-def _softmax(q, k, v, mask, scale):
-  """mask bool[B | 1, 1, T, S]."""
+def dense(
+  q: Array, k: Array, v: Array, mask: Array, scale: float | None = None
+) -> tuple[Array, Array]:
+  """`attention` under any mask, bool[B | 1, 1, T, S]."""
   q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
   scale = q.shape[-1] ** -0.5 if scale is None else scale
   repeats = q.shape[2] // k.shape[2]

@@ -48,23 +48,24 @@ def inputs(shape: shapes.Shape, seed: int = 0) -> tuple[jax.Array, ...]:
   return tuple(made[name] for name in shape.arrays())
 
 
-def main(names: list[str]) -> None:
-  forms = ["reference"]
+def row(name: str) -> dict:
+  """The row of one named shape."""
+  shape = shapes.SHAPES[name]
+  args = inputs(shape)
+  found = {"shape": name, "MB, one pass": shape.bytes() / 1e6}
+  names = ["reference"]
   if jax.default_backend() in shapes.FORMS:
-    forms.append(jax.default_backend())
-  rows = []
-  for name in names or shapes.SHAPES:
-    shape = shapes.SHAPES[name]
-    args = inputs(shape)
-    row = {"shape": name, "MB, one pass": shape.bytes() / 1e6}
-    for form in forms:
-      fn = shapes.call(shapes.FORMS[form], shape)
-      taken = bench_table.seconds(fn, args, 5)
-      row[f"{form}, ms"] = taken * 1e3
-      row[f"{form}, GB/s"] = shape.bytes() / taken / 1e9
-      row[f"{form}, share"] = bench_table.share(shape.bytes(), taken)
-    rows.append(row)
-  bench_table.show(rows)
+    names.append(jax.default_backend())
+  forms = {form: shapes.call(shapes.FORMS[form], shape) for form in names}
+  for form, taken in bench_table.seconds(forms, args, 5).items():
+    found[f"{form}, ms"] = taken * 1e3
+    found[f"{form}, GB/s"] = shape.bytes() / taken / 1e9
+    found[f"{form}, share"] = bench_table.share(shape.bytes(), taken)
+  return found
+
+
+def main(names: list[str]) -> None:
+  bench_table.show([row(name) for name in names or shapes.SHAPES])
 
 
 if __name__ == "__main__":

@@ -166,12 +166,27 @@ class InterpretTest(parameterized.TestCase):
     q, k, v, _ = values((3, 5, 2, 32), 1, jnp.bfloat16)
     _, cache_k, cache_v, _ = values((3, 1, 2, 32), 1, jnp.bfloat16, keys=192)
     lengths = jnp.asarray([0, 131, 192])
+    # What lies behind the filled rows makes no difference, NaN least of all.
+    behind = jnp.arange(192)[None] >= lengths[:, None]
+    behind = behind[..., None, None]
+    cache_k, cache_v = (
+      jnp.where(behind, jnp.nan, x) for x in (cache_k, cache_v)
+    )
     found = jax.jit(functools.partial(gpu.decode, interpret=True))(
       q, k, v, cache_k, cache_v, lengths
     )
     run = lambda *args: reference.decode(*args, lengths)
     wanted = exact(run)(q, k, v, cache_k, cache_v)
     self.assertLess(max(distance(found, wanted)), 1e-2)
+    # A cache of no rows is none.
+    none = cache_k[:, :0]
+    out, _ = jax.eval_shape(
+      functools.partial(gpu.decode, lengths=0, interpret=True),
+      q, k, v, none, none,
+    )  # fmt: skip
+    self.assertEqual(out.shape, q.shape)
+    with self.assertRaisesRegex(ValueError, "length 193 of a cache of 192"):
+      gpu.decode(q, k, v, cache_k, cache_v, 193, interpret=True)
 
 
 class LoweringTest(parameterized.TestCase):
