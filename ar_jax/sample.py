@@ -307,13 +307,19 @@ def keep_earlier(out: pathlib.Path, report: dict) -> None:
 def show(
   system: System, images: np.ndarray, cond: dict, columns: int
 ) -> np.ndarray:
-  """The grid of samples: `columns` of each class per row. Systems that read
-  an image are shown as pairs, the original first; others in order."""
+  """The grid of samples: `columns` of each class per row, others in order.
+  Where a system reads an image, that comes before what was drawn; and between
+  them, of an edited one, what is kept, with the rest faded."""
   original = cond.get("image", cond.get("given"))
   if original is not None and original.shape == images.shape:
-    pairs = np.stack([original, images], 1)
-    n = min(len(pairs), columns * columns // 2)
-    return grid(pairs[:n].reshape(-1, *images.shape[1:]), columns)
+    parts = [original, images]
+    if "keep" in cond:
+      kept = np.asarray(cond["keep"])[..., None] > 0
+      parts.insert(1, np.where(kept, original, 192 + original // 4))
+    columns = max(1, columns // len(parts)) * len(parts)
+    n = min(len(images), max(1, columns * columns // len(parts)))
+    rows = np.stack(parts, 1)[:n].astype(np.uint8)
+    return grid(rows.reshape(-1, *images.shape[1:]), columns)
   if "label" not in cond:
     return grid(images[: columns * columns], columns)
   chosen, columns = by_class(cond["label"], columns)

@@ -11,9 +11,7 @@ import numpy as np
 from absl.testing import absltest
 from PIL import Image
 
-from ar_jax import (
-  main,
-)
+from ar_jax import main, sample
 from ar_jax.core.errors import UserError
 from tests import toy
 
@@ -95,6 +93,24 @@ class ResultsTest(absltest.TestCase):
     config.data.length = 32
     with self.assertRaisesRegex(UserError, "data.length=64"):
       main.run(config, self.workdir)
+
+
+class ShowTest(absltest.TestCase):
+  def test_an_edit_is_original_then_what_is_kept_then_drawn(self):
+    given = np.full((2, 4, 4, 1), 100, np.uint8)
+    drawn = np.full((2, 4, 4, 1), 7, np.uint8)
+    keep = np.zeros((2, 4, 4), np.float32)
+    keep[:, :, :2] = 1
+    cond = {"given": given, "keep": keep, "label": np.arange(2)}
+    sheet = sample.show(None, drawn, cond, 8)
+    self.assertEqual(sheet.shape, (6, 31, 1))  # six images, lines between
+    cell = lambda i: sheet[1:5, 1 + 5 * i : 5 + 5 * i]
+    for i in range(2):
+      original, kept, new = (cell(3 * i + j) for j in range(3))
+      np.testing.assert_array_equal(original, given[0])
+      np.testing.assert_array_equal(kept[:, :2], 100)
+      np.testing.assert_array_equal(kept[:, 2:], 217)  # faded
+      np.testing.assert_array_equal(new, drawn[0])
 
 
 if __name__ == "__main__":

@@ -137,7 +137,6 @@ def make(data: Dataset, *, batch: int = 32) -> Features:
 
   return Features(
     name="efficientnet",
-    result="fd_effnet",
     note=f"EfficientNet-Lite0, {pathlib.Path(path).name}, 1280 features, "
     "bilinear to 224, (x - 127) / 128",
     digest=hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest(),

@@ -48,19 +48,20 @@ class Features:
 
   Attributes:
     name: as given to `features`.
-    result: what the Frechet distance in these features is called in results.
     note: for the protocol: the network, its weights, its preprocessing.
     digest: changes whenever the features could.
     embed: u8[N, H, W, C] -> Embedding, for any N.
     accuracy: of the network on the test split, where it knows the classes.
+    cited: the name that a Frechet distance in these features may be cited by,
+      beside `frechet`; "" where there is none.
   """
 
   name: str
-  result: str
   note: str
   digest: str
   embed: Callable[[np.ndarray], Embedding]
   accuracy: float | None = None
+  cited: str = ""
 
 
 _MODULES = {
@@ -174,7 +175,6 @@ def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
 
   return Features(
     name="pixels",
-    result="fd_pixels",
     note=f"{variables['axes'].shape[1]} principal components of the pixels of "
     f"{len(x)} random training images",
     digest=cache.digest("pixels", mean, variables["axes"]),

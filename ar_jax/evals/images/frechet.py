@@ -56,11 +56,10 @@ def build(
 
   Returns:
     An evaluator. Its results are `features`, `frechet`, `precision`,
-    `recall`, `kid`, `score`, each also with `_floor`, and `protocol`. The
-    Frechet distance bears in addition the name that it may be cited by: `fid`
-    (with `sfid` and `inception_score`) in Inception features and only there,
-    else `fd_effnet`, `fd_judge`, `fd_pixels`. Without Inception weights the
-    evaluator says so and substitutes nothing.
+    `recall`, `kid`, `score`, each also with `_floor`, and `protocol`. In
+    Inception features, and only there, the names that these may be cited by
+    stand beside them: `fid`, `sfid` and `inception_score`. Without Inception
+    weights the evaluator says so and substitutes nothing.
 
   Raises:
     UserError: an option is wrong, or the data are too few for it.
@@ -105,7 +104,7 @@ def build(
       draw=draw,
     )
     measured = sketch.sketch(net, _checked(drawn, data))
-    found = named(sketch.compare(measured, against, k=k), floor, net.result)
+    found = named(sketch.compare(measured, against, k=k), floor, net.cited)
     return {
       "features": net.name,
       **found,
@@ -132,7 +131,7 @@ def build(
 def named(
   found: Mapping[str, float | str],
   floor: Mapping[str, float | str],
-  result: str,
+  cited: str,
 ) -> dict[str, float | str]:
   """The results with their floors, and under the names they are cited by."""
   both = {
@@ -141,8 +140,8 @@ def named(
     for name, value in ((key, number), (f"{key}_floor", floor.get(key)))
     if value is not None
   }
-  cited = {"frechet": result, **_NAMES.get(result, {})}
-  for key, name in cited.items():
+  names = {"frechet": cited, **_NAMES.get(cited, {})} if cited else {}
+  for key, name in names.items():
     for suffix in ("", "_floor"):
       if key + suffix in both:
         both[name + suffix] = both[key + suffix]

@@ -111,7 +111,7 @@ def make(data: Dataset, *, path: str = "", batch: int = 32) -> Features:
   leaves = jax.tree.leaves(variables)
   return Features(
     name="inception",
-    result="fid",
+    cited="fid",
     note="TF-2015 Inception, pool3, TF1 bilinear to 299, (x - 128) / 128",
     digest=cache.digest(*leaves),
     embed=batched(lambda v, x: net.apply(v, preprocess(x)), variables, batch),

@@ -151,7 +151,6 @@ def make(data: Dataset, *, batch: int = 256, steps: int = 0) -> Features:
   params = traverse_util.unflatten_dict(saved, sep="/")
   return Features(
     name="judge",
-    result="fd_judge",
     note=f"a classifier trained on {data.name} ({_RECIPE}, {steps} steps), "
     f"test accuracy {accuracy:.4f}",
     digest=digest,

@@ -91,8 +91,8 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     An evaluator. Its results are `psnr` (the mean over images, of which none
     counts for more than 100 dB), `psnr_pooled` (of the mean squared error of
     all images) and `ssim` (both sides as uint8), with a feature network
-    `frechet` between originals and reconstructions, and under its own name
-    (`rfid`, `rfd_judge`, ...), with the floor: the originals against as many
+    `frechet` between originals and reconstructions (`rfid` as well in
+    Inception features), with the floor: the originals against as many
     training images. Where the tokenizer has
     `units(variables, batch) -> i32[B, L]` and `vocab`, also `codebook_usage`
     (the fraction of codes that occur) and `codebook_perplexity`; where the
@@ -153,7 +153,10 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
       size = min(n, len(data.train))
       floor = sketch.reference(net, data, n, size, k)[1]
       got = sketch.compare(sketch.sketch(net, rebuilt), true, k=k)
-      found |= {"features": net.name, **named(got, floor, f"r{net.result}")}
+      found |= {
+        "features": net.name,
+        **named(got, floor, net.cited and f"r{net.cited}"),
+      }
     protocol = {
       "images": n,
       "psnr": "mean over images, at most 100 dB each",
