@@ -9,8 +9,9 @@ ROOT = pathlib.Path(__file__).parent
 
 class Build(build_py):
   """In a wheel the configs are a part of `ar_jax`, which finds them there
-  (ar_jax/presets.py): a package named `configs` beside it would be in the way
-  of other people's. An editable install finds them in the repository."""
+  (ar_jax/command/presets.py): a package named `configs` beside it would be in
+  the way of other people's. An editable install finds them in the repository.
+  """
 
   def run(self):
     super().run()

@@ -25,18 +25,9 @@ import ml_collections
 from absl import app
 from absl import logging as absl_logging
 
-from ar_jax import (
-  aot,
-  checks,
-  cli,
-  evaluate,
-  launch,
-  metrics,
-  run_files,
-  sample,
-  train,
-)
-from ar_jax.cli import parse
+from ar_jax import aot, evaluate, launch, metrics, run_files, sample, train
+from ar_jax.command import checks, cli
+from ar_jax.command.cli import parse
 from ar_jax.core import processes
 from ar_jax.core.system import UserError
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ar_jax import arguments, checkpoint, run_files, sample, step
+from ar_jax import checkpoint, run_files, sample, step
+from ar_jax.command import arguments
 from ar_jax.conditions import conditions
 from ar_jax.core.system import Array, Loss, System, UserError, Vars, build
 

@@ -18,7 +18,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, metrics, presets
+from ar_jax import checkpoint, data, metrics
+from ar_jax.command import presets
 from ar_jax.core.system import System, UserError
 
 Config = ml_collections.ConfigDict

@@ -17,7 +17,6 @@ import ml_collections
 import numpy as np
 
 from ar_jax import (
-  check_values,
   checkpoint,
   data,
   lock,
@@ -27,6 +26,7 @@ from ar_jax import (
   quiet,
   run_files,
 )
+from ar_jax.command.values import accumulate, check_values
 from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data.digests import fingerprint
@@ -58,7 +58,7 @@ def run(config: Config, workdir: str | pathlib.Path) -> dict:
   started = time.perf_counter()
   quiet.libraries()
   workdir = metrics.make_folder(workdir)
-  check_values.values(config)
+  check_values(config)
   with lock.held(workdir):
     _run(config, workdir)
   return {  # all that was written of the last step, perhaps in several lines
@@ -75,7 +75,7 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
   run_files.write_data(workdir, dataset)
   mesh = parallel.make_mesh(config.mesh)
   rows = parallel.rows(mesh, config.batch)
-  check_values.accumulate(config, mesh)
+  accumulate(config, mesh)
   tx = optim.make(config.optim.to_dict(), config.train.steps)
   rate = optim.rate(config.optim.to_dict(), config.train.steps)
   options = Options(config.train.ema, config.train.accumulate)

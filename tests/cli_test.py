@@ -12,13 +12,8 @@ from unittest import mock
 import jax
 from absl.testing import absltest, parameterized
 
-from ar_jax import (
-  aot,
-  cli,
-  main,
-  overrides,
-  presets,
-)
+from ar_jax import aot, main
+from ar_jax.command import cli, overrides, presets
 from tests.commands import call
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -87,7 +82,8 @@ class DevicesTest(parameterized.TestCase):
   def test_keys_are_known_before_devices_are(self):
     """Or several processes could no longer come together."""
     code = (
-      "from jax._src import xla_bridge; from ar_jax import overrides, presets\n"
+      "from jax._src import xla_bridge\n"
+      "from ar_jax.command import overrides, presets\n"
       "for name in presets.names(): overrides.keys(presets.load(name))\n"
       "assert not xla_bridge.backends_are_initialized()"
     )

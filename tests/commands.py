@@ -3,7 +3,8 @@
 import contextlib
 import io
 
-from ar_jax import cli, main
+from ar_jax import main
+from ar_jax.command import cli
 
 
 def call(*argv):

@@ -10,7 +10,8 @@ import numpy as np
 from absl.testing import absltest
 
 import ar_jax
-from ar_jax import checkpoint, cli, data, main, run_files
+from ar_jax import checkpoint, data, main, run_files
+from ar_jax.command import cli
 from ar_jax.convert import multiscale_vq as convert_tokenizer
 from ar_jax.convert import var as convert_var
 from ar_jax.core.errors import UserError

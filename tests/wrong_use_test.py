@@ -10,7 +10,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from ar_jax import checkpoint, checks, main, overrides, presets, run_files
+from ar_jax import checkpoint, main, run_files
+from ar_jax.command import checks, overrides, presets
 from ar_jax.core.errors import UserError
 from tests import toy
 from tests.commands import call

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from ar_jax.arguments import Arguments, of
+from ar_jax.command.arguments import Arguments, of
 from ar_jax.core.system import Batch, System, UserError, Vars
 from ar_jax.data import Dataset
 

@@ -14,7 +14,8 @@ from absl import flags
 
 import ar_jax.systems
 import ar_jax.tokenizers
-from ar_jax import arguments, evals, overrides, presets, run_files
+from ar_jax import evals, run_files
+from ar_jax.command import arguments, overrides, presets
 from ar_jax.core import system
 from ar_jax.core.errors import UserError
 

@@ -17,16 +17,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import (
-  checkpoint,
-  data,
-  overrides,
-  parallel,
-  run_files,
-  sample,
-  step,
-)
-from ar_jax.check_values import accumulate, evaluators, values
+from ar_jax import checkpoint, data, parallel, run_files, sample, step
+from ar_jax.command import overrides
+from ar_jax.command.values import accumulate, check_values, evaluators
 from ar_jax.conditions import conditions
 from ar_jax.core import trees
 from ar_jax.core.system import System, UserError, build
@@ -61,7 +54,7 @@ def ahead(stages: list[Stage]) -> None:
   """
   for stage in stages:
     with _named(stage):
-      values(stage.config)
+      check_values(stage.config)
   datasets: dict[str, data.Dataset] = {}
   shapes: dict[str, tuple[System, Any, Any]] = {}
   for stage in stages:

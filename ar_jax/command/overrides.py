@@ -14,10 +14,11 @@ from typing import Any
 
 import ml_collections
 
-from ar_jax import arguments, evals, optim
+from ar_jax import evals, optim
+from ar_jax.command import arguments
+from ar_jax.command.typed_text import Key, value
 from ar_jax.core import system
 from ar_jax.core.errors import UserError
-from ar_jax.typed_text import Key, value
 
 Config = ml_collections.ConfigDict
 

@@ -23,7 +23,7 @@ from ar_jax.core.errors import UserError
 
 Config = ml_collections.ConfigDict
 
-_HERE = pathlib.Path(__file__).resolve().parent
+_HERE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def folder() -> pathlib.Path:

@@ -62,7 +62,7 @@ _SHORT = {
 }
 
 
-def values(config: Config) -> None:
+def check_values(config: Config) -> None:
   """Checks what each key of a config may be by itself.
 
   Raises:

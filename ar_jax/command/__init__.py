@@ -1,0 +1,1 @@
+"""What a person types: configs by name, keys, checks before the first step."""
