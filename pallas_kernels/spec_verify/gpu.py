@@ -281,7 +281,10 @@ def _trial(refs, form, sweep, law, row, lane):
     left = sweep.total(found.residual)
     use = live & (left > 0)
     p = refs["p"]
-    sweep.write(p, lambda s: jnp.where(use, found.residual(s), s.of(p)))
+    # Mosaic GPU selects by vectors only.
+    use = jnp.where(use, 1.0, 0.0)
+    every = lambda s: jnp.broadcast_to(use, s.index.shape) > 0
+    sweep.write(p, lambda s: jnp.where(every(s), found.residual(s), s.of(p)))
     uniform = refs["noise0"][b, form.rows - 1]
     token = gpu_row.inverse(sweep, p, _bits(form), uniform)
     return token, law.logp(token)

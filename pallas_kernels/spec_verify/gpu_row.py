@@ -286,7 +286,9 @@ def _neighbourhood(sweep, row, draft, rule, table) -> tuple[Array, Array]:
 
 def _cluster(sweep, row, draft, rule, table, radius) -> Values:
   value = lambda s: rows_of.order(s.of(row.logits))
-  at = rows_of.order(row.logits[draft])
+  # Found among the vectors: Mosaic GPU does not reinterpret a scalar.
+  here = lambda s: jnp.where(s.index == draft, value(s), _SIGN)
+  at = sweep.largest(here, jnp.int32)
   own = row.probs[draft]
 
   def before(s):

@@ -107,6 +107,8 @@ def above(x: Array, holds: Callable[[Array], Array]) -> Array:
 def guided(cond: Array, null: Array, scale: Array) -> Array:
   """null + scale (cond - null). What is -inf in either is -inf, but at scale 1
   null does not count, and at 0 cond does not."""
+  # Mosaic GPU selects by vectors only, not by one condition for a vector.
+  scale = jnp.broadcast_to(scale, cond.shape)
   mixed = scale * cond + (1.0 - scale) * null
   mixed = jnp.where((cond == -_INF) | (null == -_INF), -_INF, mixed)
   mixed = jnp.where(scale == 0.0, null, mixed)
