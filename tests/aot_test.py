@@ -22,7 +22,7 @@ class CompileTest(absltest.TestCase):
       ran = subprocess.run(
         [
           *(sys.executable, "-m", "ar_jax.main", "--mode=compile"),
-          *("--config=configs/var.py:smoke", "--config.batch=8"),
+          *("--config=configs/var.py:smoke_real", "--config.batch=8"),
           *("--config.mesh.data=4", "--config.mesh.fsdp=2"),
           *("--topology=cpu:8", "--nolimit", f"--workdir={folder}"),
         ],

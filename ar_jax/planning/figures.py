@@ -73,12 +73,12 @@ def _exhausted(message: str) -> Row:
   found = re.search(rf"[Uu]sed {size} of {size}", message)
   if found is None:
     found = re.search(rf"\({size}\).*?\({size}\)", message)
-  found = {"note": re.sub(r"\s+", " ", message.split("\n")[0])[:240]}
+  row = {"note": re.sub(r"\s+", " ", message.split("\n")[0])[:240]}
   if found:
     used, unit, of, of_unit = found.groups()
-    found["needed"] = float(used) * _UNITS[unit]
-    found["memory"] = float(of) * _UNITS[of_unit]
-  return found
+    row["needed"] = float(used) * _UNITS[unit]
+    row["memory"] = float(of) * _UNITS[of_unit]
+  return row
 
 
 def _memory(memory: Any, platform: str) -> Row:

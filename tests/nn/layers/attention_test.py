@@ -80,7 +80,7 @@ class AttentionTest(parameterized.TestCase):
   def test_says_once_which_form_it_took(self):
     args = qkv(4)
     ops._tell.cache_clear()
-    with self.assertLogs(level="INFO") as logs:
+    with self.assertLogs("absl", level="INFO") as logs:
       for _ in range(2):
         ops.attention(*args, makers.raster(2, 2))
     self.assertLen([x for x in logs.output if "on cpu: xla" in x], 1)
