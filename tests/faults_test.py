@@ -30,7 +30,7 @@ from tests import toy
 from tests.forks import PHASES, Forks, Phases, free_port
 
 # As many in each phase; docs/scale.md was checked with 32.
-KILLS = int(os.environ.get("KILLS", 16))
+KILLS = int(os.environ.get("KILLS", 32))
 STEPS, EVERY = 200, 10  # of tests/toy.py
 TIMES = ("steps/s", "examples/s", "input_wait")
 
