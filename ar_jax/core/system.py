@@ -18,6 +18,22 @@ A *batch* is a dict of arrays with a leading batch axis B:
   keep    [B, H, W]          1 where its pixels are to stay
   index   i32[B]             position of the example in the data stream
   mask    f32[B]             optional; 0 marks padding
+  view    i32[B]             for `encode` alone: which of several versions
+
+and whatever other fields the data have: audio, text, series, ...; what the
+numbers of a field mean is its form, see `core.forms`.
+
+What a system may say of itself, all with defaults:
+
+  needs, takes   what `sample` reads of a batch, or may read
+  makes          what it makes: names of fields, as in the data
+  ordered        the field whose axis 1 is in the order of `plan`
+  classes        labels lie below it
+  moving         collections that updates may change
+  trains         groups of `params` that this program updates
+  at(step)       the program of this step
+  ready, fitted  what is done once, before the first update
+  encode         what is stored of an example once and for all
 """
 
 from __future__ import annotations
@@ -57,6 +73,9 @@ class Loss:
     errors: f32[B, L], where there is none: the objective at each unit given
       those of earlier steps, for example the squared error of a velocity. No
       likelihood, and never counted as one.
+    units: f32[B], how many units of each example count in its `nll`; None
+      where all do.
+    skip: bool[], whether this batch is to make no update.
   """
 
   value: Array
@@ -64,17 +83,31 @@ class Loss:
   updates: dict[str, Any] = dataclasses.field(default_factory=dict)
   nll: Array | None = None
   errors: Array | None = None
+  units: Array | None = None
+  skip: Array | None = None
 
 
 class System(abc.ABC):
   """A generator or a tokenizer. Subclasses are frozen dataclasses and final.
 
-  `needs` names the entries of a batch that `sample` reads as its condition,
-  `takes` those that it reads if they are there.
+  Attributes:
+    needs: the entries of a batch that `sample` reads as its condition.
+    takes: those that it reads if they are there.
+    makes: the fields of an example that `sample` makes; the first is what is
+      shown, scored and stored first.
+    ordered: the entry of an encoded batch whose axis 1 is in the order of
+      `plan`.
+    moving: collections beside `params` that `Loss.updates` may change.
+    trains: the top-level groups of `params` that this program updates, and
+      whose optimiser moves; None for all.
   """
 
   needs: tuple[str, ...] = ("label",)
   takes: tuple[str, ...] = ()
+  makes: tuple[str, ...] = ("image",)
+  ordered: str = "units"
+  moving: frozenset[str] = frozenset()
+  trains: tuple[str, ...] | None = None
 
   @property
   def plan(self) -> Plan | None:
@@ -100,7 +133,7 @@ class System(abc.ABC):
   @abc.abstractmethod
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
+  ) -> Array | dict[str, Array]:
     """Draws one example per key.
 
     Args:
@@ -110,8 +143,28 @@ class System(abc.ABC):
       **options: the system's own sampling options, static.
 
     Returns:
-      Data, [B, ...]; images as f32[B, H, W, C] in [0, 1].
+      The fields of `makes`, each [B, ...], by their names; or the first one
+      alone. Each as its form says, images as f32[B, H, W, C] in [0, 1].
     """
+
+  def at(self, step: int) -> System:
+    """The program of this step, of the same variables; one is compiled for
+    each that differs. For phases, and for what grows while it trains."""
+    del step
+    return self
+
+  def fitted(self, variables: Vars, source: Any, seed: int) -> Vars:
+    """The variables with what is fitted to the data and not trained: codes by
+    k-means, principal components. It runs on the host, after `ready` and
+    before the first update of a run, never when one is continued.
+
+    Args:
+      variables: on the host.
+      source: of training, see `data.dataset`.
+      seed: of the run.
+    """
+    del source, seed
+    return variables
 
   def ready(self, variables: Vars) -> Vars:
     """The variables with which a run begins, once those that it was given are

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ar_jax.core.errors import UserError
+from ar_jax.core.forms import Form, Image
 
 Example = dict[str, np.ndarray]
 
@@ -43,18 +44,23 @@ class Dataset:
     name: as given to `load`.
     train: source for training.
     test: source for evaluation.
-    num_classes: labels lie in [0, num_classes).
+    num_classes: labels lie in [0, num_classes); 0 where there are none.
     class_names: one name per class.
     digest: of the files that it is read from; `load` makes it one of the
       options, too. "" where nobody knows.
+    forms: name -> what the numbers of this field mean; fields that only
+      condition, as `label`, have none.
   """
 
   name: str
   train: Source
   test: Source
-  num_classes: int
-  class_names: tuple[str, ...]
+  num_classes: int = 0
+  class_names: tuple[str, ...] = ()
   digest: str = ""
+  forms: Mapping[str, Form] = dataclasses.field(
+    default_factory=lambda: {"image": Image()}
+  )
 
 
 def label(source: Source, i: int) -> int:
