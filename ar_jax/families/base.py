@@ -4,11 +4,13 @@ system around another one."""
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core import forms
 from ar_jax.core.decoding import pairs
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
@@ -52,6 +54,15 @@ class Generator(System):
   schedule = "constant"
 
   @property
+  def field(self) -> str:
+    """What the tokenizer codes of a batch."""
+    return getattr(self.tokenizer, "field", "image")
+
+  @property
+  def makes(self) -> tuple[str, ...]:
+    return (self.field,)
+
+  @property
   def classes(self) -> int | None:
     return self.net.labels - (self.label_dropout > 0)
 
@@ -63,6 +74,8 @@ class Generator(System):
   def init_tokenizer(self, key: Array) -> Vars:
     """Fresh weights of the tokenizer."""
     t = self.tokenizer
+    if hasattr(t, "example"):
+      return t.init(key, t.example()).get("params", {})
     image = jnp.zeros((1, t.size, t.size, t.in_channels))
     return t.init(key, image).get("params", {})
 
@@ -81,9 +94,9 @@ class Generator(System):
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     rest = dict(batch)
-    if "image" not in rest:
+    if self.field not in rest:
       return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    x = forms.raw(jnp.asarray(rest.pop(self.field)))
     return {**rest, "units": self.tokenize(variables, x)}
 
   def tokenize(self, variables: Vars, x: Array) -> Array:
@@ -91,8 +104,14 @@ class Generator(System):
     return self.codec(variables).encode(x)
 
   def decode(self, variables: Vars, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
-    return (self.codec(variables).decode(units) + 1) / 2
+    """What the tokenizer codes, of units [B, L, ...]; pixels f32 in [0, 1]."""
+    x = self.codec(variables).decode(units)
+    return (x + 1) / 2 if self.field in ("image", "video") else x
+
+  def condition(self, cond: Batch) -> Any:
+    """What `logits` takes as the condition of a batch, [B, ...]; where there
+    are several arrays, a tree of them."""
+    return jnp.asarray(cond[self.needs[0]])
 
   @abc.abstractmethod
   def generate(
@@ -133,15 +152,22 @@ class Generator(System):
 
 
 class Prefixed(Generator):
-  """A generator whose condition, a class or a text, stands before its units.
+  """A generator whose condition stands before its units.
 
-  Its `net` has a `prefix`, whose `labels` are the rows of a table of classes,
-  or None where it reads texts.
+  Its `net` has a `prefix`, see `families.token.prefix`, which says what it
+  reads of a batch.
   """
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("text",) if self.net.prefix.labels is None else ("label",)
+    return self.net.prefix.fields
+
+  def condition(self, cond: Batch | Array) -> dict[str, Array]:
+    """The fields of a batch that the prefix reads; what is no batch is the
+    first of them."""
+    if not isinstance(cond, Mapping):
+      cond = {self.needs[0]: cond}
+    return {name: cond[name] for name in self.needs}
 
   @property
   def plan(self) -> Plan:
