@@ -264,7 +264,7 @@ class PictureTest(absltest.TestCase):
     alone = show.picture(form, x)
     both = show.picture(form, x, truth=x + 0.2)
     grey = lambda sheet: (sheet == 200).all(-1).sum()
-    self.assertEqual(grey(alone), 0)
+    self.assertLess(grey(alone), 50)  # of letters
     self.assertGreater(grey(both), 1000)
     (path,) = show.write(self.folder, "s", form, x)
     with path.open() as file:
