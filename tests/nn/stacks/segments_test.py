@@ -39,12 +39,12 @@ class SegmentsTest(absltest.TestCase):
     cache, outs = bound.cache(B, T, D), []
     for at in (slice(0, 4), slice(4, 5), slice(5, 6)):
       x = self.x[:, at]
-      mask = cache[0].causal(x.shape[1])
+      mask = cache.causal(x.shape[1])
       out, cache = bound(x, mask, cache=cache)
       outs.append(out)
     out = jnp.concatenate(outs, axis=1)
     np.testing.assert_allclose(out, self.expected, atol=1e-5)
-    self.assertEqual([part.index for part in cache], [T, T])
+    self.assertEqual(cache.index, T)
     self.assertIsNone(self.net.clone(cached=False).cache(B, T, D))
 
   def test_between_reads_and_changes(self):
