@@ -25,6 +25,11 @@ LOADERS = {
   "emoji": ("images.emoji", "emoji"),
   "folder": ("images.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
+  "ar_process": ("series.processes", "ar_process"),
+  "unitary_process": ("series.processes", "unitary_process"),
+  "sunspots": ("series.measured", "sunspots"),
+  "co2": ("series.measured", "co2"),
+  "csv": ("series.table", "csv"),
 }
 
 _LARGEST = 8192  # beyond it one RGB image takes more than 200 MB
