@@ -246,7 +246,7 @@ class ARNet(Forecaster):
     windows = error.shape[1]
     at = np.arange(self.length)
     count = np.minimum(at, windows - 1) - np.maximum(at - n + 1, 0) + 1
-    return sum(pad(i) for i in range(n)) / count
+    return sum(pad(i) for i in range(n)) / count[None]
 
   def _factor(self, batch: Batch) -> Array | float:
     """f32[B] or 1: the share of the penalty at the step of this batch."""

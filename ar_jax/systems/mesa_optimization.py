@@ -67,8 +67,8 @@ def attend(e: Array, kq: Array, pv: Array) -> Array:
   times = np.arange(1, e.shape[1] + 1)
   query = _multiply("ij,btj->bti", kq, e)
   scores = _multiply("bsi,bti->bts", e.conj(), query)
-  seen = times[None, :] <= times[:, None]
-  scores = jnp.where(seen, scores, 0) / np.maximum(times - 1, 1)[:, None]
+  seen = (times[None, :] <= times[:, None])[None]
+  scores = jnp.where(seen, scores / np.maximum(times - 1, 1)[None, :, None], 0)
   return _multiply("bts,bsi,ji->btj", scores, e, pv)
 
 

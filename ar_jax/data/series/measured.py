@@ -15,6 +15,7 @@ def sunspots(
   history: int = 40,
   length: int = 1,
   stride: int = 1,
+  test_stride: int = 0,
   test: float = 0.3,
   transform: str = "sqrt",
   standardise: bool = True,
@@ -29,6 +30,7 @@ def sunspots(
     history: years that are known before those to be forecast.
     length: years to be forecast.
     stride: years between the windows of training.
+    test_stride: the same of the test; 0 lets its windows follow upon each other.
     test: share of the years, at the end.
     transform: "none", "sqrt" or "difference".
     standardise: whether to make mean 0 and deviation 1, by the training part.
@@ -44,6 +46,7 @@ def sunspots(
     history=history,
     length=length,
     stride=stride,
+    test_stride=test_stride,
     test=test,
     transform=transform,
     standardise=standardise,
@@ -56,6 +59,7 @@ def co2(
   history: int = 120,
   length: int = 1,
   stride: int = 1,
+  test_stride: int = 0,
   test: float = 0.3,
   transform: str = "difference",
   standardise: bool = True,
@@ -73,6 +77,7 @@ def co2(
     history: weeks that are known before those to be forecast.
     length: weeks to be forecast.
     stride: weeks between the windows of training.
+    test_stride: the same of the test; 0 lets its windows follow upon each other.
     test: share of the weeks, at the end.
     transform: "none", "sqrt" or "difference".
     standardise: whether to make mean 0 and deviation 1, by the training part.
@@ -89,6 +94,7 @@ def co2(
     history=history,
     length=length,
     stride=stride,
+    test_stride=test_stride,
     test=test,
     transform=transform,
     standardise=standardise,

@@ -29,6 +29,7 @@ def ar_process(
   history: int = 20,
   length: int = 1,
   stride: int = 1,
+  test_stride: int = 0,
   test: float = 0.2,
   transform: str = "none",
   standardise: bool = False,
@@ -53,6 +54,7 @@ def ar_process(
     history: times that are known before those to be forecast.
     length: times to be forecast.
     stride: times between the windows of training.
+    test_stride: the same of the test; 0 lets its windows follow upon each other.
     test: share of the times, at the end.
     transform: "none", "sqrt" or "difference".
     standardise: whether to make mean 0 and deviation 1, by the training part.
@@ -74,6 +76,7 @@ def ar_process(
     history=history,
     length=length,
     stride=stride,
+    test_stride=test_stride,
     test=test,
     transform=transform,
     standardise=standardise,

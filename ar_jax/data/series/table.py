@@ -29,6 +29,7 @@ def csv(
   history: int = 24,
   length: int = 8,
   stride: int = 1,
+  test_stride: int = 0,
   test: float = 0.3,
   transform: str = "none",
   standardise: bool = True,
@@ -56,6 +57,7 @@ def csv(
     history: times that are known before those to be forecast.
     length: times to be forecast.
     stride: times between the windows of training.
+    test_stride: the same of the test; 0 lets its windows follow upon each other.
     test: share of the times, at the end.
     transform: "none", "sqrt" or "difference" (from each time to the next).
     standardise: whether to make mean 0 and deviation 1.
@@ -79,6 +81,7 @@ def csv(
     history=history,
     length=length,
     stride=stride,
+    test_stride=test_stride,
     test=test,
     transform=transform,
     standardise=standardise,

@@ -79,6 +79,7 @@ def dataset(
   history: int,
   length: int,
   stride: int = 1,
+  test_stride: int = 0,
   test: float = 0.3,
   names: Sequence[str] = (),
   rate: float = 1.0,
@@ -98,8 +99,9 @@ def dataset(
     values: [N, D], in order of time.
     name: of the data set.
     history, length: P and L.
-    stride: times between the windows of training. Those of the test follow
-      upon each other, so that each value is forecast once.
+    stride: times between the windows of training.
+    test_stride: the same of the test; 0 is L, where each value is forecast
+      once.
     test: share of the times, at the end.
     names, rate: see `forms.Series`.
     transform: a key of TRANSFORMS.
@@ -115,7 +117,7 @@ def dataset(
   """
   where = where or name
   at_least = {"history": (history, 0), "length": (length, 1)}
-  at_least["stride"] = stride, 1
+  at_least |= {"stride": (stride, 1), "test_stride": (test_stride, 0)}
   for option, (value, least) in at_least.items():
     if value < least:
       raise UserError(f"data.{option}={value}: must be at least {least}")
@@ -126,7 +128,7 @@ def dataset(
   n, columns = values.shape
   first = int((1 - test) * n)
   train = np.arange(history, first - length + 1, stride)
-  later = np.arange(max(first, history), n - length + 1, length)
+  later = np.arange(max(first, history), n - length + 1, test_stride or length)
   if not len(train) or not len(later):
     raise UserError(
       f"{where}: {n} times, of which {first} train and {n - first} test, are "

@@ -121,7 +121,8 @@ def correlation(whole: np.ndarray, length: int, lag: int) -> list[float]:
   now = whole[:, end - length :]
   before = whole[:, end - length - lag : end - lag]
   found = []
-  for x, y in zip(np.moveaxis(now, -1, 0), np.moveaxis(before, -1, 0)):
+  for d in range(whole.shape[-1]):
+    x, y = now[..., d], before[..., d]
     x, y = x - x.mean(), y - y.mean()
     size = np.sqrt(np.square(x).mean() * np.square(y).mean())
     found.append(float((x * y).mean() / size) if size > 0 else float("nan"))
@@ -257,4 +258,5 @@ def build(
 def _ratio(drawn: np.ndarray, true: np.ndarray) -> list[float]:
   """Variance of each of the D values to that of the truth."""
   own, other = (np.float64(x).var((0, 1)) for x in (drawn, true))
-  return [float(a / b) if b > 0 else float("nan") for a, b in zip(own, other)]
+  pairs = zip(own, other, strict=True)
+  return [float(a / b) if b > 0 else float("nan") for a, b in pairs]
