@@ -30,7 +30,7 @@ def sunspots(
     history: years that are known before those to be forecast.
     length: years to be forecast.
     stride: years between the windows of training.
-    test_stride: the same of the test; 0 lets its windows follow upon each other.
+    test_stride: the same of the test; 0 lets them follow upon each other.
     test: share of the years, at the end.
     transform: "none", "sqrt" or "difference".
     standardise: whether to make mean 0 and deviation 1, by the training part.
@@ -77,7 +77,7 @@ def co2(
     history: weeks that are known before those to be forecast.
     length: weeks to be forecast.
     stride: weeks between the windows of training.
-    test_stride: the same of the test; 0 lets its windows follow upon each other.
+    test_stride: the same of the test; 0 lets them follow upon each other.
     test: share of the weeks, at the end.
     transform: "none", "sqrt" or "difference".
     standardise: whether to make mean 0 and deviation 1, by the training part.

@@ -54,7 +54,7 @@ def ar_process(
     history: times that are known before those to be forecast.
     length: times to be forecast.
     stride: times between the windows of training.
-    test_stride: the same of the test; 0 lets its windows follow upon each other.
+    test_stride: the same of the test; 0 lets them follow upon each other.
     test: share of the times, at the end.
     transform: "none", "sqrt" or "difference".
     standardise: whether to make mean 0 and deviation 1, by the training part.

@@ -57,7 +57,7 @@ def csv(
     history: times that are known before those to be forecast.
     length: times to be forecast.
     stride: times between the windows of training.
-    test_stride: the same of the test; 0 lets its windows follow upon each other.
+    test_stride: the same of the test; 0 lets them follow upon each other.
     test: share of the times, at the end.
     transform: "none", "sqrt" or "difference" (from each time to the next).
     standardise: whether to make mean 0 and deviation 1.
