@@ -25,6 +25,11 @@ LOADERS = {
   "emoji": ("images.emoji", "emoji"),
   "folder": ("images.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
+  "ar_process": ("series.processes", "ar_process"),
+  "unitary_process": ("series.processes", "unitary_process"),
+  "sunspots": ("series.measured", "sunspots"),
+  "co2": ("series.measured", "co2"),
+  "csv": ("series.table", "csv"),
 }
 _REQUIRED = inspect.Parameter.empty
 _SHARED = ("text_features", "order")  # what `load` takes for every set
