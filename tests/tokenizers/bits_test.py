@@ -117,7 +117,7 @@ class TableTest(absltest.TestCase):
     for key, value in self.state.items():
       got = back[f"ae.{key}"]
       self.assertEqual(got.shape, value.shape, key)
-      if got.any() or "conv_out" not in key and "logsigma" not in key:
+      if got.any() or ("conv_out" not in key and "logsigma" not in key):
         np.testing.assert_array_equal(got, value, err_msg=key)
     read = [k for k, v in back.items() if ".conv_out." in k and v.any()]
     self.assertLen(read, 4)  # of the two blocks that change the channels
@@ -128,9 +128,9 @@ class TableTest(absltest.TestCase):
   def test_another_file(self):
     with self.assertRaisesRegex(UserError, "not a binary autoencoder"):
       convert.config({"tok_embedder.weight": np.zeros((3, 4))})
+    first = {"encoder.blocks.0.weight": np.zeros((2, 3, 3, 3))}
     with self.assertRaisesRegex(UserError, "not a binary autoencoder"):
-      convert.config({"quantize.embed.weight": np.zeros((3, 4)),
-                      "encoder.blocks.0.weight": np.zeros((2, 3, 3, 3))})  # fmt: skip
+      convert.config({"quantize.embed.weight": np.zeros((3, 4))} | first)
 
   def test_a_key_too_few(self):
     state = {k: v for k, v in self.state.items() if "blocks.9.bias" not in k}
