@@ -126,7 +126,7 @@ def _system(config: Config) -> System:
 def _reads(system: System, config: Config) -> bool:
   """Whether samples are made of examples of the data."""
   return system.needs not in ((), ("label",)) or (
-    config.sample.edit.image == "test"
+    "edit" in config.sample and config.sample.edit.image == "test"
   )
 
 
@@ -244,7 +244,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
 
 
 def _trace_sample(config, system, variables, rows) -> None:
-  if config.sample.edit.image:
+  if "edit" in config.sample and config.sample.edit.image:
     return  # the given image has a size of its own
   cond = {k: rows[k] for k in system.needs if k in rows}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))

@@ -81,6 +81,8 @@ def check_values(config: Config) -> None:
   if config.train.ema >= 1:
     raise UserError(f"train.ema={config.train.ema}: must be below 1")
   for name, known in CHOICES.items():
+    if name.startswith("sample.edit.") and "edit" not in config.sample:
+      continue
     value = _at(config, name)
     if value not in known:
       raise UserError(
@@ -95,7 +97,8 @@ def check_values(config: Config) -> None:
     )
   augmentation(*config.augment)
   optim.make(config.optim.to_dict(), config.train.steps)
-  _edit(config.sample.edit)
+  if "edit" in config.sample:  # of systems on images
+    _edit(config.sample.edit)
   _best(config)
 
 

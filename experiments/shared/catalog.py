@@ -45,10 +45,15 @@ paper's claim. Written by `python -m experiments.report`.
 DATA_HEAD = """# Data
 
 `--config.data.name=NAME` chooses the set; in a config of stages it is
-`--config.tokenizer.data.name`, and all stages share it. `size`, `channels` and
-`path` are keys of every set; the options below are further keys of
-`config.data`. Written from the docstrings of the loaders by
-`python -m experiments.report`.
+`--config.tokenizer.data.name`, and all stages share it. The options below are
+further keys of `config.data`; an option that a set does not have is refused.
+Every set also takes
+
+- `text_features`: a folder of features of the texts, as a large frozen encoder
+  made them;
+- `order`: "shuffled", or "given" where examples follow from each other.
+
+Written from the docstrings of the loaders by `python -m experiments.report`.
 """
 
 
