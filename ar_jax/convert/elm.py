@@ -33,7 +33,9 @@ from ar_jax.files.tables import (
 PLACE = ()
 
 _ONE = Layout(lambda x: x[None], lambda x: x[0])
-_ONE_LINEAR = Layout(lambda x: np.transpose(x)[None], lambda x: np.transpose(x[0]))  # fmt: skip
+_ONE_LINEAR = Layout(
+  lambda x: np.transpose(x)[None], lambda x: np.transpose(x[0])
+)
 _ROW = Layout(np.ravel, lambda x: x[None, None])
 _CLASS = Rule(
   "cls_embedding.embedding_table.weight", "params/prefix/label/embedding"

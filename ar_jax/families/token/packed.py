@@ -27,8 +27,8 @@ def bits_of(tokenizer: nn.Module) -> int:
   vocab = tokenizer.vocab
   if vocab is None or vocab < 2 or vocab & (vocab - 1):
     raise UserError(
-      f"tokenizer with vocab={vocab}: units must be bits, or codes whose number "
-      "is a power of two"
+      f"tokenizer with vocab={vocab}: units must be bits, or codes whose "
+      "number is a power of two"
     )
   return vocab.bit_length() - 1
 
@@ -62,7 +62,7 @@ class Packed(Generator):
     """The batch with units in place of what the tokenizer reads, if that is
     there; bits drawn with Key[B]."""
     rest = dict(batch)
-    field = self.tokenizer.field
+    field = getattr(self.tokenizer, "field", "image")
     if field not in rest:
       return rest
     x = forms.raw(rest.pop(field))
