@@ -4,6 +4,7 @@ likelihood       exact mean of the loss and its terms over the test split
 frechet          FID and relatives of samples, each with its floor
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
+series           errors of forecasts, beside those that need no network
 speed            images per second, compile time, traces
 """
 
@@ -30,6 +31,7 @@ NAMES = {
   "frechet": "images.frechet",
   "reconstruction": "images.reconstruction",
   "judge_accuracy": "images.judge_accuracy",
+  "series": "series.errors",
   "speed": "speed",
 }
 

@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 
 from ar_jax.core import processes
+from ar_jax.core.forms import Image, described
 from ar_jax.data import Dataset
 
 _PROBES = 64  # examples of each split that are looked at
@@ -37,7 +38,8 @@ def digest(*parts: str | bytes | np.ndarray) -> str:
 
 
 def data_digest(data: Dataset) -> str:
-  """Of what the data set is read from, and of examples of both splits.
+  """Of what the data set is read from, of what its fields mean, and of
+  examples of both splits, all of their fields.
 
   All examples of a set that does not say what it is read from (one that is
   made by hand) are hashed; of the others some evenly spaced ones, which see
@@ -48,6 +50,9 @@ def data_digest(data: Dataset) -> str:
     str(data.num_classes),
     data.digest,
   ]
+  for name, form in sorted(data.forms.items()):
+    if form != Image():  # pixels say themselves what they are
+      parts += [name, repr(described(form))]
   for source in (data.train, data.test):
     parts.append(str(len(source)))
     n = min(len(source), _PROBES) if data.digest else len(source)

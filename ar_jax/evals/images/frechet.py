@@ -18,7 +18,8 @@ import numpy as np
 from ar_jax import conditions
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
-from ar_jax.evals.images import samples, sketch, statistics
+from ar_jax.evals import samples
+from ar_jax.evals.images import sketch, statistics
 from ar_jax.evals.images.features import features as load_features
 
 _NAMES = {"fid": {"score": "inception_score"}}
@@ -93,13 +94,17 @@ def build(
 
   def evaluate(system, variables, batches, key):
     del batches  # the test split is read by `real`, once
+    samples.check_makes(system, "image", "frechet")
     against, floor = real()
-    drawn = samples.chunks(
+    drawn = samples.field(
+      "image",
       system,
       variables,
       conditions.conditions(system, data, n, law=law),
       key,
+      evaluator="frechet",
       batch=batch,
+      forms=data.forms,
       options=options,
       draw=draw,
     )

@@ -7,6 +7,9 @@ V codes.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,9 +20,10 @@ from ar_jax.core.system import Vars
 from ar_jax.families.token import prefix as prefixes
 from ar_jax.families.token.prefix import Cond
 from ar_jax.nn.layers.cache import Cache
-from ar_jax.nn.layers.linear import TRANSPOSED, transposed
+from ar_jax.nn.layers.linear import TRANSPOSED
 from ar_jax.nn.layers.positions import rope
 from ar_jax.nn.stacks.blocks import dropout
+from ar_jax.nn.stacks.segments import Segments
 from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
@@ -45,7 +49,7 @@ class NextToken(nn.Module):
   units: nn.Module
   width: int
   prefix: nn.Module
-  backbone: Backbone
+  backbone: Backbone | Segments
   head: nn.Module
   prefix_rope: str = "zero"
   dropout: float = 0.0
@@ -62,7 +66,7 @@ class NextToken(nn.Module):
 
   def rotations(self) -> Array:
     """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
-    features = self.width // self.backbone.block.mixer.heads
+    features = self.backbone.head_width(self.width)
     table = rope(
       self.plan,
       features,
@@ -105,18 +109,18 @@ class NextToken(nn.Module):
       hidden: bool[B], examples whose condition is not visible; None for none.
       keys: Key[B] for dropout and stochastic depth, or None.
     """
-    x = self._embed(cond, units[:, :-1], hidden)
+    x, last = self._embed(cond, units[:, :-1], hidden)
     x = dropout(x, keys, self.dropout, self.backbone.depth)
     # A plan where it can be one: its hidden pairs are not computed.
     mask, valid = self._visible(self.rows), self.prefix.valid(cond)
     if valid is not None:
       mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid)
-    return self.backbone(x, mask, pos=self.rotations(), keys=keys)[0]
+    return self._stack(x, mask, last, pos=self.rotations(), keys=keys)[0]
 
   def ready(self, variables: Vars, rows: int) -> Vars:
     """The variables, made ready for a loop of steps of so many rows."""
-    stack = variables["params"]["backbone"]["block"]
-    return {**variables, TRANSPOSED: {"backbone": transposed(stack, rows)}}
+    stack = self.backbone.ready(variables["params"]["backbone"], rows)
+    return {**variables, TRANSPOSED: {"backbone": stack}}
 
   def begin(
     self, cond: Cond, units: Array, hidden: Array | None = None
@@ -150,7 +154,7 @@ class NextToken(nn.Module):
     Returns:
       Hidden states [B, P + M, D], and the cache, whose index is traced.
     """
-    x = self._embed(cond, units, hidden)
+    x, last = self._embed(cond, units, hidden)
     cache = self.backbone.cache(len(x), self.rows + spare, self.width)
     mask, valid = cache.causal(x.shape[1]), self.prefix.valid(cond)
     if not self.prefix.causal:
@@ -158,8 +162,9 @@ class NextToken(nn.Module):
     if valid is not None:
       mask = hide_padding(mask, valid)
     pos = self.rotations()[: x.shape[1]]
-    h, cache = self.backbone(x, mask, pos=pos, cache=cache)
-    cache = Cache(cache.k, cache.v, jnp.asarray(cache.index, jnp.int32))
+    h, cache = self._stack(x, mask, last, pos=pos, cache=cache)
+    index = jnp.asarray(cache.index, jnp.int32)
+    cache = dataclasses.replace(cache, index=index)
     if jax.default_backend() == "cpu":
       cache = cache.unstacked()
     return h, cache
@@ -193,11 +198,25 @@ class NextToken(nn.Module):
     at = jnp.reshape(cache.index, (-1, 1))
     at = at + (after[None] if after.ndim == 1 else after)
     pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
-    return self.backbone(self.units(units), mask, pos=pos, cache=cache)
+    return self._stack(self.units(units), mask, None, pos=pos, cache=cache)
 
-  def _embed(self, cond: Cond, units: Array, hidden: Array | None) -> Array:
+  def _stack(
+    self, x: Array, mask: Array | Plan, last: Array | None, **options: Any
+  ) -> tuple[Array, Cache | None]:
+    """What `backbone` returns. `last` is the embedding of the last position of
+    the prefix, [B, D], for stacks that it modulates; None where a cache has
+    read it."""
+    del last
+    return self.backbone(x, mask, **options)
+
+  def _embed(
+    self, cond: Cond, units: Array, hidden: Array | None
+  ) -> tuple[Array, Array]:
+    """The embeddings of prefix and units, [B, P + T, D], and of the last
+    position of the prefix."""
     before = prefixes.rows(self.prefix, cond, hidden, len(units))
-    return jnp.concatenate([before, self.units(units)], axis=1)
+    x = jnp.concatenate([before, self.units(units)], axis=1)
+    return x, before[:, -1]
 
   def _visible(self, rows: int) -> Plan:
     """Which of the first positions see which."""

@@ -264,4 +264,5 @@ class TokenProgram:
     if self.forced is None:
       return units
     given = jnp.asarray(self.forced)[s]
+    given = given.reshape(-1, *(1,) * (units.ndim - 1))
     return jnp.where(given >= 0, given, units)

@@ -114,7 +114,7 @@ def prefix(
     return Start(width)
   if text is None:
     return ClassPrefix(num_classes + (label_dropout > 0), width)
-  return TextPrefix(encoders.build(**text), width)
+  return TextPrefix(encoders.make(**text), width)
 
 
 def training_noise(
