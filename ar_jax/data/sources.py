@@ -25,6 +25,11 @@ LOADERS = {
   "emoji": ("images.emoji", "emoji"),
   "folder": ("images.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
+  "text": ("text.own", "text"),
+  "chars": ("text.corpora", "chars"),
+  "words": ("text.corpora", "words"),
+  "pages": ("text.corpora", "pages"),
+  "markov_text": ("text.made", "markov_text"),
 }
 
 _LARGEST = 8192  # beyond it one RGB image takes more than 200 MB

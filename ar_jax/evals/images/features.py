@@ -24,8 +24,7 @@ import numpy as np
 from ar_jax.conditions import some
 from ar_jax.core import processes
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset
-from ar_jax.evals import cache
+from ar_jax.data import Dataset, kept
 
 
 class Embedding(NamedTuple):
@@ -177,7 +176,7 @@ def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
     name="pixels",
     note=f"{variables['axes'].shape[1]} principal components of the pixels of "
     f"{len(x)} random training images",
-    digest=cache.digest("pixels", mean, variables["axes"]),
+    digest=kept.digest("pixels", mean, variables["axes"]),
     embed=batched(project, variables, batch),
   )
 

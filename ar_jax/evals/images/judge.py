@@ -19,7 +19,7 @@ from flax import traverse_util
 
 from ar_jax.conditions import some
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset
+from ar_jax.data import Dataset, kept
 from ar_jax.evals import cache
 from ar_jax.evals.images.features import Features, batched
 
@@ -133,8 +133,8 @@ def make(data: Dataset, *, batch: int = 256, steps: int = 0) -> Features:
     )
   steps = steps or (400 if len(data.train) < 5000 else 1500)
   net = Judge(data.num_classes)
-  digest = cache.digest(_RECIPE, str(steps), cache.data_digest(data))
-  saved = cache.load("judge", digest)
+  digest = kept.digest(_RECIPE, str(steps), cache.data_digest(data))
+  saved = kept.load("judge", digest)
   if saved is None:
     logging.info("training the judge of %s for %d steps", data.name, steps)
     image, label = _arrays(data.train, _MOST)
@@ -146,7 +146,7 @@ def make(data: Dataset, *, batch: int = 256, steps: int = 0) -> Features:
       **traverse_util.flatten_dict(params, sep="/"),
       "accuracy": right.mean(),
     }
-    cache.save("judge", digest, saved)
+    kept.save("judge", digest, saved)
   accuracy = float(saved.pop("accuracy"))
   params = traverse_util.unflatten_dict(saved, sep="/")
   return Features(

@@ -17,7 +17,7 @@ import numpy as np
 from ar_jax.conditions import some
 from ar_jax.core import json_text
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset
+from ar_jax.data import Dataset, kept
 from ar_jax.evals import cache
 from ar_jax.evals.images import statistics
 from ar_jax.evals.images.features import Features
@@ -138,10 +138,10 @@ def reference(
       f"a reference of {m} images asked for, but {data.name!r} has only "
       f"{len(data.train)} training images"
     )
-  name = cache.digest(
+  name = kept.digest(
     features.digest, cache.data_digest(data), f"{n} {m} {k} v2"
   )
-  if (saved := cache.load("reference", name)) is not None:
+  if (saved := kept.load("reference", name)) is not None:
     return _restore(saved), json.loads(str(saved["floor"]))
   order = np.random.default_rng(0).permutation(len(data.train))
   made = sketch(features, real(data, [("train", order[:m])]), _MOST_REFERENCE)
@@ -160,7 +160,7 @@ def reference(
   for part in ("moments", "spatial"):
     if (moments := getattr(made, part)) is not None:
       saved |= {f"{part}/{key}": v for key, v in moments.arrays().items()}
-  cache.save("reference", name, saved)
+  kept.save("reference", name, saved)
   return made, floor
 
 

@@ -16,7 +16,7 @@ from skimage import metrics
 
 from ar_jax import evals
 from ar_jax.core.system import UserError
-from ar_jax.evals import cache
+from ar_jax.data import kept
 from ar_jax.evals.images import reconstruction, samples, sketch
 from ar_jax.evals.images.features import features
 from tests.evals import fakes
@@ -125,7 +125,7 @@ class FrechetTest(EvaluatorCase):
 
   def test_cached_reference_is_the_same(self):
     first = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
-    with mock.patch.object(cache, "save", side_effect=AssertionError):
+    with mock.patch.object(kept, "save", side_effect=AssertionError):
       again = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
     self.assertEqual(first, again)
 

@@ -14,7 +14,7 @@ from flax import traverse_util
 from skimage import data as photos
 
 from ar_jax.core.system import UserError
-from ar_jax.data import load
+from ar_jax.data import kept, load
 from ar_jax.evals import cache
 from ar_jax.evals.images import efficientnet, frozen, inception, judge, sketch
 from ar_jax.evals.images import inception_blocks as blocks
@@ -223,11 +223,11 @@ class JudgeTest(FolderCase):
     self.assertNotEqual(cache.data_digest(known), cache.data_digest(files))
 
   def test_a_damaged_cache_is_as_good_as_none(self):
-    cache.save("judge", "x", {"a": np.ones(3)})
+    kept.save("judge", "x", {"a": np.ones(3)})
     path = pathlib.Path(self.folder, "judge", "x.npz")
-    np.testing.assert_array_equal(cache.load("judge", "x")["a"], np.ones(3))
+    np.testing.assert_array_equal(kept.load("judge", "x")["a"], np.ones(3))
     path.write_bytes(path.read_bytes()[:-40])
-    self.assertIsNone(cache.load("judge", "x"))
+    self.assertIsNone(kept.load("judge", "x"))
     self.assertLen(list(path.parent.iterdir()), 1)
 
   def test_needs_classes(self):
