@@ -182,7 +182,7 @@ def systems() -> list[str]:
   found = []
   for package in (ar_jax.systems, ar_jax.tokenizers, ar_jax.encoders):
     for module in pkgutil.iter_modules(package.__path__):
-      with contextlib.suppress(AttributeError):  # a module without `build`
+      with contextlib.suppress(UserError):  # a module without `build`
         system.builder(module.name)
         found.append(module.name)
   return sorted(found)

@@ -273,11 +273,22 @@ def passes_on(rest: Callable | str) -> Callable:
 
 def builder(name: str) -> Callable[..., System]:
   """The function `build` of a module of `ar_jax.systems`, `.tokenizers` or
-  `.encoders`; a module without one is a part of systems and none itself."""
+  `.encoders`.
+
+  Raises:
+    UserError: there is no such module, or it has no `build`: it is a part of
+      systems and none itself.
+  """
   for package in ROOMS:
     path = f"ar_jax.{package}.{name}"
     if name.isidentifier() and importlib.util.find_spec(path):
-      return importlib.import_module(path).build
+      found = getattr(importlib.import_module(path), "build", None)
+      if found is None:
+        raise UserError(
+          f"system={name!r}: ar_jax/{package}/{name}.py is a part of systems "
+          "and none itself; see docs/systems.md for the names"
+        )
+      return found
   files = [f"ar_jax/{package}/{name}.py" for package in ROOMS]
   raise UserError(
     f"system={name!r}: there is no {', '.join(files[:-1])} or {files[-1]}; see "

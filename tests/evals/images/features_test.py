@@ -205,7 +205,7 @@ class JudgeTest(FolderCase):
     with mock.patch.object(judge, "_train", never):
       cached = features("judge", data, steps=40)
     np.testing.assert_array_equal(cached.embed(images).pooled, want.pooled)
-    with mock.patch.object(cache, "load", lambda *_: None):
+    with mock.patch.object(kept, "load", lambda *_: None):
       again = features("judge", data, steps=40)
     np.testing.assert_array_equal(again.embed(images).pooled, want.pooled)
     self.assertEqual(first.digest, again.digest)
