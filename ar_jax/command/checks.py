@@ -20,7 +20,7 @@ import numpy as np
 from ar_jax import checkpoint, data, parallel, run_files, sample, step
 from ar_jax.command import overrides
 from ar_jax.command.values import accumulate, check_values, evaluators
-from ar_jax.conditions import conditions
+from ar_jax.conditions import labels_of, of_examples
 from ar_jax.core import trees
 from ar_jax.core.system import System, UserError, build
 
@@ -125,9 +125,12 @@ def _system(config: Config) -> System:
 
 def _reads(system: System, config: Config) -> bool:
   """Whether samples are made of examples of the data."""
-  return system.needs not in ((), ("label",)) or (
-    config.sample.edit.image == "test"
-  )
+  return of_examples(system) or _edits(config) == "test"
+
+
+def _edits(config: Config) -> str:
+  """The image that sampling edits; "" for none."""
+  return config.sample.edit.image if "edit" in config.sample else ""
 
 
 def classes(stage: Stage, system: System, dataset: data.Dataset) -> None:
@@ -153,7 +156,7 @@ def classes(stage: Stage, system: System, dataset: data.Dataset) -> None:
 def _labels(config: Config, dataset, system: System) -> None:
   if len(config.sample.labels) and "label" in system.needs:
     chosen = sample.numbers(config.sample.labels, dataset)
-    conditions(system, dataset, 1, labels=chosen)
+    labels_of(system, dataset, 1, chosen)
 
 
 def _views(config: Config, dataset: data.Dataset) -> None:
@@ -244,7 +247,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
 
 
 def _trace_sample(config, system, variables, rows) -> None:
-  if config.sample.edit.image:
+  if _edits(config):
     return  # the given image has a size of its own
   cond = {k: rows[k] for k in system.needs if k in rows}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))

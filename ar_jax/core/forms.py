@@ -211,6 +211,22 @@ FORMS = {
 }
 
 
+def named(field: str) -> Form | None:
+  """The form that a field of this name has where nothing else is said."""
+  return FORMS[field]() if field in FORMS else None
+
+
+def stored(
+  fields: Mapping[str, np.ndarray], forms: Mapping[str, Form]
+) -> dict[str, np.ndarray]:
+  """Fields that `sample` returned, as files hold them; those without a form
+  as they are."""
+  return {
+    name: forms[name].stored(x) if name in forms else np.asarray(x)
+    for name, x in fields.items()
+  }
+
+
 def described(form: Form) -> dict[str, Any]:
   """A form as JSON holds it; `made` reads it."""
   return {"form": type(form).__name__.lower(), **dataclasses.asdict(form)}
@@ -233,7 +249,7 @@ def raw(x: jax.Array) -> jax.Array:
   return x
 
 
-def shown(form: Form, x: jax.Array) -> jax.Array:
+def shown(form: Form | None, x: jax.Array) -> jax.Array:
   """What `sample` returns of what a decoder gave back: pixels in [-1, 1] as
   f32 in [0, 1], and everything else as it is."""
   return (x + 1) / 2 if isinstance(form, _Pixels) else x

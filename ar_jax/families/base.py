@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core import forms
 from ar_jax.core.decoding import pairs
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
@@ -30,7 +31,8 @@ def of_target(variables: Vars, name: str) -> Vars:
 
 
 class Generator(System):
-  """A system that draws units, which a frozen tokenizer turns into images.
+  """A system that draws units, which a frozen tokenizer turns into examples:
+  images, or whatever its `field` holds.
 
   Its variables hold the tokenizer's weights as the collection `tokenizer`. A
   subclass has these fields:
@@ -39,8 +41,9 @@ class Generator(System):
     net: the network that draws; where it reads a label it has `labels`, the
       rows of its table of classes, the last of which stands for no class if
       there is guidance.
-    tokenizer: a module with `size`, `in_channels`, `encode` and `decode`; of
-      continuous units also with `moments`.
+    tokenizer: a module with `field`, which field of a batch it reads;
+      `example()`, zeros [1, ...] as it reads one of them; `encode` and
+      `decode`; of continuous units also with `moments`.
     label_dropout: how often training hides the condition. 0 builds nothing
       that stands for none, and then there is no guidance.
     schedule: of guidance, if no other is asked for; a key of `pick.SCHEDULES`.
@@ -50,6 +53,10 @@ class Generator(System):
   tokenizer: Any
   label_dropout: float
   schedule = "constant"
+
+  @property
+  def makes(self) -> tuple[str, ...]:
+    return (self.tokenizer.field,)
 
   @property
   def classes(self) -> int | None:
@@ -63,8 +70,7 @@ class Generator(System):
   def init_tokenizer(self, key: Array) -> Vars:
     """Fresh weights of the tokenizer."""
     t = self.tokenizer
-    image = jnp.zeros((1, t.size, t.size, t.in_channels))
-    return t.init(key, image).get("params", {})
+    return t.init(key, t.example()).get("params", {})
 
   def net_variables(self, variables: Vars) -> Vars:
     """The variables of the net."""
@@ -81,18 +87,20 @@ class Generator(System):
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     rest = dict(batch)
-    if "image" not in rest:
+    if self.tokenizer.field not in rest:
       return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    x = forms.raw(rest.pop(self.tokenizer.field))
     return {**rest, "units": self.tokenize(variables, x)}
 
   def tokenize(self, variables: Vars, x: Array) -> Array:
-    """Units [B, L, ...] of images f32[B, H, W, c] in [-1, 1]."""
+    """Units [B, L, ...] of examples [B, ...] as `forms.raw` has them: images
+    are f32[B, H, W, c] in [-1, 1]."""
     return self.codec(variables).encode(x)
 
   def decode(self, variables: Vars, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
-    return (self.codec(variables).decode(units) + 1) / 2
+    """Examples of units [B, L, ...]: images f32[B, H, W, c] in [0, 1]."""
+    x = self.codec(variables).decode(units)
+    return forms.shown(forms.named(self.tokenizer.field), x)
 
   @abc.abstractmethod
   def generate(
@@ -103,7 +111,7 @@ class Generator(System):
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
-    """Draws one example per key, f32[B, ...] in [0, 1]; options as in
+    """Draws one example per key, [B, ...] as `decode` makes it; options as in
     `generate`."""
     units = self.generate(variables, cond, keys, **options)
     return self.decode(variables, units)
@@ -173,6 +181,10 @@ class Around(System):
   @property
   def takes(self) -> tuple[str, ...]:
     return self.target.takes
+
+  @property
+  def makes(self) -> tuple[str, ...]:
+    return self.target.makes
 
   @property
   def plan(self) -> Plan | None:

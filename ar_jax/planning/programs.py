@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ar_jax import data, optim, parallel, step, train
+from ar_jax import data, optim, parallel, run_files, step, train
 from ar_jax.core.system import System, UserError, build
 
 Config = ml_collections.ConfigDict
@@ -95,16 +95,18 @@ def programs(
 
 
 def example(config: Config, system: System, batch: int) -> dict[str, Any]:
-  """Shapes of a batch of training, which need no data: but for systems that
-  read more than images and labels."""
+  """Shapes of a batch of training. Images and labels need no data; where the
+  data are others, or a system reads more, one example of them is read."""
   struct = lambda shape, dtype: jax.ShapeDtypeStruct((batch, *shape), dtype)
-  size, channels = config.data.size, config.data.channels
-  rows = {
-    "image": struct((size, size, channels), jnp.uint8),
-    "label": struct((), jnp.int32),
-    "index": struct((), jnp.int32),
-  }
-  if not set(system.needs) <= set(rows):
+  rows = {"index": struct((), jnp.int32)}
+  if images := run_files.of_images(config):
+    size, channels = config.data.size, config.data.get("channels", 3)
+    rows = {
+      "image": struct((size, size, channels), jnp.uint8),
+      "label": struct((), jnp.int32),
+      **rows,
+    }
+  if not images or not set(system.needs) <= set(rows):
     one = data.load(**config.data).train[0]
     rows |= {k: struct(v.shape, v.dtype) for k, v in one.items()}
   if config.cache.views:

@@ -186,7 +186,7 @@ def build(
   def evaluate(system, variables, batches, key):
     del batches
     samples.check_makes(system, field, "pairs")
-    conditions.check_pairs(system, "pairs")
+    samples.check_pairs(system, "pairs")
     cond = conditions.conditions(system, data, n)
     drawn = samples.field(
       field, system, variables, cond, key, evaluator="pairs", batch=batch,

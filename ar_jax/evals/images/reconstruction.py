@@ -8,16 +8,19 @@ import jax
 import numpy as np
 
 from ar_jax.core import processes
+from ar_jax.core.forms import Image
 from ar_jax.core.system import UserError, example_keys
 from ar_jax.data import Dataset
-from ar_jax.evals.images import pairs, samples, sketch, statistics
+from ar_jax.evals import samples
+from ar_jax.evals.images import pairs, sketch, statistics
 from ar_jax.evals.images.features import features as load_features
 from ar_jax.evals.images.frechet import named
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _reconstruct(system, variables, batch, key):
-  return system.sample(variables, batch, example_keys(key, batch))
+  drawn = system.sample(variables, batch, example_keys(key, batch))
+  return drawn["image"] if isinstance(drawn, dict) else drawn
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -53,6 +56,7 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     missing = ""
 
   def evaluate(system, variables, batches, key):
+    samples.check_makes(system, "image", "reconstruction")
     originals, rebuilt = [], []
     counts, latents = None, []
     for batch in batches:
@@ -65,7 +69,9 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
       )
       real = mask > 0
       originals.append(image[real])
-      rebuilt.append(samples.to_uint8(out[real]))
+      rebuilt.append(
+        samples.stored({"image": out[real]}, {"image": Image()})["image"]
+      )
       if hasattr(system, "units"):
         units = processes.fetch(_units(system, variables, batch))[real]
         if system.vocab is None:

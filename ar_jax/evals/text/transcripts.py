@@ -91,7 +91,7 @@ def build(
   def evaluate(system, variables, batches, key):
     del batches
     samples.check_makes(system, field, "transcripts")
-    conditions.check_pairs(system, "transcripts")
+    samples.check_pairs(system, "transcripts")
     cond = conditions.conditions(system, data, n)
     rows = conditions.truth(system, data, n, fields=(field,))[field]
     drawn = samples.field(

@@ -15,9 +15,11 @@ from skimage import data as photos
 from skimage import metrics
 
 from ar_jax import evals
+from ar_jax.core.forms import to_uint8
 from ar_jax.core.system import UserError
 from ar_jax.data import kept
-from ar_jax.evals.images import pairs, samples, sketch
+from ar_jax.evals import samples
+from ar_jax.evals.images import pairs, sketch
 from ar_jax.evals.images.features import features
 from tests.evals import fakes
 
@@ -30,7 +32,7 @@ def draw(system, variables, cond, key, *, batch, start=0, options=None):
   n = len(next(iter(cond.values())))
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(n))
   static = tuple((options or {}).items())
-  return np.asarray(_sample(system, static)(variables, cond, keys))
+  return {"image": np.asarray(_sample(system, static)(variables, cond, keys))}
 
 
 @functools.cache
@@ -183,7 +185,9 @@ class FrechetTest(EvaluatorCase):
       evals.build("frechet", self.data, n=3)
     with self.assertRaisesRegex(UserError, "labels='even'"):
       evals.build("frechet", self.data, labels="even")
-    broken = lambda *args, **options: np.full((10, 12, 12, 1), np.nan)
+    broken = lambda *args, **options: {
+      "image": np.full((10, 12, 12, 1), np.nan)
+    }
     with self.assertRaisesRegex(UserError, "not finite"):
       self.run_on(fakes.Fake(), "frechet", **self.options | {"draw": broken})
     with self.assertRaisesRegex(UserError, r"draws \(8, 8, 1\)"):
@@ -225,7 +229,7 @@ class SamplesTest(EvaluatorCase):
 
   def test_rounding(self):
     x = np.array([-1, 0, 0.49 / 255, 0.5 / 255, 1, 2])
-    self.assertEqual(samples.to_uint8(x).tolist(), [0, 0, 0, 1, 255, 255])
+    self.assertEqual(to_uint8(x).tolist(), [0, 0, 0, 1, 255, 255])
 
 
 class JudgeAccuracyTest(EvaluatorCase):
