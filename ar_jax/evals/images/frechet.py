@@ -175,7 +175,8 @@ def _checked(
   for images in chunks:
     if images.shape[1:] != want:
       raise UserError(
-        f"the system draws {images.shape[1:]}, the field {field!r} of {data.name!r} "
-        f"is {want}; evaluate it on the data that it was trained on"
+        f"the system draws {images.shape[1:]}, the field {field!r} of "
+        f"{data.name!r} is {want}; evaluate it on the data that it was "
+        "trained on"
       )
     yield images
