@@ -30,6 +30,11 @@ LOADERS = {
   "sunspots": ("series.measured", "sunspots"),
   "co2": ("series.measured", "co2"),
   "csv": ("series.table", "csv"),
+  "text": ("text.own", "text"),
+  "chars": ("text.corpora", "chars"),
+  "words": ("text.corpora", "words"),
+  "pages": ("text.corpora", "pages"),
+  "markov_text": ("text.made", "markov_text"),
 }
 _REQUIRED = inspect.Parameter.empty
 _SHARED = ("text_features", "order")  # what `load` takes for every set
