@@ -106,8 +106,8 @@ class Categorical(nn.Module):
       # cost.
       h, h_null = h.astype(jnp.float32), h_null.astype(jnp.float32)
       h = pick.guide(h, h_null, scale)
-    if bias is not None and bias.ndim == 2:
-      bias = bias[:, None]
+    if bias is not None:
+      bias = jnp.asarray(bias).reshape(-1, 1, self.vocab)
     logits = pick.biased(self.logits(h), bias, law.get("temperature", 1.0))
     return pick.law(logits, **law)
 
