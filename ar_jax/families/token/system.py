@@ -93,7 +93,7 @@ def prefix(
     raise UserError("give either num_classes or text, the condition")
   if text is None:
     return ClassPrefix(num_classes + (label_dropout > 0), width)
-  return TextPrefix(encoders.build(**text), width)
+  return TextPrefix(encoders.make(**text), width)
 
 
 def training_noise(
