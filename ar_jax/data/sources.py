@@ -25,6 +25,16 @@ LOADERS = {
   "emoji": ("images.emoji", "emoji"),
   "folder": ("images.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
+  "ar_process": ("series.processes", "ar_process"),
+  "unitary_process": ("series.processes", "unitary_process"),
+  "sunspots": ("series.measured", "sunspots"),
+  "co2": ("series.measured", "co2"),
+  "csv": ("series.table", "csv"),
+  "text": ("text.own", "text"),
+  "chars": ("text.corpora", "chars"),
+  "words": ("text.corpora", "words"),
+  "pages": ("text.corpora", "pages"),
+  "markov_text": ("text.made", "markov_text"),
 }
 _REQUIRED = inspect.Parameter.empty
 _SHARED = ("text_features", "order")  # what `load` takes for every set

@@ -2,8 +2,13 @@
 
 likelihood       exact mean of the loss and its terms over the test split
 frechet          FID and relatives of samples, each with its floor
+pairs            images against what they should be: PSNR, SSIM, L1
+transcripts      texts against what they should be: character and word errors
+ngrams           texts of a language model against the text of the data
+probe            what the features of a system know of the classes
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
+series           errors of forecasts, beside those that need no network
 speed            images per second, compile time, traces
 """
 
@@ -30,6 +35,11 @@ NAMES = {
   "frechet": "images.frechet",
   "reconstruction": "images.reconstruction",
   "judge_accuracy": "images.judge_accuracy",
+  "series": "series.errors",
+  "pairs": "images.pairs",
+  "transcripts": "text.transcripts",
+  "ngrams": "text.ngrams",
+  "probe": "probe",
   "speed": "speed",
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax import conditions
 from ar_jax.core import forms as kinds
 from ar_jax.core.forms import Form
 from ar_jax.core.system import System, UserError, Vars
@@ -103,4 +104,15 @@ def check_makes(system: System, name: str, evaluator: str) -> None:
     raise UserError(
       f"evals.{evaluator}: scores the field {name!r} of samples; this system "
       f"makes {', '.join(system.makes) or 'none'}; take it out of evals"
+    )
+
+
+def check_pairs(system: System, evaluator: str) -> None:
+  """Raises UserError unless every sample has a truth of its own, in the test
+  example that its condition comes from."""
+  if not conditions.of_examples(system):
+    raise UserError(
+      f"evals.{evaluator}: compares every sample with its test example; this "
+      f"system reads {' and '.join(system.needs) or 'nothing'} and no example; "
+      "take it out of evals"
     )

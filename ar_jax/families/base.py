@@ -4,6 +4,7 @@ system around another one."""
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -102,6 +103,11 @@ class Generator(System):
     x = self.codec(variables).decode(units)
     return forms.shown(forms.named(self.tokenizer.field), x)
 
+  def condition(self, cond: Batch) -> Any:
+    """What `logits` takes as the condition of a batch, [B, ...]; where there
+    are several arrays, a tree of them."""
+    return jnp.asarray(cond[self.needs[0]])
+
   @abc.abstractmethod
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -141,15 +147,22 @@ class Generator(System):
 
 
 class Prefixed(Generator):
-  """A generator whose condition, a class or a text, stands before its units.
+  """A generator whose condition stands before its units.
 
-  Its `net` has a `prefix`, whose `labels` are the rows of a table of classes,
-  or None where it reads texts.
+  Its `net` has a `prefix`, see `families.token.prefix`, which says what it
+  reads of a batch.
   """
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("text",) if self.net.prefix.labels is None else ("label",)
+    return self.net.prefix.fields
+
+  def condition(self, cond: Batch | Array) -> dict[str, Array]:
+    """The fields of a batch that the prefix reads; what is no batch is the
+    first of them."""
+    if not isinstance(cond, Mapping):
+      cond = {self.needs[0]: cond}
+    return {name: cond[name] for name in self.needs}
 
   @property
   def plan(self) -> Plan:

@@ -63,7 +63,7 @@ def spectrogram(x: np.ndarray, width: int, height: int) -> np.ndarray:
   rows = np.stack([x[s : s + size] for s in starts]) * np.hanning(size)
   power = np.abs(np.fft.rfft(rows)) ** 2
   decibels = 10 * np.log10(np.maximum(power, 1e-10))
-  share = np.clip(1 + (decibels - max(decibels.max(), -60.0)) / _RANGE, 0, 1)
+  share = np.clip(1 + (decibels - max(decibels.max(), -20.0)) / _RANGE, 0, 1)
   at = lambda n, m: np.minimum((np.arange(m) + 0.5) * n / m, n - 1).astype(int)
   share = share[at(len(share), width)][:, at(share.shape[1], height)]
   place = share.T[::-1] * (len(_TONES) - 1)

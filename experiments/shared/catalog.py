@@ -32,6 +32,8 @@ FAMILIES = {
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
   "tokenizers": "From pixels to units and back. Tokenizers train with the same "
   "command.",
+  "encoders": "What sees an image and draws none; teachers and judges. They "
+  "train with the same command.",
 }
 # What the imports of a system do not tell.
 SPECULATION = ("speculation", "eagle")
@@ -109,14 +111,14 @@ def configs(slug: str) -> str:
 
 
 def _is_system(name: str) -> bool:
-  rooms = ("systems", "tokenizers")
+  rooms = ("systems", "tokenizers", "encoders")
   return any((ROOT / "ar_jax" / r / f"{name}.py").exists() for r in rooms)
 
 
 def family(path: pathlib.Path) -> str:
   """The family of a system: that of the base or the net that it imports."""
-  if path.parent.name == "tokenizers":
-    return "tokenizers"
+  if path.parent.name != "systems":
+    return path.parent.name
   text = path.read_text()
   if re.search(rf"families\.token import .*({'|'.join(SPECULATION)})", text):
     return "speculation"
@@ -154,7 +156,7 @@ def _result_of(name: str) -> str:
 def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
   """Family -> a row for each of its systems."""
   result: dict[str, list] = {name: [] for name in FAMILIES}
-  for room in ("systems", "tokenizers"):
+  for room in ("systems", "tokenizers", "encoders"):
     for path in sorted((ROOT / "ar_jax" / room).glob("[a-z]*.py")):
       text = docstring(path)
       if "\ndef build(" not in path.read_text():  # what tokenizers share

@@ -103,6 +103,27 @@ def schedule(
   return scales[:stop] + (1.0,) * (n - stop)
 
 
+HARD = -1e29  # a bias that is at most this makes a unit impossible
+
+
+def biased(
+  logits: Array, bias: Array | None, temperature: float = 1.0
+) -> Array:
+  """Guided logits f32[..., V] with a bias: what `law` makes of them at this
+  temperature has the bias between temperature and filters.
+
+  Args:
+    logits: already guided.
+    bias: f32[V], or of leading axes that fit; at most HARD where a unit is
+      forbidden, at any temperature. None changes nothing.
+    temperature: that of `law`.
+  """
+  if bias is None:
+    return logits
+  # A hard entry is put in, never multiplied: temperature 0 would undo it.
+  return jnp.where(bias <= HARD, bias, logits + temperature * bias)
+
+
 def law(
   logits: Array,
   *,

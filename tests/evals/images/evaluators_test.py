@@ -17,8 +17,9 @@ from skimage import metrics
 from ar_jax import evals
 from ar_jax.core.forms import to_uint8
 from ar_jax.core.system import UserError
-from ar_jax.evals import cache, samples
-from ar_jax.evals.images import reconstruction, sketch
+from ar_jax.data import kept
+from ar_jax.evals import samples
+from ar_jax.evals.images import pairs, sketch
 from ar_jax.evals.images.features import features
 from tests.evals import fakes
 
@@ -126,7 +127,7 @@ class FrechetTest(EvaluatorCase):
 
   def test_cached_reference_is_the_same(self):
     first = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
-    with mock.patch.object(cache, "save", side_effect=AssertionError):
+    with mock.patch.object(kept, "save", side_effect=AssertionError):
       again = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
     self.assertEqual(first, again)
 
@@ -286,7 +287,7 @@ class ReconstructionTest(EvaluatorCase):
     noise = np.random.default_rng(0).normal(scale=20, size=x.shape)
     y = np.clip(x + noise, 0, 255).astype(np.uint8)
     np.testing.assert_allclose(
-      reconstruction.psnr(x[None], y[None])[0],
+      pairs.psnr(x[None], y[None])[0],
       metrics.peak_signal_noise_ratio(x, y),
       rtol=1e-9,
     )
@@ -294,15 +295,15 @@ class ReconstructionTest(EvaluatorCase):
       x, y, channel_axis=-1, gaussian_weights=True, sigma=1.5,
       use_sample_covariance=False,
     )  # fmt: skip
-    got = reconstruction.ssim(x[None], y[None])[0]
+    got = pairs.ssim(x[None], y[None])[0]
     np.testing.assert_allclose(got, want, atol=1e-6)
-    self.assertEqual(reconstruction.ssim(x[None], x[None])[0], 1)
+    self.assertEqual(pairs.ssim(x[None], x[None])[0], 1)
 
   def test_an_exact_image_does_not_make_the_mean_infinite(self):
     x = np.zeros((2, 16, 16, 1), np.uint8)
     y = x.copy()
     y[1] = 2
-    found = reconstruction.psnr(x, y)
+    found = pairs.psnr(x, y)
     self.assertEqual(found[0], 100)
     self.assertAlmostEqual(found[1], 20 * np.log10(255 / 2))
     results = self.run_on(
@@ -314,7 +315,7 @@ class ReconstructionTest(EvaluatorCase):
   def test_small_images_have_no_ssim(self):
     small = np.zeros((1, 8, 8, 1), np.uint8)
     with self.assertRaisesRegex(UserError, "at least 11 pixels"):
-      reconstruction.ssim(small, small)
+      pairs.ssim(small, small)
 
 
 if __name__ == "__main__":
