@@ -20,8 +20,8 @@ def edges(
   kind: str = "sobel",
   field: str = "image",
   sigma: float = 1.0,
-  low: float = 0.1,
-  high: float = 0.2,
+  low: float = 0.04,
+  high: float = 0.1,
 ) -> Rule:
   """Adds `edges`, u8[H, W, 1]: black but where the image changes.
 
