@@ -70,7 +70,8 @@ def _unset(config: Config) -> Iterator[tuple[str, Key]]:
   if "data" in config and "name" in config.data:
     yield from of("data", arguments.of_loader(config.data.name), ("hint",))
   if "optim" in config:
-    yield from of("optim", arguments.of(optim.adamw, skip=1))
+    yield from of("optim", arguments.of(optim.single, skip=1))
+    yield "optim.frozen", Key((), "tuple[str, ...]", False)
   if "sample" in config:
     yield from of("sample.options", options(config))
   for name, given in config.get("evals", {}).items():

@@ -78,7 +78,7 @@ class FlexVAR(ScaleWise):
   def widest(self) -> int:
     return max(side * side for side in self.sizes)
 
-  def at(self, scales: Sequence[int | tuple[int, int]]) -> FlexVAR:
+  def over(self, scales: Sequence[int | tuple[int, int]]) -> FlexVAR:
     """The same model with another list of maps, to sample or to evaluate it.
 
     Args:
@@ -223,7 +223,7 @@ class FlexVAR(ScaleWise):
         that was built without a null class.
     """
     own = self.tokenizer.scales
-    here = self.at(scales) if scales else self
+    here = self.over(scales) if scales else self
     sides = here.tokenizer.scales
     guidance = self.scale(guidance)
     rates = pick.schedule(schedule, guidance, len(sides))
