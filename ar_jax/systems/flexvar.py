@@ -201,6 +201,8 @@ class FlexVAR(ScaleWise):
       cond: `label` i32[B]; the null label draws without a class. To edit an
         image, `given` u8[B, H, W, c] and perhaps `keep`; see
         `ScaleWise.edit`. A `given` smaller than what is drawn is refined.
+        Perhaps `bias` f32[B, V], or f32[B, K, V] for each map; see
+        `pick.biased`.
       keys: Key[B].
       scales: the maps, sides or (height, width), from one cell to the latent
         of the image; empty means those of the model.
@@ -239,6 +241,7 @@ class FlexVAR(ScaleWise):
       scales=rates,
       laws=[law if s or not greedy_unseen else greedy for s in seen],
       edit=here.edit(variables, cond, force_first_scales, coarse),
+      bias=cond.get("bias"),
     )
 
 

@@ -138,7 +138,7 @@ class Lantern(Beside):
     Args:
       variables: as `init` makes them.
       cond: what the target needs; also `prompt` i32[B, M] and `known` i32[B]
-        where images are known in part.
+        where images are known in part, and `bias` f32[B, V].
       keys: Key[B].
       drafts: K of a chain.
       k: the most neighbours whose mass may count for a draft; all there are
@@ -192,6 +192,7 @@ class Lantern(Beside):
       relax=relax,
       prompt=cond.get("prompt"),
       known=cond.get("known"),
+      bias=cond.get("bias"),
       impl=impl,
     )
 
