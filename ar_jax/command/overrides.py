@@ -72,7 +72,8 @@ def _unset(config: Config) -> Iterator[tuple[str, Key]]:
     for name in config.data.get("derive") or ():
       yield from of(f"data.derive.{name}", arguments.of_rule(name))
   if "optim" in config:
-    yield from of("optim", arguments.of(optim.adamw, skip=1))
+    yield from of("optim", arguments.of(optim.single, skip=1))
+    yield "optim.frozen", Key((), "tuple[str, ...]", False)
   if "sample" in config:
     yield from of("sample.options", options(config))
   for name, given in config.get("evals", {}).items():
