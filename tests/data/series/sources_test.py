@@ -1,4 +1,4 @@
-"""Series: windows split in time, processes by rule, measured sets, CSV files."""
+"""Series: windows split in time, by rule, measured and from CSV files."""
 
 import importlib.util
 import pathlib
