@@ -70,6 +70,7 @@ class Watch:
     self._wait = 0.0
     self._since: tuple[int, float] | None = None
     self._evaluators: dict | None = None
+    self._draws = True  # until it is seen that it does not
 
   @contextlib.contextmanager
   def waiting(self):
@@ -138,7 +139,7 @@ class Watch:
     train = self._config.train
     if train.sample_every:
       return max(0, train.sample_every)
-    if train.steps < _LONG or not self._system.makes:
+    if train.steps < _LONG or not self._system.makes or not self._draws:
       return 0
     if rebuilt.can(self._system):
       return train.save_every
@@ -171,7 +172,7 @@ class Watch:
     except (UserError, NotImplementedError) as e:
       if config.train.sample_every:
         raise
-      # Nobody asked for them.
+      self._draws = False  # nobody asked for them
       log.info("no samples are shown while training: %s", e)
       return None
     return self._save(step, path, drawn)

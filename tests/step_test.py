@@ -34,6 +34,8 @@ def run(options, batches, tx=None, noise=0.1):
 class Running(toy.Toy):
   """Keeps a running mean of its pixels."""
 
+  moving = frozenset({"running"})
+
   def init(self, key, batch):
     return {**super().init(key, batch), "running": jnp.zeros(())}
 

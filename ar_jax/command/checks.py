@@ -149,8 +149,8 @@ def symbols(stage: Stage, system: System, dataset: data.Dataset) -> None:
     return
   first = stage.workdir.name + "." if stage.name else ""
   raise UserError(
-    f"{dataset.name} has {form.vocab} symbols, the model {tokenizer.vocab}; set "
-    f"--config.{first}model.tokenizer.vocab={form.vocab}"
+    f"{dataset.name} has {form.vocab} symbols, the model {tokenizer.vocab}; "
+    f"set --config.{first}model.tokenizer.vocab={form.vocab}"
   )
 
 
