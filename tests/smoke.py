@@ -313,6 +313,7 @@ class Exceptions:
 
 EXCEPTIONS = Exceptions(
   no_order={
+    "classifier": "an encoder sees an image at once",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
     "vq": "a tokenizer makes all units at once",
@@ -320,6 +321,7 @@ EXCEPTIONS = Exceptions(
     "kl_vae": "a tokenizer makes all units at once",
   },
   no_chance={
+    "classifier": "an encoder says what it sees",
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",
     "kl_vae": "a tokenizer shows what it is shown",
