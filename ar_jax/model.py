@@ -62,9 +62,10 @@ class Model:
 
   def __repr__(self) -> str:
     count = sum(x.size for x in jax.tree.leaves(self.variables["params"]))
+    classes = self.class_names and f", {len(self.class_names)} classes" or ""
     return (
       f"<{self.config.system} of {self.workdir}, step {self.step}, "
-      f"{count / 1e6:.4g}M parameters, {len(self.class_names)} classes>"
+      f"{count / 1e6:.4g}M parameters{classes}>"
     )
 
   def sample(

@@ -103,6 +103,7 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
     start=start,
     augment=None if config.cache.views else augment,
     rows=rows,
+    order=dataset.order,
     **config.loader,
   )
   if config.parallel == "pmap":

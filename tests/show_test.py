@@ -16,11 +16,13 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 import ar_jax
-from ar_jax import conditions, data, main, show, step
+from ar_jax import conditions, data, main, parallel, run_files, show, step
 from ar_jax.core import forms
 from ar_jax.core.errors import UserError
 from ar_jax.evals import samples
+from ar_jax.planning import programs
 from ar_jax.show import audio, skeleton
+from configs import common
 from tests import toy_forms
 from tests.evals import fakes
 from tests.metrics_test import events
@@ -156,6 +158,45 @@ class FormsTest(parameterized.TestCase):
     del facts["forms"]
     path.write_text(json.dumps(facts))
     self.assertEqual(ar_jax.load(self.workdir).forms, {"image": forms.Image()})
+
+  def test_nothing_of_a_run_says_what_its_data_are(self):
+    """Then they are read; images need not be."""
+    config = self.train("text")
+    (self.workdir / "data.json").unlink()
+    system = toy_forms.Anything("text")
+    with (
+      mock.patch.dict(data.sources.LOADERS, {"text": ("text.toy", "text")}),
+      mock.patch.object(data, "load", toy_forms.load),
+    ):
+      known = run_files.Known(self.workdir, config, system)
+    self.assertEqual(known.forms, toy_forms.FORMS["text"])
+    self.assertEqual(known.num_classes, 0)
+    self.assertEqual(known.fields["text"], ((toy_forms.LENGTH,), "int32"))
+    images = common.base("toy")
+    images.data.name = "imagenet2012"
+    with mock.patch.object(data, "load", side_effect=AssertionError("data")):
+      known = run_files.Known(self.workdir, images, fakes.Fake())
+    self.assertEqual(known.fields["image"], ((16, 16, 1), "uint8"))
+
+  def test_programs_ahead_of_time(self):
+    config = toy_forms.get_config("skeleton")
+    mesh = parallel.make_mesh(config.mesh)
+    with (
+      mock.patch.dict(data.sources.LOADERS, {"skeleton": ("x.toy", "x")}),
+      mock.patch.object(data, "load", toy_forms.load),
+    ):
+      made = programs.programs(config, mesh)
+      self.assertEqual(set(made), {"train_step", "sample"})
+      for name in made:
+        traced = made[name](4).trace()
+        self.assertIn("f32[4,8,3]", str(traced.jaxpr))
+
+  def test_programs_of_later_steps(self):
+    at = lambda self, step: fakes.Fake(side=8 if step < 3 else 12)
+    with mock.patch.object(fakes.Fake, "at", at):
+      found = programs.phases(fakes.Fake(), 6)
+    self.assertEqual({k: v.side for k, v in found.items()}, {0: 8, 3: 12})
+    self.assertEqual(programs.phases(fakes.Fake(), 6), {0: fakes.Fake()})
 
 
 class DrawTest(absltest.TestCase):

@@ -232,7 +232,7 @@ class Case:
     hidden = jnp.arange(2 * len(units)) % 2 == 1
     pairs = lambda x: jnp.repeat(x, 2, axis=0)
     both = system.logits(variables, pairs(cond), pairs(units), hidden)
-    scale = scales[plan.step_of()][None, :, None]
+    scale = scales[plan.step_of()].reshape(1, -1, *(1,) * (both.ndim - 2))
     return pick.guide(both[::2], both[1::2], scale)
 
   def _draw_of(self, variables, cond, index):
@@ -316,12 +316,14 @@ EXCEPTIONS = Exceptions(
     "classifier": "an encoder sees an image at once",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
+    "bits": "a tokenizer makes all units at once",
     "vq": "a tokenizer makes all units at once",
     "multiscale_vq": "a tokenizer makes all units at once",
     "kl_vae": "a tokenizer makes all units at once",
   },
   no_chance={
     "classifier": "an encoder says what it sees",
+    "bits": "a tokenizer shows what it is shown",
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",
     "kl_vae": "a tokenizer shows what it is shown",

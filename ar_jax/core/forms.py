@@ -183,11 +183,20 @@ class Series(Form):
   Attributes:
     names: of the D values; () where they have none.
     rate: times per unit of time.
+    mean, scale: D each, of the training part, where the values are
+      standardised; () where they are as they came.
   """
 
   names: tuple[str, ...] = ()
   rate: float = 1.0
+  mean: tuple[float, ...] = ()
+  scale: tuple[float, ...] = ()
   rank = 2
+
+  def original(self, x: np.ndarray) -> np.ndarray:
+    """Values [..., D] in the unit in which they came."""
+    x = np.asarray(x, np.float64)
+    return x * self.scale + self.mean if self.scale else x
 
 
 @dataclasses.dataclass(frozen=True)

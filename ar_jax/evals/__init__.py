@@ -8,6 +8,7 @@ ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
+series           errors of forecasts, beside those that need no network
 speed            images per second, compile time, traces
 """
 
@@ -34,6 +35,7 @@ NAMES = {
   "frechet": "images.frechet",
   "reconstruction": "images.reconstruction",
   "judge_accuracy": "images.judge_accuracy",
+  "series": "series.errors",
   "pairs": "images.pairs",
   "transcripts": "text.transcripts",
   "ngrams": "text.ngrams",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ar_jax.core.forms import Image, described
 from ar_jax.data import Dataset
 from ar_jax.data.kept import digest
 
@@ -17,7 +18,8 @@ _PROBES = 64  # examples of each split that are looked at
 
 
 def data_digest(data: Dataset) -> str:
-  """Of what the data set is read from, and of examples of both splits.
+  """Of what the data set is read from, of what its fields mean, and of
+  examples of both splits, all of their fields.
 
   All examples of a set that does not say what it is read from (one that is
   made by hand) are hashed; of the others some evenly spaced ones, which see
@@ -28,6 +30,9 @@ def data_digest(data: Dataset) -> str:
     str(data.num_classes),
     data.digest,
   ]
+  for name, form in sorted(data.forms.items()):
+    if form != Image():  # pixels say themselves what they are
+      parts += [name, repr(described(form))]
   for source in (data.train, data.test):
     parts.append(str(len(source)))
     n = min(len(source), _PROBES) if data.digest else len(source)

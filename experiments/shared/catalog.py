@@ -11,9 +11,10 @@ import inspect
 import pathlib
 import re
 
-from experiments import report
+from experiments.shared.markdown import between, table
+from experiments.shared.records import ROOT, command, measured, verdict
 
-ROOT, DOCS = report.ROOT, report.DOCS
+DOCS = ROOT / "docs"
 MARKS = (
   "<!-- written by python -m experiments.report -->",
   "<!-- end of written -->",
@@ -47,10 +48,15 @@ paper's claim. Written by `python -m experiments.report`.
 DATA_HEAD = """# Data
 
 `--config.data.name=NAME` chooses the set; in a config of stages it is
-`--config.tokenizer.data.name`, and all stages share it. `size`, `channels` and
-`path` are keys of every set; the options below are further keys of
-`config.data`. Written from the docstrings of the loaders by
-`python -m experiments.report`.
+`--config.tokenizer.data.name`, and all stages share it. The options below are
+further keys of `config.data`; an option that a set does not have is refused.
+Every set also takes
+
+- `text_features`: a folder of features of the texts, as a large frozen encoder
+  made them;
+- `order`: "shuffled", or "given" where examples follow from each other.
+
+Written from the docstrings of the loaders by `python -m experiments.report`.
 """
 
 
@@ -130,12 +136,12 @@ def family(path: pathlib.Path) -> str:
 
 def verdicts(slug: str, records: dict[str, dict]) -> str:
   """Links to the results of a system."""
-  ours = lambda k: not report.measured(k) and slug in (k, _result_of(k))
+  ours = lambda k: not measured(k) and slug in (k, _result_of(k))
   names = list(filter(ours, records))
   if not names:
     return "none yet"
   return ", ".join(
-    f"[{report.verdict(records[k])}](results/{k}.md)"
+    f"[{verdict(records[k])}](results/{k}.md)"
     + ("" if k == slug else f" ({k.removeprefix(slug + '_')})")
     for k in sorted(names)
   )
@@ -143,9 +149,7 @@ def verdicts(slug: str, records: dict[str, dict]) -> str:
 
 def _result_of(name: str) -> str:
   """The experiment of a result, if it is that of a system."""
-  module = re.fullmatch(
-    r"python -m experiments\.(\w+)( .*)?", report.command(name)
-  )
+  module = re.fullmatch(r"python -m experiments\.(\w+)( .*)?", command(name))
   return module[1] if module else ""
 
 
@@ -177,7 +181,7 @@ def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
 def systems(found: dict[str, list[dict]]) -> str:
   """The index."""
   every = [row for own in found.values() for row in own]
-  return f"{SYSTEMS_HEAD}\n{report.table(every)}\n"
+  return f"{SYSTEMS_HEAD}\n{table(every)}\n"
 
 
 def of_family(name: str, own: list[dict]) -> str:
@@ -186,10 +190,10 @@ def of_family(name: str, own: list[dict]) -> str:
   start = f"# {name.capitalize()}\n\n{MARKS[0]}\n{MARKS[1]}\n"
   text = path.read_text() if path.exists() else start
   cells = [{k: v for k, v in row.items() if k != "family"} for row in own]
-  deeper = report.table(cells).replace("](../", "](../../")
+  deeper = table(cells).replace("](../", "](../../")
   deeper = deeper.replace("](results/", "](../results/")
   body = f"{FAMILIES[name]}\n\n{deeper}\n\n[All systems](../systems.md)."
-  return report.between(text, MARKS, body)
+  return between(text, MARKS, body)
 
 
 def loaders() -> dict[str, tuple[str, str]]:
@@ -228,19 +232,18 @@ def data() -> str:
     body = re.sub(r"\n+(Command|Fields|From): ", r"\n\n**\1:** ", body)
     body = re.sub(r"\n  +", " ", body)
     link = f"[{path.relative_to(ROOT)}](../{path.relative_to(ROOT)})"
-    told = [f"## {name}", body, options, f"Code: {link}\n"]
-    parts.append("\n\n".join(filter(None, told)))
+    section = [f"## {name}", body, options, f"Code: {link}\n"]
+    parts.append("\n\n".join(filter(None, section)))
   return "\n".join(parts)
 
 
 def scale(record: dict) -> str:
   """`docs/scale.md` with the tables of `experiments.benchmarks.plan`."""
   body = "\n\n".join(
-    f"**{title}**\n\n{report.table(rows)}"
-    for title, rows in record["tables"].items()
+    f"**{title}**\n\n{table(rows)}" for title, rows in record["tables"].items()
   )
   text = (DOCS / "scale.md").read_text()
-  return report.between(text, PLAN_MARKS, body)
+  return between(text, PLAN_MARKS, body)
 
 
 def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:

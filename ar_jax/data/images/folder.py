@@ -11,15 +11,15 @@ from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.images import layout as layouts
-from ar_jax.data.images import reader, scan
+from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.images.pictures import Pictures
 
 
 def folder(
   *,
   size: int,
-  channels: int,
-  path: str,
+  channels: int = 3,
+  path: str = "",
   crop: str = "center",
   classes: int | None = None,
   test_fraction: float = 0.1,
@@ -57,6 +57,7 @@ def folder(
       pictures that cannot be read, all of them in one line. Damage in the
       midst of a picture is reported when it is read.
   """
+  transforms.check_size(size, channels)
   root = pathlib.Path(path).expanduser()
   if not path or not root.is_dir():
     raise UserError(

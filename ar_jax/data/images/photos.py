@@ -41,8 +41,8 @@ class _Picture(NamedTuple):
 def photos(
   *,
   size: int,
-  channels: int,
-  path: str,
+  channels: int = 3,
+  path: str = "",
   length: int = 4096,
   folders: Sequence[str] = _WALLPAPERS,
   samples: bool = True,
@@ -74,6 +74,7 @@ def photos(
     UserError: no picture is large enough, some cannot be read, or all of them
       are too many to be held in memory.
   """
+  transforms.check_size(size, channels)
   if length < 1:
     raise UserError(f"data.length={length}: must be at least 1")
   own = pathlib.Path(path).expanduser() if path else None

@@ -22,6 +22,17 @@ Augment = Callable[[Example, np.random.Generator], Example]
 
 _MODES = {1: "L", 3: "RGB"}
 _LONGEST = 16  # times the short side
+_LARGEST = 8192  # beyond it one RGB image takes more than 200 MB
+
+
+def check_size(size: int, channels: int) -> None:
+  """Raises UserError unless images of this side and these channels can be."""
+  if not 1 <= size <= _LARGEST:
+    raise UserError(
+      f"data.size={size}: must lie between 1 and {_LARGEST} pixels"
+    )
+  if channels not in (1, 3):
+    raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour)")
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -23,7 +23,7 @@ from ar_jax.families.token.net import hide_padding, padding_mask
 from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.cache import Cache
-from ar_jax.nn.layers.linear import TRANSPOSED, transposed
+from ar_jax.nn.layers.linear import TRANSPOSED
 from ar_jax.nn.layers.norms import RMSNorm
 from ar_jax.nn.layers.positions import rope_grid
 from ar_jax.nn.stacks.blocks import dropout
@@ -109,7 +109,7 @@ class NextNeighbour(nn.Module):
     """The rotations f32[P + L, K / 2, 2] of all positions."""
     if self.prefix_rope is None:
       return None
-    features = self.width // self.stacks[0].block.mixer.heads
+    features = self.stacks[0].head_width(self.width)
     return jnp.asarray(
       rope_grid(
         self.plan,
@@ -166,9 +166,8 @@ class NextNeighbour(nn.Module):
     """The variables, made ready for a loop of steps of so many rows."""
     every = variables["params"]
     stacks = {
-      name: transposed(every[name]["block"], rows)
-      for name in every
-      if name.startswith("stacks_")
+      f"stacks_{i}": stack.ready(every[f"stacks_{i}"], rows)
+      for i, stack in enumerate(self.stacks)
     }
     return {**variables, TRANSPOSED: stacks}
 

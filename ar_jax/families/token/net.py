@@ -7,6 +7,8 @@ V codes.
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,10 @@ from ar_jax.core.system import Vars
 from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.cache import Cache
-from ar_jax.nn.layers.linear import TRANSPOSED, transposed
+from ar_jax.nn.layers.linear import TRANSPOSED
 from ar_jax.nn.layers.positions import rope_grid
 from ar_jax.nn.stacks.blocks import dropout
+from ar_jax.nn.stacks.segments import Segments
 from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
@@ -46,7 +49,7 @@ class NextToken(nn.Module):
   vocab: int
   width: int
   prefix: ClassPrefix | TextPrefix
-  backbone: Backbone
+  backbone: Backbone | Segments
   head: Categorical
   prefix_rope: str = "zero"
   stddev: float = 0.02
@@ -63,7 +66,7 @@ class NextToken(nn.Module):
 
   def rotations(self) -> Array:
     """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
-    features = self.width // self.backbone.block.mixer.heads
+    features = self.backbone.head_width(self.width)
     table = rope_grid(
       self.plan,
       features,
@@ -115,8 +118,8 @@ class NextToken(nn.Module):
 
   def ready(self, variables: Vars, rows: int) -> Vars:
     """The variables, made ready for a loop of steps of so many rows."""
-    stack = variables["params"]["backbone"]["block"]
-    return {**variables, TRANSPOSED: {"backbone": transposed(stack, rows)}}
+    stack = self.backbone.ready(variables["params"]["backbone"], rows)
+    return {**variables, TRANSPOSED: {"backbone": stack}}
 
   def begin(
     self,
@@ -162,7 +165,8 @@ class NextToken(nn.Module):
       mask = hide_padding(mask, valid)
     pos = self.rotations()[: x.shape[1]]
     h, cache = self.backbone(x, mask, pos=pos, cache=cache)
-    cache = Cache(cache.k, cache.v, jnp.asarray(cache.index, jnp.int32))
+    index = jnp.asarray(cache.index, jnp.int32)
+    cache = dataclasses.replace(cache, index=index)
     if jax.default_backend() == "cpu":
       cache = cache.unstacked()
     return h, cache

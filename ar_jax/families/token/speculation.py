@@ -167,7 +167,7 @@ def _score(
 ) -> tuple[Array, Array, Cache]:
   """A `speculate.Score`: rows of rejected drafts are written again."""
   rows, net = program.rows, program.net.bind(variables)
-  room, need = cache.k[0].shape[2], net.rows + draft.units.shape[1]
+  room, need = cache.size, net.rows + draft.units.shape[1]
   if room < need:
     raise UserError(
       f"a cache of {room} rows is too small for {draft.units.shape[1]} drafts "

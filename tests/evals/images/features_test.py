@@ -13,8 +13,9 @@ from absl.testing import absltest, parameterized
 from flax import traverse_util
 from skimage import data as photos
 
+from ar_jax.core import forms
 from ar_jax.core.system import UserError
-from ar_jax.data import kept, load
+from ar_jax.data import Dataset, kept, load
 from ar_jax.evals import cache
 from ar_jax.evals.images import efficientnet, frozen, inception, judge, sketch
 from ar_jax.evals.images import inception_blocks as blocks
@@ -221,6 +222,17 @@ class JudgeTest(FolderCase):
     known = dataclasses.replace(data, digest="a")
     files = dataclasses.replace(data, digest="b")
     self.assertNotEqual(cache.data_digest(known), cache.data_digest(files))
+
+  def test_every_field_and_what_it_means_counts(self):
+    rows = lambda x: [{"text": np.arange(3) + x}]
+    text = lambda *symbols: {"text": forms.Text(symbols)}
+    data = Dataset("t", rows(0), rows(9), forms=text("a", "b"))
+    seen = [
+      data,
+      dataclasses.replace(data, forms=text("a", "c")),
+      dataclasses.replace(data, test=rows(8)),
+    ]
+    self.assertLen({cache.data_digest(d) for d in seen}, 3)
 
   def test_a_damaged_cache_is_as_good_as_none(self):
     kept.save("judge", "x", {"a": np.ones(3)})
