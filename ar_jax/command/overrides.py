@@ -69,6 +69,8 @@ def _unset(config: Config) -> Iterator[tuple[str, Key]]:
   yield from _of_model("model", config.system, config.model)
   if "data" in config and "name" in config.data:
     yield from of("data", arguments.of_loader(config.data.name), ("hint",))
+    for name in config.data.get("derive") or ():
+      yield from of(f"data.derive.{name}", arguments.of_rule(name))
   if "optim" in config:
     yield from of("optim", arguments.of(optim.adamw, skip=1))
   if "sample" in config:
