@@ -6,14 +6,15 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests, pipeline
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.images import reader
-from ar_jax.data.wrap import features
+from ar_jax.data.wrap import derived, features
+from ar_jax.data.wrap import peers as beside
 
 # Where each set is loaded: module of this package, function. What the function
 # takes is what the set takes, and its docstring is its part of docs/data.md.
@@ -37,13 +38,17 @@ LOADERS = {
   "markov_text": ("text.made", "markov_text"),
 }
 _REQUIRED = inspect.Parameter.empty
-_SHARED = ("text_features", "order")  # what `load` takes for every set
+# What `load` takes for every set.
+_SHARED = ("text_features", "derive", "peers", "same_class", "order")
 
 
 def load(
   name: str,
   *,
   text_features: str = "",
+  derive: Mapping[str, Mapping] | None = None,
+  peers: int = 0,
+  same_class: bool = True,
   order: str = "shuffled",
   **options,
 ) -> Dataset:
@@ -53,6 +58,10 @@ def load(
     name: a key of `LOADERS`, or the name of a prepared TFDS image set, as
       `cifar10` or `tfds:cifar10`.
     text_features: a folder of features of the texts; see `features.py`.
+    derive: rule -> its options; adds fields that are made of the others, see
+      `derived.py`.
+    peers: so many other examples stand beside each; see `peers.py`.
+    same_class: whether these are of its class.
     order: in which training reads the examples: "shuffled", or "given" for
       that of the source.
     **options: of that set; see its function, and docs/data.md. None is as good
@@ -81,6 +90,10 @@ def load(
     made_of = (reader.VERSION, name, given, dataset.digest)
     digest = digests.fingerprint(*made_of)
     dataset = dataclasses.replace(dataset, digest=digest)
+  if derive:
+    dataset = derived.add(dataset, derive)
+  if peers:
+    dataset = beside.add(dataset, peers, same_class=same_class)
   return dataclasses.replace(dataset, order=order)
 
 

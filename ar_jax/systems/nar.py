@@ -64,6 +64,8 @@ class NAR(TeacherForced):
   frames: int | None = None
   label_dropout: float = 0.1
 
+  takes = ("bias",)
+
   def forwards(self, **options) -> int:
     """Passes of the transformer for one example, each of two rows if guided."""
     del options
@@ -104,7 +106,8 @@ class NAR(TeacherForced):
 
     Args:
       variables: as `init` makes them.
-      cond: `label` i32[B] or `text`.
+      cond: `label` i32[B] or `text`, and perhaps `bias` f32[B, V]; see
+        `pick.biased`.
       keys: Key[B].
       guidance: scale; 1.0 or None is off.
       schedule: a key of `pick.SCHEDULES`, over fronts.
@@ -126,6 +129,7 @@ class NAR(TeacherForced):
       self.condition(cond),
       keys,
       scales if guidance != 1.0 else None,
+      bias=cond.get("bias"),
       **law,
     )
 

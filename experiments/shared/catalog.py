@@ -54,6 +54,10 @@ Every set also takes
 
 - `text_features`: a folder of features of the texts, as a large frozen encoder
   made them;
+- `derive`: rule -> its options; adds fields that are made of the others, as
+  `--config.data.derive="{'edges': {'kind': 'canny'}}"`;
+- `peers`: so many other examples stand beside each, as `peer_image`,
+  `peer_label`, ..., of its class unless `same_class=False`;
 - `order`: "shuffled", or "given" where examples follow from each other.
 
 Written from the docstrings of the loaders by `python -m experiments.report`.

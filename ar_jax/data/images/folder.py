@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import pathlib
 
 from PIL import Image
@@ -10,7 +9,8 @@ from PIL import Image
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset
-from ar_jax.data.images import layout as layouts
+from ar_jax.data.folders import layout as layouts
+from ar_jax.data.folders import walk
 from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.images.pictures import Pictures
 
@@ -66,12 +66,12 @@ def folder(
     )
   if not 0 < test_fraction < 1:
     raise UserError(f"data.test_fraction={test_fraction}: must be in 0 to 1")
-  tree = scan.walk(root)
+  tree = scan.pictures(root)
   found = layouts.layout(root, tree, classes)
   train, sizes, bad = _readable(root, found.train, skip_bad)
   test, more, more_bad = _readable(root, found.test, skip_bad)
   sizes += more
-  _check_classes(root, found.names, train)
+  layouts.check_classes(root, found.names, train, "picture")
   remarks: list[str] = []
   if not found.test:
     train, test, remarks = layouts.hold_out(root, train, test_fraction)
@@ -80,12 +80,10 @@ def folder(
   small = sum(min(s) < size for s in sizes) if crop != "pad" else 0
   if small:
     remarks.append(f"{small} smaller than {size} pixels are enlarged")
-  skipped = scan.skipped(tree)
+  skipped = walk.skipped(tree)
   names = found.names
-  some = ", ".join(names if len(names) < 10 else [*names[:3], "...", names[-1]])
   said = [
-    f"folder: {len(train)} + {len(test)} pictures, {len(names)} "
-    f"{'class' if len(names) == 1 else 'classes'}: {some}",
+    layouts.summary("folder", len(train), len(test), names, "picture"),
     *([f"skipped {skipped}"] if skipped else []),
     *found.remarks,
     *bad,
@@ -117,14 +115,3 @@ def _readable(
   label = {e.parts: k for e, k in files}
   good, sizes, said = scan.check(root, [e for e, _ in files], skip=skip)
   return [(e, label[e.parts]) for e in good], sizes, said
-
-
-def _check_classes(root, names, train: list[layouts.Labelled]) -> None:
-  """Raises UserError if a class has lost all of its pictures."""
-  have = collections.Counter(k for _, k in train)
-  none = [name for k, name in enumerate(names) if not have[k]]
-  if none:
-    raise UserError(
-      f"{root}: no picture of {notes.listed(none)} can be read; replace them, "
-      "or move the folder away"
-    )

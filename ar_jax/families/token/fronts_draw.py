@@ -26,6 +26,8 @@ def generate(
   cond: Cond,
   keys: Array,
   scales: tuple[float, ...] | None = None,
+  *,
+  bias: Array | None = None,
   **law: float,
 ) -> Array:
   """Draws the units of one example per key, i32[B, L], a front a step.
@@ -36,6 +38,7 @@ def generate(
     cond: what its prefix takes.
     keys: Key[B].
     scales: of guidance, one for each front; None is off.
+    bias: f32[B, V]; see `pick.biased`.
     **law: see `pick.law`.
   """
   # Bound anew wherever it is called: a loop is a trace of its own.
@@ -53,6 +56,7 @@ def generate(
       # The heads are linear: guiding their input guides the mixed logits.
       hs = [pick.guide(*pairs.split(h), scale) for h in hs]
     logits = bound().mixed(hs, lanes, shares)
+    logits = pick.biased(logits, bias, law.get("temperature", 1.0))
     return pick.draw(pick.law(logits, **law), keys)
 
   variables = net.ready(variables, rows * int(sizes.max()))

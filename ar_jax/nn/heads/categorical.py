@@ -98,7 +98,7 @@ class Categorical(nn.Module):
       h: [B, T, D].
       h_null: the same without the condition; None if guidance is off.
       scale: of guidance; 1.0 is off.
-      bias: f32[V] or f32[B, V], see `pick.biased`.
+      bias: see `pick.biased`.
       **law: see `pick.law`.
     """
     if h_null is not None:
@@ -106,10 +106,8 @@ class Categorical(nn.Module):
       # cost.
       h, h_null = h.astype(jnp.float32), h_null.astype(jnp.float32)
       h = pick.guide(h, h_null, scale)
-    if bias is not None:
-      bias = jnp.asarray(bias).reshape(-1, 1, self.vocab)
-    logits = pick.biased(self.logits(h), bias, law.get("temperature", 1.0))
-    return pick.law(logits, **law)
+    temperature = law.get("temperature", 1.0)
+    return pick.law(pick.biased(self.logits(h), bias, temperature), **law)
 
   def draw(
     self, h: Array, keys: Array, *, pos: Array | None = None, **options
