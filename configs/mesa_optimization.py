@@ -46,7 +46,7 @@ def delayed(name, stride):
 
 
 def smoke():
-  c = turns("gauss", 0.5, 1e-2, count=8, times=8, steps=4, dim=2)
+  c = turns("gauss", 0.5, 0.3, count=8, times=8, steps=4, dim=2)
   return series.seconds(c)
 
 
