@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import jax
+from jax.errors import JaxRuntimeError
 
 from ar_jax import evaluate, metrics, rebuilt, sample, show
 from ar_jax.core import forms, processes
@@ -169,11 +170,14 @@ class Watch:
         config.train.sample_count,
         self._mesh,
       )
-    except (UserError, NotImplementedError) as e:
-      if config.train.sample_every:
+    except (UserError, NotImplementedError, JaxRuntimeError) as e:
+      memory = "RESOURCE_EXHAUSTED" in str(e) and jax.process_count() == 1
+      broken = isinstance(e, JaxRuntimeError) and not memory
+      if config.train.sample_every or broken:
         raise
       self._draws = False  # nobody asked for them
-      log.info("no samples are shown while training: %s", e)
+      why = str(e).split("\n")[0]
+      log.info("no samples are shown while training: %s", why)
       return None
     return self._save(step, path, drawn)
 

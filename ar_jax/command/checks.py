@@ -17,7 +17,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, parallel, run_files, sample, step
+from ar_jax import checkpoint, data, evals, parallel, run_files, sample, step
 from ar_jax.command import overrides
 from ar_jax.command.values import accumulate, check_values, evaluators
 from ar_jax.conditions import labels_of, of_examples
@@ -108,6 +108,8 @@ def _stage(
   alone = trains and (config.train.eval_every or not stage.name)
   if stage.does == "eval" or alone:
     evaluators(config, dataset)
+    for name, options in config.evals.items():
+      evals.check_system(options.get("kind", name), options, system)
   if not any(s.does == "train" for s in stages) or len(stages) == 1:
     return  # what follows, the stage itself meets before its first step
   _shapes(stage, stages, system, dataset, shapes)
