@@ -313,6 +313,7 @@ class Exceptions:
 
 EXCEPTIONS = Exceptions(
   no_order={
+    "classifier": "an encoder sees an image at once",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
     "bits": "a tokenizer makes all units at once",
@@ -321,10 +322,13 @@ EXCEPTIONS = Exceptions(
     "kl_vae": "a tokenizer makes all units at once",
   },
   no_chance={
+    "classifier": "an encoder says what it sees",
     "bits": "a tokenizer shows what it is shown",
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",
     "kl_vae": "a tokenizer shows what it is shown",
+    "ar_net": "a forecast is a mean",
+    "mesa_optimization": "a forecast is a step of descent",
   },
   # What HMAR draws again it draws from a pass with hidden units, which
   # tests/systems/hmar_test.py follows step by step.

@@ -64,7 +64,7 @@ class Levels(nn.Module):
     cells = cells.reshape(len(x), -1, cells.shape[-1])
     level = jnp.round((cells + 1) / 2 * (self.levels - 1)).astype(jnp.int32)
     level = jnp.clip(level, 0, self.levels - 1)
-    return jnp.sum(level * self._powers(), -1)
+    return jnp.sum(level * self._powers()[None, None], -1)
 
   def decode(self, units: Array) -> Array:
     """Images f32[B, H, W, c] in [-1, 1] of i32[B, L] of a square."""
@@ -80,7 +80,8 @@ class Levels(nn.Module):
 
   def embed(self, units: Array) -> Array:
     """The pixels f32[..., p p c] of units i32[...]."""
-    level = units[..., None] // self._powers() % self.levels
+    powers = self._powers().reshape((1,) * units.ndim + (-1,))
+    level = units[..., None] // powers % self.levels
     return level.astype(jnp.float32) / (self.levels - 1) * 2 - 1
 
   def codebook(self) -> Array:

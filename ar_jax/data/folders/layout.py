@@ -151,9 +151,7 @@ def _splits(
       f"{root}: has {' and '.join(trains)}; keep one of them for training"
     )
   depth = 2 if classes == 1 else 3
-  fits = lambda top: any(
-    len(e.parts) >= depth for e in tree.below(top).pictures
-  )
+  fits = lambda top: any(len(e.parts) >= depth for e in tree.below(top).files)
   test = next((t for t in tests if fits(t)), None)
   remarks = [
     f"{notes.printable(t)}/ is not used"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import collections
-import os
 import pathlib
 
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
-from ar_jax.data.dataset import Dataset, split_by_seed
+from ar_jax.data.dataset import Dataset
+from ar_jax.data.folders import layout as folders
+from ar_jax.data.folders import walk
 from ar_jax.data.text import examples as layouts
 from ar_jax.data.text import reading
 
 SUFFIXES = (".txt", ".md")
-_TEST = ("test", "testing", "val", "valid", "validation", "eval")
-_TRAIN = ("train", "training")
 
 
 def text(
@@ -124,69 +122,52 @@ def _folder(
   root: pathlib.Path, fraction: float
 ) -> tuple[list[str], list[str], str, list[str]]:
   """(texts for training, for test, digest, what to say)."""
-  files, other = _walk(root)
-  if not files:
+  tree = walk.walk(root, SUFFIXES, "text")
+  if not tree.files:
+    there = f", only {walk.kinds(tree.others)}" if tree.others else ""
     raise UserError(
-      f"{root}: no .txt or .md file in it"
-      + (f", only {other}" if other else "")
-      + "; name another folder, or a single file of any name"
+      f"{root}: no .txt or .md file in it{there}; name another folder, or a "
+      "single file of any name"
     )
-  said = [f"skipped {other}"] if other else []
-  texts: dict[pathlib.Path, str] = {}
-  seen: dict[str, pathlib.Path] = {}
-  empty, copies = [], []
-  for file in files:
-    name = notes.printable(str(file.relative_to(root)))
-    found = reading.read(file)
-    if not found.strip():
-      empty.append(name)
-    elif found in seen:
-      copies.append(name)
-    else:
-      seen[found] = file
-      texts[file] = found
+  found = folders.layout(root, tree, classes=1)
+  skipped = walk.skipped(tree)
+  said = [*([f"skipped {skipped}"] if skipped else []), *found.remarks]
+  seen: dict[str, str] = {}
+  empty: list[str] = []
+  copies: list[str] = []
+  parts = []
+  for files in (found.train, found.test):
+    texts = []
+    for entry, label in files:
+      if entry.who is None:  # a link to nothing, a pipe
+        said.append(f"{entry.name} is no file")
+        continue
+      text = reading.read(pathlib.Path(entry.path))
+      if not text.strip():
+        empty.append(entry.name)
+      elif text in seen:
+        copies.append(entry.name)
+      else:
+        seen[text] = entry.name
+        texts.append((entry, label))
+    parts.append(texts)
   if empty:
     said.append(f"{len(empty)} empty: {notes.listed(empty)}")
   if copies:
     said.append(
       f"{len(copies)} copies of others left out: {notes.listed(copies)}"
     )
-  if not texts:
-    raise UserError(f"{root}: holds no text, its {len(files)} files are empty")
-  digest = digests.of_files(root, files)
-  top = lambda f: f.relative_to(root).parts[0].lower()
-  train = [t for f, t in texts.items() if top(f) in _TRAIN]
-  test = [t for f, t in texts.items() if top(f) in _TEST]
-  if train and test:
-    rest = len(texts) - len(train) - len(test)
-    if rest:
-      said.append(f"{rest} outside train and test left out")
-    return train, test, digest, said
-  if len(texts) < 2:
-    raise UserError(
-      f"{root}: holds a single text, and some must be held out; name the file "
-      "itself, of which the end is"
-    )
-  held = min(max(1, round(fraction * len(texts))), len(texts) - 1)
-  rows = split_by_seed(len(texts), held)
-  every = list(texts.values())
-  return *([every[i] for i in part] for part in rows), digest, said
-
-
-def _walk(root: pathlib.Path) -> tuple[list[pathlib.Path], str]:
-  """(the text files below a folder, in the order of their names, what else is
-  there). Links to folders are not followed."""
-  files, other = [], collections.Counter()
-  for folder, below, names in os.walk(root):
-    below[:] = [b for b in below if not b.startswith((".", "__MACOSX"))]
-    for name in names:
-      file = pathlib.Path(folder, name)
-      if name.startswith(".") or not file.is_file():
-        continue
-      if file.suffix.lower() in SUFFIXES:
-        files.append(file)
-      else:
-        other[file.suffix.lower() or "without a suffix"] += 1
-  files.sort(key=lambda f: f.relative_to(root).parts)
-  listed = notes.listed(f"{n} {suffix}" for suffix, n in sorted(other.items()))
-  return files, notes.printable(listed)
+  if not seen:
+    raise UserError(f"{root}: holds no text, its files are empty")
+  train, test = parts
+  if not found.test:
+    train, test, more = folders.hold_out(root, train, fraction, "text")
+    said += more
+  text_of = {name: text for text, name in seen.items()}
+  pick = lambda files: [text_of[entry.name] for entry, _ in files]
+  digest = digests.of_stats(
+    ("/".join((part, *e.parts)), e.size, e.changed)
+    for part, files in (("train", train), ("test", test))
+    for e, _ in files
+  )
+  return pick(train), pick(test), digest, said

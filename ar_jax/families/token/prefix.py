@@ -216,7 +216,7 @@ class Units(Prefix):
         f"{self.count} units"
       )
     front = ClassPrefix(self.labels, self.width, self.stddev, name="front")
-    x = self.reader(given) + self._rows("segment", 1)
+    x = self.reader(given) + self._rows("segment", 1)[None]
     if self.hides:
       x = shown(x, hidden, self._rows("null", 1))
     return jnp.concatenate([front(cond, hidden), x], axis=1)
@@ -262,7 +262,7 @@ class Words(Prefix):
   def __call__(self, cond: Cond, hidden: Array | None = None) -> Array:
     """[B, P, D]; where `hidden` bool[B], of no text."""
     x = shown(self.reader(self._ids(cond)), hidden, self._rows("null", 1))
-    return x + self._rows("places", self.length)
+    return x + self._rows("places", self.length)[None]
 
   def _ids(self, cond: Cond) -> Array:
     ids = cond[self.field]
@@ -315,7 +315,7 @@ class Given(Prefix):
     linear = nn.Dense(self.width, kernel_init=init, name="linear")
     x = linear(self._vectors(cond))
     x = shown(x, hidden, self._rows("null", 1))
-    return x + self._rows("places", self.length)
+    return x + self._rows("places", self.length)[None]
 
   def _vectors(self, cond: Cond) -> Array:
     x = jnp.asarray(cond[self.field], jnp.float32)

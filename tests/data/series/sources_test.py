@@ -1,4 +1,4 @@
-"""Series: windows split in time, by rule, measured and from CSV files."""
+"""Series: windows split in time, processes, measured sets, CSV files."""
 
 import importlib.util
 import pathlib
@@ -280,7 +280,7 @@ class CsvTest(parameterized.TestCase):
     (b"v\n1\n\xff\xfe\n", "not a text in UTF-8"),
     (b"\x89PNG\r\n\x1a\n\x00\x00", "not a text in UTF-8"),
     ("v\n1,5\n", "row 2 has 2 cells, the first has 1"),
-    ('v\n"1\n2\n', "row 3, column 'v'"),
+    ('v\n1\n"1\n2\n', "row 4, column 'v'"),
     ("v\n" + "9" * 200_000, "not a CSV file: field larger"),
   )
   def test_what_is_refused(self, text, said):

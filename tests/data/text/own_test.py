@@ -151,7 +151,11 @@ class FolderTest(Case):
     self.assertEqual(letters(data.train), train)
     self.assertLen(train, 8)
     np.testing.assert_array_equal(data.test[0]["text"], [1] * 50)
-    for part in ("skipped 1 .csv, 1 .pdf", "1 empty: empty.txt", "1 copies"):
+    for part in (
+      "skipped 1 .pdf, 1 .csv, 2 hidden",
+      "1 empty: empty.txt",
+      "1 copies",
+    ):
       self.assertIn(part, line)
 
   def test_train_and_test_folders(self):
@@ -162,7 +166,7 @@ class FolderTest(Case):
     form = data.forms["text"]
     self.assertEqual(texts(data.train, form)[0], "ab" * 5)
     self.assertEqual(texts(data.test, form)[0], "ba" * 5)
-    self.assertIn("1 outside train and test left out", line)
+    self.assertIn("1 texts outside of train/ and test/ left out", line)
 
   def test_digest_is_of_the_files(self):
     for name in "ab":
@@ -204,9 +208,9 @@ class HostileTest(Case):
     self.write("a.pdf")
     self.fails("no .txt or .md file in it, only 1 .pdf")
     self.fails("holds no text", self.write("b.txt", ""))
-    self.fails("its 1 files are empty")
+    self.fails("its files are empty")
     self.write("c.txt", "word")
-    self.fails("a single text, and some must be held out")
+    self.fails("one text cannot be split")
 
   def test_too_little(self):
     self.fails("1 characters are too few", self.write("a.txt", "x"))
