@@ -25,6 +25,10 @@ LOADERS = {
   "photos": ("images.photos", "photos"),
   "emoji": ("images.emoji", "emoji"),
   "folder": ("images.folder", "folder"),
+  "clips": ("video.clips", "clips"),
+  "video_folder": ("video.folder", "folder"),
+  "chirps": ("audio.chirps", "chirps"),
+  "audio_folder": ("audio.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
 }
 _REQUIRED = inspect.Parameter.empty
