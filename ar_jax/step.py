@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ar_jax import parallel
+from ar_jax import gradients, optim, parallel
 from ar_jax.core import processes
-from ar_jax.core.system import Batch, System, Vars
+from ar_jax.core.system import Batch, System, UserError, Vars
 
 
 @jax.tree_util.register_dataclass
@@ -90,64 +90,6 @@ def init_state(
   )
 
 
-def _gradients(system, variables, batch, key, total):
-  """The share of these examples in the means over `total` of them.
-
-  Args:
-    system, variables, key: of the update.
-    batch: of the update, or a part of it; `mask` weighs its examples.
-    total: f32[], the sum of the mask over all parts.
-
-  Returns:
-    (gradients, (metrics, updates)); those of the parts of a batch add up, but
-    for the updates.
-  """
-  frozen = {k: v for k, v in variables.items() if k != "params"}
-
-  def objective(params):
-    loss = system.loss({"params": params, **frozen}, batch, key, train=True)
-    mask = batch.get("mask", jnp.ones_like(loss.value))
-    mean = lambda x: jnp.sum(x * mask) / total
-    means = {k: mean(v) for k, v in loss.metrics.items()}
-    value = mean(loss.value)
-    return value, ({"loss": value, **means}, loss.updates)
-
-  return jax.grad(objective, has_aux=True)(variables["params"])
-
-
-def _accumulated(system, variables, batch, key, total, n):
-  """As `_gradients`, in n parts; their examples are interleaved, so that a
-  sharded batch axis stays where it is."""
-  split = {
-    k: jnp.swapaxes(v.reshape(-1, n, *v.shape[1:]), 0, 1)
-    for k, v in batch.items()
-  }
-  first, rest = (
-    jax.tree.map(lambda v: v[0], split),
-    jax.tree.map(lambda v: v[1:], split),
-  )
-  grads, (metrics, updates) = _gradients(system, variables, first, key, total)
-  grads = parallel.keep(grads)
-
-  def add(so_far, microbatch):
-    grads, (metrics, updates) = _gradients(
-      system, variables, microbatch, key, total
-    )
-    grads = parallel.keep(grads)
-    return jax.tree.map(jnp.add, so_far, (grads, metrics)), updates
-
-  (grads, metrics), later = jax.lax.scan(add, (grads, metrics), rest)
-  updates = jax.tree.map(_mean_of_parts, updates, later)
-  return grads, (metrics, updates)
-
-
-def _mean_of_parts(first: jax.Array, later: jax.Array) -> jax.Array:
-  """Running means are updated by every part; counts by the last one."""
-  if not jnp.issubdtype(first.dtype, jnp.floating):
-    return later[-1]
-  return (first + later.sum(0)) / (1 + len(later))
-
-
 def train_step(
   system: System,
   tx: optax.GradientTransformation,
@@ -157,6 +99,11 @@ def train_step(
   key: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update.
+
+  Groups of the params that the system does not train stay as they are, with
+  their averages and moments (`optim.held`). Where a part of the batch, of
+  whatever microbatch or device, says `skip`, the whole batch makes no update:
+  nothing changes but the step and the schedules.
 
   Args:
     system: static.
@@ -169,7 +116,11 @@ def train_step(
 
   Returns:
     The next state, and f32[] metrics: the batch means of the loss and of its
-    metrics, and the global norms of gradient, update and params.
+    metrics, and the global norms of gradient, update and params; `skipped`, 1
+    or 0, of systems that may skip.
+
+  Raises:
+    UserError: while it is traced: the loss updates what may not change.
   """
   key = jax.random.fold_in(key, state.step)
   size = len(next(iter(batch.values())))
@@ -180,22 +131,41 @@ def train_step(
   if options.axis:
     total = jax.lax.psum(total, options.axis)
   parts = (system, state.variables, batch, key, jnp.maximum(total, 1.0))
-  if options.accumulate > 1:
-    grads, (metrics, updates) = _accumulated(*parts, options.accumulate)
-  else:
-    grads, (metrics, updates) = _gradients(*parts)
+  grads, (metrics, updates) = gradients.of(*parts, options.accumulate)
   if options.axis:
     grads, metrics = jax.lax.psum((grads, metrics), options.axis)
-    updates = jax.lax.pmean(updates, options.axis)
+    updates = gradients.mean_of_devices(updates, options.axis)
   grads = parallel.keep(grads)
   params = state.variables["params"]
+  groups = gradients.trained(system, params)
+  partly = len(groups) < len(params)
+  if partly:
+    grads = {**jax.tree.map(jnp.zeros_like, params), **grads}
   change, opt = tx.update(grads, state.opt, params)
+  if partly:
+    opt = optim.held(state.opt, opt, groups)
+    none = jax.tree.map(jnp.zeros_like, change)
+    change = {k: change[k] if k in groups else none[k] for k in change}
+  skip = None
+  if "skipped" in metrics:
+    skip = metrics["skipped"] > 0
+    metrics = {**metrics, "skipped": skip.astype(jnp.float32)}
+    stay = lambda old, new: jax.tree.map(
+      lambda a, b: jnp.where(skip, a, b), old, new
+    )
+    change = stay(jax.tree.map(jnp.zeros_like, change), change)
+    opt = optim.unless(skip, state.opt, opt)
+    updates = stay({k: state.variables[k] for k in updates}, updates)
   new = optax.apply_updates(params, change)
   ema = state.ema
   if options.ema:
     t = state.step.astype(jnp.float32)
     decay = jnp.minimum(options.ema, (1 + t) / (10 + t))
     ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, new)
+    if partly:
+      ema = {k: ema[k] if k in groups else state.ema[k] for k in ema}
+    if skip is not None:
+      ema = stay(state.ema, ema)
   metrics = {
     **metrics,
     "norm/gradient": optax.tree.norm(grads),
@@ -215,6 +185,22 @@ def jit_draw(system, variables, cond, keys, options):
   return system.sample(variables, cond, keys, **dict(options))
 
 
+def made(system: System, drawn) -> dict[str, Any]:
+  """What `system.sample` returned, by the names of `system.makes`.
+
+  Raises:
+    UserError: it is not what the system says that it makes.
+  """
+  if not isinstance(drawn, Mapping):
+    return {system.makes[0]: drawn}
+  if set(drawn) != set(system.makes):
+    raise UserError(
+      f"{type(system).__name__}: sample returns {', '.join(drawn)}; it says "
+      f"that it makes {', '.join(system.makes)}"
+    )
+  return {name: drawn[name] for name in system.makes}
+
+
 def draw(
   system: System,
   variables: Vars,
@@ -225,7 +211,7 @@ def draw(
   start: int = 0,
   options: Mapping[str, Any] | None = None,
   put=lambda batch: batch,
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
   """Draws one example per row of `cond`, in batches of one compiled size.
 
   Example i uses the key fold_in(key, start + i), so it depends on its index
@@ -233,8 +219,8 @@ def draw(
 
   Args:
     system, variables: the generator.
-    cond: name -> [N, ...], at least one entry and those of `system.needs`;
-      of others, those of `system.takes` are read.
+    cond: name -> [N, ...], at least one entry, whose rows are counted, and
+      those of `system.needs`; of others, those of `system.takes` are read.
     key: the key of the whole draw.
     batch: rows per call; the last batch is padded.
     start: index of the first row.
@@ -242,7 +228,8 @@ def draw(
     put: places a batch, of which every process has all rows, on the devices.
 
   Returns:
-    f32[N, ...] on the host, of every process.
+    name -> [N, ...] for the fields of `system.makes`, as its `sample` returns
+    them, on the host, of every process.
   """
   n = len(next(iter(cond.values())))
   names = (*system.needs, *(k for k in system.takes if k in cond))
@@ -256,6 +243,6 @@ def draw(
     words = put({"keys": np.asarray(jax.random.key_data(keys))})["keys"]
     keys = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
     placed = put({k: v[rows] for k, v in cond.items()}) if cond else {}
-    drawn = jit_draw(system, variables, placed, keys, static)
-    out.append(processes.fetch(drawn)[: n - i])
-  return np.concatenate(out)
+    drawn = processes.fetch(jit_draw(system, variables, placed, keys, static))
+    out.append({k: v[: n - i] for k, v in made(system, drawn).items()})
+  return {k: np.concatenate([part[k] for part in out]) for k in out[0]}

@@ -48,7 +48,7 @@ def run(system: str, **model) -> ml_collections.ConfigDict:
     best=0,  # of the steps with the best `best_by`, beside them
     best_by="loss",  # a metric; "eval/NAME" is rated where both are due
     best_is="lowest",  # or highest
-    sample_every=0,
+    sample_every=0,  # 0: four times in all but the shortest; -1: never
     sample_count=64,
     eval_every=0,
   )

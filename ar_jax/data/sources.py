@@ -30,6 +30,16 @@ LOADERS = {
   "chirps": ("audio.chirps", "chirps"),
   "audio_folder": ("audio.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
+  "ar_process": ("series.processes", "ar_process"),
+  "unitary_process": ("series.processes", "unitary_process"),
+  "sunspots": ("series.measured", "sunspots"),
+  "co2": ("series.measured", "co2"),
+  "csv": ("series.table", "csv"),
+  "text": ("text.own", "text"),
+  "chars": ("text.corpora", "chars"),
+  "words": ("text.corpora", "words"),
+  "pages": ("text.corpora", "pages"),
+  "markov_text": ("text.made", "markov_text"),
 }
 _REQUIRED = inspect.Parameter.empty
 # What `load` takes for every set.

@@ -4,11 +4,14 @@ system around another one."""
 from __future__ import annotations
 
 import abc
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core import forms
 from ar_jax.core.decoding import pairs
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
@@ -30,7 +33,8 @@ def of_target(variables: Vars, name: str) -> Vars:
 
 
 class Generator(System):
-  """A system that draws units, which a frozen tokenizer turns into images.
+  """A system that draws units, which a frozen tokenizer turns into examples:
+  images, or whatever its `field` holds.
 
   Its variables hold the tokenizer's weights as the collection `tokenizer`. A
   subclass has these fields:
@@ -39,8 +43,9 @@ class Generator(System):
     net: the network that draws; where it reads a label it has `labels`, the
       rows of its table of classes, the last of which stands for no class if
       there is guidance.
-    tokenizer: a module with `size`, `in_channels`, `encode` and `decode`; of
-      continuous units also with `moments`.
+    tokenizer: a module with `field`, which field of a batch it reads;
+      `example()`, zeros [1, ...] as it reads one of them; `encode` and
+      `decode`; of continuous units also with `moments`.
     label_dropout: how often training hides the condition. 0 builds nothing
       that stands for none, and then there is no guidance.
     schedule: of guidance, if no other is asked for; a key of `pick.SCHEDULES`.
@@ -50,6 +55,10 @@ class Generator(System):
   tokenizer: Any
   label_dropout: float
   schedule = "constant"
+
+  @property
+  def makes(self) -> tuple[str, ...]:
+    return (self.tokenizer.field,)
 
   @property
   def classes(self) -> int | None:
@@ -63,8 +72,7 @@ class Generator(System):
   def init_tokenizer(self, key: Array) -> Vars:
     """Fresh weights of the tokenizer."""
     t = self.tokenizer
-    image = jnp.zeros((1, t.size, t.size, t.in_channels))
-    return t.init(key, image).get("params", {})
+    return t.init(key, t.example()).get("params", {})
 
   def net_variables(self, variables: Vars) -> Vars:
     """The variables of the net."""
@@ -81,18 +89,25 @@ class Generator(System):
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     rest = dict(batch)
-    if "image" not in rest:
+    if self.tokenizer.field not in rest:
       return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    x = forms.raw(rest.pop(self.tokenizer.field))
     return {**rest, "units": self.tokenize(variables, x)}
 
   def tokenize(self, variables: Vars, x: Array) -> Array:
-    """Units [B, L, ...] of images f32[B, H, W, c] in [-1, 1]."""
+    """Units [B, L, ...] of examples [B, ...] as `forms.raw` has them: images
+    are f32[B, H, W, c] in [-1, 1]."""
     return self.codec(variables).encode(x)
 
   def decode(self, variables: Vars, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
-    return (self.codec(variables).decode(units) + 1) / 2
+    """Examples of units [B, L, ...]: images f32[B, H, W, c] in [0, 1]."""
+    x = self.codec(variables).decode(units)
+    return forms.shown(forms.named(self.tokenizer.field), x)
+
+  def condition(self, cond: Batch) -> Any:
+    """What `logits` takes as the condition of a batch, [B, ...]; where there
+    are several arrays, a tree of them."""
+    return jnp.asarray(cond[self.needs[0]])
 
   @abc.abstractmethod
   def generate(
@@ -103,7 +118,7 @@ class Generator(System):
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
-    """Draws one example per key, f32[B, ...] in [0, 1]; options as in
+    """Draws one example per key, [B, ...] as `decode` makes it; options as in
     `generate`."""
     units = self.generate(variables, cond, keys, **options)
     return self.decode(variables, units)
@@ -133,15 +148,22 @@ class Generator(System):
 
 
 class Prefixed(Generator):
-  """A generator whose condition, a class or a text, stands before its units.
+  """A generator whose condition stands before its units.
 
-  Its `net` has a `prefix`, whose `labels` are the rows of a table of classes,
-  or None where it reads texts.
+  Its `net` has a `prefix`, see `families.token.prefix`, which says what it
+  reads of a batch.
   """
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("text",) if self.net.prefix.labels is None else ("label",)
+    return self.net.prefix.fields
+
+  def condition(self, cond: Batch | Array) -> dict[str, Array]:
+    """The fields of a batch that the prefix reads; what is no batch is the
+    first of them."""
+    if not isinstance(cond, Mapping):
+      cond = {self.needs[0]: cond}
+    return {name: cond[name] for name in self.needs}
 
   @property
   def plan(self) -> Plan:
@@ -158,7 +180,8 @@ class Prefixed(Generator):
 
 class Around(System):
   """A system around another, whose variables are its own: it trains it or
-  draws from it in a way of its own, and leaves the rest as it is.
+  draws from it in a way of its own, and leaves the rest as it is. A subclass
+  is a frozen dataclass.
 
   Attributes:
     target: the other system.
@@ -175,6 +198,22 @@ class Around(System):
     return self.target.takes
 
   @property
+  def makes(self) -> tuple[str, ...]:
+    return self.target.makes
+
+  @property
+  def ordered(self) -> str:
+    return self.target.ordered
+
+  @property
+  def moving(self) -> frozenset[str]:
+    return self.target.moving
+
+  @property
+  def trains(self) -> tuple[str, ...] | None:
+    return self.target.trains
+
+  @property
   def plan(self) -> Plan | None:
     return self.target.plan
 
@@ -187,8 +226,22 @@ class Around(System):
     """The label that stands for no label, where there is one."""
     return getattr(self.target, "null", None)
 
+  @property
+  def fitted(self) -> Callable[..., Vars]:
+    """As the target's, whose variables these are; see `System.fitted`."""
+    return self.target.fitted
+
+  def at(self, step: int) -> System:
+    target = self.target.at(step)
+    if target is self.target:
+      return self
+    return dataclasses.replace(self, target=target)
+
   def init(self, key: Array, batch: Batch) -> Vars:
     return self.target.init(key, batch)
+
+  def ready(self, variables: Vars) -> Vars:
+    return self.target.ready(variables)
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -202,3 +255,56 @@ class Around(System):
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
     return self.target.sample(variables, cond, keys, **options)
+
+
+class Beside(Around):
+  """A system around a frozen one. Its own `params` are trained; those of the
+  target are a collection of their own beside them, which a run is given by
+  `config.weights`. What else the target has (its tokenizer) is as it was.
+
+  Attributes:
+    beside: the name of the collection.
+  """
+
+  beside = "target"
+
+  # The target's are of how it was trained itself.
+  moving = System.moving
+  trains = System.trains
+  fitted = System.fitted
+
+  @abc.abstractmethod
+  def own(self, key: Array, variables: Vars) -> Any:
+    """Fresh `params`; `variables` are those beside them."""
+
+  def of_target(self, variables: Vars) -> Vars:
+    """The variables of the target."""
+    return of_target(variables, self.beside)
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    key, own = jax.random.split(key)
+    rest = self.target.init(key, batch)
+    rest = {self.beside: rest.pop("params"), **rest}
+    return self.ready({"params": self.own(own, rest), **rest})
+
+  def ready(self, variables: Vars) -> Vars:
+    return variables
+
+  def at(self, step: int) -> System:
+    del step
+    return self
+
+  @abc.abstractmethod
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    """The objective of the own `params`."""
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    return self.target.encode(self.of_target(variables), batch)
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """As the target draws; systems with another way have their own."""
+    return self.target.sample(self.of_target(variables), cond, keys, **options)

@@ -97,8 +97,10 @@ class _Forward:
     """The cache after prefix and prompt, as far as these have a next unit."""
     program, prompt = self.start.program, self.start.prompt
     net, hidden = program.net, self.start.hidden
-    one = net.backbone.clone(depth=1, parent=None)
-    cache = one.cache(len(hidden), net.rows + spare, net.width)
+    eagle = self.eagle
+    cache = eagle.mixer.empty(
+      1, len(hidden), net.rows + spare, net.width, eagle.dtype
+    )
     if jax.default_backend() == "cpu":
       cache = cache.unstacked()
     index = jnp.zeros(len(hidden), jnp.int32)
@@ -161,7 +163,9 @@ class _Forward:
     """Log-probabilities f32[B, T, V] of the units at places i32[B, T]."""
     program = self.start.program
     logits = program.logits(self.start.variables, features, place)
-    return pick.law(logits, **dict(program.law))
+    law, bias = dict(program.law), self.start.bias
+    logits = pick.biased(logits, bias, law.get("temperature", 1.0))
+    return pick.law(logits, **law)
 
 
 def _chain(forward: _Forward, k: int, chosen: bool) -> Drafter:
