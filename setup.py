@@ -59,6 +59,7 @@ setup(
     "scikit-learn",  # the digits, embedded
     "tensorboardX",
     "tensorflow-datasets>=4.9.7",  # reads array_record without TensorFlow
+    "threadpoolctl",  # scikit-learn's own: one thread, for equal results
     "tqdm",
   ],
   extras_require={

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ar_jax.core.errors import UserError
+from ar_jax.core.forms import Text
 from ar_jax.core.system import System
 from ar_jax.data import Dataset
 from ar_jax.data.dataset import Source, label
@@ -58,6 +59,27 @@ def conditions(
   if "label" not in system.needs:
     return {"index": np.arange(n, dtype=np.int32)}
   return {"label": labels_of(system, data, n, labels, law)}
+
+
+def prompted(
+  system: System, data: Dataset, n: int, text: str
+) -> dict[str, np.ndarray]:
+  """The conditions by which n samples begin with a text: `prompt` i32[n, M],
+  its ids, and `known` i32[n], how many they are.
+
+  Raises:
+    UserError: the system makes no text, or cannot go on with one; or a symbol
+      is not in the vocabulary of the data.
+  """
+  form = data.forms.get(system.makes[0])
+  if "prompt" not in system.takes or not isinstance(form, Text):
+    raise UserError(
+      f"sample.prompt={text[:40]!r}: this system makes "
+      f"{', '.join(system.makes)} and cannot go on with a text"
+    )
+  ids = form.ids(text)
+  known = np.full(n, len(ids), np.int32)
+  return {"prompt": np.repeat(ids[None], n, 0), "known": known}
 
 
 def labels_of(

@@ -1,24 +1,37 @@
-"""Optimisers from a config: schedules, decay masks, clipping, partitions."""
+"""Optimisers from a config: schedules, decay masks, clipping, partitions, and
+what of a state stays where an update is not meant for all."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ar_jax.core import trees
 from ar_jax.core.system import UserError
 
 # Matrices and tables decay; biases, norm scales, positions, temperatures and
 # gains do not. Layers are stacked, so the rank of a parameter says nothing.
 DECAY = ("kernel$", "embedding$")
 
-SCHEDULES = ("constant", "cosine", "late_cosine", "linear", "steps", "var")
+KINDS = ("adamw", "adam", "sgd")
+SCHEDULES = (
+  "constant",
+  "cosine",
+  "late_cosine",
+  "linear",
+  "one_cycle",
+  "steps",
+  "tenths",
+  "var",
+)
+_FROZEN = "(frozen)"  # the partition of what stays
 
 
 def lr_factor(
@@ -35,7 +48,9 @@ def lr_factor(
       `end`; or `var` (VAR, arXiv 2404.02905): warm-up from 0.5 %, flat for 5 %
       of the rest, then linear to `end`; `steps` (NAR, arXiv 2503.10696): times
       0.2 at 1/2, 2/3 and 5/6 of the run; `late_cosine` (xAR, arXiv
-      2502.20388): constant for 3/4 of the run, then `cosine`.
+      2502.20388): constant for 3/4 of the run, then `cosine`; `tenths` (AR-Net,
+      arXiv 1911.12436): times 0.9 after each tenth of the run; `one_cycle`: a
+      cosine from 1/25 up to 1 in a quarter of the run, and down to 1e-4.
     steps: updates of the whole run, from 0 to `steps` - 1.
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor of the last update.
@@ -67,6 +82,14 @@ def lr_factor(
       after = (step - warm) / max(steps - warm, 1)
       passed = sum(after >= part / 6 for part in (3, 4, 5))
       fall = jnp.power(0.2, passed)
+    elif name == "tenths":
+      tenths = 10 * (step - warm) // max(steps - warm, 1)
+      fall = jnp.power(0.9, jnp.clip(tenths, 0, 9))
+    elif name == "one_cycle":
+      wave = lambda x: 0.5 - 0.5 * jnp.cos(jnp.pi * jnp.clip(x, 0.0, 1.0))
+      up = 0.04 + 0.96 * wave(4 * progress)
+      down = 1 - (1 - 1e-4) * wave((progress - 0.25) / 0.75)
+      fall = jnp.where(progress < 0.25, up, down)
     else:
       fall = jnp.ones_like(progress)
     return jnp.where(step < warm, rise, fall)
@@ -97,22 +120,42 @@ def decay_mask(params: Any, patterns: tuple[str, ...] = DECAY) -> Any:
   )
 
 
-def adamw(
+def single(
   steps: int,
   *,
   lr: float,
+  kind: str = "adamw",
   schedule: str = "cosine",
   warmup: float = 0,
   end: float = 0.0,
   b1: float = 0.9,
   b2: float = 0.95,
   eps: float = 1e-8,
+  momentum: float = 0.0,
   weight_decay: float = 0.0,
   weight_decay_end: float | None = None,
   decay: tuple[str, ...] = DECAY,
   clip: float = 0.0,
   clip_value: float = 0.0,
 ) -> optax.GradientTransformation:
+  """The optimiser of one group.
+
+  Args:
+    steps: see `make`, as for the next two.
+    lr: of the first full step.
+    kind: "adamw"; "adam", whose decay is a part of the gradient; or "sgd", the
+      same with `momentum`, which without it is plain gradient descent.
+    schedule, warmup, end: see `lr_factor`.
+    b1, b2, eps: of the first two kinds.
+    momentum: of "sgd".
+    weight_decay: of what `decay` names.
+    weight_decay_end: its last value, which a cosine leads to.
+    decay: regular expressions of paths.
+    clip: of the global norm; 0 is off.
+    clip_value: of every number; 0 is off.
+  """
+  if kind not in KINDS:
+    raise UserError(f"optim.kind={kind!r}: choose one of {', '.join(KINDS)}")
   factor = lr_factor(schedule, steps=steps, warmup=warmup, end=end)
   last = weight_decay if weight_decay_end is None else weight_decay_end
 
@@ -126,10 +169,15 @@ def adamw(
   each = optax.clip(clip_value) if clip_value else optax.identity()
   mask = lambda params: decay_mask(params, tuple(decay))
   decayed = optax.add_decayed_weights(decay_rate, mask)
+  decayed = decayed if weight_decay or last else _idle(decayed)
+  if kind == "sgd":
+    body = optax.trace(momentum) if momentum else optax.identity()
+  else:
+    body = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+  parts = (body, decayed) if kind == "adamw" else (decayed, body)
   return optax.chain(
     optax.chain(whole, each),
-    optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-    decayed if weight_decay or last else _idle(decayed),
+    *parts,
     optax.scale_by_learning_rate(lambda step: lr * factor(step)),
   )
 
@@ -156,12 +204,13 @@ def at_step(state: Any, step: jax.Array) -> Any:
 def make(
   config: dict[str, Any], steps: int
 ) -> optax.GradientTransformationExtraArgs:
-  """AdamW as the config says, one partition per named group.
+  """The optimiser that the config says, one partition per named group.
 
   Args:
-    config: `lr` and the other arguments of AdamW, of the schedule and of
-      clipping; `groups`: first component of a parameter's path -> overrides
-      (`{"discriminator": {"lr": 2e-4}}`), each group with its own clip.
+    config: the arguments of `single`; `groups`: a part of the params ->
+      overrides (`{"discriminator": {"lr": 2e-4}}`), each group with its own
+      clip, a part being a path or a pattern, see `core.trees`; of several
+      that name an array, the longest counts; `frozen`: parts that stay.
     steps: length of the run, for the schedules.
 
   Raises:
@@ -177,24 +226,88 @@ def make(
 def _made(settings: str, steps: int) -> optax.GradientTransformationExtraArgs:
   config = json.loads(settings)
   groups = config.pop("groups", None) or {}
+  frozen = config.pop("frozen", None) or ()
+  frozen = (frozen,) if isinstance(frozen, str) else tuple(frozen)
   try:
-    parts = {"rest": adamw(steps, **config)}
+    parts = {"rest": single(steps, **config)}
     for name, overrides in groups.items():
-      parts[name] = adamw(steps, **{**config, **overrides})
+      parts[_label(name)] = single(steps, **{**config, **overrides})
   except TypeError as e:
-    raise UserError(f"optim: {str(e).replace('adamw() ', '')}") from e
-  if not groups:
+    raise UserError(f"optim: {str(e).replace('single() ', '')}") from e
+  if not groups and not frozen:
     return optax.with_extra_args_support(parts["rest"])
+  parts |= {_FROZEN: optax.set_to_zero()} if frozen else {}
 
   def labels(params):
-    if strange := sorted(set(groups) - set(params)):
-      raise UserError(
-        f"optim.groups.{strange[0]}: the model has no such part; there are "
-        f"{', '.join(sorted(params))}"
-      )
-    return {
-      k: jax.tree.map(lambda _, k=k: k if k in groups else "rest", v)
-      for k, v in params.items()
-    }
+    leaves = dict.fromkeys(trees.paths(params), "rest")
+    for name in sorted(groups, key=len):
+      leaves |= dict.fromkeys(_part(leaves, name, "groups"), _label(name))
+    for name in frozen:
+      leaves |= dict.fromkeys(_part(leaves, name, "frozen"), _FROZEN)
+    return jax.tree_util.tree_map_with_path(
+      lambda path, _: leaves[_path(path)], params
+    )
 
   return optax.multi_transform(parts, labels)
+
+
+def _label(group: str) -> str:
+  """The name of a group in the state: a part of the path of a file."""
+  return group.replace("/", ".")
+
+
+def _part(leaves: dict[str, str], name: str, where: str) -> set[str]:
+  """The arrays that a group names."""
+  found = trees.named(leaves, name)
+  if found:
+    return found
+  if set(name) & set("/*?["):
+    raise UserError(f"optim.{where}: {trees.missing(leaves, name)}")
+  tops = sorted({leaf.split("/")[0] for leaf in leaves})
+  raise UserError(
+    f"optim.{where}.{name}: the model has no such part; there are "
+    f"{', '.join(tops)}"
+  )
+
+
+def _holds_moments(state: Any) -> bool:
+  return isinstance(state, optax.ScaleByAdamState | optax.TraceState)
+
+
+def held(old: Any, new: Any, groups: Collection[str]) -> Any:
+  """The state after an update of some groups of the params alone.
+
+  Moments of the others are as they were, and so is the count of a partition
+  that has none of these groups; so these go on, when their time has come, as if
+  nothing had been. Schedules go on: they count the steps of the run.
+
+  Args:
+    old, new: states of `make`, before and after an update of all params.
+    groups: keys of the params that the update is meant for.
+  """
+
+  def one(was, now):
+    if not _holds_moments(was):
+      return now
+    whole, moved = {}, False
+    for field in was._fields:
+      before, after = getattr(was, field), getattr(now, field)
+      if isinstance(before, Mapping):
+        mine = {k: after[k] for k in before if k in groups}
+        moved |= bool(jax.tree.leaves(mine))
+        whole[field] = {**before, **mine}
+    return (now if moved else was)._replace(**whole)
+
+  return jax.tree.map(one, old, new, is_leaf=_holds_moments)
+
+
+def unless(skip: jax.Array, old: Any, new: Any) -> Any:
+  """The state `new`, or where `skip` bool[] is set its moments and their counts
+  as in `old`; schedules go on."""
+
+  def one(was, now):
+    if not _holds_moments(was):
+      return now
+    return jax.tree.map(lambda a, b: jnp.where(skip, a, b), was, now)
+
+  return jax.tree.map(one, old, new, is_leaf=_holds_moments)

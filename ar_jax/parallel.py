@@ -306,7 +306,7 @@ PMAP_AXIS = "data"
 
 
 def pmap_step(step, system, tx, options, mesh):
-  """`step` as a data-parallel pmap with the signature of the jitted one.
+  """`step` as a data-parallel pmap, of (state, batch, key).
 
   Gradients and metrics are averaged over `PMAP_AXIS` inside the step (see
   `step.Options.axis`); the state goes in and comes out replicated, and the

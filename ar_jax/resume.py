@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -10,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from ar_jax import checkpoint, optim, parallel
-from ar_jax.core import json_text, prng
-from ar_jax.core.system import UserError
+from ar_jax.core import json_text, prng, processes
+from ar_jax.core.system import UserError, fits
 from ar_jax.core.trees import mismatch
 from ar_jax.step import TrainState, init_state
 
@@ -22,8 +24,11 @@ Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 
-def initial_state(config: Config, system, tx, options, batch, mesh):
-  """The first state: jitted init, placed by rule, with `weights` loaded.
+def initial_state(
+  config: Config, system, tx, options, batch, mesh, source=None
+):
+  """The first state: jitted init, placed by rule, with `weights` loaded, and
+  fitted to a `source` of examples, if there is one.
 
   Returns:
     (its shapes, with shardings; a function that makes it).
@@ -44,9 +49,48 @@ def initial_state(config: Config, system, tx, options, batch, mesh):
       for collection, source in config.weights.items()
     }
     make = init(out_shardings=placed)
-    return make(system, tx, options, key, batch, given)
+    state = make(system, tx, options, key, batch, given)
+    if source is None or not fits(system):
+      return state
+    return _fitted(config, system, state, source)
 
   return abstract, fresh
+
+
+def _fitted(config: Config, system, state: TrainState, source) -> TrainState:
+  """The state with what `System.fitted` makes of the source.
+
+  The first process computes it; the others get what has changed.
+
+  Raises:
+    UserError: the variables are then others, or as in `fitted`.
+  """
+  now = processes.fetch(state.variables)
+  new, failed = now, ""
+  if processes.leads():
+    try:
+      new = system.fitted(now, source, config.seed)
+      new = {**new, **{k: now[k] for k in config.weights if k in now}}
+      if differs := mismatch(now, new):
+        failed = f"{config.system}: fitted to something else: {differs}"
+    except UserError as error:
+      failed = str(error)
+  if failed := processes.broadcast(failed):  # or the others wait for ever
+    raise UserError(failed)
+  old, structure = jax.tree.flatten(state.variables)
+  before, after = jax.tree.leaves(now), jax.tree.leaves(new)
+  changed = [i for i, x in enumerate(after) if x is not before[i]]
+  changed = processes.broadcast(changed)
+  values = processes.told(
+    [np.asarray(after[i]).astype(before[i].dtype) for i in changed]
+  )
+  for i, value in zip(changed, values, strict=True):
+    old[i] = parallel.put_tree(value, old[i].sharding)
+  variables = jax.tree.unflatten(structure, old)
+  ema = state.ema
+  if ema is not None:
+    ema = jax.tree.map(jnp.copy, variables["params"])
+  return dataclasses.replace(state, variables=variables, ema=ema)
 
 
 def _weights(collection: str, source: str, variables: dict, mesh) -> dict:

@@ -20,7 +20,7 @@ import ml_collections
 import numpy as np
 
 from ar_jax import checkpoint, data, metrics, parallel, run_files, show, step
-from ar_jax.conditions import conditions, of_examples, truth
+from ar_jax.conditions import conditions, of_examples, prompted, truth
 from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
@@ -162,6 +162,8 @@ def draw(
   cond, edit = conditions(system, dataset, count, labels=labels), {}
   if "edit" in config.sample:
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
+  if config.sample.get("prompt"):
+    cond |= prompted(system, dataset, count, config.sample.prompt)
   made = drawer(mesh)(
     system,
     variables,

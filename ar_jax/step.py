@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ar_jax import parallel
+from ar_jax import gradients, optim, parallel
 from ar_jax.core import processes
 from ar_jax.core.system import Batch, System, UserError, Vars
 
@@ -90,64 +90,6 @@ def init_state(
   )
 
 
-def _gradients(system, variables, batch, key, total):
-  """The share of these examples in the means over `total` of them.
-
-  Args:
-    system, variables, key: of the update.
-    batch: of the update, or a part of it; `mask` weighs its examples.
-    total: f32[], the sum of the mask over all parts.
-
-  Returns:
-    (gradients, (metrics, updates)); those of the parts of a batch add up, but
-    for the updates.
-  """
-  frozen = {k: v for k, v in variables.items() if k != "params"}
-
-  def objective(params):
-    loss = system.loss({"params": params, **frozen}, batch, key, train=True)
-    mask = batch.get("mask", jnp.ones_like(loss.value))
-    mean = lambda x: jnp.sum(x * mask) / total
-    means = {k: mean(v) for k, v in loss.metrics.items()}
-    value = mean(loss.value)
-    return value, ({"loss": value, **means}, loss.updates)
-
-  return jax.grad(objective, has_aux=True)(variables["params"])
-
-
-def _accumulated(system, variables, batch, key, total, n):
-  """As `_gradients`, in n parts; their examples are interleaved, so that a
-  sharded batch axis stays where it is."""
-  split = {
-    k: jnp.swapaxes(v.reshape(-1, n, *v.shape[1:]), 0, 1)
-    for k, v in batch.items()
-  }
-  first, rest = (
-    jax.tree.map(lambda v: v[0], split),
-    jax.tree.map(lambda v: v[1:], split),
-  )
-  grads, (metrics, updates) = _gradients(system, variables, first, key, total)
-  grads = parallel.keep(grads)
-
-  def add(so_far, microbatch):
-    grads, (metrics, updates) = _gradients(
-      system, variables, microbatch, key, total
-    )
-    grads = parallel.keep(grads)
-    return jax.tree.map(jnp.add, so_far, (grads, metrics)), updates
-
-  (grads, metrics), later = jax.lax.scan(add, (grads, metrics), rest)
-  updates = jax.tree.map(_mean_of_parts, updates, later)
-  return grads, (metrics, updates)
-
-
-def _mean_of_parts(first: jax.Array, later: jax.Array) -> jax.Array:
-  """Running means are updated by every part; counts by the last one."""
-  if not jnp.issubdtype(first.dtype, jnp.floating):
-    return later[-1]
-  return (first + later.sum(0)) / (1 + len(later))
-
-
 def train_step(
   system: System,
   tx: optax.GradientTransformation,
@@ -157,6 +99,11 @@ def train_step(
   key: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One update.
+
+  Groups of the params that the system does not train stay as they are, with
+  their averages and moments (`optim.held`). Where a part of the batch, of
+  whatever microbatch or device, says `skip`, the whole batch makes no update:
+  nothing changes but the step and the schedules.
 
   Args:
     system: static.
@@ -169,7 +116,11 @@ def train_step(
 
   Returns:
     The next state, and f32[] metrics: the batch means of the loss and of its
-    metrics, and the global norms of gradient, update and params.
+    metrics, and the global norms of gradient, update and params; `skipped`, 1
+    or 0, of systems that may skip.
+
+  Raises:
+    UserError: while it is traced: the loss updates what may not change.
   """
   key = jax.random.fold_in(key, state.step)
   size = len(next(iter(batch.values())))
@@ -180,22 +131,41 @@ def train_step(
   if options.axis:
     total = jax.lax.psum(total, options.axis)
   parts = (system, state.variables, batch, key, jnp.maximum(total, 1.0))
-  if options.accumulate > 1:
-    grads, (metrics, updates) = _accumulated(*parts, options.accumulate)
-  else:
-    grads, (metrics, updates) = _gradients(*parts)
+  grads, (metrics, updates) = gradients.of(*parts, options.accumulate)
   if options.axis:
     grads, metrics = jax.lax.psum((grads, metrics), options.axis)
-    updates = jax.lax.pmean(updates, options.axis)
+    updates = gradients.mean_of_devices(updates, options.axis)
   grads = parallel.keep(grads)
   params = state.variables["params"]
+  groups = gradients.trained(system, params)
+  partly = len(groups) < len(params)
+  if partly:
+    grads = {**jax.tree.map(jnp.zeros_like, params), **grads}
   change, opt = tx.update(grads, state.opt, params)
+  if partly:
+    opt = optim.held(state.opt, opt, groups)
+    none = jax.tree.map(jnp.zeros_like, change)
+    change = {k: change[k] if k in groups else none[k] for k in change}
+  skip = None
+  if "skipped" in metrics:
+    skip = metrics["skipped"] > 0
+    metrics = {**metrics, "skipped": skip.astype(jnp.float32)}
+    stay = lambda old, new: jax.tree.map(
+      lambda a, b: jnp.where(skip, a, b), old, new
+    )
+    change = stay(jax.tree.map(jnp.zeros_like, change), change)
+    opt = optim.unless(skip, state.opt, opt)
+    updates = stay({k: state.variables[k] for k in updates}, updates)
   new = optax.apply_updates(params, change)
   ema = state.ema
   if options.ema:
     t = state.step.astype(jnp.float32)
     decay = jnp.minimum(options.ema, (1 + t) / (10 + t))
     ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, new)
+    if partly:
+      ema = {k: ema[k] if k in groups else state.ema[k] for k in ema}
+    if skip is not None:
+      ema = stay(state.ema, ema)
   metrics = {
     **metrics,
     "norm/gradient": optax.tree.norm(grads),

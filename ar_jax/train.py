@@ -81,7 +81,9 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
   options = Options(config.train.ema, config.train.accumulate)
   augment = augmentation(*config.augment)
   example = data.batch_at(dataset.train, 0, batch=1, seed=config.seed)
-  abstract, fresh = initial_state(config, system, tx, options, example, mesh)
+  abstract, fresh = initial_state(
+    config, system, tx, options, example, mesh, dataset.train
+  )
   checkpoints = checkpoint.Checkpoints(
     workdir,
     keep=config.train.keep,
@@ -106,20 +108,14 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
     order=dataset.order,
     **config.loader,
   )
-  if config.parallel == "pmap":
-    options = dataclasses.replace(options, axis=parallel.PMAP_AXIS)
-    update = parallel.pmap_step(train_step, system, tx, options, mesh)
-    put = dict  # it takes the rows as they are
-  else:
-    update = parallel.on(mesh, parallel.together(jit_step))
-    update = functools.partial(update, system, tx, options)
-    put = functools.partial(parallel.put_batch, mesh=mesh)
+  update_of, put = _updates(config, tx, options, mesh)
   writer = metrics.Writer(workdir, start=start, total=total)
   meta = {"config": json_text.plain(config.to_dict()), "jax": jax.__version__}
   watch = Watch(config, system, dataset, mesh, workdir, writer)
   pace = Pace(writer.advance)
   key = jax.random.key(config.seed)
   saved = start if found else -1
+  begun = set()  # the programs so far
 
   try:
     checkpoints.scores.forget_after(start)
@@ -132,10 +128,12 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
       for step in range(start, total):
         with watch.waiting():
           batch = put(next(batches))
+        update = update_of(system.at(step))
         state, values = update(state, batch, key)
         done = step + 1
         pace.began(values)
-        if step == start:  # it was compiled; the clocks run from here
+        if update not in begun:  # it was compiled; the clocks run from here
+          begun.add(update)
           pace.catch_up()
           watch.begin(done)
         stopped = stop.now()
@@ -170,6 +168,27 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
     raise
   finally:
     writer.close()
+
+
+def _updates(config, tx, options, mesh):
+  """(system -> its update of (state, batch, key); what places a batch). A
+  system is compiled once, however often it comes."""
+  if config.parallel == "pmap":
+    options = dataclasses.replace(options, axis=parallel.PMAP_AXIS)
+
+    @functools.cache
+    def of(system):
+      return parallel.pmap_step(train_step, system, tx, options, mesh)
+
+    return of, dict  # it takes the rows as they are
+
+  @functools.cache
+  def update_of(system):
+    # Each of its own: the processes meet before each program starts.
+    update = parallel.on(mesh, parallel.together(jit_step))
+    return functools.partial(update, system, tx, options)
+
+  return update_of, functools.partial(parallel.put_batch, mesh=mesh)
 
 
 def _source(config, system, state, dataset, augment, workdir, mesh):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import jax
+from jax.errors import JaxRuntimeError
 
 from ar_jax import evaluate, metrics, rebuilt, sample, show
 from ar_jax.core import forms, processes
@@ -70,6 +71,7 @@ class Watch:
     self._wait = 0.0
     self._since: tuple[int, float] | None = None
     self._evaluators: dict | None = None
+    self._draws = True  # until it is seen that it does not
 
   @contextlib.contextmanager
   def waiting(self):
@@ -138,7 +140,7 @@ class Watch:
     train = self._config.train
     if train.sample_every:
       return max(0, train.sample_every)
-    if train.steps < _LONG or not self._system.makes:
+    if train.steps < _LONG or not self._system.makes or not self._draws:
       return 0
     if rebuilt.can(self._system):
       return train.save_every
@@ -168,11 +170,14 @@ class Watch:
         config.train.sample_count,
         self._mesh,
       )
-    except (UserError, NotImplementedError) as e:
-      if config.train.sample_every:
+    except (UserError, NotImplementedError, JaxRuntimeError) as e:
+      memory = "RESOURCE_EXHAUSTED" in str(e) and jax.process_count() == 1
+      broken = isinstance(e, JaxRuntimeError) and not memory
+      if config.train.sample_every or broken:
         raise
-      # Nobody asked for them.
-      log.info("no samples are shown while training: %s", e)
+      self._draws = False  # nobody asked for them
+      why = str(e).split("\n")[0]
+      log.info("no samples are shown while training: %s", why)
       return None
     return self._save(step, path, drawn)
 

@@ -178,6 +178,20 @@ class FormsTest(parameterized.TestCase):
       known = run_files.Known(self.workdir, images, fakes.Fake())
     self.assertEqual(known.fields["image"], ((16, 16, 1), "uint8"))
 
+  def test_a_wrong_evaluator_is_seen_before_the_first_step(self):
+    config = toy_forms.get_config("text")
+    for kind, wrong in (
+      ("judge_accuracy", "judge_accuracy: scores the field 'image' .* text;"),
+      ("transcripts", "transcripts: .* reads nothing and no example"),
+    ):
+      config.evals = {kind: {}}
+      with (
+        mock.patch.object(data, "load", toy_forms.load),
+        self.assertRaisesRegex(UserError, wrong),
+      ):
+        main.run(config, self.workdir)
+    self.assertFalse(self.workdir.exists())
+
   def test_programs_ahead_of_time(self):
     config = toy_forms.get_config("skeleton")
     mesh = parallel.make_mesh(config.mesh)

@@ -34,6 +34,8 @@ def run(options, batches, tx=None, noise=0.1):
 class Running(toy.Toy):
   """Keeps a running mean of its pixels."""
 
+  moving = frozenset({"running"})
+
   def init(self, key, batch):
     return {**super().init(key, batch), "running": jnp.zeros(())}
 
@@ -238,6 +240,57 @@ class OptimTest(absltest.TestCase):
       one, a = tx.update(grads, a, params)
       two, b = oracle.update(grads, b, params)
       chex.assert_trees_all_close(one, two, atol=1e-6)
+
+  def test_is_adam_or_gradient_descent(self):
+    params = {"kernel": jnp.linspace(-1, 1, 6)}
+    coupled = optax.add_decayed_weights(0.3)
+    for given, oracle in (
+      ({}, optax.sgd(0.1)),
+      ({"weight_decay": 0.3}, optax.chain(coupled, optax.sgd(0.1))),
+      ({"momentum": 0.9}, optax.sgd(0.1, 0.9)),
+      (
+        {"kind": "adam", "weight_decay": 0.3, "b2": 0.9},
+        optax.chain(coupled, optax.adam(0.1, b2=0.9)),
+      ),
+    ):
+      settings = {"kind": "sgd", "lr": 0.1, "schedule": "constant", **given}
+      tx = optim.make(settings, 4)
+      a, b = tx.init(params), oracle.init(params)
+      for i in range(3):
+        grads = {"kernel": jnp.cos(jnp.arange(6.0) * i)}
+        one, a = tx.update(grads, a, params)
+        two, b = oracle.update(grads, b, params)
+        chex.assert_trees_all_close(one, two, atol=1e-6)
+    with self.assertRaisesRegex(optim.UserError, "kind='adams': choose one"):
+      optim.make({"kind": "adams", "lr": 0.1}, 4)
+
+  def test_groups_and_frozen_parts_by_pattern(self):
+    params = {
+      "net": {
+        name: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for name in "ab"
+      },
+      "net_b": {"kernel": jnp.ones(2)},
+    }
+    settings = {
+      "lr": 1.0,
+      "schedule": "constant",
+      "groups": {"net/*": {"lr": 0.1}, "net/b": {"lr": 0.01}},
+    }
+    change = lambda tx: tx.update(params, tx.init(params), params)[0]
+    steps = change(optim.make(settings, 4))
+    size = lambda tree: -float(tree["kernel"][0])
+    self.assertAlmostEqual(size(steps["net"]["a"]), 0.1, places=4)
+    self.assertAlmostEqual(size(steps["net"]["b"]), 0.01, places=4)
+    self.assertAlmostEqual(size(steps["net_b"]), 1.0, places=4)
+    frozen = change(optim.make({**settings, "frozen": ["*/bias"]}, 4))
+    self.assertEqual(float(jnp.abs(frozen["net"]["a"]["bias"]).sum()), 0)
+    self.assertAlmostEqual(size(frozen["net"]["a"]), 0.1, places=4)
+    for changes, message in (
+      ({"groups": {"net/[cd]": {}}}, "optim.groups: no part is named"),
+      ({"frozen": ["nets"]}, "optim.frozen.nets: .* there are net, net_b"),
+    ):
+      with self.assertRaisesRegex(optim.UserError, message):
+        optim.make({**settings, **changes}, 4).init(params)
 
   def test_misspelt_key(self):
     with self.assertRaisesRegex(optim.UserError, "warmupp"):

@@ -10,11 +10,11 @@ from unittest import mock
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax import main, metrics, optim, rebuilt, show
+from ar_jax import main, metrics, optim, rebuilt, show, step
 from ar_jax.core import forms
 from ar_jax.core.errors import UserError
 from configs import vq
-from tests import toy, toy_runs
+from tests import toy_runs
 
 
 class WatchTest(absltest.TestCase):
@@ -73,13 +73,14 @@ class DefaultTest(toy_runs.ToyTest):
   def test_what_cannot_draw_trains_all_the_same(self):
     no = mock.Mock(side_effect=UserError("nothing to draw"))
     with (
-      mock.patch.object(toy.Toy, "sample", no),
+      mock.patch.object(step, "draw", no),
       self.assertLogs("ar_jax") as caught,
     ):
       self.assertEqual(self.shown(sample_every=0), [])
-    self.assertIn("nothing to draw", "\n".join(caught.output))
+    said = [line for line in caught.output if "nothing to draw" in line]
+    self.assertLen(said, 1)
     with (
-      mock.patch.object(toy.Toy, "sample", no),
+      mock.patch.object(step, "draw", no),
       self.assertRaisesRegex(UserError, "nothing to draw"),
     ):
       self.workdir = self.workdir.parent / "asked"

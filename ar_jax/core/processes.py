@@ -63,6 +63,13 @@ def broadcast(value: Any) -> Any:
   return json.loads(gather(padded)[0].tobytes())
 
 
+def told(arrays: list[np.ndarray]) -> list[np.ndarray]:
+  """What the first process has: arrays of shapes and types that all know."""
+  if jax.process_count() == 1:
+    return arrays
+  return [np.asarray(multihost_utils.broadcast_one_to_all(x)) for x in arrays]
+
+
 def meet(name: str) -> None:
   """Returns when every process has come here."""
   if jax.process_count() > 1:

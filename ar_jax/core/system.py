@@ -67,7 +67,10 @@ class Loss:
     value: f32[B], the objective per example.
     metrics: name -> f32[B], per example as well, so that means over padded
       or sharded batches are exact.
-    updates: new values of collections other than `params`.
+    updates: new values of collections other than `params`, whole ones, of
+      those that `System.moving` names. Means, as they are made of the parts of
+      a batch: of floats the mean over its microbatches and devices is kept, of
+      integers what the last microbatch says, and devices must not differ.
     nll: f32[B, L], -log p of each unit given those of earlier steps, in the
       order of `System.plan`; None where there is no such law.
     errors: f32[B, L], where there is none: the objective at each unit given
@@ -75,7 +78,10 @@ class Loss:
       likelihood, and never counted as one.
     units: f32[B], how many units of each example count in its `nll`; None
       where all do.
-    skip: bool[], whether this batch is to make no update.
+    skip: bool[], whether this batch is to make no update: params, moments,
+      averages and `updates` stay, the step and the schedules go on, and the
+      metric `skipped` is 1. It is said of what a loss is given, which may be a
+      part of the batch: one part that says so decides for all.
   """
 
   value: Array
@@ -149,19 +155,29 @@ class System(abc.ABC):
 
   def at(self, step: int) -> System:
     """The program of this step, of the same variables; one is compiled for
-    each that differs. For phases, and for what grows while it trains."""
+    each that differs. For phases, and for what grows while it trains.
+
+    It is what updates the params, and nothing else: a run evaluates, draws and
+    encodes with the system as it was built.
+    """
     del step
     return self
 
   def fitted(self, variables: Vars, source: Any, seed: int) -> Vars:
     """The variables with what is fitted to the data and not trained: codes by
     k-means, principal components. It runs on the host, after `ready` and
-    before the first update of a run, never when one is continued.
+    before the first update of a run, never when one is continued. Collections
+    that the run was given (`config.weights`) stay as they were given.
 
     Args:
       variables: on the host.
-      source: of training, see `data.dataset`.
-      seed: of the run.
+      source: of training, see `data.dataset`. Some 100,000 numbers, patches
+        or examples of it are enough: every run waits for it.
+      seed: of the run. The same one leads to the same values, to the bit: a
+        run that is killed before its first save begins anew.
+
+    Returns:
+      Variables of the same names and shapes.
     """
     del source, seed
     return variables
@@ -177,6 +193,12 @@ class System(abc.ABC):
     returns, and `loss` accepts it in place of the raw batch."""
     del variables
     return dict(batch)
+
+
+def fits(system: System) -> bool:
+  """Whether it fits anything to the data: `fitted` is its own, or that of the
+  system that it is around."""
+  return getattr(system.fitted, "__func__", None) is not System.fitted
 
 
 def example_keys(key: Array, batch: Batch) -> Array:

@@ -25,6 +25,7 @@ import jax
 from ar_jax.command.arguments import Arguments, of
 from ar_jax.core.system import Batch, System, UserError, Vars
 from ar_jax.data import Dataset
+from ar_jax.evals import samples
 
 Results = dict[str, float | str | dict[str, Any]]
 Evaluator = Callable[[System, Vars, Iterable[Batch], jax.Array], Results]
@@ -42,6 +43,34 @@ NAMES = {
   "probe": "probe",
   "speed": "speed",
 }
+
+
+# Those that score a field of samples, an image where no option says which.
+_SCORE = {
+  "frechet",
+  "reconstruction",
+  "judge_accuracy",
+  "pairs",
+  "transcripts",
+  "ngrams",
+}
+# Those of them that compare each sample with its own test example.
+_PAIR = {"pairs", "transcripts"}
+
+
+def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
+  """Checks that a system can be scored by the evaluator `name`, one of NAMES.
+
+  Raises:
+    UserError: it does not make the field that is scored, or no sample has a
+      truth of its own.
+  """
+  if name in _SCORE:
+    known = arguments(name)
+    default = known["field"].default if "field" in known else "image"
+    samples.check_makes(system, options.get("field", default), name)
+  if name in _PAIR:
+    samples.check_pairs(system, name)
 
 
 def check_name(name: str) -> None:

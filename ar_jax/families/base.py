@@ -4,6 +4,8 @@ system around another one."""
 from __future__ import annotations
 
 import abc
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -102,6 +104,11 @@ class Generator(System):
     x = self.codec(variables).decode(units)
     return forms.shown(forms.named(self.tokenizer.field), x)
 
+  def condition(self, cond: Batch) -> Any:
+    """What `logits` takes as the condition of a batch, [B, ...]; where there
+    are several arrays, a tree of them."""
+    return jnp.asarray(cond[self.needs[0]])
+
   @abc.abstractmethod
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -141,15 +148,22 @@ class Generator(System):
 
 
 class Prefixed(Generator):
-  """A generator whose condition, a class or a text, stands before its units.
+  """A generator whose condition stands before its units.
 
-  Its `net` has a `prefix`, whose `labels` are the rows of a table of classes,
-  or None where it reads texts.
+  Its `net` has a `prefix`, see `families.token.prefix`, which says what it
+  reads of a batch.
   """
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("text",) if self.net.prefix.labels is None else ("label",)
+    return self.net.prefix.fields
+
+  def condition(self, cond: Batch | Array) -> dict[str, Array]:
+    """The fields of a batch that the prefix reads; what is no batch is the
+    first of them."""
+    if not isinstance(cond, Mapping):
+      cond = {self.needs[0]: cond}
+    return {name: cond[name] for name in self.needs}
 
   @property
   def plan(self) -> Plan:
@@ -166,7 +180,8 @@ class Prefixed(Generator):
 
 class Around(System):
   """A system around another, whose variables are its own: it trains it or
-  draws from it in a way of its own, and leaves the rest as it is.
+  draws from it in a way of its own, and leaves the rest as it is. A subclass
+  is a frozen dataclass.
 
   Attributes:
     target: the other system.
@@ -187,6 +202,18 @@ class Around(System):
     return self.target.makes
 
   @property
+  def ordered(self) -> str:
+    return self.target.ordered
+
+  @property
+  def moving(self) -> frozenset[str]:
+    return self.target.moving
+
+  @property
+  def trains(self) -> tuple[str, ...] | None:
+    return self.target.trains
+
+  @property
   def plan(self) -> Plan | None:
     return self.target.plan
 
@@ -199,8 +226,22 @@ class Around(System):
     """The label that stands for no label, where there is one."""
     return getattr(self.target, "null", None)
 
+  @property
+  def fitted(self) -> Callable[..., Vars]:
+    """As the target's, whose variables these are; see `System.fitted`."""
+    return self.target.fitted
+
+  def at(self, step: int) -> System:
+    target = self.target.at(step)
+    if target is self.target:
+      return self
+    return dataclasses.replace(self, target=target)
+
   def init(self, key: Array, batch: Batch) -> Vars:
     return self.target.init(key, batch)
+
+  def ready(self, variables: Vars) -> Vars:
+    return self.target.ready(variables)
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -214,3 +255,56 @@ class Around(System):
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
     return self.target.sample(variables, cond, keys, **options)
+
+
+class Beside(Around):
+  """A system around a frozen one. Its own `params` are trained; those of the
+  target are a collection of their own beside them, which a run is given by
+  `config.weights`. What else the target has (its tokenizer) is as it was.
+
+  Attributes:
+    beside: the name of the collection.
+  """
+
+  beside = "target"
+
+  # The target's are of how it was trained itself.
+  moving = System.moving
+  trains = System.trains
+  fitted = System.fitted
+
+  @abc.abstractmethod
+  def own(self, key: Array, variables: Vars) -> Any:
+    """Fresh `params`; `variables` are those beside them."""
+
+  def of_target(self, variables: Vars) -> Vars:
+    """The variables of the target."""
+    return of_target(variables, self.beside)
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    key, own = jax.random.split(key)
+    rest = self.target.init(key, batch)
+    rest = {self.beside: rest.pop("params"), **rest}
+    return self.ready({"params": self.own(own, rest), **rest})
+
+  def ready(self, variables: Vars) -> Vars:
+    return variables
+
+  def at(self, step: int) -> System:
+    del step
+    return self
+
+  @abc.abstractmethod
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    """The objective of the own `params`."""
+
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    return self.target.encode(self.of_target(variables), batch)
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """As the target draws; systems with another way have their own."""
+    return self.target.sample(self.of_target(variables), cond, keys, **options)

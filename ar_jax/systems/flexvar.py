@@ -78,7 +78,7 @@ class FlexVAR(ScaleWise):
   def widest(self) -> int:
     return max(side * side for side in self.sizes)
 
-  def at(self, scales: Sequence[int | tuple[int, int]]) -> FlexVAR:
+  def over(self, scales: Sequence[int | tuple[int, int]]) -> FlexVAR:
     """The same model with another list of maps, to sample or to evaluate it.
 
     Args:
@@ -201,6 +201,8 @@ class FlexVAR(ScaleWise):
       cond: `label` i32[B]; the null label draws without a class. To edit an
         image, `given` u8[B, H, W, c] and perhaps `keep`; see
         `ScaleWise.edit`. A `given` smaller than what is drawn is refined.
+        Perhaps `bias` f32[B, V], or f32[B, K, V] for each map; see
+        `pick.biased`.
       keys: Key[B].
       scales: the maps, sides or (height, width), from one cell to the latent
         of the image; empty means those of the model.
@@ -223,7 +225,7 @@ class FlexVAR(ScaleWise):
         that was built without a null class.
     """
     own = self.tokenizer.scales
-    here = self.at(scales) if scales else self
+    here = self.over(scales) if scales else self
     sides = here.tokenizer.scales
     guidance = self.scale(guidance)
     rates = pick.schedule(schedule, guidance, len(sides))
@@ -239,6 +241,7 @@ class FlexVAR(ScaleWise):
       scales=rates,
       laws=[law if s or not greedy_unseen else greedy for s in seen],
       edit=here.edit(variables, cond, force_first_scales, coarse),
+      bias=cond.get("bias"),
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from ar_jax.core import system
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.families.base import Around, of_target
+from ar_jax.families.base import Beside
 from ar_jax.families.scale import redraw
 from ar_jax.families.scale.net import NextScale
 from ar_jax.families.scale.system import ScaleWise
@@ -52,7 +52,7 @@ _TAIL = "parts_1"
 
 
 @dataclasses.dataclass(frozen=True)
-class HMAR(Around):
+class HMAR(Beside):
   """The second stage: the refinement of a next-scale net.
 
   Variables: `params`, the last layers, the head and the mask vector of the
@@ -65,13 +65,13 @@ class HMAR(Around):
 
   target: ScaleWise
 
-  def init(self, key: Array, batch: Batch) -> Vars:
-    (key, mask), net = jax.random.split(key), self.target.net
-    variables = self.target.init(key, batch)
-    vector = net.stddev * jax.random.normal(mask, (1, net.width))
-    params = {"mask": {"embedding": vector}}
-    given = variables.pop("params")
-    return self.ready({"params": params, "net": given, **variables})
+  beside = "net"
+
+  def own(self, key: Array, variables: Vars) -> Any:
+    del variables
+    net = self.target.net
+    vector = net.stddev * jax.random.normal(key, (1, net.width))
+    return {"mask": {"embedding": vector}}
 
   def ready(self, variables: Vars) -> Vars:
     """The refinement begins as a copy of what it stands in for."""
@@ -95,7 +95,7 @@ class HMAR(Around):
     value = jnp.sum(cross_entropy(logits, units) * share, 1)
     nll = None
     if not train:
-      law = self.target.logits(of_target(variables, "net"), label, units)
+      law = self.target.logits(self.of_target(variables), label, units)
       nll = cross_entropy(law, units)
     return Loss(value, {"accuracy": jnp.sum(hits * share, 1)}, nll=nll)
 
@@ -147,7 +147,7 @@ class HMAR(Around):
   ) -> Array:
     """Draws one image per key, f32[B, H, W, c] in [0, 1]; as `generate`."""
     return self.target.sample(
-      of_target(variables, "net"),
+      self.of_target(variables),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),
@@ -183,7 +183,7 @@ class HMAR(Around):
         VAR's is out of range.
     """
     return self.target.generate(
-      of_target(variables, "net"),
+      self.of_target(variables),
       cond,
       keys,
       redraw=self._redraw(variables, cond, refine, options),

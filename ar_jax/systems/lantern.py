@@ -28,7 +28,7 @@ from ar_jax import ops
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.families.base import Around, Generator, of_target
+from ar_jax.families.base import Beside, Generator
 from ar_jax.families.token import eagle_drafts, self_speculation, speculation
 from ar_jax.families.token.eagle import Eagle
 from ar_jax.families.token.net import NextToken
@@ -40,7 +40,7 @@ _NOISE_LENGTH = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Lantern(Around):
+class Lantern(Beside):
   """The system. Variables: `params` of the drafter, the frozen `target`, and
   what else the target has, its frozen `tokenizer` among it.
 
@@ -56,17 +56,11 @@ class Lantern(Around):
   noise: float = 0.2
   label_dropout: float = 0.1
 
-  def init(self, key: Array, batch: Batch) -> Vars:
-    key, drafter = jax.random.split(key)
-    variables = self.target.init(key, batch)
+  def own(self, key: Array, variables: Vars) -> Any:
+    del variables
     row = jnp.zeros((1, 1, self.eagle.width))
     pos = self.target.net.rotations()[:1]
-    params = self.eagle.init(drafter, row, row, None, pos=pos)["params"]
-    target = variables.pop("params")
-    return {"params": params, "target": target, **variables}
-
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    return self.target.encode(of_target(variables, "target"), batch)
+    return self.eagle.init(key, row, row, None, pos=pos)["params"]
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -75,9 +69,9 @@ class Lantern(Around):
     that they lead to (EAGLE). `nll` is that of the drafter's law, of the
     target's for the first unit."""
     batch = self.encode(variables, batch)
-    cond, units = batch[self.needs[0]], batch["units"]
+    cond, units = self.target.condition(batch), batch["units"]
     net = self.target.net.bind(
-      self.target.net_variables(of_target(variables, "target"))
+      self.target.net_variables(self.of_target(variables))
     )
     hidden, keys = None, None
     if train:
@@ -119,7 +113,7 @@ class Lantern(Around):
     """Draws one example per key as the target does; options as in
     `generate`."""
     units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(of_target(variables, "target"), units)
+    return self.target.decode(self.of_target(variables), units)
 
   def generate(
     self,
@@ -144,7 +138,7 @@ class Lantern(Around):
     Args:
       variables: as `init` makes them.
       cond: what the target needs; also `prompt` i32[B, M] and `known` i32[B]
-        where images are known in part.
+        where images are known in part, and `bias` f32[B, V].
       keys: Key[B].
       drafts: K of a chain.
       k: the most neighbours whose mass may count for a draft; all there are
@@ -165,7 +159,7 @@ class Lantern(Around):
     Raises:
       UserError: an option is out of range, or one of the target's.
     """
-    given = of_target(variables, "target")
+    given = self.of_target(variables)
     codes = _codes(self.target, given, metric)
     rule = _rule(codes, k, delta, factor, residual)
     source = eagle_drafts.source(
@@ -189,7 +183,7 @@ class Lantern(Around):
     return speculation.generate(
       self.target.program(**options),
       self.target.net_variables(given),
-      cond[self.needs[0]],
+      self.target.condition(cond),
       keys,
       source,
       mode="exact" if tree is None else "point",
@@ -198,6 +192,7 @@ class Lantern(Around):
       relax=relax,
       prompt=cond.get("prompt"),
       known=cond.get("known"),
+      bias=cond.get("bias"),
       impl=impl,
     )
 

@@ -76,7 +76,8 @@ class VAR(ScaleWise):
       variables: as `init` makes them.
       cond: `label` i32[B]; the null label draws without a class. To edit an
         image, `given` u8[B, H, W, c] and perhaps `keep`; see
-        `ScaleWise.edit`.
+        `ScaleWise.edit`. Perhaps `bias` f32[B, V], or f32[B, K, V] for each
+        map; see `pick.biased`.
       keys: Key[B].
       guidance: scale at the last step; 1.0 or None is off. The paper's cfg is
         guidance - 1.
@@ -109,6 +110,7 @@ class VAR(ScaleWise):
       smooth=smooth,
       edit=self.edit(variables, cond, force_first_scales, coarse),
       redraw=redraw,
+      bias=cond.get("bias"),
     )
 
 

@@ -114,6 +114,12 @@ class Autoencoder(System):
       )
 
   @property
+  def moving(self) -> frozenset[str]:
+    """The running means of the adversary, where it keeps some."""
+    lecam = self.adversary is not None and self.adversary.lecam
+    return frozenset({"lecam"} if lecam else ())
+
+  @property
   def vocab(self) -> int | None:
     """V, for statistics of codebook usage; None where nothing is quantised."""
     return self.tokenizer.vocab

@@ -1,41 +1,53 @@
 """Codes of square patches of pixels: a tokenizer without a network.
 
 Every patch is the nearest code of one codebook, as in plain vector
-quantisation (Gray, 1984). The codebook is random at first, which is enough for
-generators to be run and tested; k-means over patches makes it useful. Nothing
-in here is a convolution, so a generator over these units compiles in a part of
-the time. Three forms, each answering as one of the trained tokenizers does:
+quantisation (Gray, 1984). As the tokenizer of a generator its codebook is
+random, which is enough for generators to be run and tested; a run of its own
+fits the codes to the data before the first step (k-means, or principal
+components), so one of `train.steps=0` makes a tokenizer. Nothing in here is a
+convolution, so a generator over these units compiles in a part of the time.
+Four forms, the first three answering as one of the trained tokenizers does:
 
   map      the codes of all patches, row by row: as `vq`;
   pyramid  residual maps of growing size, added up without a convolution: as
            `multiscale_vq` and, with `bands`, `frequency_vq`;
   resized  the patches averaged down to maps of growing size, each map coded by
-           itself: as `flex_vq`.
+           itself: as `flex_vq`;
+  bits     one map of codes that no table holds: the signs of the first K
+           principal components (V = 2^K), the simplest binary tokenizer.
 
 Shapes: B batch, H W image sides, c image channels, p side of a patch, h = H / p
-latent side, C = p p c, V codes.
+latent side, C = p p c, V codes, K bits of a code.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from ar_jax.core.signals.bands import low
-from ar_jax.core.system import UserError
+from ar_jax.core.system import UserError, Vars
 from ar_jax.nn.quantize.residual import MultiScaleResidual
-from ar_jax.nn.quantize.vq import VectorQuantizer
-from ar_jax.tokenizers.autoencoder import (
-  Autoencoder,
-  autoencoder,
-  check_image,
+from ar_jax.nn.quantize.vq import (
+  VectorQuantizer,
+  codebook_loss,
+  commitment,
+  straight_through,
 )
+from ar_jax.tokenizers import patch_fitting as fitting
+from ar_jax.tokenizers.autoencoder import Autoencoder, check_image
 from ar_jax.tokenizers.code_maps import CodeMap, Pyramid
 from ar_jax.tokenizers.flex_vq import FlexVQ
 from ar_jax.tokenizers.patches import cut, join
 
 Array = jax.Array
+FORMS = ("map", "pyramid", "resized", "bits")
 
 
 class _Cut:
@@ -95,6 +107,74 @@ class PatchMap(_Cut, CodeMap):
     return cut(x, self.patch)
 
 
+class Signs(nn.Module):
+  """Codes whose bits are the signs of whitened latents.
+
+  The code of a latent z has the bit k, the first being the highest, where the
+  component k of z is above its mean; it stands for the mean of each component
+  on its side. Answers as a `VectorQuantizer`; nothing in it has a gradient but
+  what a code stands for.
+
+  Attributes:
+    bits: K.
+    channels: C.
+    beta: as there.
+  """
+
+  bits: int
+  channels: int
+  beta: float = 0.25
+
+  def setup(self):
+    self.mean = self.param("mean", nn.initializers.zeros, (self.channels,))
+    self.basis = self.param(
+      "basis", nn.initializers.orthogonal(), (self.bits, self.channels)
+    )
+    half = lambda key, shape: jnp.tile(jnp.array([-0.5, 0.5]), (shape[0], 1))
+    self.levels = self.param("levels", half, (self.bits, 2))
+
+  def codebook(self) -> Array:
+    """f32[V, C]."""
+    return self.embed(jnp.arange(2**self.bits))
+
+  def embed(self, units: Array) -> Array:
+    """f32[..., C] of units i32[...]."""
+    high = units[..., None] >> jnp.arange(self.bits)[::-1] & 1
+    parts = jnp.where(high > 0, self.levels[:, 1], self.levels[:, 0])
+    return self.mean + jnp.matmul(
+      parts, self.basis, precision=jax.lax.Precision.HIGHEST
+    )
+
+  def encode(self, z: Array) -> Array:
+    """Units i32[...] of latents [..., C]."""
+    z = z.astype(jnp.float32) - self.mean
+    parts = jnp.matmul(z, self.basis.T, precision=jax.lax.Precision.HIGHEST)
+    weights = jnp.asarray(2 ** np.arange(self.bits)[::-1], jnp.int32)
+    return jnp.sum((parts > 0) * weights, -1)
+
+  def __call__(self, z: Array) -> tuple[Array, dict[str, Array], Array]:
+    """As `VectorQuantizer`."""
+    ids = self.encode(z)
+    e = self.embed(ids)
+    losses = {
+      "codebook_loss": codebook_loss(z, e),
+      "commit_loss": commitment(z, e, self.beta),
+    }
+    return straight_through(z, e), losses, ids
+
+
+class PatchBits(PatchMap):
+  """A `PatchMap` whose codes are `Signs`; `vocab` is a power of two."""
+
+  def setup(self):
+    bits = self.vocab.bit_length() - 1
+    self.quantizer = Signs(bits, self.channels)
+
+  def embed(self, units: Array) -> Array:
+    """The codes f32[..., C] of units i32[...], without a table of all."""
+    return self.quantizer.embed(units)
+
+
 class PatchPyramid(_Cut, Pyramid):
   """Residual maps of patches.
 
@@ -134,6 +214,19 @@ class PatchPyramid(_Cut, Pyramid):
     return cut(x, self.patch)
 
 
+@dataclasses.dataclass(frozen=True)
+class PatchCodes(Autoencoder):
+  """The tokenizer in training; a run begins with codes fitted to its data."""
+
+  def fitted(self, variables: Vars, source: Any, seed: int) -> Vars:
+    params = variables["params"]
+    values = fitting.fitted(
+      self.tokenizer, params["tokenizer"]["quantizer"], source, seed
+    )
+    tokenizer = {**params["tokenizer"], "quantizer": values}
+    return {**variables, "params": {**params, "tokenizer": tokenizer}}
+
+
 def build(
   *,
   form: str = "map",
@@ -149,13 +242,13 @@ def build(
   the patches that they stand for.
 
   Args:
-    form: "map", "pyramid" or "resized".
-    vocab: V.
+    form: "map", "pyramid", "resized" or "bits".
+    vocab: V; of bits 2^K, with at most C of them.
     patch: p.
     size: H.
     in_channels: c.
-    scales: sides of the maps of the last two forms, coarse to fine; the last
-      is H / p.
+    scales: sides of the maps of "pyramid" and "resized", coarse to fine; the
+      last is H / p.
     bands: of a pyramid; see `frequency_vq`.
     spread: of the random codebook, pixels being in [-1, 1].
 
@@ -163,12 +256,18 @@ def build(
     UserError: the form or the rule of the bands is unknown, or sizes do not
       fit together.
   """
-  if form not in ("map", "pyramid", "resized"):
-    raise UserError(f"form={form!r}: must be map, pyramid or resized")
+  if form not in FORMS:
+    raise UserError(f"form={form!r}: must be one of {', '.join(FORMS)}")
   if size % patch:
     raise UserError(f"size={size} is not a multiple of patch={patch}")
-  if (form == "map") != (scales is None):
+  if (form in ("map", "bits")) != (scales is None):
     raise UserError(f"form={form!r}: scales={scales}; only a map has none")
+  bits, channels = vocab.bit_length() - 1, patch**2 * in_channels
+  if form == "bits" and (vocab != 2**bits or not 0 < bits <= channels):
+    raise UserError(
+      f"vocab={vocab}: the codes of form='bits' are 2, 4, ... 2^{channels}, "
+      f"the patches having {channels} numbers"
+    )
   scales = scales and tuple(scales)
   if scales and scales[-1] != size // patch:
     raise UserError(
@@ -181,7 +280,8 @@ def build(
   if form == "pyramid":
     tokenizer = PatchPyramid(vocab, patch, scales, in_channels, spread, bands)
   else:
-    tokenizer = PatchMap(vocab, patch, size, in_channels, spread)
+    kind = PatchBits if form == "bits" else PatchMap
+    tokenizer = kind(vocab, patch, size, in_channels, spread)
     if form == "resized":
       tokenizer = FlexVQ(tokenizer, scales, scales)
-  return autoencoder(tokenizer)
+  return PatchCodes(tokenizer)

@@ -95,6 +95,22 @@ class KernelTest(parameterized.TestCase):
     for kernel in kernels:
       self.assert_same(want, kernel(arrays))
 
+  @parameterized.parameters("exact", "point", "gumbel")
+  def test_biased_logits(self, mode):
+    """A bias is in the logits: kernels need not know of it."""
+    law = rules.Law(0.7, top_k=30, top_p=0.9)
+    settings, arrays = examples.make(6, 3, 300, mode=mode, law=law)
+    bias = np.random.default_rng(0).normal(size=(6, 300)).astype(np.float32)
+    bias[:, ::2] = -1e30
+    plain = arrays["logits"][:, 0].astype(jnp.float32)
+    biased = pick.biased(plain, bias, law.temperature)
+    arrays["logits"] = biased[:, None]
+    dense, *kernels = forms(settings, interpret=True)
+    want = dense(arrays)
+    self.assertTrue((np.asarray(want.token) % 2 == 1).all())
+    for kernel in kernels:
+      self.assert_same(want, kernel(arrays))
+
   def test_a_temperature_next_to_zero_is_greedy(self):
     settings, arrays = examples.make(4, 2, 9, mode="point")
     answers = []

@@ -188,7 +188,7 @@ class SamplingTest(absltest.TestCase):
     system, _ = scale_models.flexvar()
     for scales in ((2, 4), (1, 4, 2), (1, (2, 3), (3, 2))):
       with self.assertRaisesRegex(UserError, "must begin with 1"):
-        system.at(scales)
+        system.over(scales)
     with self.assertRaisesRegex(UserError, "over 5 slots"):
       dataclasses.replace(system.lists, limit=5)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax import data
 from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import UserError, build
 
@@ -24,6 +25,8 @@ def bound(**options):
   tokenizer = build("patch_codes", **SIZES, **options).tokenizer
   x = jnp.zeros((1, 8, 8, 3))
   shapes = jax.eval_shape(tokenizer.init, jax.random.key(0), x)
+  if options["form"] == "bits":
+    return tokenizer.bind(tokenizer.init(jax.random.key(0), x))
   codebook = np.random.default_rng(0).uniform(-0.4, 0.4, (8, C))
   codebook[0] = 0
   assert jax.tree.map(np.shape, shapes["params"]) == {
@@ -134,6 +137,66 @@ class PatchCodesTest(parameterized.TestCase):
       codes.decode_latent(state), codes.decode(units), atol=1e-6
     )
 
+  @parameterized.parameters(
+    (dict(form="map", vocab=24), 3),
+    (dict(form="pyramid", scales=(1, 2, 4), vocab=24), 2.5),
+    (dict(form="pyramid", scales=(1, 2, 4), vocab=24, bands="nyquist"), 2.5),
+    (dict(form="resized", scales=(1, 2, 4), vocab=24), 3),
+    (dict(form="bits", vocab=8), 1.8),
+  )
+  def test_codes_are_fitted_to_the_data(self, options, better):
+    system = build("patch_codes", **{**SIZES, "in_channels": 1, **options})
+    digits = data.load("digits", size=8, channels=1)
+    batch = data.batch_at(digits.test, 0, batch=64, seed=0)
+    variables = system.init(jax.random.key(0), batch)
+    variables = jax.tree.map(np.asarray, variables)
+    source = [digits.train[i] for i in range(300)]
+    fitted, again, other = (
+      system.fitted(variables, source, seed) for seed in (0, 0, 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, fitted, again)
+    if options["form"] != "bits":  # where nothing is random
+      differ = jax.tree.map(lambda a, b: (a != b).any(), fitted, other)
+      self.assertTrue(any(jax.tree.leaves(differ)))
+    shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    self.assertEqual(shapes(variables), shapes(fitted))
+
+    def error(variables):
+      loss = system.loss(variables, batch, jax.random.key(0), train=False)
+      return float(loss.metrics["pixel"].mean())
+
+    self.assertLess(better * error(fitted), error(variables))
+
+  def test_fewer_patches_than_codes(self):
+    system = build("patch_codes", **{**SIZES, "vocab": 64})
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
+    variables = system.init(jax.random.key(0), {"image": image})
+    fitted = system.fitted(variables, [{"image": image[0]}], 0)
+    code = lambda v: v["params"]["tokenizer"]["quantizer"]["codebook"]
+    # What is left is as it was; what there is comes back.
+    np.testing.assert_array_equal(code(variables)[16:], code(fitted)[16:])
+    shown = system.sample(fitted, {"image": image}, jax.random.key(0))
+    np.testing.assert_allclose(shown, image / 255, atol=1e-5)
+
+  def test_bits_are_signs_of_components(self):
+    codes = bound(form="bits")
+    every = jnp.arange(8)
+    np.testing.assert_array_equal(
+      codes.quantizer.encode(codes.codebook()), every
+    )
+    levels = codes.variables["params"]["quantizer"]["levels"]
+    flipped = codes.codebook()[0b101] - codes.codebook()[0b001]
+    np.testing.assert_allclose(
+      flipped,
+      (levels[0, 1] - levels[0, 0])
+      * codes.variables["params"]["quantizer"]["basis"][0],
+      atol=1e-6,
+    )
+    units = jax.random.randint(jax.random.key(1), (2, 16), 0, 8)
+    np.testing.assert_allclose(
+      codes.embed(units), codes.codebook()[units], atol=1e-6
+    )
+
   def test_as_a_system(self):
     system = build("patch_codes", **SIZES)
     image = jax.random.randint(jax.random.key(3), (2, 8, 8, 3), 0, 256)
@@ -152,6 +215,8 @@ class PatchCodesTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(form="maps"), "form='maps'"),
     (dict(patch=3), "size=8.*patch=3"),
+    (dict(form="bits", vocab=12), "vocab=12: .* 2\^12"),
+    (dict(form="bits", vocab=2**13), "the patches having 12 numbers"),
     (dict(scales=(1, 4)), "only a map has none"),
     (dict(form="pyramid"), "only a map has none"),
     (dict(form="pyramid", scales=(1, 2)), "must be size / patch = 4"),

@@ -16,6 +16,7 @@ import numpy as np
 from ar_jax.core.system import UserError
 
 Array = jax.Array
+FORBIDDEN = -1e29  # a bias of this or less
 
 
 def guide(cond: Array, null: Array, scale: Array | float) -> Array:
@@ -101,6 +102,58 @@ def schedule(
   if not 0 <= stop <= n:
     raise UserError(f"guidance stop={stop}: must be in 0..{n}, the steps")
   return scales[:stop] + (1.0,) * (n - stop)
+
+
+def biased(
+  logits: Array, bias: Array | None, temperature: float = 1.0
+) -> Array:
+  """Guided logits with a bias that `law` finds behind its temperature: what is
+  drawn with no filter is p(v) exp(bias(v)), normalised, p being the law at this
+  temperature; top-k, top-p and min-p act on that.
+
+  So it composes with whatever draws from logits by `law`, verification kernels
+  among it. At temperature 0 a bias changes nothing but what it forbids.
+
+  Args:
+    logits: [..., V].
+    bias: f32[V], or [B, V] for logits [B, ..., V], or of as many axes as
+      these; None is none. At most -1e29 forbids a unit.
+    temperature: of `law`.
+
+  Raises:
+    UserError: the bias is of another shape.
+  """
+  if bias is None:
+    return logits
+  bias = jnp.asarray(bias, jnp.float32)
+  if bias.ndim == 2:
+    bias = bias.reshape(len(bias), *(1,) * (logits.ndim - 2), -1)
+  try:
+    whole = jnp.broadcast_shapes(bias.shape, logits.shape)
+  except ValueError:
+    whole = None
+  if whole != logits.shape or bias.shape[-1] != logits.shape[-1]:
+    raise UserError(
+      f"bias of shape {bias.shape}: the logits are of {logits.shape}; give one "
+      "number for each unit of the vocabulary, for all or for each example"
+    )
+  # Put in, not added: times a temperature of 0 it would be NaN or nothing. And
+  # finite, so that a law that is forbidden everything is a law.
+  never = bias <= FORBIDDEN
+  soft = logits.astype(jnp.float32) + temperature * jnp.where(never, 0.0, bias)
+  return jnp.where(never, np.float32(-1e30), soft)
+
+
+def bias_at(bias: Array | None, step: int | np.ndarray) -> Array | None:
+  """The bias of a step, f32[B, V], or of steps i32[T], [B, T, V]; of a bias
+  f32[B, N, V] for each of N steps. Any other is that of every step."""
+  if bias is None or jnp.ndim(bias) < 3:
+    return bias
+  if bias.shape[1] <= np.max(step):
+    raise UserError(
+      f"bias of shape {bias.shape}: there are more than {bias.shape[1]} steps"
+    )
+  return jnp.asarray(bias)[:, step]
 
 
 def law(

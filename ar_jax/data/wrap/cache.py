@@ -39,7 +39,7 @@ Encode = Callable[[Batch], Batch]
 
 _log = logging.getLogger("ar_jax")
 _FORMAT = 1
-_NOT_KEPT = {"index", "mask"}  # of the batch, not of the example
+_NOT_KEPT = {"index", "mask", "view"}  # of the batch, not of the example
 
 
 def write(
@@ -67,8 +67,8 @@ def write(
     source: see `dataset.py`.
     encode: batch -> the fields to keep, with the same leading axis, for
       example `System.encode`. It always gets full batches: the last is filled
-      up, with mask 0. Its `index` and `mask` are not kept. Given `rows` of a
-      batch it answers with all of it.
+      up, with mask 0. Its `index`, `mask` and `view` (which of the V versions,
+      i32[B]) are not kept. Given `rows` of a batch it answers with all of it.
     batch: B of these batches.
     views: V, how many independent random views of an example to encode. With
       one view and no augmentation the example is encoded as it is.
@@ -111,7 +111,9 @@ def write(
     index = [step * batch + r for r in own]
     mask = (np.asarray(index) < n).astype(np.float32)
     examples = [view(v, min(i, n - 1)) for i in index]
-    return {**stack(examples, index), "mask": mask}
+    # A model that makes its data draws by (index, view).
+    which = np.full(len(own), v, np.int32)
+    return {**stack(examples, index), "mask": mask, "view": which}
 
   partial = path.with_name(path.name + ".partial")
   if processes.leads():

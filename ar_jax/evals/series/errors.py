@@ -203,7 +203,7 @@ def build(
       batch=min(batch, len(true)),
       options=dict(options or {}),
     )
-    drawn = drawn["series"] if isinstance(drawn, Mapping) else drawn
+    drawn = drawn["series"]
     length = true.shape[1]
     if drawn.shape != true.shape:
       raise UserError(

@@ -30,6 +30,7 @@ def generate(
   smooth: bool = False,
   edit: Edit | None = None,
   redraw: Callable[..., Array] | None = None,
+  bias: Array | None = None,
 ) -> tuple[Array, Any]:
   """Draws the maps of one image per key, one forward for each.
 
@@ -45,7 +46,9 @@ def generate(
       units are then the heaviest of each mixture.
     edit: overwrites units after they are drawn.
     redraw: (s, state before map s, units i32[B, T], their law f32[B, T, V],
-      keys, **laws[s]) -> the units that stand of map s; not with `smooth`.
+      keys, bias=, **laws[s]) -> the units that stand of map s; not with
+      `smooth`.
+    bias: f32[B, V], or f32[B, K, V] for each map; see `pick.biased`.
 
   Returns:
     Units i32[B, L], and the state of the tokenizer after the last map.
@@ -59,7 +62,8 @@ def generate(
     state, x, cache = carry
     h, cache = net.step(s, x, ada, cache)
     h, h_null = pairs.split(h) if guided else (h, None)
-    logp = net.head.law(h, h_null=h_null, scale=scales[s], **laws[s])
+    own = pick.bias_at(bias, s)
+    logp = net.head.law(h, h_null=h_null, scale=scales[s], bias=own, **laws[s])
     if smooth:
       weights = _mixture(logp, keys, s / max(1, p.steps - 1))
       units = jnp.argmax(weights, -1).astype(jnp.int32)
@@ -72,7 +76,7 @@ def generate(
       units = pick.draw(logp, keys)
       units = units if edit is None else edit(p.span(s), units)
       if redraw is not None:
-        units = redraw(s, state, units, logp, keys, **laws[s])
+        units = redraw(s, state, units, logp, keys, bias=own, **laws[s])
         units = units if edit is None else edit(p.span(s), units)
       state, x = codes.advance(state, s, units)
     if x is not None:

@@ -68,7 +68,7 @@ def redrawing(
   """
   _, ada = net().begin(label)
 
-  def redraw(s, fhat, units, logp, keys, **law):
+  def redraw(s, fhat, units, logp, keys, *, bias=None, **law):
     if len(steps[s]) == 1:
       return units
     known = codec().seen(fhat, s)
@@ -82,7 +82,7 @@ def redrawing(
       own = codec().part(s, units)
       x = bound.latent(known + jnp.where(at, 0, own)) + at * mask
       h, _ = bound.step(s, x, ada, None)
-      logp = bound.head.law(h, **law)
+      logp = bound.head.law(h, bias=bias, **law)
       new = pick.draw(logp, fold(keys, i))
       units = jnp.where(hidden, new, units)
       return (units, _least_certain(logp, units, after, hidden)), None

@@ -75,7 +75,7 @@ class ScaleWise(Generator):
   smoothing = 0.0
   scale_weights = None
 
-  takes = ("given", "keep")
+  takes = ("given", "keep", "bias")
   schedule = "ramp"
 
   @property

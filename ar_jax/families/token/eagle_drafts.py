@@ -163,7 +163,9 @@ class _Forward:
     """Log-probabilities f32[B, T, V] of the units at places i32[B, T]."""
     program = self.start.program
     logits = program.logits(self.start.variables, features, place)
-    return pick.law(logits, **dict(program.law))
+    law, bias = dict(program.law), self.start.bias
+    logits = pick.biased(logits, bias, law.get("temperature", 1.0))
+    return pick.law(logits, **law)
 
 
 def _chain(forward: _Forward, k: int, chosen: bool) -> Drafter:

@@ -13,6 +13,7 @@ from ar_jax.core.decoding import pairs, pick, refine, steps
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Vars
 from ar_jax.families.token.fronts import NextNeighbour, parents
+from ar_jax.families.token.prefix import Cond
 
 Array = jax.Array
 # Of `refine.stretches`: fronts share a program until one is so much wider.
@@ -22,9 +23,11 @@ _WASTE = 1.0
 def generate(
   net: NextNeighbour,
   variables: Vars,
-  cond: Array,
+  cond: Cond,
   keys: Array,
   scales: tuple[float, ...] | None = None,
+  *,
+  bias: Array | None = None,
   **law: float,
 ) -> Array:
   """Draws the units of one example per key, i32[B, L], a front a step.
@@ -35,6 +38,7 @@ def generate(
     cond: what its prefix takes.
     keys: Key[B].
     scales: of guidance, one for each front; None is off.
+    bias: f32[B, V]; see `pick.biased`.
     **law: see `pick.law`.
   """
   # Bound anew wherever it is called: a loop is a trace of its own.
@@ -43,18 +47,20 @@ def generate(
   sizes = np.array(grid.sizes)
   starts = np.cumsum(sizes) - sizes
   guided = scales is not None
-  hidden = pairs.without(len(cond)) if guided else None
-  cond = pairs.double(cond, guided)
+  rows = len(keys) * (1 + guided)
+  hidden = pairs.without(len(keys)) if guided else None
+  cond = pairs.double(dict(cond), guided)
 
   def draw(hs, lanes, shares, scale, keys):
     if guided:
       # The heads are linear: guiding their input guides the mixed logits.
       hs = [pick.guide(*pairs.split(h), scale) for h in hs]
     logits = bound().mixed(hs, lanes, shares)
+    logits = pick.biased(logits, bias, law.get("temperature", 1.0))
     return pick.draw(pick.law(logits, **law), keys)
 
-  variables = net.ready(variables, len(cond) * int(sizes.max()))
-  hs, caches = bound().begin(cond, hidden)
+  variables = net.ready(variables, rows * int(sizes.max()))
+  hs, caches = bound().begin(cond, rows, hidden)
   valid = bound().prefix.valid(cond)
   # The first front has no parent: all its lanes read the prefix.
   first = grid.span(0)

@@ -62,7 +62,7 @@ class Packed(Generator):
     """The batch with units in place of what the tokenizer reads, if that is
     there; bits drawn with Key[B]."""
     rest = dict(batch)
-    field = getattr(self.tokenizer, "field", "image")
+    field = self.tokenizer.field
     if field not in rest:
       return rest
     x = forms.raw(rest.pop(field))

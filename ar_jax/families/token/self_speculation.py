@@ -94,7 +94,7 @@ def generate(
       cache; of many it reads whole examples, see `core.decoding.jacobi`.
     variables: those of the target.
     cond: what it needs, and of what it takes `prompt` and `known`, or `given`
-      and `keep`.
+      and `keep`, and `bias`.
     keys: Key[B], threefry.
     window: units that a forward reads, of targets of one unit a step.
     rule, table, radius: see `speculation.generate`.
@@ -120,7 +120,7 @@ def generate(
   return speculation.generate(
     program,
     target.net_variables(variables),
-    cond[target.needs[0]],
+    target.condition(cond),
     keys,
     speculation.jacobi(window - 1, program),
     rule=rule,
@@ -128,6 +128,7 @@ def generate(
     radius=radius,
     prompt=cond.get("prompt"),
     known=cond.get("known"),
+    bias=cond.get("bias"),
     impl=impl,
   )
 
@@ -144,19 +145,22 @@ def _steps(
   **law: float,
 ) -> tuple[Array, Stats]:
   """`core.decoding.jacobi.decode` over a system."""
-  plan, given = target.plan, jnp.asarray(cond[target.needs[0]])
+  plan, given = target.plan, target.condition(cond)
   schedule = schedule or target.schedule
   guidance = target.scale(guidance)
   scales = np.array(pick.schedule(schedule, guidance, plan.steps), np.float32)
   scale = jnp.asarray(scales[plan.step_of()])[None, :, None]
   guided = guidance != 1.0
-  hidden = pairs.without(len(given)) if guided else None
+  hidden = pairs.without(len(keys)) if guided else None
   given = pairs.double(given, guided)
+  bias = pick.bias_at(cond.get("bias"), plan.step_of())
 
   def score(units):
     units = pairs.double(units, guided)
     logits = target.logits(variables, given, units, hidden)
-    return pick.guide(*pairs.split(logits), scale) if guided else logits
+    if guided:
+      logits = pick.guide(*pairs.split(logits), scale)
+    return pick.biased(logits, bias, law.get("temperature", 1.0))
 
   edited = "given" in target.takes and "given" in cond
   edit = target.edit(variables, cond) if edited else None

@@ -29,6 +29,7 @@ from ar_jax.core.decoding import (
 )
 from ar_jax.core.decoding.speculate import Draft, Drafter, Progress, Stats
 from ar_jax.core.system import UserError, Vars
+from ar_jax.families.token.prefix import Cond
 from ar_jax.families.token.program import TokenProgram
 from ar_jax.nn.layers.cache import Cache
 
@@ -46,14 +47,16 @@ class Start(NamedTuple):
     hidden: [rows, P + M, D], what it says of prefix and prompt.
     valid: bool[rows, P], the positions of the prefix that are no padding, or
       None for all.
+    bias: f32[B, V] of the target's logits, or None; see `pick.biased`.
   """
 
   program: TokenProgram
   variables: Vars
-  cond: Array
+  cond: Cond
   prompt: Array
   hidden: Array
   valid: Array | None
+  bias: Array | None = None
 
 
 class Source(NamedTuple):
@@ -73,7 +76,7 @@ class Source(NamedTuple):
 def generate(
   program: TokenProgram,
   variables: Vars,
-  cond: Array,
+  cond: Cond,
   keys: Array,
   source: Source,
   *,
@@ -84,6 +87,7 @@ def generate(
   relax: Callable[[Array, Array, Array], Array] | None = None,
   prompt: Array | None = None,
   known: Array | None = None,
+  bias: Array | None = None,
   impl: str | None = None,
 ) -> tuple[Array, Stats]:
   """Draws the units of one image per key by speculation.
@@ -103,6 +107,8 @@ def generate(
       "point" and "gumbel".
     prompt: i32[B, M], the first units of each image.
     known: i32[B], how many of them to keep.
+    bias: f32[B, V], or f32[V], of the target's logits; see `pick.biased`.
+      Drafters that have a law draw from it with the bias, too.
     impl: of `ops.verify`.
 
   Returns:
@@ -124,7 +130,7 @@ def generate(
   h, cache, valid = program.read(variables, cond, prompt, spare=source.k)
   row = program.rows(prefix + known)
   hidden = jnp.take_along_axis(h, row[:, None, None] - 1, axis=1)
-  logits = program.logits(variables, hidden, known)
+  logits = _logits(program, variables, bias, hidden, known)
   first = pick.draw(pick.law(logits, **law), steps.fold(keys, known))[:, 0]
   rest = ((0, 0), (0, program.length - prompt.shape[1]))
   units = jnp.pad(prompt, rest).at[jnp.arange(len(keys)), known].set(first)
@@ -132,9 +138,9 @@ def generate(
     units, known + 1, hidden, logits, source.k, source.levels
   )
   drafter, state = source.begin(
-    Start(program, variables, cond, prompt, h, valid)
+    Start(program, variables, cond, prompt, h, valid, bias)
   )
-  score = functools.partial(_score, program, variables, valid)
+  score = functools.partial(_score, program, variables, valid, bias)
   verify = functools.partial(
     ops.verify, rule=rule, table=table, radius=radius, impl=impl, **law
   )
@@ -157,10 +163,23 @@ def _verify_relaxed(
   return ops.verify(logp[:, None], drafts, noise, impl=impl, **kwargs)
 
 
+def _logits(
+  program: TokenProgram,
+  variables: Vars,
+  bias: Array | None,
+  h: Array,
+  place: Array,
+) -> Array:
+  """`TokenProgram.logits` with a bias."""
+  logits = program.logits(variables, h, place)
+  return pick.biased(logits, bias, dict(program.law).get("temperature", 1.0))
+
+
 def _score(
   program: TokenProgram,
   variables: Vars,
   valid: Array | None,
+  bias: Array | None,
   cache: Cache,
   progress: Progress,
   draft: Draft,
@@ -182,7 +201,8 @@ def _score(
   cache = dataclasses.replace(cache, index=rows(row))
   units = jnp.concatenate([progress.last[:, None], draft.units], axis=1)
   h, cache = net.step(rows(units), cache, valid, tree)
-  return program.logits(variables, h, progress.count[:, None] + after), h, cache
+  place = progress.count[:, None] + after
+  return _logits(program, variables, bias, h, place), h, cache
 
 
 def jacobi(k: int, program: TokenProgram) -> Source:
@@ -223,7 +243,8 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
         net = program.net.bind(variables)
         h, cache = net.step(rows(unit[:, None]), cache, valid)
         place = (progress.count + i)[:, None]
-        logp = pick.law(program.logits(variables, h, place), **law)
+        logits = _logits(program, variables, start.bias, h, place)
+        logp = pick.law(logits, **law)
         unit = place_keys.draw_at(logp, keys, place)[:, 0]
         return (unit, cache), (unit, logp[:, 0])
 
@@ -235,7 +256,7 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
       first = lambda x: jnp.moveaxis(x[:k], 0, 1)
       return Draft(first(units), first(logp)), cache
 
-    index = rows(jnp.zeros(len(start.cond), jnp.int32))
+    index = rows(jnp.zeros(len(start.prompt), jnp.int32))
     return draft, dataclasses.replace(cache, index=index)
 
   return Source(k, begin)

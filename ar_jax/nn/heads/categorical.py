@@ -6,8 +6,9 @@ Any head fits any backbone, here and in `nn.heads.flow`:
   draw(h, keys, *, h_null, scale, **own) -> units     guided where h_null is
   nll(h, target, ...) -> f32[B, T]               where there is a likelihood
 
-`plan` and `pos` tell heads whose units of one step see each other which these
-are and where; other heads do not look at them.
+Heads of codes draw with a `bias` as well, see `pick.biased`. `plan` and `pos`
+tell heads whose units of one step see each other which these are and where;
+other heads do not look at them.
 
 Shapes: B batch, T positions, D width, V vocabulary, K bits.
 """
@@ -83,7 +84,13 @@ class Categorical(nn.Module):
     return self.nll(h, target, smoothing=smoothing)
 
   def law(
-    self, h: Array, *, h_null: Array | None = None, scale: float = 1.0, **law
+    self,
+    h: Array,
+    *,
+    h_null: Array | None = None,
+    scale: Array | float = 1.0,
+    bias: Array | None = None,
+    **law,
   ) -> Array:
     """Log-probabilities f32[B, T, V] from which units are drawn.
 
@@ -91,6 +98,7 @@ class Categorical(nn.Module):
       h: [B, T, D].
       h_null: the same without the condition; None if guidance is off.
       scale: of guidance; 1.0 is off.
+      bias: see `pick.biased`.
       **law: see `pick.law`.
     """
     if h_null is not None:
@@ -98,7 +106,8 @@ class Categorical(nn.Module):
       # cost.
       h, h_null = h.astype(jnp.float32), h_null.astype(jnp.float32)
       h = pick.guide(h, h_null, scale)
-    return pick.law(self.logits(h), **law)
+    temperature = law.get("temperature", 1.0)
+    return pick.law(pick.biased(self.logits(h), bias, temperature), **law)
 
   def draw(
     self, h: Array, keys: Array, *, pos: Array | None = None, **options

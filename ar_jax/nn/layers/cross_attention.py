@@ -12,6 +12,7 @@ memory, H heads, Hkv heads of keys and values, K features per head, N layers.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -43,16 +44,18 @@ class Memory:
   v: Array
   seen: Array | None = None
 
-  def rows(self, rows: slice) -> Memory:
-    """The memory of some of the examples, of all layers."""
-    seen = self.seen
+
+def rows_of(memory: Any, rows: slice) -> Any:
+  """What some of the examples remember, of what `Backbone.remember` or
+  `Segments.remember` returns; such as those without their null halves."""
+
+  def some(m):
+    seen = m.seen
     if seen is not None and len(seen) > 1:
       seen = seen[rows]
-    return Memory(self.k[:, rows], self.v[:, rows], seen)
+    return Memory(m.k[:, rows], m.v[:, rows], seen)
 
-  def layer(self, i: int) -> Memory:
-    """That of one layer."""
-    return Memory(self.k[i], self.v[i], self.seen)
+  return jax.tree.map(some, memory, is_leaf=lambda m: isinstance(m, Memory))
 
 
 class NullFeatures(nn.Module):

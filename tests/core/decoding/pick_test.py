@@ -24,6 +24,55 @@ def oracle(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
   return softmax(np.where(probs >= min_p * probs.max(), logits, -np.inf))
 
 
+class BiasTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(1)
+    self.logits = rng.normal(size=(3, 2, 9)).astype(np.float32)
+    self.bias = rng.normal(size=(3, 9)).astype(np.float32)
+
+  def test_it_acts_behind_the_temperature_and_before_the_filters(self):
+    for filters in ({}, {"top_k": 4}, {"top_p": 0.7}, {"min_p": 0.2}):
+      biased = pick.biased(self.logits, self.bias, 0.5)
+      got = np.exp(pick.law(biased, temperature=0.5, **filters))
+      both = self.logits / 0.5 + self.bias[:, None]
+      want = np.apply_along_axis(lambda x: oracle(x, **filters), -1, both)
+      np.testing.assert_allclose(got, want, atol=1e-6)
+
+  def test_shapes(self):
+    one = pick.biased(self.logits, self.bias[0])
+    np.testing.assert_allclose(one, self.logits + self.bias[0], rtol=1e-6)
+    flat = pick.biased(self.logits[:, 0], self.bias)
+    np.testing.assert_allclose(flat, self.logits[:, 0] + self.bias, rtol=1e-6)
+    each = pick.biased(self.logits, 2 * self.logits)
+    np.testing.assert_allclose(each, 3 * self.logits, rtol=1e-6)
+    self.assertIs(pick.biased(self.logits, None), self.logits)
+    for shape in ((8,), (2, 9), (3, 1), (1, 3, 2, 9)):
+      with self.assertRaisesRegex(UserError, "bias of shape"):
+        pick.biased(self.logits, np.zeros(shape))
+
+  @parameterized.parameters(0.0, 1e-30, 0.5, 1.0)
+  def test_what_is_forbidden_never_is(self, temperature):
+    bias = np.where(np.arange(9) % 3, np.float32(-np.inf), self.bias)
+    biased = pick.biased(self.logits, bias, temperature)
+    probs = np.exp(pick.law(biased, temperature=temperature))
+    self.assertEqual(probs[..., [1, 2, 4, 5, 7, 8]].max(), 0)
+    np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-5)
+    if temperature < 1e-20:
+      best = 3 * self.logits[..., ::3].argmax(-1)
+      np.testing.assert_array_equal(probs.argmax(-1), best)
+    nothing = pick.biased(self.logits, np.full(9, -1e30), temperature)
+    law = np.exp(pick.law(nothing, temperature=temperature))
+    np.testing.assert_allclose(law.sum(-1), 1, rtol=1e-5)
+
+  def test_a_step_of_several(self):
+    bias = np.arange(3 * 4 * 9).reshape(3, 4, 9)
+    np.testing.assert_array_equal(pick.bias_at(bias, 2), bias[:, 2])
+    steps = np.array([0, 1, 1, 3])
+    np.testing.assert_array_equal(pick.bias_at(bias, steps), bias[:, steps])
+    self.assertIs(pick.bias_at(self.bias, 7), self.bias)
+
+
 class LawTest(parameterized.TestCase):
   @parameterized.parameters(
     dict(),

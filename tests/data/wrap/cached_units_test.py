@@ -7,6 +7,7 @@ import sys
 import tempfile
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -17,6 +18,8 @@ from ar_jax.core.system import UserError
 from ar_jax.data import digests
 from ar_jax.data.images import transforms
 from ar_jax.data.wrap import cache
+
+KEY = jax.random.key(0)
 
 
 def _encode(batch):
@@ -95,6 +98,33 @@ class CacheTest(parameterized.TestCase):
         self.assertIn(units, honest)
         seen.add((v, honest[units]))
     self.assertLen(seen, 12)
+
+  def test_a_model_makes_its_data_by_index_and_view(self):
+    """Noise and what a model makes of it, another pair for every view."""
+
+    def one(index, view):
+      key = jax.random.fold_in(jax.random.fold_in(KEY, index), view)
+      noise = jax.random.normal(key, (4,))
+      return {"noise": noise, "units": jnp.argsort(noise)}
+
+    def encode(batch):
+      made = jax.vmap(one)(batch["index"], batch["view"])
+      return {**batch, **made}
+
+    found = cache.read(self.write(encode=encode, views=3))
+    other = cache.read(self.write("other", encode=encode, views=3, batch=7))
+    self.assertEqual(
+      set(found[0]), {"image", "label", "noise", "units"}
+    )  # neither index nor view is kept
+    seen = set()
+    for i in range(10):
+      for v in range(3):
+        got, want = found.view(i, v), one(i, v)
+        for name in ("noise", "units"):
+          np.testing.assert_array_equal(got[name], want[name])
+          np.testing.assert_array_equal(got[name], other.view(i, v)[name])
+        seen.add(got["noise"].tobytes())
+    self.assertLen(seen, 30)
 
   def test_training_picks_views_by_seed_and_index(self):
     augment = transforms.augmentation("shift")

@@ -16,7 +16,7 @@ from skimage import metrics
 
 from ar_jax import evals
 from ar_jax.core.forms import to_uint8
-from ar_jax.core.system import UserError
+from ar_jax.core.system import Loss, UserError
 from ar_jax.data import kept
 from ar_jax.evals import samples
 from ar_jax.evals.images import pairs, sketch
@@ -84,6 +84,26 @@ class LikelihoodTest(EvaluatorCase):
     twice = self.run_on(fakes.Fake(), "likelihood", repeats=2)
     self.assertAlmostEqual(once["loss"], twice["loss"])
     self.assertEqual(twice["examples"], 32)
+
+  def test_perplexity_of_the_units_that_count(self):
+    class Padded(fakes.Fake):
+      makes = ("text",)
+
+      def loss(self, variables, batch, key, *, train):
+        units = jnp.asarray(batch["label"], jnp.float32) + 1
+        real = jnp.arange(4)[None] < units[:, None]
+        nll = jnp.where(real, 0.1 * units[:, None], 0.0)
+        return Loss(nll.sum(1) / units, nll=nll, units=units)
+
+    for batch in (5, 32):
+      found = self.run_on(Padded(), "likelihood", batch=batch)
+      # A unit of a text of n units has 0.1 n nats; n is 1, 2, 3, 4 in turn.
+      self.assertAlmostEqual(found["units"], 2.5, places=5)
+      self.assertAlmostEqual(found["nll"], 0.1 * 30 / 4, places=5)
+      each = 0.1 * 30 / 10
+      self.assertAlmostEqual(found["perplexity"], np.exp(each), places=5)
+      self.assertAlmostEqual(found["bits_per_unit"], each / np.log(2), places=5)
+      self.assertNotIn("bits_per_dim", found)
 
   def test_needs_examples(self):
     evaluate = evals.build("likelihood", self.data)

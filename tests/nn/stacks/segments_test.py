@@ -1,13 +1,16 @@
 """A stack in parts is the stack."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
+from ar_jax.core.plans import makers
 from ar_jax.nn.layers.norms import Identity
+from ar_jax.nn.stacks.dit import dit
 from ar_jax.nn.stacks.llama import llama
 from ar_jax.nn.stacks.segments import Segments
 
@@ -119,6 +122,24 @@ class SegmentsTest(absltest.TestCase):
       jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *outs
       )
+
+  def test_modulated_layers_over_scales(self):
+    plan = makers.scales((1, 2))
+    make = functools.partial(dit, width=D, heads=2, dropout=0.0)
+    net = Segments((make(1).clone(out_norm=Identity()), make(1)))
+    x, cond = self.x[:, : len(plan)], self.x[:, -1]
+    whole = lambda net, x: net(x, plan, cond=net.condition(cond))[0]
+    variables = net.init(jax.random.key(0), x, method=whole)
+    bound, outs = net.bind(variables), []
+    cache, mod = bound.cache(B, len(plan), D), bound.condition(cond)
+    for s in range(plan.steps):
+      out, cache = bound(x[:, plan.span(s)], cond=mod, cache=cache)
+      outs.append(out)
+    # Nothing but filled rows was read: the index is no data.
+    self.assertIsInstance(cache.index, int)
+    np.testing.assert_allclose(
+      jnp.concatenate(outs, 1), whole(bound, x), atol=1e-5
+    )
 
 
 if __name__ == "__main__":
