@@ -321,6 +321,11 @@ class PictureTest(absltest.TestCase):
     grey = lambda sheet: (sheet == 200).all(-1).sum()
     self.assertLess(grey(alone), 50)  # of letters
     self.assertGreater(grey(both), 1000)
+    # What it goes on from comes before it; what is of other values does not.
+    longer = show.picture(form, x, {"history": x})
+    self.assertTrue((longer != alone).any())
+    other = show.picture(form, x, {"history": x[..., :1]})
+    np.testing.assert_array_equal(other, alone)
     (path,) = show.write(self.folder, "s", form, x)
     with path.open() as file:
       table = list(csv.reader(file))
