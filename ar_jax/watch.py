@@ -140,7 +140,8 @@ class Watch:
     train = self._config.train
     if train.sample_every:
       return max(0, train.sample_every)
-    if train.steps < _LONG or not self._system.makes or not self._draws:
+    shown = set(self._system.makes) & set(self._dataset.forms)
+    if train.steps < _LONG or not shown or not self._draws:
       return 0
     if rebuilt.can(self._system):
       return train.save_every

@@ -1,7 +1,6 @@
 """Every form of data is drawn, shown, heard and stored, from the workdir."""
 
 import contextlib
-import csv
 import io
 import json
 import pathlib
@@ -16,12 +15,11 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 import ar_jax
-from ar_jax import conditions, data, main, parallel, run_files, show, step
+from ar_jax import conditions, data, main, parallel, run_files, step
 from ar_jax.core import forms
 from ar_jax.core.errors import UserError
 from ar_jax.evals import samples
 from ar_jax.planning import programs
-from ar_jax.show import audio, skeleton
 from configs import common
 from tests import toy_forms
 from tests.evals import fakes
@@ -265,106 +263,6 @@ class DrawTest(absltest.TestCase):
       samples.field(
         "image", system, {}, cond, KEY, evaluator="frechet", **options
       )
-
-
-def rows_of(kind, name, n=5):
-  u = np.random.default_rng(0).random((n, 4)).astype(np.float32)
-  return np.stack([toy_forms.field(name, v) for v in u])
-
-
-class PictureTest(absltest.TestCase):
-  def setUp(self):
-    super().setUp()
-    folder = self.enterContext(tempfile.TemporaryDirectory())
-    self.folder = pathlib.Path(folder)
-
-  def test_video_strips_and_a_moving_grid(self):
-    form = forms.Video(4.0)
-    x = form.stored(rows_of("video", "video"))
-    label = np.array([1, 0, 1, 0, 1])
-    sheet = show.picture(form, x, {"label": label}, columns=2)
-    self.assertEqual(sheet.shape, (2 * 13 + 1, 6 * 13 + 1, 3))
-    np.testing.assert_array_equal(sheet[1:13, 14:26], x[1, 1])  # of class 0
-    (gif,) = show.write(self.folder, "s", form, x, columns=3)
-    with Image.open(gif) as image:
-      self.assertEqual(image.n_frames, 6)
-      self.assertEqual(image.info["duration"], 250)
-      self.assertEqual(image.size, (8 * (3 * 13 + 1), 8 * (2 * 13 + 1)))
-
-  def test_spectrogram_shows_the_pitch(self):
-    time = np.arange(8000) / 8000
-    for hertz in (500, 3000):
-      tone = 0.5 * np.sin(2 * np.pi * hertz * time)
-      loud = audio.spectrogram(tone, 50, 80).sum(2).mean(1)
-      row = 79 - int(80 * hertz / 4000)
-      self.assertLessEqual(abs(int(loud.argmax()) - row), 1)
-    silence = show.picture(forms.Audio(8000), np.zeros((1, 50), np.float32))
-    self.assertLess(silence[-20:-10, 10:300].max(), 20)
-
-  def test_text_of_several_lines_and_of_strange_letters(self):
-    form = forms.Text()
-    x = np.stack([form.ids("a\nb", 8), form.ids("caf\u00e9\x01", 8)])
-    (path,) = show.write(self.folder, "s", form, x)
-    self.assertEqual(
-      path.read_text(encoding="utf-8"),
-      "===== 0 =====\na\nb\n===== 1 =====\ncaf\u00e9\x01\n",
-    )
-    empty = show.picture(form, 0 * x)
-    dark = show.picture(form, x) < 128
-    self.assertGreater(dark.sum(), (empty < 128).sum())
-
-  def test_series_over_the_truth(self):
-    form = toy_forms.FORMS["series"]["series"]
-    x = rows_of("series", "series")
-    alone = show.picture(form, x)
-    both = show.picture(form, x, truth=x + 0.2)
-    grey = lambda sheet: (sheet == 200).all(-1).sum()
-    self.assertLess(grey(alone), 50)  # of letters
-    self.assertGreater(grey(both), 1000)
-    (path,) = show.write(self.folder, "s", form, x)
-    with path.open() as file:
-      table = list(csv.reader(file))
-    self.assertEqual(table[0], ["sample", "time", "sine", "cosine"])
-    self.assertLen(table, 1 + 5 * toy_forms.TIMES)
-    self.assertEqual(float(table[3][1]), 0.2)
-    np.testing.assert_allclose(np.float32(table[42][2:]), x[1, 1], rtol=1e-6)
-    # Nothing that is constant, alone, or no number, ends it.
-    none = np.full((1, 4, 1), np.nan)
-    for odd in (np.ones((1, 3, 1)), np.ones((2, 1, 2)), none):
-      show.picture(form, odd)
-
-  def test_skeleton_of_the_joints_that_there_are(self):
-    form = forms.Skeleton()
-    x = rows_of("skeleton", "joints", 2)
-    beside = {
-      "parent": np.tile(toy_forms.PARENT, (2, 1)),
-      "count": np.array([7, 3]),
-    }
-    joints, bones = skeleton.parts(x, beside, 0)
-    self.assertLen(joints, 7)
-    self.assertEqual(bones, [(0, 1), (1, 2), (1, 3), (1, 4), (0, 5), (0, 6)])
-    first, second = show.write(self.folder, "s", form, x, beside)
-    lines = first.read_text().splitlines()
-    self.assertEqual([line[0] for line in lines], ["o"] + ["v"] * 7 + ["l"] * 6)
-    self.assertEqual(lines[-1], "l 1 7")
-    self.assertLen(second.read_text().splitlines(), 1 + 3 + 2)
-    # What is beyond the count changes nothing; without parents, no bones.
-    moved = x.copy()
-    moved[:, 7] += 100
-    np.testing.assert_array_equal(
-      show.picture(form, moved, beside), show.picture(form, x, beside)
-    )
-    self.assertEqual(skeleton.parts(x, {}, 0)[1], [])
-
-  def test_a_file_is_whole_or_not_there(self):
-    x = np.zeros((1, 4, 4, 1), np.uint8)
-    broken = mock.patch.object(Image.Image, "save", side_effect=OSError("full"))
-    show.save_png(self.folder / "a.png", x[0], 2)
-    before = (self.folder / "a.png").read_bytes()
-    with broken, self.assertRaises(OSError):
-      show.save_png(self.folder / "a.png", x[0] + 1)
-    self.assertEqual((self.folder / "a.png").read_bytes(), before)
-    self.assertEqual(Image.open(self.folder / "a.png").size, (8, 8))
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ def example(config: Config, system: System, batch: int) -> dict[str, Any]:
       "label": struct((), jnp.int32),
       **rows,
     }
-  if not images or not set(system.needs) <= set(rows):
+  more = config.data.get("derive") or config.data.get("peers")
+  if not images or more or not set(system.needs) <= set(rows):
     one = data.load(**config.data).train[0]
     rows |= {k: struct(v.shape, v.dtype) for k, v in one.items()}
   if config.cache.views:

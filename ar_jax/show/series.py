@@ -14,6 +14,7 @@ from ar_jax.show.sheet import COLOURS, GREY, Sheet, scaled
 
 _WIDTH, _HEIGHT, _EDGE = 260, 120, 4
 _COLUMNS = 4
+_TRUE = (200, 200, 200)
 TABLED = 1000  # series of a table, at most
 
 
@@ -21,36 +22,32 @@ def picture(
   form: Series, x: np.ndarray, beside: dict, *, columns: int, truth=None
 ) -> np.ndarray:
   """Of each series its values over time, one colour for each, from the least
-  to the largest, which are written at the side; the truth in grey below. Where
-  a `history` stands beside it, it leads up to both."""
-  past = beside.get("history")
-  if past is not None and np.shape(past)[2:] == x.shape[2:]:
-    past = np.asarray(past)[: len(x)]
-    x = np.concatenate([past, x], 1)
-    if truth is not None:
-      truth = np.concatenate([past, np.asarray(truth)[: len(x)]], 1)
-  x = form.original(x)
-  truth = None if truth is None else form.original(truth)
+  to the largest, which are written at the side; the truth in grey below, and
+  the `history` that it goes on from, where there is one, in grey before."""
   sheet = Sheet(len(x), min(columns, _COLUMNS), _WIDTH, _HEIGHT)
+  past = np.asarray(beside.get("history", x[:, :0]), np.float32)
+  if past.ndim != 3 or past.shape[2] != x.shape[2]:
+    past = x[:, :0]  # of other values
   for i in range(sheet.count):
     left, top = sheet.corner(i)
     sheet.frame(i)
-    rows = [x[i]]
+    # (values, the time at which they begin, colour, width of the line)
+    rows = [(past[i], 0, GREY, 1), (x[i], len(past[i]), None, 1)]
     if truth is not None:
-      rows.insert(0, np.asarray(truth[i], np.float32))
-    every = np.concatenate([r.ravel() for r in rows])
+      true = np.asarray(truth[i], np.float32)
+      rows.insert(0, (true, len(past[i]), _TRUE, 3))
+    every = np.concatenate([values.ravel() for values, *_ in rows])
     every = every[np.isfinite(every)]
     low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
+    end = max(max(start + len(values) for values, start, *_ in rows) - 1, 1)
     right, bottom = left + _WIDTH - _EDGE, top + _HEIGHT - _EDGE
-    longest = max(map(len, rows))
-    for row, true in zip(rows, (len(rows) > 1, False), strict=False):
-      time = scaled(
-        np.arange(len(row)), 0, max(longest - 1, 1), left + _EDGE, right
-      )
-      for d in range(row.shape[1]):
-        y = scaled(row[:, d], low, high, bottom, top + _EDGE)
-        colour = (200, 200, 200) if true else COLOURS[d % len(COLOURS)]
-        sheet.line(np.stack([time, y], 1), colour, 3 if true else 1)
+    for values, start, colour, width in rows:
+      time = start + np.arange(len(values))
+      across = scaled(time, 0, end, left + _EDGE, right)
+      for d in range(values.shape[1]):
+        down = scaled(values[:, d], low, high, bottom, top + _EDGE)
+        own = colour or COLOURS[d % len(COLOURS)]
+        sheet.line(np.stack([across, down], 1), own, width)
     sheet.write((left + 3, top + 1), f"{high:.4g}")
     sheet.write((left + 3, top + _HEIGHT - 14), f"{low:.4g}")
     at = (left + _WIDTH - 4, top + 1)
