@@ -198,8 +198,9 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
     return dataset.train
   frozen = {k: v for k, v in state.variables.items() if k != "params"}
   encode = parallel.on(mesh, jax.jit(system.encode))
-  # Without augmentation a view is the example itself, whatever the seed.
-  seed = config.seed if config.augment else None
+  # The one view without augmentation is the example itself, whatever the seed.
+  random = config.augment or config.cache.views > 1
+  seed = config.seed if random else None
   batch = parallel.rounded(mesh, config.eval_batch)
   units = cache.up_to_date(
     workdir / "units",

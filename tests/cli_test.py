@@ -14,6 +14,7 @@ from absl.testing import absltest, parameterized
 
 from ar_jax import aot, main
 from ar_jax.command import cli, overrides, presets
+from ar_jax.core.errors import UserError
 from tests.commands import call
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,6 +39,10 @@ class KeysTest(parameterized.TestCase):
     ("var:folder", "tokenizer.data.crop=random", "random"),
     ("var:folder", "tokenizer.data.classes=1", 1),
     ("var:folder", "tokenizer.data.path=a=b", "a=b"),
+    ("vq:smoke", "data.peers=2", 2),
+    ("vq:smoke", "data.order=given", "given"),
+    ("nar:video", "generator.data.motion=drift", "drift"),
+    ("nar:smoke_video", "data.sprite=3", 3),
     ("mar:smoke", "sample.options.denoise=7", 7),
     ("vq:paper", "model.gan_adaptive=true", True),
     ("gsd:smoke", "model.target.dtype=bfloat16", "bfloat16"),
@@ -68,6 +73,16 @@ class KeysTest(parameterized.TestCase):
     changes = [("data.classes", "1"), ("data.name", "folder")]
     overrides.apply(config, changes)
     self.assertEqual(config.data.classes, 1)
+
+  def test_rules_of_derived_fields_have_keys(self):
+    config = presets.load("vq:smoke")
+    overrides.apply(
+      config,
+      [("data.derive", "{'edges': {}}"), ("data.derive.edges.kind", "canny")],
+    )
+    self.assertEqual(config.data.derive.edges.kind, "canny")
+    with self.assertRaisesRegex(UserError, "data.derive.edges.sigma"):
+      overrides.apply(config, [("data.derive.edges.sigmo", "2")])
 
   def test_what_a_run_shares_is_set_in_every_stage(self):
     config = presets.load("var")

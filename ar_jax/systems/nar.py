@@ -66,6 +66,10 @@ class NAR(TeacherForced):
 
   takes = ("bias",)
 
+  @property
+  def makes(self) -> tuple[str, ...]:
+    return ("image",) if self.frames is None else ("video",)
+
   def forwards(self, **options) -> int:
     """Passes of the transformer for one example, each of two rows if guided."""
     del options

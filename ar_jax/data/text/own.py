@@ -9,6 +9,7 @@ from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.folders import layout as folders
 from ar_jax.data.folders import walk
+from ar_jax.data.folders.parts import hold_out
 from ar_jax.data.text import examples as layouts
 from ar_jax.data.text import reading
 
@@ -161,7 +162,7 @@ def _folder(
     raise UserError(f"{root}: holds no text, its files are empty")
   train, test = parts
   if not found.test:
-    train, test, more = folders.hold_out(root, train, fraction, "text")
+    train, test, more = hold_out(root, train, fraction, "text")
     said += more
   text_of = {name: text for text, name in seen.items()}
   pick = lambda files: [text_of[entry.name] for entry, _ in files]

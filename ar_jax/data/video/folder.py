@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image as Pictures
 
 from ar_jax.core.errors import UserError
-from ar_jax.core.forms import Video
+from ar_jax.core.forms import Image, Video
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset, Example
 from ar_jax.data.folders import layout as layouts
@@ -47,6 +47,7 @@ def folder(
   rate: float = 8.0,
   classes: int | None = None,
   test_fraction: float = 0.1,
+  stills: bool = False,
   skip_bad: bool = False,
 ) -> Dataset:
   """Your own clips: folders of frames and GIF files, a sub-folder per class.
@@ -55,7 +56,7 @@ def folder(
   `path/train/` and `path/test/` above, if you like, and without CLASS for
   clips of one class.
   Command: --config.data.name=video_folder --config.data.path=DIR
-  Fields: video, label.
+  Fields: video, label; with `stills` image, label.
 
   The frames of a clip are the pictures in its folder, in the order of their
   names, numbers by their value: `frame2.png` comes before `frame10.png`. They
@@ -75,6 +76,7 @@ def folder(
     classes: 1 takes all clips as one class; another number is checked against
       the sub-folders.
     test_fraction: the part held out where there is no test folder, 0 to 1.
+    stills: single frames in place of clips, for a tokenizer of frames.
     skip_bad: leave out clips with frames that cannot be read, in place of an
       error.
 
@@ -112,6 +114,8 @@ def folder(
 
   def part(chosen: list[layouts.Labelled]) -> Windows:
     picked = [(long[e.parts], k) for e, k in chosen]
+    if stills:
+      return Stills(picked, 1, 1, size, channels)
     return Windows(picked, frames, stride, size, channels)
 
   digest = digests.of_stats(
@@ -127,7 +131,7 @@ def folder(
     len(found.names),
     found.names,
     digest,
-    forms={"video": Video(rate)},
+    forms={"image": Image()} if stills else {"video": Video(rate)},
   )
 
 
@@ -207,7 +211,7 @@ def _look(entry: walk.Entry, whole: bool) -> tuple[str, int, int]:
   if not entry.size:
     return "an empty file", 0, 0
   try:
-    with Image.open(entry.path) as image:
+    with Pictures.open(entry.path) as image:
       count = image.n_frames
       for n in range(count) if whole else (0,):
         image.seek(n)
@@ -264,10 +268,20 @@ class Windows:
     return {"video": np.stack(video), "label": np.int32(label)}
 
 
-def _gif(path: str, numbers: Sequence[int], channels: int) -> list[Image.Image]:
+class Stills(Windows):
+  """Windows of one frame, as images."""
+
+  def _at(self, i: int, start: int) -> Example:
+    found = super()._at(i, start)
+    return {"image": found["video"][0], "label": found["label"]}
+
+
+def _gif(
+  path: str, numbers: Sequence[int], channels: int
+) -> list[Pictures.Image]:
   """Frames of a GIF file, by their numbers."""
   try:
-    with Image.open(path) as image:
+    with Pictures.open(path) as image:
       made = []
       for n in numbers:
         image.seek(n)

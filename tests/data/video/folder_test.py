@@ -99,6 +99,20 @@ class FolderTest(parameterized.TestCase):
     rest = next(data.batches(found.train, batch=4, seed=0, start=3))
     np.testing.assert_array_equal(batch["video"], rest["video"])
 
+  def test_stills_are_frames(self):
+    _frames(self.root / "a", 9)
+    _gif(self.root / "b.gif", 9)
+    _frames(self.root / "short", 2)
+    found = self.load(stills=True, test_fraction=0.5)
+    self.assertEqual(found.forms, {"image": forms.Image()})
+    self.assertEqual(len(found.train) + len(found.test), 2)
+    for part in (found.train, found.test):
+      self.assertEqual(sorted(part[0]), ["image", "label"])
+      self.assertEqual(part[0]["image"].shape, (8, 8, 1))
+      rng = np.random.default_rng(0)
+      drawn = {int(part.draw(0, rng)["image"][0, 0, 0]) for _ in range(90)}
+      self.assertLen(drawn, 9)
+
   def test_train_and_test_folders(self):
     for part, n in (("train", 3), ("val", 2)):
       for name in ("x", "y"):
