@@ -120,7 +120,7 @@ class SampleTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(top_k=65), "top_k=65"),
     (dict(guidance=-1.0), "guidance=-1.0"),
-    (dict(schedule="cosine"), "schedule='cosine'"),
+    (dict(schedule="steep"), "schedule='steep'"),
     (dict(guidance=2.0, stop=17), "stop=17"),
   )
   def test_bad_options(self, options, message):

@@ -131,7 +131,7 @@ class VARTest(parameterized.TestCase):
 
   def test_bad_options(self):
     for kwargs in (
-      dict(top_k=65), dict(top_p=0.0), dict(schedule="cosine"),
+      dict(top_k=65), dict(top_p=0.0), dict(schedule="steep"),
       dict(guidance=-1.0),
     ):  # fmt: skip
       with self.assertRaises(UserError):
