@@ -30,6 +30,7 @@ FAMILIES = {
   "scale": "Map by map, from coarse to fine.",
   "masked": "Units in any order, several a step.",
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
+  "series": "Values over time, forecast from those before.",
   "tokenizers": "From pixels to units and back. Tokenizers train with the same "
   "command.",
   "encoders": "What sees an image and draws none; teachers and judges. They "
