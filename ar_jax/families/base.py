@@ -156,7 +156,8 @@ class Prefixed(Generator):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return self.net.prefix.fields
+    memory = getattr(self.net, "memory", None)
+    return self.net.prefix.fields + (memory.fields if memory else ())
 
   def condition(self, cond: Batch | Array) -> dict[str, Array]:
     """The fields of a batch that the prefix reads; what is no batch is the

@@ -34,11 +34,11 @@ class Conditioned(Cache):
   @classmethod
   def of(cls, cache: Cache, mods: Any) -> Conditioned:
     """A cache and what its rows know beside it."""
-    return cls(cache.k, cache.v, cache.index, mods)
+    return cls(cache.k, cache.v, cache.index, cache.memory, mods)
 
   def plain(self) -> Cache:
     """The cache alone."""
-    return Cache(self.k, self.v, self.index)
+    return Cache(self.k, self.v, self.index, self.memory)
 
   def unstacked(self) -> Conditioned:
     """See `Cache.unstacked`."""
@@ -50,7 +50,7 @@ class Conditioned(Cache):
     return self.of(super().rows(rows), mods)
 
   def tree_flatten(self):
-    return (self.k, self.v, self.index, self.mods), None
+    return (self.k, self.v, self.index, self.memory, self.mods), None
 
   @classmethod
   def tree_unflatten(cls, _, children):

@@ -43,6 +43,9 @@ class NextToken(nn.Module):
     head: the law of a unit, any of `nn.heads` that takes units one by one.
     prefix_rope: see `positions.rope`.
     dropout: of the embeddings, in training.
+    memory: what the layers look at as well, of a condition: called (cond,
+      hidden) as the prefix is, it returns features [B, S, C] and which are no
+      padding, bool[B, S] or None. Like a prefix it has `fields` and `example`.
   """
 
   plan: Plan
@@ -53,6 +56,7 @@ class NextToken(nn.Module):
   head: nn.Module
   prefix_rope: str = "zero"
   dropout: float = 0.0
+  memory: nn.Module | None = None
 
   @property
   def vocab(self) -> int | None:
@@ -63,6 +67,11 @@ class NextToken(nn.Module):
   def rows(self) -> int:
     """Positions that are ever computed: P + L - 1."""
     return self.prefix.length + len(self.plan) - 1
+
+  def example(self) -> Cond:
+    """A condition of the right shape, of one example."""
+    more = {} if self.memory is None else self.memory.example()
+    return {**self.prefix.example(), **more}
 
   def rotations(self) -> Array:
     """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
@@ -115,7 +124,9 @@ class NextToken(nn.Module):
     mask, valid = self._visible(self.rows), self.prefix.valid(cond)
     if valid is not None:
       mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid)
-    return self._stack(x, mask, last, pos=self.rotations(), keys=keys)[0]
+    memory = self._remember(cond, hidden)
+    pos = self.rotations()
+    return self._stack(x, mask, last, pos=pos, memory=memory, keys=keys)[0]
 
   def ready(self, variables: Vars, rows: int) -> Vars:
     """The variables, made ready for a loop of steps of so many rows."""
@@ -155,7 +166,9 @@ class NextToken(nn.Module):
       Hidden states [B, P + M, D], and the cache, whose index is traced.
     """
     x, last = self._embed(cond, units, hidden)
-    cache = self.backbone.cache(len(x), self.rows + spare, self.width)
+    memory = self._remember(cond, hidden)
+    rows = self.rows + spare
+    cache = self.backbone.cache(len(x), rows, self.width, memory)
     mask, valid = cache.causal(x.shape[1]), self.prefix.valid(cond)
     if not self.prefix.causal:
       mask = jnp.asarray(self._visible(x.shape[1]).mask())[None, None]
@@ -199,6 +212,11 @@ class NextToken(nn.Module):
     at = at + (after[None] if after.ndim == 1 else after)
     pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
     return self._stack(self.units(units), mask, None, pos=pos, cache=cache)
+
+  def _remember(self, cond: Cond, hidden: Array | None) -> Any:
+    if self.memory is None:
+      return None
+    return self.backbone.remember(*self.memory(cond, hidden))
 
   def _stack(
     self, x: Array, mask: Array | Plan, last: Array | None, **options: Any

@@ -59,7 +59,7 @@ class TokenWise(TeacherForced):
     def every(net, cond, units, key):
       return net.head.loss(net(cond, units), units, key[None])
 
-    cond = self.net.prefix.example()
+    cond = self.net.example()
     return self.net.init(key, cond, units, key, method=every)
 
   def tokenize(self, variables: Vars, x: Array) -> Array:

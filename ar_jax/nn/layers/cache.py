@@ -34,11 +34,14 @@ class Cache:
       N arrays [B, H, S, K], which a CPU reads without copying them.
     v: the same.
     index: rows that are filled; int, i32[] or i32[B].
+    memory: a `cross_attention.Memory` that the layers look at, too, or None.
+      It rides along, so that whoever runs the steps need not know of it.
   """
 
   k: Array | tuple[Array, ...]
   v: Array | tuple[Array, ...]
   index: int | Array = 0
+  memory: Any = None
 
   @property
   def is_unstacked(self) -> bool:
@@ -52,23 +55,29 @@ class Cache:
 
   def unstacked(self) -> Cache:
     """The same with buffers of its own for every layer."""
-    return Cache(tuple(self.k), tuple(self.v), self.index)
+    return self._with(tuple(self.k), tuple(self.v))
 
   def rows(self, rows: slice) -> Cache:
     """The cache of some of the examples; `index` must be the same for all."""
-    if not self.is_unstacked:
-      return Cache(self.k[:, rows], self.v[:, rows], self.index)
-    k, v = (tuple(x[rows] for x in xs) for xs in (self.k, self.v))
-    return Cache(k, v, self.index)
+    memory = None if self.memory is None else self.memory.rows(rows)
+    if self.is_unstacked:
+      k, v = (tuple(x[rows] for x in xs) for xs in (self.k, self.v))
+    else:
+      k, v = self.k[:, rows], self.v[:, rows]
+    return dataclasses.replace(self, k=k, v=v, memory=memory)
 
   def tree_flatten(self):
     if isinstance(self.index, int):
-      return (self.k, self.v), self.index
-    return (self.k, self.v, self.index), None
+      return (self.k, self.v, self.memory), self.index
+    return (self.k, self.v, self.memory, self.index), None
 
   @classmethod
   def tree_unflatten(cls, index, children):
-    return cls(*children) if index is None else cls(*children, index)
+    k, v, memory, *traced = children
+    return cls(k, v, *(traced or (index,)), memory)
+
+  def _with(self, k: Any, v: Any) -> Cache:
+    return dataclasses.replace(self, k=k, v=v)
 
   def mask(self, new: int) -> Array | None:
     """The rows that `new` positions see by default: all that are filled, the
@@ -117,7 +126,7 @@ class Cache:
     every = (
       (lambda x: tuple(map(move, x))) if self.is_unstacked else jax.vmap(move)
     )
-    return Cache(every(self.k), every(self.v), self.index)
+    return self._with(every(self.k), every(self.v))
 
   def _rows(self) -> Array:
     return jnp.arange(self.size)[None, None, None]
@@ -148,7 +157,7 @@ class Cache:
 
     (k, all_k), (v, all_v) = put(self.k, k), put(self.v, v)
     read = lambda x: jnp.swapaxes(x, 1, 2)
-    return read(k), read(v), Cache(all_k, all_v, self.index)
+    return read(k), read(v), self._with(all_k, all_v)
 
   def _write(self, buffer: Array, layer: Array | int, rows: Array) -> Array:
     """`buffer` [N, B, H, S, K] with the rows [B, T, H, K] of one layer."""

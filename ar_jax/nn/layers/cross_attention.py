@@ -12,7 +12,6 @@ memory, H heads, Hkv heads of keys and values, K features per head, N layers.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -44,18 +43,12 @@ class Memory:
   v: Array
   seen: Array | None = None
 
-
-def rows_of(memory: Any, rows: slice) -> Any:
-  """What some of the examples remember, of what `Backbone.remember` or
-  `Segments.remember` returns; such as those without their null halves."""
-
-  def some(m):
-    seen = m.seen
+  def rows(self, rows: slice) -> Memory:
+    """Those of some of the examples, of all layers."""
+    seen = self.seen
     if seen is not None and len(seen) > 1:
       seen = seen[rows]
-    return Memory(m.k[:, rows], m.v[:, rows], seen)
-
-  return jax.tree.map(some, memory, is_leaf=lambda m: isinstance(m, Memory))
+    return Memory(self.k[:, rows], self.v[:, rows], seen)
 
 
 class NullFeatures(nn.Module):

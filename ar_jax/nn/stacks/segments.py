@@ -109,12 +109,19 @@ class Segments(nn.Module):
       caches.append(new)
     return x, None if cache is None else Joint.of(caches)
 
-  def cache(self, batch: int, length: int, width: int) -> Joint | None:
+  def cache(
+    self,
+    batch: int,
+    length: int,
+    width: int,
+    memory: Sequence[Memory | None] | None = None,
+  ) -> Joint | None:
     """The empty caches of the parts, see `Backbone.cache`; None without."""
     if not self.cached:
       return None
-    make = lambda part: part.cache(batch, length, width)
-    return Joint.of([make(part) for part in self.parts])
+    memory = memory or (None,) * len(self.parts)
+    make = lambda part, own: part.cache(batch, length, width, own)
+    return Joint.of(list(map(make, self.parts, memory)))
 
   def ready(self, params: Any, rows: int) -> dict[str, Any]:
     """As `Backbone.ready`."""

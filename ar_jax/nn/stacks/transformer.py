@@ -6,6 +6,7 @@ of it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -128,7 +129,8 @@ class Backbone(nn.Module):
       pos: where the positions are; see `positions.rotate`.
       cond: what `condition` returns; None without `ada`.
       cache: of earlier positions, for example a `cache.Cache`.
-      memory: what `remember` returns; None where the layers look at none.
+      memory: what `remember` returns, unless the cache has it; None where the
+        layers look at none.
       keys: Key[B] for stochastic depth and dropout; None turns both off.
 
     Returns:
@@ -137,6 +139,11 @@ class Backbone(nn.Module):
     Raises:
       UserError: a memory is missing, or given to layers that look at none.
     """
+    # It need not go through the loop over layers.
+    riding = getattr(cache, "memory", None)
+    if riding is not None:
+      memory = riding if memory is None else memory
+      cache = dataclasses.replace(cache, memory=None)
     if self.needs_memory != (memory is not None):
       raise UserError(
         "this stack looks at a memory: pass what `remember` returns"
@@ -186,7 +193,12 @@ class Backbone(nn.Module):
     else:
       scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
       h = modulate(layer_norm(h, self.block.eps), scale, shift)
-    return h, cache if cache is None else cache.advance(x.shape[1])
+    if cache is None:
+      return h, None
+    cache = cache.advance(x.shape[1])
+    if riding is not None:
+      cache = dataclasses.replace(cache, memory=riding)
+    return h, cache
 
   def _one_by_one(
     self, layer: Any, x: Array, cache: Cache, every: Any
@@ -205,10 +217,16 @@ class Backbone(nn.Module):
       (x, cache), _ = layer(bound, (x, cache), (i, *inputs))
     return x, cache
 
-  def cache(self, batch: int, length: int, width: int) -> Any:
+  def cache(
+    self, batch: int, length: int, width: int, memory: Memory | None = None
+  ) -> Any:
     """What the layers know before the first of `length` positions of D =
-    `width`: for an Attention an empty cache of so many rows."""
-    return self.block.empty(self.depth, batch, length, width, self.dtype)
+    `width`: for an Attention an empty cache of so many rows, and what
+    `remember` returns, where they look at a memory."""
+    empty = self.block.empty(self.depth, batch, length, width, self.dtype)
+    if memory is None:
+      return empty
+    return dataclasses.replace(empty, memory=memory)
 
   def head_width(self, width: int) -> int:
     """Features of a head of attention, in layers of D = `width`."""
