@@ -11,10 +11,10 @@ from scipy import special, stats
 
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token import eagle_drafts, speculation
-from tests import filled
+from tests import filled, optimised
 from tests.systems import scale_models
 
-V, L, N = 4, 4, 200_000
+V, L, N = 4, 4, 50_000  # codes, units of an image, images
 TINY = dict(
   tokenizer=dict(
     name="patch_codes", vocab=V, patch=2, size=4, in_channels=1
@@ -58,7 +58,7 @@ def speculated(by, keys, bias):
   return _speculated(by, *lantern(), keys, bias)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(optimised.jit, static_argnums=(0, 1))
 def _speculated(by, system, variables, keys, bias):
   program = system.target.program(**LAW)
   net = system.target.net_variables(system.of_target(variables))
@@ -94,7 +94,7 @@ def p_value(units, wanted):
 class SpeculationTest(parameterized.TestCase):
   @parameterized.parameters("jacobi", "model", "eagle", "tree")
   def test_the_law_is_the_biased_one(self, by):
-    n = N if by == "jacobi" else N // 40
+    n = N if by == "jacobi" else N // 10
     keys = jax.random.split(jax.random.key(1), n)
     bias = jnp.broadcast_to(BIAS, (n, V)) if by == "jacobi" else BIAS
     units, took = speculated(by, keys, bias)
