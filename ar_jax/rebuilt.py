@@ -1,6 +1,6 @@
-"""What a tokenizer in training makes of test images, and of its codebook.
+"""What a tokenizer in training makes of test examples, and of its codebook.
 
-One forward pass over a few images: cheap enough to be looked at by default.
+One forward pass over a few of them: cheap enough to be looked at by default.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import functools
 import jax
 import numpy as np
 
-from ar_jax import data, parallel
+from ar_jax import data, parallel, step
 from ar_jax.core import processes
 from ar_jax.core.system import System, Vars
 
 
 def can(system: System) -> bool:
   """Whether a system is a tokenizer in training."""
-  return system.needs == ("image",) and hasattr(system, "units")
+  return system.needs == system.makes and hasattr(system, "units")
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _rebuild(system, variables, batch):
-  return system.sample(variables, batch, None), system.units(variables, batch)
+  drawn = step.made(system, system.sample(variables, batch, None))
+  return drawn, system.units(variables, batch)
 
 
 def rebuild(
@@ -31,27 +32,28 @@ def rebuild(
   dataset: data.Dataset,
   count: int,
   mesh: jax.sharding.Mesh,
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-  """(images u8[n, H, W, C], what is made of them f32, statistics).
+) -> tuple[dict, dict, dict[str, float]]:
+  """(examples [n, ...], what is made of them, statistics), both by the names of
+  `system.makes`.
 
   Args:
     system: see `can`.
     variables: its own.
-    dataset: gives the first images of the test split.
+    dataset: gives the first examples of the test split.
     count: how many at most; n is this, rounded to fill the devices.
     mesh: of the run.
   """
   n = parallel.rounded(mesh, min(count, len(dataset.test)))
-  rows = [dataset.test[i % len(dataset.test)]["image"] for i in range(n)]
-  batch = {"image": np.stack(rows)}
+  rows = [dataset.test[i % len(dataset.test)] for i in range(n)]
+  batch = {k: np.stack([row[k] for row in rows]) for k in system.needs}
   placed = parallel.put_whole(batch, mesh)
-  images, units = processes.fetch(
+  made, units = processes.fetch(
     parallel.on(mesh, _rebuild)(system, variables, placed)
   )
   found = {}
   if system.vocab is not None:
     found = codebook(units, system.vocab)
-  return batch["image"], images, found
+  return batch, made, found
 
 
 def codebook(units: np.ndarray, vocab: int) -> dict[str, float]:

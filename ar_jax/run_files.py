@@ -1,8 +1,8 @@
 """What a run keeps of its config and data, so that it can be used alone.
 
   config.json   the config, of a run with stages that of every stage
-  data.json     name, classes and class names of the data, and the shapes of an
-                example: what a model must know of them to draw
+  data.json     name, classes and class names of the data, and the shapes and
+                forms of an example: what a model must know of them to draw
 
 A converted checkpoint has neither; then its system says what it can.
 """
@@ -20,6 +20,7 @@ import numpy as np
 
 from ar_jax import checkpoint, data, metrics
 from ar_jax.command import presets
+from ar_jax.core import forms
 from ar_jax.core.system import System, UserError
 
 Config = ml_collections.ConfigDict
@@ -51,22 +52,24 @@ def write_config(workdir: pathlib.Path, config: Config) -> None:
 
 def write_data(workdir: pathlib.Path, dataset: data.Dataset) -> None:
   """Stores what a model must know of its data."""
+  metrics.write_json(workdir / "data.json", _facts(dataset))
+
+
+def _facts(dataset: data.Dataset) -> dict[str, Any]:
   example = dataset.train[0]
   arrays = {k: np.asarray(v) for k, v in example.items()}
-  metrics.write_json(
-    workdir / "data.json",
-    {
-      "name": dataset.name,
-      "num_classes": dataset.num_classes,
-      "class_names": list(dataset.class_names),
-      "fields": {
-        k: {"shape": list(v.shape), "dtype": str(v.dtype)}
-        for k, v in arrays.items()
-      },
-      "train": len(dataset.train),
-      "test": len(dataset.test),
+  return {
+    "name": dataset.name,
+    "num_classes": dataset.num_classes,
+    "class_names": list(dataset.class_names),
+    "fields": {
+      k: {"shape": list(v.shape), "dtype": str(v.dtype)}
+      for k, v in arrays.items()
     },
-  )
+    "forms": {k: forms.described(form) for k, form in dataset.forms.items()},
+    "train": len(dataset.train),
+    "test": len(dataset.test),
+  }
 
 
 class Known:
@@ -80,6 +83,7 @@ class Known:
     num_classes: labels lie in [0, num_classes).
     class_names: one name per class.
     fields: name -> (shape, dtype) of an example.
+    forms: name -> form; as of a `Dataset`.
 
   Args:
     workdir: of the run.
@@ -92,11 +96,16 @@ class Known:
     facts = _read(pathlib.Path(workdir) / "data.json")
     if facts is None:
       facts = _said_by(system, config)
+      if facts is None:
+        facts = _facts(self._loaded)
     self.name, self.num_classes = facts["name"], facts["num_classes"]
     self.class_names = tuple(facts["class_names"])
     self.fields = {
       k: (tuple(v["shape"]), v["dtype"]) for k, v in facts["fields"].items()
     }
+    # Runs that say nothing are older, and of images.
+    said = facts.get("forms", {"image": {"form": "image"}})
+    self.forms = {k: forms.made(description) for k, description in said.items()}
 
   @functools.cached_property
   def _loaded(self) -> data.Dataset:
@@ -135,18 +144,28 @@ def _read(path: pathlib.Path) -> Any:
     ) from e
 
 
-def _said_by(system: System, config: Config) -> dict[str, Any]:
-  """What a system without a `data.json` knows of its data."""
+def of_images(config: Config) -> bool:
+  """Whether the data of a config are images of its size and channels, which
+  need not be read to know their shape."""
+  module, _ = data.sources.LOADERS.get(config.data.name, ("images.", ""))
+  return module.startswith(("images.", "wrap.")) and "size" in config.data
+
+
+def _said_by(system: System, config: Config) -> dict[str, Any] | None:
+  """What a system without a `data.json` knows of its data, which are images;
+  None where they are not."""
   while hasattr(system, "target"):
     system = system.target
   if "data" in config:
+    if not of_images(config):
+      return None
     size, channels = config.data.size, config.data.get("channels", 3)
     name = config.data.name
   else:
     net = getattr(system, "tokenizer", system)
     size, channels = getattr(net, "size", 0), getattr(net, "in_channels", 3)
     name = "the data that it was trained on"
-  classes = system.classes or 1
+  classes = system.classes or 0
   return {
     "name": name,
     "num_classes": classes,

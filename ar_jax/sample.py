@@ -1,4 +1,5 @@
-"""Mode sample: averaged weights -> samples.png, samples.npz, samples.json.
+"""Mode sample: averaged weights -> samples.npz, samples.json, samples.png and
+whatever else the forms of what is made have: .gif, .wav, .txt, .csv, .obj.
 
 It needs the run alone: what it must know of the data is stored there. The data
 set is read only where a condition or a given image comes from it.
@@ -6,56 +7,31 @@ set is read only where a condition or a given image comes from it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import pathlib
+import re
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
 import numpy as np
-from PIL import Image
 
-from ar_jax import checkpoint, data, metrics, parallel, run_files, step
-from ar_jax.conditions import by_class, conditions
-from ar_jax.core import processes, trees
+from ar_jax import checkpoint, data, metrics, parallel, run_files, show, step
+from ar_jax.conditions import conditions, of_examples, prompted, truth
+from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
 from ar_jax.data.images import reader, transforms
+from ar_jax.show.files import whole
 
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
 _WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights")
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-  """[0, 1] -> 0..255, rounded to nearest."""
-  return np.floor(np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def grid(images: np.ndarray, columns: int) -> np.ndarray:
-  """u8[N, H, W, C] -> one u8 image, row by row, with a thin white line."""
-  n, h, w, c = images.shape
-  rows = -(-n // columns)
-  sheet = np.full((rows * (h + 1) + 1, columns * (w + 1) + 1, c), 255, np.uint8)
-  for i, image in enumerate(images):
-    y, x = divmod(i, columns)
-    y, x = y * (h + 1) + 1, x * (w + 1) + 1
-    sheet[y : y + h, x : x + w] = image
-  return sheet
-
-
-def save_png(path: pathlib.Path, image: np.ndarray, scale: int = 1) -> None:
-  """Writes u8[H, W, C] enlarged `scale` times without smoothing."""
-  image = image.repeat(scale, 0).repeat(scale, 1)
-  temporary = path.with_suffix(".tmp")
-  Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-    temporary, format="png"
-  )
-  temporary.replace(path)
 
 
 def edited(
@@ -142,11 +118,11 @@ def numbers(labels: Sequence[int | str], dataset) -> tuple[int, ...]:
   return tuple(found)
 
 
-def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
+def drawer(mesh: jax.sharding.Mesh) -> Callable[..., dict[str, np.ndarray]]:
   """`step.draw` over all devices, its batch rounded up to fill them."""
   over_all = parallel.on(mesh, step.draw)
 
-  def draw(*args, batch: int, **kwargs) -> np.ndarray:
+  def draw(*args, batch: int, **kwargs) -> dict[str, np.ndarray]:
     return over_all(
       *args,
       batch=parallel.rounded(mesh, batch),
@@ -157,19 +133,38 @@ def drawer(mesh: jax.sharding.Mesh) -> Callable[..., np.ndarray]:
   return draw
 
 
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """What was drawn.
+
+  Attributes:
+    made: the fields of `system.makes`, [N, ...], as their forms store them.
+    cond: the conditions, [N, ...].
+    truth: what is true of the first of them, of fields that are shown above
+      it; {} where nothing is.
+  """
+
+  made: dict[str, np.ndarray]
+  cond: dict[str, np.ndarray]
+  truth: dict[str, np.ndarray]
+
+
 def draw(
   config: Config,
   system: System,
   variables: Vars,
-  dataset: data.Dataset,
+  dataset: data.Dataset | run_files.Known,
   count: int,
   mesh: jax.sharding.Mesh,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """(u8[count, H, W, C], conditions) as `config.sample` says."""
+) -> Samples:
+  """So many samples, as `config.sample` says."""
   labels = numbers(config.sample.labels, dataset)
-  cond = conditions(system, dataset, count, labels=labels)
-  cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
-  images = drawer(mesh)(
+  cond, edit = conditions(system, dataset, count, labels=labels), {}
+  if "edit" in config.sample:
+    cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
+  if config.sample.get("prompt"):
+    cond |= prompted(system, dataset, count, config.sample.prompt)
+  made = drawer(mesh)(
     system,
     variables,
     cond,
@@ -177,7 +172,13 @@ def draw(
     batch=min(config.sample.batch, count),
     options=config.sample.options.to_dict() | edit,
   )
-  return to_uint8(images), cond
+  true = {}
+  of = dataset.forms
+  lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
+  if lines and of_examples(system):
+    first = min(count, show.MOST)
+    true = truth(system, dataset, first, fields=lines)
+  return Samples(forms.stored(made, of), cond, true)
 
 
 # By value, so that a system that was traced once is known.
@@ -234,11 +235,14 @@ def run(
 ) -> dict:
   """Samples from the run in `workdir` into `out` (default: the same folder).
 
-  Writes `samples.npz` (`arr_0`, uint8 NHWC, the form of the usual FID
-  evaluator, and the conditions), `samples.png` (class rows) and
-  `samples.json` (every option, the step, the seconds). Earlier samples of
-  another seed, option or step stay, as `samples_1.*` and so on. The last line
-  that it prints says where the new ones are.
+  Writes `samples.npz` (`arr_0`, the first field that the system makes, as its
+  form stores it: images as uint8 NHWC, the form of the usual FID evaluator;
+  its other fields, and the conditions, by their names), `samples.png` (images
+  in class rows; of every form there is a picture), the other files that the
+  forms have, see `show.write`, and `samples.json` (every option, the step, the
+  seconds). Files of further fields are called `samples.NAME.png` and so on.
+  Earlier samples of another seed, option or step stay, as `samples_1.*` and so
+  on. The last line that it prints says what there is now, and where.
 
   Returns:
     What `samples.json` holds.
@@ -247,40 +251,76 @@ def run(
   system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
   start = time.perf_counter()
-  images, cond = draw(
-    config, system, variables, known, config.sample.count, mesh
-  )
+  count = config.sample.count
+  drawn = draw(config, system, variables, known, count, mesh)
   seconds = time.perf_counter() - start
+  of = {k: known.forms[k] for k in drawn.made if k in known.forms}
   report = {
-    "count": len(images),
+    "count": count,
     "seconds": round(seconds, 3),
     "step": meta["step"],
     "weights": str(workdir),
-    "pixels": "floor(255 x + 0.5) of x clipped to [0, 1]",
+    **_pixels(of),
+    "makes": list(drawn.made),
     **config.sample.to_dict(),
   }
   if processes.leads():
     keep_earlier(out, report)
-    temporary = out / "samples.tmp.npz"
-    np.savez_compressed(temporary, arr_0=images, **cond)
-    temporary.replace(out / "samples.npz")
-    shown = show(system, images, cond, config.sample.columns)
-    save_png(out / "samples.png", shown, config.sample.scale)
+    with whole(out / "samples.npz") as temporary, temporary.open("wb") as file:
+      np.savez_compressed(file, **arrays(drawn))
+    shown = show.fields(
+      out,
+      "samples",
+      drawn.made,
+      of,
+      drawn.cond,
+      columns=config.sample.columns,
+      scale=config.sample.scale,
+      truth=drawn.truth,
+    )
     metrics.write_json(out / "samples.json", report)
-    print(summary(images, cond, out), flush=True)
+    print(summary(drawn, of, shown, out), flush=True)
   return report
 
 
-def summary(images: np.ndarray, cond: dict, out: pathlib.Path) -> str:
-  """Where the samples are, and how many."""
-  of = ""
-  if "label" in cond:
-    classes = len(np.unique(cond["label"]))
-    of = f" of {classes} class{'es' if classes > 1 else ''}"
-  return (
-    f"{len(images)} images{of} of {'x'.join(map(str, images.shape[1:3]))} "
-    f"pixels: {out}/samples.npz, shown in samples.png"
-  )
+def _pixels(of: dict[str, forms.Form]) -> dict[str, str]:
+  if any(isinstance(form, forms.Image | forms.Video) for form in of.values()):
+    return {"pixels": "floor(255 x + 0.5) of x clipped to [0, 1]"}
+  return {}
+
+
+def arrays(drawn: Samples) -> dict[str, np.ndarray]:
+  """What `samples.npz` holds. A condition of the name of a field that is made
+  beside the first is called `given_NAME`."""
+  (_, first), *rest = drawn.made.items()
+  found = {"arr_0": first, **dict(rest)}
+  for name, x in drawn.cond.items():
+    if name != "index":  # which is no condition, see `conditions`
+      found[f"given_{name}" if name in found else name] = x
+  return found
+
+
+def summary(
+  drawn: Samples,
+  of: dict[str, forms.Form],
+  shown: list[show.Shown],
+  out: pathlib.Path,
+) -> str:
+  """What the samples are, how many, and where."""
+  (name, first), *rest = drawn.made.items()
+  what, size = show.said(of.get(name), first)
+  classes = ""
+  if "label" in drawn.cond:
+    count = len(np.unique(drawn.cond["label"]))
+    classes = f" of {count} class{'es' if count > 1 else ''}"
+  also = f", with {', '.join(k for k, _ in rest)}" if rest else ""
+  line = f"{len(first)} {what}{classes} of {size}{also}: {out}/samples.npz"
+  if shown:
+    line += f", shown in {', '.join(one.png.name for one in shown)}"
+  files = [path.name for one in shown for path in one.files]
+  # Of files with numbers, one name for all.
+  files = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", file) for file in files)
+  return line + (f", and in {', '.join(files)}" if files else "")
 
 
 def keep_earlier(out: pathlib.Path, report: dict) -> None:
@@ -296,31 +336,7 @@ def keep_earlier(out: pathlib.Path, report: dict) -> None:
   n = 1
   while any(out.glob(f"samples_{n}.*")):
     n += 1
-  for end in ("npz", "png", "json"):
-    file = out / f"samples.{end}"
-    if file.exists():
-      file.rename(out / f"samples_{n}.{end}")
+  for file in sorted(out.glob("samples.*")):
+    file.rename(out / f"samples_{n}{file.name.removeprefix('samples')}")
   what = ", ".join(f"{k}={earlier.get(k)}" for k in changed)
   log.info("%s: the earlier samples (%s) are now samples_%d.*", out, what, n)
-
-
-def show(
-  system: System, images: np.ndarray, cond: dict, columns: int
-) -> np.ndarray:
-  """The grid of samples: `columns` of each class per row, others in order.
-  Where a system reads an image, that comes before what was drawn; and between
-  them, of an edited one, what is kept, with the rest faded."""
-  original = cond.get("image", cond.get("given"))
-  if original is not None and original.shape == images.shape:
-    parts = [original, images]
-    if "keep" in cond:
-      kept = np.asarray(cond["keep"])[..., None] > 0
-      parts.insert(1, np.where(kept, original, 192 + original // 4))
-    columns = max(1, columns // len(parts)) * len(parts)
-    n = min(len(images), max(1, columns * columns // len(parts)))
-    rows = np.stack(parts, 1)[:n].astype(np.uint8)
-    return grid(rows.reshape(-1, *images.shape[1:]), columns)
-  if "label" not in cond:
-    return grid(images[: columns * columns], columns)
-  chosen, columns = by_class(cond["label"], columns)
-  return grid(images[chosen], columns)

@@ -14,7 +14,7 @@ import optax
 
 from ar_jax import gradients, optim, parallel
 from ar_jax.core import processes
-from ar_jax.core.system import Batch, System, Vars
+from ar_jax.core.system import Batch, System, UserError, Vars
 
 
 @jax.tree_util.register_dataclass
@@ -185,6 +185,22 @@ def jit_draw(system, variables, cond, keys, options):
   return system.sample(variables, cond, keys, **dict(options))
 
 
+def made(system: System, drawn) -> dict[str, Any]:
+  """What `system.sample` returned, by the names of `system.makes`.
+
+  Raises:
+    UserError: it is not what the system says that it makes.
+  """
+  if not isinstance(drawn, Mapping):
+    return {system.makes[0]: drawn}
+  if set(drawn) != set(system.makes):
+    raise UserError(
+      f"{type(system).__name__}: sample returns {', '.join(drawn)}; it says "
+      f"that it makes {', '.join(system.makes)}"
+    )
+  return {name: drawn[name] for name in system.makes}
+
+
 def draw(
   system: System,
   variables: Vars,
@@ -195,7 +211,7 @@ def draw(
   start: int = 0,
   options: Mapping[str, Any] | None = None,
   put=lambda batch: batch,
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
   """Draws one example per row of `cond`, in batches of one compiled size.
 
   Example i uses the key fold_in(key, start + i), so it depends on its index
@@ -203,8 +219,8 @@ def draw(
 
   Args:
     system, variables: the generator.
-    cond: name -> [N, ...], at least one entry and those of `system.needs`;
-      of others, those of `system.takes` are read.
+    cond: name -> [N, ...], at least one entry, whose rows are counted, and
+      those of `system.needs`; of others, those of `system.takes` are read.
     key: the key of the whole draw.
     batch: rows per call; the last batch is padded.
     start: index of the first row.
@@ -212,7 +228,8 @@ def draw(
     put: places a batch, of which every process has all rows, on the devices.
 
   Returns:
-    f32[N, ...] on the host, of every process.
+    name -> [N, ...] for the fields of `system.makes`, as its `sample` returns
+    them, on the host, of every process.
   """
   n = len(next(iter(cond.values())))
   names = (*system.needs, *(k for k in system.takes if k in cond))
@@ -226,6 +243,6 @@ def draw(
     words = put({"keys": np.asarray(jax.random.key_data(keys))})["keys"]
     keys = jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
     placed = put({k: v[rows] for k, v in cond.items()}) if cond else {}
-    drawn = jit_draw(system, variables, placed, keys, static)
-    out.append(processes.fetch(drawn)[: n - i])
-  return np.concatenate(out)
+    drawn = processes.fetch(jit_draw(system, variables, placed, keys, static))
+    out.append({k: v[: n - i] for k, v in made(system, drawn).items()})
+  return {k: np.concatenate([part[k] for part in out]) for k in out[0]}

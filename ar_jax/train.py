@@ -31,7 +31,7 @@ from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data.digests import fingerprint
 from ar_jax.data.images.transforms import augmentation
-from ar_jax.data.wrap import cache
+from ar_jax.data.wrap import cache, peers
 from ar_jax.resume import check_same_model, initial_state, restored
 from ar_jax.step import Options, jit_step, train_step
 from ar_jax.stop import Preempted, Stop
@@ -105,6 +105,7 @@ def _run(config: Config, workdir: pathlib.Path) -> None:
     start=start,
     augment=None if config.cache.views else augment,
     rows=rows,
+    order=dataset.order,
     **config.loader,
   )
   update_of, put = _updates(config, tx, options, mesh)
@@ -191,7 +192,8 @@ def _updates(config, tx, options, mesh):
 
 
 def _source(config, system, state, dataset, augment, workdir, mesh):
-  """The training split, or its units: written once, read ever after."""
+  """The training split, or its units: written once, read ever after. Other
+  examples stand beside stored units, not in them."""
   if not config.cache.views:
     return dataset.train
   frozen = {k: v for k, v in state.variables.items() if k != "params"}
@@ -199,9 +201,9 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   # Without augmentation a view is the example itself, whatever the seed.
   seed = config.seed if config.augment else None
   batch = parallel.rounded(mesh, config.eval_batch)
-  return cache.up_to_date(
+  units = cache.up_to_date(
     workdir / "units",
-    dataset.train,
+    peers.alone(dataset.train),
     lambda batch: processes.fetch(
       encode(state.variables, parallel.put_batch(batch, mesh))
     ),
@@ -218,6 +220,7 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
       "tokenizer": fingerprint(processes.fetch(frozen)),
     },
   )
+  return peers.around(units, dataset.train)
 
 
 def _check_labels(system, dataset) -> None:

@@ -9,6 +9,7 @@ WANDB_ENTITY and others. A run that is continued goes on in the same page.
 
 from __future__ import annotations
 
+import html
 import os
 import pathlib
 from typing import Any
@@ -45,6 +46,17 @@ class Board:
     assert dataformats == "HWC"
     self._run.log({name: self._wandb.Image(image), "step": step})
 
+  def add_file(self, name: str, path: pathlib.Path, step: int) -> None:
+    """A .wav, .gif or .txt."""
+    if path.suffix == ".wav":
+      value = self._wandb.Audio(str(path))
+    elif path.suffix == ".gif":
+      value = self._wandb.Video(str(path), format="gif")
+    else:
+      text = html.escape(path.read_text(encoding="utf-8"))
+      value = self._wandb.Html(f"<pre>{text}</pre>")
+    self._run.log({name: value, "step": step})
+
   def close(self) -> None:
     self._run.finish()
 
@@ -62,6 +74,10 @@ class Both:
   def add_image(self, *args, **kwargs) -> None:
     for board in self._boards:
       board.add_image(*args, **kwargs)
+
+  def add_file(self, *args) -> None:
+    for board in self._boards:
+      board.add_file(*args)
 
   def close(self) -> None:
     for board in self._boards:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 
 import jax
+from jax.errors import JaxRuntimeError
 
-from ar_jax import evaluate, metrics, rebuilt, sample
-from ar_jax.core import processes
+from ar_jax import evaluate, metrics, rebuilt, sample, show
+from ar_jax.core import forms, processes
+from ar_jax.core.errors import UserError
 from ar_jax.step import TrainState
+
+log = logging.getLogger("ar_jax")
 
 # Steps of a run that is more than a try of the machinery.
 _LONG = 100
+# How often such a run shows what it draws, unless it is told.
+_TIMES = 4
+# Samples that get a file of their own then, as sounds do.
+_FILES = 4
 
 
 class Pace:
@@ -62,6 +71,7 @@ class Watch:
     self._wait = 0.0
     self._since: tuple[int, float] | None = None
     self._evaluators: dict | None = None
+    self._draws = True  # until it is seen that it does not
 
   @contextlib.contextmanager
   def waiting(self):
@@ -123,45 +133,75 @@ class Watch:
     return results
 
   def _sample_every(self) -> int:
-    """As the config says; by default a tokenizer, which is cheap to look at,
-    shows what it makes of test images whenever a longer run saves."""
+    """As the config says. By default, 0, a run that is longer than a try shows
+    four times what it draws, the last time at its end; a tokenizer, which is
+    cheap to look at, shows what it makes of test examples whenever it saves.
+    Never for -1."""
     train = self._config.train
-    cheap = rebuilt.can(self._system) and train.steps >= _LONG
-    return train.sample_every or (train.save_every if cheap else 0)
+    if train.sample_every:
+      return max(0, train.sample_every)
+    if train.steps < _LONG or not self._system.makes or not self._draws:
+      return 0
+    if rebuilt.can(self._system):
+      return train.save_every
+    return -(-train.steps // _TIMES)
 
-  def _rebuild(self, step, variables):
-    """The same for a tokenizer: (its images u8, the true ones); what is known
+  def _rebuild(self, step, variables) -> sample.Samples:
+    """The same for a tokenizer: what it makes of test examples; what is known
     of its codebook is written."""
     count = self._config.train.sample_count
-    true, images, found = rebuilt.rebuild(
+    true, made, found = rebuilt.rebuild(
       self._system, variables, self._dataset, count, self._mesh
     )
     if found:
       self._writer.write(step, found)
-    return sample.to_uint8(images), {"image": true}
+    return sample.Samples(forms.stored(made, self._dataset.forms), true, true)
 
   def _sample(self, step, path, variables) -> None:
     config, system = self._config, self._system
     if rebuilt.can(system):
-      images, cond = self._rebuild(step, variables)
-      return self._save(step, path, images, cond)
-    images, cond = sample.draw(
-      config,
-      system,
-      variables,
-      self._dataset,
-      config.train.sample_count,
-      self._mesh,
-    )
-    self._save(step, path, images, cond)
+      return self._save(step, path, self._rebuild(step, variables))
+    try:
+      drawn = sample.draw(
+        config,
+        system,
+        variables,
+        self._dataset,
+        config.train.sample_count,
+        self._mesh,
+      )
+    except (UserError, NotImplementedError, JaxRuntimeError) as e:
+      memory = "RESOURCE_EXHAUSTED" in str(e) and jax.process_count() == 1
+      broken = isinstance(e, JaxRuntimeError) and not memory
+      if config.train.sample_every or broken:
+        raise
+      self._draws = False  # nobody asked for them
+      why = str(e).split("\n")[0]
+      log.info("no samples are shown while training: %s", why)
+      return None
+    return self._save(step, path, drawn)
 
-  def _save(self, step, path, images, cond) -> None:
-    config, system = self._config, self._system
-    if processes.leads():
-      picture = sample.show(system, images, cond, config.sample.columns)
-      metrics.make_folder(path.parent)
-      sample.save_png(path, picture, config.sample.scale)
-      self._writer.image("samples", picture, step)
+  def _save(self, step, path, drawn: sample.Samples) -> None:
+    if not processes.leads():
+      return
+    shown = show.fields(
+      metrics.make_folder(path.parent),
+      path.stem,
+      drawn.made,
+      self._dataset.forms,
+      drawn.cond,
+      columns=self._config.sample.columns,
+      scale=self._config.sample.scale,
+      most=_FILES,
+      truth=drawn.truth,
+    )
+    for i, one in enumerate(shown):
+      name = "samples" if i == 0 else f"samples/{one.name}"
+      self._writer.image(name, one.picture, step)
+      for file in one.files:  # as samples/wav/000
+        *_, number, end = ["", *file.name.removeprefix(path.stem).split(".")]
+        number = f"/{number}" if number.isdigit() else ""
+        self._writer.file(f"{name}/{end}{number}", file, step)
 
   def _evaluate(self, step, variables) -> dict:
     config, dataset, mesh = self._config, self._dataset, self._mesh

@@ -12,7 +12,8 @@ IMAGENET_IMAGES = 1_281_167
 
 
 def run(system: str, **model) -> ml_collections.ConfigDict:
-  """The keys of every run, of `system` built with `model`, on any data."""
+  """The keys of every run, of `system` built with `model`; on what data, a
+  config says with `c.data = data(NAME, ...)`."""
   c = ml_collections.ConfigDict()
   c.system = system
   c.model = ml_collections.ConfigDict(model)
@@ -21,7 +22,7 @@ def run(system: str, **model) -> ml_collections.ConfigDict:
 
   c.batch = 64  # examples per update, over all devices
   c.eval_batch = 256
-  c.data = _group(name="digits", path="")
+  c.data = data("digits", size=16)
   c.augment = ()  # of "flip", "shift"
   c.cache = _group(views=0)  # > 0: train on units stored once, so many views
   c.loader = _group(workers=0, prefetch=4)
@@ -47,7 +48,7 @@ def run(system: str, **model) -> ml_collections.ConfigDict:
     best=0,  # of the steps with the best `best_by`, beside them
     best_by="loss",  # a metric; "eval/NAME" is rated where both are due
     best_is="lowest",  # or highest
-    sample_every=0,
+    sample_every=0,  # 0: four times in all but the shortest; -1: never
     sample_count=64,
     eval_every=0,
   )
@@ -70,7 +71,7 @@ def run(system: str, **model) -> ml_collections.ConfigDict:
 def base(system: str, **model) -> ml_collections.ConfigDict:
   """The defaults of a run of `system` on images, built with `model`."""
   c = run(system, **model)
-  c.data.update(size=16, channels=1)
+  c.data = data("digits", path="", size=16, channels=1)
   # A given image to be edited or refined; see ar_jax/sample.py.
   c.sample.edit = _group(
     image="",  # a file, or "test" for those of the test split
@@ -82,6 +83,12 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
     paste=False,
   )
   return c
+
+
+def data(name: str, **options) -> ml_collections.ConfigDict:
+  """The data set of a run: its name and what its loader takes, which is in
+  docs/data.md. A preset may `update` the options of the set it is over."""
+  return _group(name=name, **options)
 
 
 def over(tokenizer, system: str, **model) -> ml_collections.ConfigDict:

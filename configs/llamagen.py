@@ -3,7 +3,8 @@
 Presets: default (digits), fashion, smoke, and the published class-conditional
 models: b and l at 256 px; b384, l384, xl, xxl, 3b at 384 px; paper is l. They
 expect the published tokenizer, converted, at runs/vq_ds16_c2i, and ImageNet in
-TFDS. From texts: `configs/llamagen_text.py`.
+TFDS. From texts: `configs/llamagen_text.py`. text is a language model, over
+characters, and smoke_text one in seconds.
 """
 
 import functools
@@ -34,5 +35,7 @@ get_config = common.presets(
   fashion=token.fashion,
   smoke=token.smoke,
   smoke_real=functools.partial(token.smoke, real=True),
+  text=token.text,
+  smoke_text=token.smoke_text,
   **common.published(published, PUBLISHED, "l"),
 )

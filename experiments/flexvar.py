@@ -54,7 +54,7 @@ def sampled(own: Trained, scales: tuple[int, ...], n: int, seed: int):
     jax.random.key(seed),
     batch=min(100, n),
     options=OPTIONS | dict(scales=scales),
-  )
+  )["image"]
 
 
 def quality(own: Trained, dataset, n: int, seed: int) -> dict[str, float]:

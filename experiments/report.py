@@ -12,7 +12,6 @@ tables of `docs/systems/*.md` and of `docs/scale.md`, and `docs/data.md`.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
 import textwrap
@@ -20,29 +19,19 @@ from collections.abc import Iterable
 
 from PIL import Image
 
-from experiments.shared import pictures
+from experiments.shared import catalog, pictures
+from experiments.shared.catalog import DOCS
+from experiments.shared.markdown import table
 from experiments.shared.record import RESULTS
-
-ROOT = pathlib.Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-# Of programs and machines, not of a paper.
-MEASURED = (
-  "aot_",
-  "attention_share",
-  "bench_",
-  "device",
-  "plan",
-  "resume_fuzz",
-  "run_ahead",
-  "tpu_shapes",
-  "verify_rows",
+from experiments.shared.records import (
+  ORDER,
+  command,
+  folder,
+  measured,
+  read,
+  reason,
+  verdict,
 )
-# Runs of a config, recorded by `experiments.shared.runs`.
-CONFIGS = {
-  "fashion": "configs/var.py:fashion",
-  "quickstart": "configs/quickstart.py",
-}
-ORDER = ("fails", "in part", "holds")
 
 DIGITS = tuple("0123456789")
 # Grids that were saved without names -> those of their rows, or the column of
@@ -82,94 +71,26 @@ MEASURED_HEAD = HEAD.format(
 )
 
 
-def records() -> dict[str, dict]:
-  """name -> what `record.write` wrote."""
-  paths = sorted(RESULTS.glob("*.json"))
-  return {path.stem: json.loads(path.read_text()) for path in paths}
-
-
-def verdict(record: dict) -> str:
-  """One of ORDER: a claim of which nothing is left fails, and one that holds
-  but for some of its parts, or short of its figure, holds in part."""
-  holds = record["holds"]
-  if isinstance(holds, bool):
-    return "holds" if holds else "fails"
-  return "fails" if re.match(r"not |0\.\d+x", holds) else "in part"
-
-
-def _told(record: dict, most: int = 110) -> str:
+def _verdict_line(record: dict, most: int = 110) -> str:
   """The verdict with its reason, cut to a line."""
   short = textwrap.shorten(reason(record), most, placeholder=" ...")
   return f"{verdict(record)}: {short}" if short else verdict(record)
-
-
-def measured(name: str) -> bool:
-  """Whether a result is of programs and machines."""
-  return name.startswith(MEASURED)
-
-
-def folder(name: str) -> str:
-  """Where the page of a result lies."""
-  return "measurements" if measured(name) else "results"
-
-
-def command(name: str) -> str:
-  """What measures a result again."""
-  if name in CONFIGS:
-    return f"python -m ar_jax.main --config={CONFIGS[name]}"
-  here = ROOT / "experiments"
-  bare = name.removeprefix("bench_")
-  words = bare.split("_")
-  places = ("benchmarks/",) if measured(name) else ("", "comparisons/")
-  for cut in range(len(words), 0, -1):
-    module = "_".join(words[:cut])
-    for place in places:
-      if (here / f"{place}{module}.py").exists():
-        rest = "".join(f" {word}" for word in ["_".join(words[cut:])] if word)
-        if place == "benchmarks/":
-          rest = ""
-        return f"python -m experiments.{place.replace('/', '.')}{module}{rest}"
-  raise LookupError(f"no experiment writes {name}.json")
 
 
 def sized(record: dict) -> str:
   """The data and the steps of a record that does not hold its command, as far
   as the title of its first table tells."""
   title = next(iter(record["tables"]), "")
-  told = re.match(r"Digits at 16 px, (\d+) steps, mean", title)
-  return f" digits --steps={told[1]}" if told else ""
-
-
-def reason(record: dict) -> str:
-  """What a record says of its verdict; nothing where that says all."""
-  holds = record["holds"]
-  if isinstance(holds, bool):
-    return ""
-  start = "does not hold: "
-  if holds.startswith(start):
-    return f"{holds.removeprefix(start)} does not hold"
-  return holds.removeprefix(f"{verdict(record)}: ")
-
-
-def _cell(value) -> str:
-  text = f"{value:.4g}" if isinstance(value, float) else str(value)
-  return text.replace("|", "\\|").replace("\n", " ")
-
-
-def table(rows: list[dict]) -> str:
-  """A Markdown table of rows with equal keys."""
-  keys = list(rows[0])
-  lines = [keys, ["---"] * len(keys)]
-  lines += [[_cell(row.get(k, "")) for k in keys] for row in rows]
-  return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+  found = re.match(r"Digits at 16 px, (\d+) steps, mean", title)
+  return f" digits --steps={found[1]}" if found else ""
 
 
 def page(name: str, record: dict) -> str:
   """All of one result."""
-  told = reason(record)
+  why = reason(record)
   seeds = ", ".join(map(str, record["seeds"])) or "none"
   facts = {
-    "verdict": f"{verdict(record)}: {told}" if told else verdict(record),
+    "verdict": f"{verdict(record)}: {why}" if why else verdict(record),
     "paper": record["paper"],
     "baseline here": record["baseline"],
     "measured here": record["ours"],
@@ -197,7 +118,7 @@ def index(head: str, found: dict[str, dict]) -> str:
     {
       "name": f"[{name}]({folder(name)}/{name}.md)",
       "claim": found[name]["claim"],
-      "verdict": _told(found[name]),
+      "verdict": _verdict_line(found[name]),
       "seconds": round(found[name]["seconds"]),
       "device": found[name]["device"],
       "commit": found[name]["commit"],
@@ -209,9 +130,7 @@ def index(head: str, found: dict[str, dict]) -> str:
 
 def pages() -> dict[pathlib.Path, str]:
   """Path -> what belongs there, of all pages that are written from the tree."""
-  from experiments.shared import catalog  # it links to what is written here
-
-  every = records()
+  every = read()
   parts = {
     "results": (RESULTS_HEAD, lambda name: not measured(name)),
     "measurements": (MEASURED_HEAD, measured),
@@ -248,18 +167,6 @@ def stale(written: Iterable[pathlib.Path]) -> list[pathlib.Path]:
   return sorted(there - set(written))
 
 
-def between(text: str, marks: tuple[str, str], body: str) -> str:
-  """The text with what stands between two marks replaced.
-
-  Raises:
-    ValueError: a mark is missing.
-  """
-  pattern = re.compile(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", re.S)
-  if not pattern.search(text):
-    raise ValueError(f"no {marks[0]} ... {marks[1]} to write between")
-  return pattern.sub(lambda _: f"{marks[0]}\n\n{body}\n\n{marks[1]}", text)
-
-
 def main() -> None:
   written = pages()
   for path in stale(written):
@@ -268,7 +175,7 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
   (DOCS / "images").mkdir(exist_ok=True)
-  for name, record in records().items():
+  for name, record in read().items():
     if record["picture"]:
       shown = picture(name, record)
       shown.save(DOCS / "images" / record["picture"], optimize=True)

@@ -51,6 +51,18 @@ class KeysTest(parameterized.TestCase):
     self.assertEqual(config, value)
     self.assertIsInstance(config, type(value))
 
+  def test_another_data_set_has_other_keys(self):
+    config = presets.load("llamagen:smoke_text")
+    notes = overrides.apply(config, [("data.name", "text")])
+    gone = "data.name=text: has no data.count, data.end, data.symbols"
+    self.assertEqual(notes, [gone])
+    self.assertEqual(dict(config.data), {"name": "text", "length": 12})
+    # What was typed is not left out without a word.
+    typed = [("data.symbols", "5"), ("data.name", "text")]
+    config = presets.load("llamagen:smoke_text")
+    overrides.apply(config, typed)
+    self.assertEqual(config.data.symbols, 5)
+
   def test_options_of_a_data_set_that_is_named_later(self):
     config = presets.load("var:smoke")
     changes = [("data.classes", "1"), ("data.name", "folder")]

@@ -24,7 +24,9 @@ from tests.cpu_report import (  # noqa: E402, F401
 
 # Nearly all of the time is spent in compiling programs that run for
 # milliseconds, so they are compiled the quickest way.
-_QUICK = "--xla_backend_optimization_level=0"
+_QUICK = (
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 if jax.__version_info__ < (0, 11):  # later ones do not know this flag
   _QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"

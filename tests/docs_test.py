@@ -13,7 +13,7 @@ from absl.testing import absltest
 from PIL import Image
 
 from experiments import report
-from experiments.shared import catalog, pictures
+from experiments.shared import catalog, markdown, pictures, records
 
 ROOT = pathlib.Path(__file__).parents[1]
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
@@ -80,15 +80,15 @@ class WrittenTest(absltest.TestCase):
 
   def test_a_text_without_marks_is_refused(self):
     with self.assertRaisesRegex(ValueError, "between"):
-      report.between("a page", catalog.MARKS, "body")
+      markdown.between("a page", catalog.MARKS, "body")
 
   def test_every_system_has_a_result_and_its_page(self):
-    rows = [r for own in catalog.rows(report.records()).values() for r in own]
+    rows = [r for own in catalog.rows(records.read()).values() for r in own]
     for row in rows:
       self.assertNotIn("none yet", row["verdict"], row["system"])
 
   def test_pictures_are_wide_enough(self):
-    for record in report.records().values():
+    for record in records.read().values():
       if record["picture"]:
         shown = Image.open(ROOT / "docs/images" / record["picture"])
         self.assertGreaterEqual(shown.width, pictures.WIDTH, record["picture"])

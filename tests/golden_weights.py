@@ -42,6 +42,11 @@ def integers(name: str, high: int, shape: tuple[int, ...]) -> np.ndarray:
   return rng.integers(0, high, shape)
 
 
+def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """Numbers in [0, 1) that depend on the name alone."""
+  return np.random.default_rng(zlib.crc32(name.encode())).random(shape)
+
+
 def image(numbers: list[int], side: int) -> np.ndarray:
   """f32[B, side, side, 3] in [-1, 1], a row for each number."""
   rows = [tensor(f"image{i}", (1, 3, side, side)) for i in numbers]

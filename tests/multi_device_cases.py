@@ -15,11 +15,13 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from absl.testing import absltest  # noqa: E402
+from jax.sharding import PartitionSpec as P  # noqa: E402
 
 from ar_jax import ops, optim, parallel, step  # noqa: E402
 from ar_jax.core import prng  # noqa: E402
 from ar_jax.core.plans import makers  # noqa: E402
 from ar_jax.core.system import UserError, build  # noqa: E402
+from ar_jax.nn.stacks.vit import vit  # noqa: E402
 from configs import var  # noqa: E402
 from pallas_kernels.sparse_attention import tpu  # noqa: E402
 
@@ -93,6 +95,45 @@ class MultiDevice(absltest.TestCase):
       state,
       parallel.shardings(state, mesh),
     )
+
+  def test_a_stack_with_a_memory(self):
+    self.enterContext(mock.patch.object(parallel, "FSDP_MIN_SIZE", 64))
+    net = vit(2, 32, 4, cross=True, dropout=0.0, remat=True)
+    draw = np.random.default_rng(0)
+    batch = {
+      "x": draw.normal(size=(8, 5, 32)).astype(np.float32),
+      "m": draw.normal(size=(8, 6, 24)).astype(np.float32),
+      "seen": draw.random((8, 6)) < 0.7,
+    }
+
+    def call(net, batch):
+      memory = net.remember(batch["m"], batch["seen"])
+      return net(batch["x"], memory=memory)[0]
+
+    def update(variables, batch):
+      value = lambda v: (net.apply(v, batch, method=call) ** 2).mean()
+      return jax.value_and_grad(value)(variables)
+
+    init = lambda key: net.init(key, batch, method=call)
+    variables = jax.jit(init)(INIT)
+    want = jax.jit(update)(variables, batch)
+    mesh = parallel.make_mesh(dict(data=2, fsdp=2, tensor=2))
+    placed = parallel.shardings(variables, mesh)
+    cross = placed["params"]["block"]["cross"]
+    spec = {
+      name: cross[name]["kernel"].spec for name in cross if "_" not in name
+    }
+    self.assertEqual(spec["query"], P(None, "fsdp", "tensor"))
+    self.assertEqual(spec["out"], P(None, "tensor", "fsdp"))
+    split = parallel.put_batch(batch, mesh)
+    run = parallel.on(mesh, jax.jit(update, out_shardings=(None, placed)))
+    got = run(jax.device_put(variables, placed), split)
+    chex.assert_trees_all_close(got, want, atol=1e-5)
+    # By pmap each device has an example.
+    rows = jax.tree.map(lambda x: x[:, None], batch)
+    mean = lambda v, batch: jax.lax.pmean(update(v, batch), "data")
+    mapped = jax.pmap(mean, "data", in_axes=(None, 0), out_axes=None)
+    chex.assert_trees_all_close(mapped(variables, rows), want, atol=1e-5)
 
   def test_rows_of_a_process(self):
     mesh = parallel.make_mesh(dict(data=4, tensor=2))

@@ -9,10 +9,11 @@ from unittest import mock
 
 import numpy as np
 from absl.testing import absltest
-from PIL import Image
+from PIL import Image as Pictures
 
-from ar_jax import main, sample
+from ar_jax import main, show
 from ar_jax.core.errors import UserError
+from ar_jax.core.forms import Image
 from tests import toy
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -69,7 +70,7 @@ class ResultsTest(absltest.TestCase):
     for i in range(40):
       path = pictures / f"class{i % 3}" / f"{i}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
-      Image.fromarray(rng.integers(0, 255, (4, 4), np.uint8)).save(path)
+      Pictures.fromarray(rng.integers(0, 255, (4, 4), np.uint8)).save(path)
     config = self.staged()
     with config.unlocked():
       config.one.data = dict(
@@ -102,7 +103,7 @@ class ShowTest(absltest.TestCase):
     keep = np.zeros((2, 4, 4), np.float32)
     keep[:, :, :2] = 1
     cond = {"given": given, "keep": keep, "label": np.arange(2)}
-    sheet = sample.show(None, drawn, cond, 8)
+    sheet = show.picture(Image(), drawn, cond, columns=8)
     self.assertEqual(sheet.shape, (6, 31, 1))  # six images, lines between
     cell = lambda i: sheet[1:5, 1 + 5 * i : 5 + 5 * i]
     for i in range(2):

@@ -25,7 +25,7 @@ import numpy as np
 
 from ar_jax import data, optim, parallel, step, train
 from ar_jax.core import system as contract
-from ar_jax.core.decoding import pick
+from ar_jax.core.decoding import pairs, pick
 
 ROOT = pathlib.Path(__file__).parents[1]
 BATCH = 4
@@ -85,6 +85,7 @@ class Case:
     config: the config.
     system: what it builds.
     batch: BATCH examples of its data, on the device.
+    forms: of the fields of the data.
     compiled: the names of the programs that were compiled (or loaded from the
       cache), each time.
   """
@@ -95,6 +96,7 @@ class Case:
     self.system = contract.build(c.system, **c.model.to_dict())
     mesh = parallel.make_mesh(c.mesh)
     dataset = data.load(**c.data)
+    self.forms = dataset.forms
     at = functools.partial(data.batch_at, dataset.train, 0)
     rows = at(batch=BATCH, seed=0)
     self.batch = parallel.put_batch(rows, mesh)
@@ -108,7 +110,7 @@ class Case:
     encoded = jax.eval_shape(
       self.system.encode, self.abstract.variables, self.batch
     )
-    shape = encoded.get("units")
+    shape = encoded.get(self.system.ordered)
     self.discrete = shape is not None and shape.dtype == jnp.int32
     if shape is None:
       self.no_units = self.nowhere = np.zeros(0)
@@ -162,8 +164,9 @@ class Case:
       return self._seen(variables, batch, given, units, rolled)
 
   def draw(self, variables=None, rows=slice(None), start=0):
-    """(samples [B, ...], their units i32[B, L] or None) for the conditions of
-    `batch`, by the options of the config, but greedily where discrete.
+    """(samples, their units i32[B, L] or None) for the conditions of `batch`,
+    by the options of the config, but greedily where discrete. Samples are the
+    fields that the system makes, [B, ...] each, by their names.
 
     Args:
       variables: as `init` makes them; `variables` if None.
@@ -202,14 +205,14 @@ class Case:
   # What is in them.
 
   def _seen_of(self, variables, batch, given, units, rolled):
-    batch = self.system.encode(variables, batch)
-    if "units" in batch:
-      units = jnp.where(given, units, batch["units"])
+    batch, name = self.system.encode(variables, batch), self.system.ordered
+    if name in batch:
+      units = jnp.where(given, units, batch[name])
       other = jnp.roll(units, 1, 0)
       at = rolled.reshape(1, -1, *(1,) * (units.ndim - 2))
-      batch = {**batch, "units": jnp.where(at, other, units)}
+      batch = {**batch, name: jnp.where(at, other, units)}
     loss = self.system.loss(variables, batch, KEY, train=False)
-    units = batch.get("units")
+    units = batch.get(name)
     logits = self._logits(variables, batch) if self.discrete else None
     if logits is None:
       return Seen(loss, units)
@@ -219,7 +222,7 @@ class Case:
   def _logits(self, variables, batch):
     """f32[B, L, V], guided as `law` says, of the system that holds them."""
     system, variables = innermost(self.system, variables)
-    cond, units = batch[system.needs[0]], batch["units"]
+    cond, units = system.condition(batch), batch[system.ordered]
     guidance = system.scale(self.law.get("guidance"))
     if guidance == 1.0:
       return system.logits(variables, cond, units)
@@ -227,15 +230,16 @@ class Case:
     name = self.law.get("schedule", system.schedule)
     scales = np.array(pick.schedule(name, guidance, plan.steps), np.float32)
     hidden = jnp.arange(2 * len(units)) % 2 == 1
-    pairs = lambda x: jnp.repeat(x, 2, axis=0)
-    both = system.logits(variables, pairs(cond), pairs(units), hidden)
-    scale = scales[plan.step_of()][None, :, None]
+    doubled = pairs.double((cond, units))
+    both = system.logits(variables, *doubled, hidden)
+    scale = scales[plan.step_of()].reshape(1, -1, *(1,) * (both.ndim - 2))
     return pick.guide(both[::2], both[1::2], scale)
 
   def _draw_of(self, variables, cond, index):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, index)
     with recorded_units(self.system) as units:
       sample = self.system.sample(variables, cond, keys, **self.law)
+    sample = step.made(self.system, sample)
     return sample, units[-1] if self.discrete else None
 
   @contextlib.contextmanager
@@ -309,16 +313,22 @@ class Exceptions:
 
 EXCEPTIONS = Exceptions(
   no_order={
+    "classifier": "an encoder sees an image at once",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
+    "bits": "a tokenizer makes all units at once",
     "vq": "a tokenizer makes all units at once",
     "multiscale_vq": "a tokenizer makes all units at once",
     "kl_vae": "a tokenizer makes all units at once",
   },
   no_chance={
+    "classifier": "an encoder says what it sees",
+    "bits": "a tokenizer shows what it is shown",
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",
     "kl_vae": "a tokenizer shows what it is shown",
+    "ar_net": "a forecast is a mean",
+    "mesa_optimization": "a forecast is a step of descent",
   },
   # What HMAR draws again it draws from a pass with hidden units, which
   # tests/systems/hmar_test.py follows step by step.

@@ -208,6 +208,14 @@ def of_loader(name: str) -> Arguments:
   return Arguments({**own, **shared}, own.open)
 
 
+def of_rule(name: str) -> Arguments:
+  """The options of a rule that derives fields of data from others."""
+  from ar_jax.data.wrap import derived
+
+  maker = derived.maker(name)
+  return Arguments({}) if maker is None else of(maker)
+
+
 def loaders() -> list[str]:
   """The names of the data sets that the library has loaders of."""
   from ar_jax.data import sources

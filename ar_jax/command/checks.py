@@ -17,12 +17,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, parallel, run_files, sample, step
+from ar_jax import checkpoint, data, evals, parallel, run_files, sample, step
 from ar_jax.command import overrides
 from ar_jax.command.values import accumulate, check_values, evaluators
-from ar_jax.conditions import conditions
-from ar_jax.core import trees
+from ar_jax.conditions import labels_of, of_examples
+from ar_jax.core import forms, trees
 from ar_jax.core.system import System, UserError, build
+from ar_jax.tokenizers.given import Tokens
 
 Config = ml_collections.ConfigDict
 
@@ -100,12 +101,15 @@ def _stage(
     _labels(config, run_files.Known(stage.workdir, config, system), system)
   else:
     classes(stage, system, dataset)
+    symbols(stage, system, dataset)
     _labels(config, dataset, system)
     if trains and config.cache.views > 1 and not config.augment:
       _views(config, dataset)
   alone = trains and (config.train.eval_every or not stage.name)
   if stage.does == "eval" or alone:
     evaluators(config, dataset)
+    for name, options in config.evals.items():
+      evals.check_system(options.get("kind", name), options, system)
   if not any(s.does == "train" for s in stages) or len(stages) == 1:
     return  # what follows, the stage itself meets before its first step
   _shapes(stage, stages, system, dataset, shapes)
@@ -125,8 +129,30 @@ def _system(config: Config) -> System:
 
 def _reads(system: System, config: Config) -> bool:
   """Whether samples are made of examples of the data."""
-  return system.needs not in ((), ("label",)) or (
-    config.sample.edit.image == "test"
+  return of_examples(system) or _edits(config) == "test"
+
+
+def _edits(config: Config) -> str:
+  """The image that sampling edits; "" for none."""
+  return config.sample.edit.image if "edit" in config.sample else ""
+
+
+def symbols(stage: Stage, system: System, dataset: data.Dataset) -> None:
+  """Checks that a model of text has the symbols of the data.
+
+  Raises:
+    UserError: it has fewer or more.
+  """
+  tokenizer = getattr(system, "tokenizer", None)
+  if not isinstance(tokenizer, Tokens):
+    return
+  form = dataset.forms.get(tokenizer.field)
+  if not isinstance(form, forms.Text) or form.vocab == tokenizer.vocab:
+    return
+  first = stage.workdir.name + "." if stage.name else ""
+  raise UserError(
+    f"{dataset.name} has {form.vocab} symbols, the model {tokenizer.vocab}; "
+    f"set --config.{first}model.tokenizer.vocab={form.vocab}"
   )
 
 
@@ -153,7 +179,7 @@ def classes(stage: Stage, system: System, dataset: data.Dataset) -> None:
 def _labels(config: Config, dataset, system: System) -> None:
   if len(config.sample.labels) and "label" in system.needs:
     chosen = sample.numbers(config.sample.labels, dataset)
-    conditions(system, dataset, 1, labels=chosen)
+    labels_of(system, dataset, 1, chosen)
 
 
 def _views(config: Config, dataset: data.Dataset) -> None:
@@ -244,7 +270,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
 
 
 def _trace_sample(config, system, variables, rows) -> None:
-  if config.sample.edit.image:
+  if _edits(config):
     return  # the given image has a size of its own
   cond = {k: rows[k] for k in system.needs if k in rows}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))

@@ -12,6 +12,7 @@ import sys
 
 from absl import flags
 
+import ar_jax.encoders
 import ar_jax.systems
 import ar_jax.tokenizers
 from ar_jax import evals, run_files
@@ -177,11 +178,11 @@ def workdir(name: str) -> pathlib.Path:
 
 
 def systems() -> list[str]:
-  """The systems and tokenizers that `build` knows."""
+  """The systems, tokenizers and encoders that `build` knows."""
   found = []
-  for package in (ar_jax.systems, ar_jax.tokenizers):
+  for package in (ar_jax.systems, ar_jax.tokenizers, ar_jax.encoders):
     for module in pkgutil.iter_modules(package.__path__):
-      with contextlib.suppress(AttributeError):  # a module without `build`
+      with contextlib.suppress(UserError):  # a module without `build`
         system.builder(module.name)
         found.append(module.name)
   return sorted(found)
@@ -199,7 +200,7 @@ def list_text() -> str:
     lines.append(f"  {name:<15} {presets.about(name)}")
     known = presets.of(presets.module(name))
     lines.append(f"  {'':<15}   {' '.join(known)}")
-  lines += ["", "systems and tokenizers, config.system:", ""]
+  lines += ["", "systems, tokenizers and encoders, config.system:", ""]
   lines.append("  " + " ".join(systems()))
   lines += ["", "data sets, config.data.name:", ""]
   lines.append("  " + " ".join(arguments.loaders()) + " and what TFDS prepared")

@@ -69,6 +69,8 @@ def _unset(config: Config) -> Iterator[tuple[str, Key]]:
   yield from _of_model("model", config.system, config.model)
   if "data" in config and "name" in config.data:
     yield from of("data", arguments.of_loader(config.data.name), ("hint",))
+    for name in config.data.get("derive") or ():
+      yield from of(f"data.derive.{name}", arguments.of_rule(name))
   if "optim" in config:
     yield from of("optim", arguments.of(optim.single, skip=1))
     yield "optim.frozen", Key((), "tuple[str, ...]", False)
@@ -169,8 +171,33 @@ def _change(config, name, places, text, given, notes) -> None:
       _put(config, other, value(name, text, known[other]))
     if also:
       notes.append(f"{place}={text}: so is {', '.join(also)}")
+    if place.endswith("data.name"):
+      notes += _left_out(config, place, given)
   if places != [name]:
     notes.append(f"{name}={text}: in every stage, {', '.join(places)}")
+
+
+def _left_out(config: Config, name: str, given: set[str]) -> list[str]:
+  """Takes from a group of data what the preset said of another set, and this
+  one has no word for; what was typed stays, and is refused."""
+  group = config
+  for part in name.split(".")[:-1]:
+    group = group[part]
+  try:
+    found = arguments.of_loader(group.name)
+  except UserError:
+    return []  # that is said elsewhere
+  whole = name.removesuffix("name")
+  stale = [
+    k
+    for k in group
+    if k != "name" and not found.takes(k) and f"{whole}{k}" not in given
+  ]
+  with config.unlocked():
+    for k in stale:
+      del group[k]
+  what = ", ".join(f"{whole}{k}" for k in stale)
+  return [f"{name}={group.name}: has no {what}"] if stale else []
 
 
 def _free(config: Config, name: str) -> bool:

@@ -37,7 +37,7 @@ LEAST = {
   "train.save_every": 0,
   "train.keep": 1,
   "train.best": 0,
-  "train.sample_every": 0,
+  "train.sample_every": -1,
   "train.sample_count": 1,
   "train.eval_every": 0,
   "sample.count": 1,
@@ -80,7 +80,10 @@ def check_values(config: Config) -> None:
       raise UserError(f"{name}={_at(config, name)}: must be below 2**32")
   if config.train.ema >= 1:
     raise UserError(f"train.ema={config.train.ema}: must be below 1")
+  edits = "edit" in config.sample  # of images alone
   for name, known in CHOICES.items():
+    if name.startswith("sample.edit.") and not edits:
+      continue
     value = _at(config, name)
     if value not in known:
       raise UserError(
@@ -95,7 +98,8 @@ def check_values(config: Config) -> None:
     )
   augmentation(*config.augment)
   optim.make(config.optim.to_dict(), config.train.steps)
-  _edit(config.sample.edit)
+  if edits:
+    _edit(config.sample.edit)
   _best(config)
 
 

@@ -147,7 +147,7 @@ def _join(variables, config, params, tokenizer) -> None:
     raise UserError(
       f"the tokenizer is a {name}, the generator needs a {own['name']}"
     )
-  for key in ("vocab", "channels"):
+  for key in ("vocab", "channels", "bits"):
     if key in own and key in sizes and own[key] != sizes[key]:
       raise UserError(
         f"the tokenizer has {key}={sizes[key]}, the generator needs {own[key]}"

@@ -84,7 +84,7 @@ def config(
     "depth": sum(key.endswith("attention_norm.weight") for key in state),
     "width": width,
     "heads": count(state, width, published, heads, name),
-    "multiple_of": _multiple(hidden, width),
+    "multiple_of": multiple(hidden, width),
   }
   if size is not None:
     model["tokenizer"]["size"] = size
@@ -99,7 +99,7 @@ def config(
   return {"system": "llamagen", "model": model}
 
 
-def _multiple(hidden: int, width: int) -> int:
+def multiple(hidden: int, width: int) -> int:
   """The `multiple_of` that leads to this hidden width."""
   least = int(8 * width / 3)
   for multiple in (256, *(2**i for i in range(12, -1, -1)), hidden):

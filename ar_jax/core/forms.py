@@ -183,11 +183,20 @@ class Series(Form):
   Attributes:
     names: of the D values; () where they have none.
     rate: times per unit of time.
+    mean, scale: D each, of the training part, where the values are
+      standardised; () where they are as they came.
   """
 
   names: tuple[str, ...] = ()
   rate: float = 1.0
+  mean: tuple[float, ...] = ()
+  scale: tuple[float, ...] = ()
   rank = 2
+
+  def original(self, x: np.ndarray) -> np.ndarray:
+    """Values [..., D] in the unit in which they came."""
+    x = np.asarray(x, np.float64)
+    return x * self.scale + self.mean if self.scale else x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +218,22 @@ FORMS = {
   form.__name__.lower(): form
   for form in (Image, Video, Audio, Text, Series, Skeleton, Peaks)
 }
+
+
+def named(field: str) -> Form | None:
+  """The form that a field of this name has where nothing else is said."""
+  return FORMS[field]() if field in FORMS else None
+
+
+def stored(
+  fields: Mapping[str, np.ndarray], forms: Mapping[str, Form]
+) -> dict[str, np.ndarray]:
+  """Fields that `sample` returned, as files hold them; those without a form
+  as they are."""
+  return {
+    name: forms[name].stored(x) if name in forms else np.asarray(x)
+    for name, x in fields.items()
+  }
 
 
 def described(form: Form) -> dict[str, Any]:
@@ -233,7 +258,7 @@ def raw(x: jax.Array) -> jax.Array:
   return x
 
 
-def shown(form: Form, x: jax.Array) -> jax.Array:
+def shown(form: Form | None, x: jax.Array) -> jax.Array:
   """What `sample` returns of what a decoder gave back: pixels in [-1, 1] as
   f32 in [0, 1], and everything else as it is."""
   return (x + 1) / 2 if isinstance(form, _Pixels) else x

@@ -214,7 +214,8 @@ def example_keys(key: Array, batch: Batch) -> Array:
 
 
 def build(name: str, /, **kwargs) -> System:
-  """Builds the system `name` = a module of `ar_jax.systems` or `.tokenizers`.
+  """Builds the system `name`, a module of `ar_jax.systems`, `.tokenizers` or
+  `.encoders`.
 
   Raises:
     UserError: there is no such module, or it takes no such argument.
@@ -250,6 +251,7 @@ def part(spec: Mapping[str, Any]) -> System:
 
 
 REQUIRED = inspect.Parameter.empty
+ROOMS = ("systems", "tokenizers", "encoders")  # where `build` looks
 
 
 def arguments(name: str) -> dict[str, Any]:
@@ -292,12 +294,25 @@ def passes_on(rest: Callable | str) -> Callable:
 
 
 def builder(name: str) -> Callable[..., System]:
-  """The function `build` of a module of `ar_jax.systems` or `.tokenizers`."""
-  for package in ("systems", "tokenizers"):
+  """The function `build` of a module of `ar_jax.systems`, `.tokenizers` or
+  `.encoders`.
+
+  Raises:
+    UserError: there is no such module, or it has no `build`: it is a part of
+      systems and none itself.
+  """
+  for package in ROOMS:
     path = f"ar_jax.{package}.{name}"
     if name.isidentifier() and importlib.util.find_spec(path):
-      return importlib.import_module(path).build
+      found = getattr(importlib.import_module(path), "build", None)
+      if found is None:
+        raise UserError(
+          f"system={name!r}: ar_jax/{package}/{name}.py is a part of systems "
+          "and none itself; see docs/systems.md for the names"
+        )
+      return found
+  files = [f"ar_jax/{package}/{name}.py" for package in ROOMS]
   raise UserError(
-    f"system={name!r}: there is no ar_jax/systems/{name}.py and no "
-    f"ar_jax/tokenizers/{name}.py; see docs/systems.md for the names"
+    f"system={name!r}: there is no {', '.join(files[:-1])} or {files[-1]}; see "
+    "docs/systems.md for the names"
   )

@@ -3,15 +3,23 @@
 A source answers `len(source)` and `source[i]`, a dict of arrays without a
 batch axis:
 
-  image   u8[H, W, C]   pixels 0..255, or `units` in its place
-  label   i32[]         class, 0 <= label < num_classes
-  ...                   whatever else the set knows (`style`, `text`)
+  image    u8[H, W, C]     pixels 0..255
+  video    u8[T, H, W, C]  frames
+  audio    f32[N]          samples in [-1, 1]
+  text     i32[N]          ids of symbols
+  series   f32[T, D]       D values at each time
+  label    i32[]           class, 0 <= label < num_classes
+  ...                      whatever else the set knows (`style`), or `units`
+                           in the place of what they are units of
+
+No field is in every set; `Dataset.forms` says what the numbers mean.
 
 `source[i]` is always the same example, and is what evaluation reads. A source
 that has more than one honest view of an example (a random crop of a large
 picture, one of several cached views) also has `draw(i, rng)`, which is what
-training reads. One that knows a label without reading the image has
-`label(i)`. A plain list of such dicts is a source, too.
+training reads. One that knows a label without reading the rest has
+`label(i)`, one that knows them all has `labels()`. A plain list of such dicts
+is a source, too.
 """
 
 from __future__ import annotations
@@ -50,6 +58,7 @@ class Dataset:
       options, too. "" where nobody knows.
     forms: name -> what the numbers of this field mean; fields that only
       condition, as `label`, have none.
+    order: in which training reads them, see `pipeline.batches`.
   """
 
   name: str
@@ -61,12 +70,25 @@ class Dataset:
   forms: Mapping[str, Form] = dataclasses.field(
     default_factory=lambda: {"image": Image()}
   )
+  order: str = "shuffled"
 
 
 def label(source: Source, i: int) -> int:
-  """The label of example `i`, without reading more than is needed."""
+  """The label of example `i`, without reading more than is needed.
+
+  Raises:
+    UserError: it has none.
+  """
   own = getattr(source, "label", None)
-  return int(source[i]["label"] if own is None else own(i))
+  if own is not None:
+    return int(own(i))
+  example = source[i]
+  if "label" not in example:
+    raise UserError(
+      f"data: the examples have no label, only {', '.join(sorted(example))}; "
+      "choose a set with classes, or a system without"
+    )
+  return int(example["label"])
 
 
 def draw(source: Source, i: int, rng: np.random.Generator) -> Example:
@@ -75,17 +97,34 @@ def draw(source: Source, i: int, rng: np.random.Generator) -> Example:
   return dict(source[i] if own is None else own(i, rng))
 
 
+class Around:
+  """A source around another, which says of labels what that one does: a
+  source that knows none has neither `label` nor `labels`. Abstract.
+
+  Attributes:
+    source: the one inside.
+  """
+
+  def __init__(self, source: Source):
+    self.source = source
+    for name in ("label", "labels"):
+      if hasattr(source, name):
+        setattr(self, name, getattr(source, name))
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+
 class Arrays:
   """A source over arrays in memory.
 
   Args:
-    image: u8[N, h, w(, c)], at the resolution in which they came.
-    label: int[N].
-    fit: brings one stored image to the final u8[H, W, C]. It runs on access,
-      so that only the small originals are held.
+    fields: name -> [N, ...], as they are stored. Where `label` is among them,
+      it is made i32, and `label(i)` and `labels()` say it.
+    fit: name -> what brings one stored value to its final form. It runs on
+      access, so that, for images, only the small originals are held.
     num_classes: labels must lie in [0, num_classes).
     where: names the data in messages.
-    extra: further fields, each [N, ...].
 
   Raises:
     UserError: a label is out of range, or the lengths differ.
@@ -93,37 +132,35 @@ class Arrays:
 
   def __init__(
     self,
-    image: np.ndarray,
-    label: np.ndarray,
-    fit: Callable[[np.ndarray], np.ndarray],
+    fields: Mapping[str, np.ndarray],
+    fit: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     *,
-    num_classes: int,
+    num_classes: int = 0,
     where: str,
-    extra: Mapping[str, np.ndarray] | None = None,
   ):
-    self._image = image
-    self._fit = fit
-    self._fields = {"label": np.asarray(label, np.int32), **(extra or {})}
-    for name, field in self._fields.items():
-      if len(field) != len(image):
+    self._fields, self._fit = dict(fields), dict(fit or {})
+    first, *others = self._fields
+    self._length = len(self._fields[first])
+    for name in others:
+      if len(self._fields[name]) != self._length:
         raise UserError(
-          f"{where}: {len(image)} images but {len(field)} of {name!r}; "
-          "the files do not belong together"
+          f"{where}: {self._length} of {first!r} but "
+          f"{len(self._fields[name])} of {name!r}; the files do not belong "
+          "together"
         )
-    check_labels(self._fields["label"], num_classes, where)
+    if "label" in self._fields:
+      label = np.asarray(self._fields["label"], np.int32)
+      check_labels(label, num_classes, where)
+      self._fields["label"] = label
+      self.labels = lambda: label
+      self.label = lambda i: int(label[i])
 
   def __len__(self) -> int:
-    return len(self._image)
-
-  def labels(self) -> np.ndarray:
-    return self._fields["label"]
-
-  def label(self, i: int) -> int:
-    return int(self._fields["label"][i])
+    return self._length
 
   def __getitem__(self, i: int) -> Example:
-    image = self._fit(self._image[i])
-    return {"image": image, **{k: v[i] for k, v in self._fields.items()}}
+    same = lambda x: x
+    return {k: self._fit.get(k, same)(v[i]) for k, v in self._fields.items()}
 
 
 def check_labels(label: Any, num_classes: int, where: str) -> None:

@@ -1,9 +1,10 @@
 """Batches as a pure function of (seed, step), on Grain.
 
 The stream is one endless sequence of examples: epoch after epoch, each one
-shuffled anew over the whole set. Position q = step * B + r of that sequence
-is row r of the batch of that step. So nothing needs saving to resume, and a
-batch depends on neither the number of processes nor that of threads.
+shuffled anew over the whole set, or all in the order of the source. Position
+q = step * B + r of that sequence is row r of the batch of that step. So
+nothing needs saving to resume, and a batch depends on neither the number of
+processes nor that of threads.
 
 B global batch size, R rows of it that this process reads.
 """
@@ -20,6 +21,7 @@ from ar_jax.data.dataset import Example, Source, draw
 from ar_jax.data.images.transforms import Augment
 
 Batch = dict[str, np.ndarray]
+ORDERS = ("shuffled", "given")
 
 
 def batches(
@@ -30,6 +32,7 @@ def batches(
   start: int = 0,
   augment: Augment | None = None,
   rows: Sequence[int] | None = None,
+  order: str = "shuffled",
   workers: int = 0,
   prefetch: int = 2,
 ) -> Iterator[Batch]:
@@ -44,18 +47,22 @@ def batches(
       seed and the position in the stream only.
     rows: which rows of the batch to read, as `parallel.rows` tells each
       process its own; by default all.
+    order: "shuffled", or "given" for the order of the source, epoch after
+      epoch: for examples that follow from each other, as windows of one
+      picture. `Dataset.order` says what a set was loaded for.
     workers: threads that read and decode, each at a batch of its own; 0 and 1
       both mean one. PIL decodes and resizes outside the interpreter lock.
     prefetch: batches kept ready; 0 reads in the calling thread.
 
   Yields:
-    image u8[R, H, W, C] (or what the source has), label i32[R], and
+    The fields of the source, as image u8[R, H, W, C] and label i32[R], and
     index i32[R], the position in the stream modulo 2**31.
 
   Raises:
-    UserError: the source is empty, or B is less than 1.
+    UserError: the source is empty, B is less than 1, or there is no such
+      order.
   """
-  steps = _steps(source, batch, seed, augment, rows)
+  steps = _steps(source, batch, seed, augment, rows, order)
   return read_ahead(steps[start:], workers, prefetch)
 
 
@@ -67,9 +74,10 @@ def batch_at(
   seed: int,
   augment: Augment | None = None,
   rows: Sequence[int] | None = None,
+  order: str = "shuffled",
 ) -> Batch:
   """The one batch that `batches` yields at `step`; arguments as there."""
-  return _steps(source, batch, seed, augment, rows)[step]
+  return _steps(source, batch, seed, augment, rows, order)[step]
 
 
 def epoch(
@@ -128,19 +136,24 @@ def _steps(
   seed: int,
   augment: Augment | None,
   rows: Sequence[int] | None,
+  order: str,
 ) -> Any:
   """The endless grain.MapDataset: step -> batch."""
   import grain  # two seconds, so only where it is used
 
+  check_order(order)
   positions = _positions(source, batch, rows)
   # Grain shuffles epoch e with seed + e; hashing ours first keeps the runs of
   # seeds 0 and 1 from being the same one, an epoch apart.
   shuffle = int(np.random.SeedSequence(seed).generate_state(1)[0])
-  order = grain.MapDataset.range(len(source)).shuffle(seed=shuffle).repeat()
+  numbers = grain.MapDataset.range(len(source))
+  if order == "shuffled":
+    numbers = numbers.shuffle(seed=shuffle)
+  numbers = numbers.repeat()
 
   def example(position: int) -> Example:
     rng = np.random.default_rng((seed, position))
-    one = draw(source, order[position], rng)
+    one = draw(source, numbers[position], rng)
     return one if augment is None else augment(one, rng)
 
   def read(step: int) -> Batch:
@@ -148,6 +161,14 @@ def _steps(
     return stack([example(q) for q in index], index)
 
   return grain.MapDataset.range(2**31).repeat().map(read)
+
+
+def check_order(order: str) -> None:
+  """Raises UserError unless there is such an order."""
+  if order not in ORDERS:
+    raise UserError(
+      f"data.order={order!r}: must be {' or '.join(map(repr, ORDERS))}"
+    )
 
 
 def _positions(

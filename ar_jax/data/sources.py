@@ -6,17 +6,18 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ar_jax.core.errors import UserError
-from ar_jax.data import digests
+from ar_jax.data import digests, pipeline
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.images import reader
-from ar_jax.data.wrap import features
+from ar_jax.data.wrap import derived, features
+from ar_jax.data.wrap import peers as beside
 
-# Where each set is loaded: module of this package, function. The function
-# takes size, channels and path, and the options of that set.
+# Where each set is loaded: module of this package, function. What the function
+# takes is what the set takes, and its docstring is its part of docs/data.md.
 LOADERS = {
   "digits": ("images.embedded", "digits"),
   "fashion_mnist": ("images.embedded", "fashion_mnist"),
@@ -24,33 +25,51 @@ LOADERS = {
   "photos": ("images.photos", "photos"),
   "emoji": ("images.emoji", "emoji"),
   "folder": ("images.folder", "folder"),
+  "clips": ("video.clips", "clips"),
+  "video_folder": ("video.folder", "folder"),
+  "chirps": ("audio.chirps", "chirps"),
+  "audio_folder": ("audio.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
+  "ar_process": ("series.processes", "ar_process"),
+  "unitary_process": ("series.processes", "unitary_process"),
+  "sunspots": ("series.measured", "sunspots"),
+  "co2": ("series.measured", "co2"),
+  "csv": ("series.table", "csv"),
+  "text": ("text.own", "text"),
+  "chars": ("text.corpora", "chars"),
+  "words": ("text.corpora", "words"),
+  "pages": ("text.corpora", "pages"),
+  "markov_text": ("text.made", "markov_text"),
 }
-
-_LARGEST = 8192  # beyond it one RGB image takes more than 200 MB
+_REQUIRED = inspect.Parameter.empty
+# What `load` takes for every set.
+_SHARED = ("text_features", "derive", "peers", "same_class", "order")
 
 
 def load(
   name: str,
   *,
-  size: int,
-  channels: int = 3,
-  path: str = "",
   text_features: str = "",
+  derive: Mapping[str, Mapping] | None = None,
+  peers: int = 0,
+  same_class: bool = True,
+  order: str = "shuffled",
   **options,
 ) -> Dataset:
-  """Loads a data set as random-access sources of size x size images.
+  """Loads a data set as random-access sources of examples.
 
   Args:
-    name: `digits`, `fashion_mnist`, `photos`, `emoji`, `folder`, `cached`,
-      `fake`, or the name of a prepared TFDS image set, as `cifar10` or
-      `tfds:cifar10`.
-    size: side of the images in pixels.
-    channels: 1 for grey, 3 for colour; the images are converted.
-    path: the user's data: the images of `folder`, the caches of `cached`, the
-      TFDS data_dir, the `node_modules` of `emoji`.
+    name: a key of `LOADERS`, or the name of a prepared TFDS image set, as
+      `cifar10` or `tfds:cifar10`.
     text_features: a folder of features of the texts; see `features.py`.
-    **options: of that set; see its function. None is as good as not given.
+    derive: rule -> its options; adds fields that are made of the others, see
+      `derived.py`.
+    peers: so many other examples stand beside each; see `peers.py`.
+    same_class: whether these are of its class.
+    order: in which training reads the examples: "shuffled", or "given" for
+      that of the source.
+    **options: of that set; see its function, and docs/data.md. None is as good
+      as not given, and so is an empty `path` for a set that takes none.
 
   Returns:
     The data set. Its `digest` says what is read: the files by their names
@@ -59,37 +78,48 @@ def load(
 
   Raises:
     UserError: there is no such set, it is not installed or not prepared, an
-      option is unknown, or size or channels are impossible.
+      option is unknown or lacking, or one is impossible.
   """
-  if not 1 <= size <= _LARGEST:
-    raise UserError(
-      f"data.size={size}: must lie between 1 and {_LARGEST} pixels"
-    )
-  if channels not in (1, 3):
-    raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour)")
+  pipeline.check_order(order)
   given = {k: v for k, v in options.items() if v is not None}
-  arguments = {"size": size, "channels": channels, "path": path, **given}
   if name not in LOADERS:
-    arguments["name"] = _tfds_name(name, path)
+    given["name"] = _tfds_name(name, given.get("path", ""))
   loader = _loader(name)
+  _check_options(name, loader, given)
+  dataset = loader(**given)
+  if text_features:
+    dataset = features.add(dataset, text_features)
+  given.pop("path", None)
+  if dataset.digest:
+    made_of = (reader.VERSION, name, given, dataset.digest)
+    digest = digests.fingerprint(*made_of)
+    dataset = dataclasses.replace(dataset, digest=digest)
+  if derive:
+    dataset = derived.add(dataset, derive)
+  if peers:
+    dataset = beside.add(dataset, peers, same_class=same_class)
+  return dataclasses.replace(dataset, order=order)
+
+
+def _check_options(
+  name: str, loader: Callable[..., Dataset], given: dict[str, Any]
+) -> None:
+  """Raises UserError if a set does not know an option or lacks one; removes
+  an empty path that it does not know."""
   known = inspect.signature(loader).parameters
+  if "path" not in known and not given.get("path", True):
+    del given["path"]
   for option in given:
     if option not in known:
-      close = difflib.get_close_matches(option, known, n=1)
+      close = difflib.get_close_matches(option, [*known, *_SHARED], n=1)
       meant = f"did you mean {close[0]}? " if close else ""
       raise UserError(
         f"data.{option}: no option of {name!r}, {meant}which knows "
         f"{', '.join(known)}"
       )
-  dataset = loader(**arguments)
-  if text_features:
-    dataset = features.add(dataset, text_features)
-  if not dataset.digest:
-    return dataset
-  del arguments["path"]
-  made_of = (reader.VERSION, name, arguments, dataset.digest)
-  digest = digests.fingerprint(*made_of)
-  return dataclasses.replace(dataset, digest=digest)
+  for option, parameter in known.items():
+    if parameter.default is _REQUIRED and option not in given:
+      raise UserError(f"data.{option}: {name!r} needs it; say it")
 
 
 def options(name: str) -> dict[str, Any]:

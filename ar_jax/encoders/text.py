@@ -135,7 +135,7 @@ class Features(nn.Module):
 ENCODERS = {"bytes": Bytes, "features": Features}
 
 
-def build(*, name: str = "bytes", **kwargs) -> Bytes | Features:
+def make(*, name: str = "bytes", **kwargs) -> Bytes | Features:
   """The encoder `name` of ENCODERS.
 
   Raises:

@@ -2,8 +2,13 @@
 
 likelihood       exact mean of the loss and its terms over the test split
 frechet          FID and relatives of samples, each with its floor
+pairs            images against what they should be: PSNR, SSIM, L1
+transcripts      texts against what they should be: character and word errors
+ngrams           texts of a language model against the text of the data
+probe            what the features of a system know of the classes
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
+series           errors of forecasts, beside those that need no network
 speed            images per second, compile time, traces
 """
 
@@ -20,6 +25,7 @@ import jax
 from ar_jax.command.arguments import Arguments, of
 from ar_jax.core.system import Batch, System, UserError, Vars
 from ar_jax.data import Dataset
+from ar_jax.evals import samples
 
 Results = dict[str, float | str | dict[str, Any]]
 Evaluator = Callable[[System, Vars, Iterable[Batch], jax.Array], Results]
@@ -30,8 +36,41 @@ NAMES = {
   "frechet": "images.frechet",
   "reconstruction": "images.reconstruction",
   "judge_accuracy": "images.judge_accuracy",
+  "series": "series.errors",
+  "pairs": "images.pairs",
+  "transcripts": "text.transcripts",
+  "ngrams": "text.ngrams",
+  "probe": "probe",
   "speed": "speed",
 }
+
+
+# Those that score a field of samples, an image where no option says which.
+_SCORE = {
+  "frechet",
+  "reconstruction",
+  "judge_accuracy",
+  "pairs",
+  "transcripts",
+  "ngrams",
+}
+# Those of them that compare each sample with its own test example.
+_PAIR = {"pairs", "transcripts"}
+
+
+def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
+  """Checks that a system can be scored by the evaluator `name`, one of NAMES.
+
+  Raises:
+    UserError: it does not make the field that is scored, or no sample has a
+      truth of its own.
+  """
+  if name in _SCORE:
+    known = arguments(name)
+    default = known["field"].default if "field" in known else "image"
+    samples.check_makes(system, options.get("field", default), name)
+  if name in _PAIR:
+    samples.check_pairs(system, name)
 
 
 def check_name(name: str) -> None:

@@ -8,7 +8,7 @@ import math
 import jax
 import numpy as np
 
-from ar_jax.core import processes
+from ar_jax.core import forms, processes
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 
@@ -20,28 +20,40 @@ def _sums(system, variables, batch, key):
   terms = {"loss": loss.value, **loss.metrics}
   if loss.nll is not None:
     terms["nll"] = loss.nll.sum(1)
-    terms["bits_per_unit"] = loss.nll.mean(1) / math.log(2)
+    if loss.units is None:
+      terms["bits_per_unit"] = loss.nll.mean(1) / math.log(2)
+    else:
+      terms["units"] = loss.units
   return terms
+
+
+def _pixels(data: Dataset, field: str) -> int:
+  """The values of an example that is made of pixels; 0 of another."""
+  if not isinstance(data.forms.get(field), forms.Image | forms.Video):
+    return 0
+  return math.prod(np.shape(data.test[0].get(field, ())))
 
 
 def build(data: Dataset, *, repeats: int = 1):
   """The evaluator of the mean loss.
 
   Args:
-    data: gives the number of dimensions of an image.
+    data: gives the number of dimensions of what is made of pixels.
     repeats: passes over the split with fresh noise, for losses that draw some
       (diffusion heads, random orders); the batches are then held in memory.
 
   Returns:
     An evaluator. Its results are `loss`, the system's own metrics by their
     names, `examples`, and for a system with a likelihood (`Loss.nll`) `nll` in
-    nats per image, `bits_per_unit` and `bits_per_dim`. The last is per value
-    of the image; where the units are not the pixels, it counts the units only
-    and not what the tokenizer lost. Sums are float64 over unmasked examples.
+    nats per example and `bits_per_unit`; of images and videos `bits_per_dim`
+    as well. That is per value of the image; where the units are not the
+    pixels, it counts the units only and not what the tokenizer lost. Where
+    not all units count (`Loss.units`, padded text), `units` is how many do
+    per example, and `perplexity` the exponential of the nats per counted unit
+    of the whole split. Sums are float64 over unmasked examples.
   """
   if repeats < 1:
     raise UserError(f"repeats={repeats}: must be at least 1")
-  dims = math.prod(np.shape(data.test[0].get("image", 0)))
 
   def evaluate(system, variables, batches, key):
     if repeats > 1:
@@ -64,7 +76,12 @@ def build(data: Dataset, *, repeats: int = 1):
     if not weight:
       raise UserError("likelihood: the test split holds no example")
     means = {name: total / weight for name, total in totals.items()}
-    if "nll" in means and dims > 1:
+    if "units" in means:
+      each = totals["nll"] / totals["units"]
+      means["bits_per_unit"] = each / math.log(2)
+      means["perplexity"] = math.exp(each)
+    dims = _pixels(data, system.makes[0]) if "nll" in means else 0
+    if dims > 1:
       means["bits_per_dim"] = means["nll"] / (math.log(2) * dims)
     return {**means, "examples": weight / repeats}
 

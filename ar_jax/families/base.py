@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core import forms
 from ar_jax.core.decoding import pairs
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
@@ -32,7 +33,8 @@ def of_target(variables: Vars, name: str) -> Vars:
 
 
 class Generator(System):
-  """A system that draws units, which a frozen tokenizer turns into images.
+  """A system that draws units, which a frozen tokenizer turns into examples:
+  images, or whatever its `field` holds.
 
   Its variables hold the tokenizer's weights as the collection `tokenizer`. A
   subclass has these fields:
@@ -41,8 +43,9 @@ class Generator(System):
     net: the network that draws; where it reads a label it has `labels`, the
       rows of its table of classes, the last of which stands for no class if
       there is guidance.
-    tokenizer: a module with `size`, `in_channels`, `encode` and `decode`; of
-      continuous units also with `moments`.
+    tokenizer: a module with `field`, which field of a batch it reads;
+      `example()`, zeros [1, ...] as it reads one of them; `encode` and
+      `decode`; of continuous units also with `moments`.
     label_dropout: how often training hides the condition. 0 builds nothing
       that stands for none, and then there is no guidance.
     schedule: of guidance, if no other is asked for; a key of `pick.SCHEDULES`.
@@ -52,6 +55,10 @@ class Generator(System):
   tokenizer: Any
   label_dropout: float
   schedule = "constant"
+
+  @property
+  def makes(self) -> tuple[str, ...]:
+    return (self.tokenizer.field,)
 
   @property
   def classes(self) -> int | None:
@@ -65,8 +72,7 @@ class Generator(System):
   def init_tokenizer(self, key: Array) -> Vars:
     """Fresh weights of the tokenizer."""
     t = self.tokenizer
-    image = jnp.zeros((1, t.size, t.size, t.in_channels))
-    return t.init(key, image).get("params", {})
+    return t.init(key, t.example()).get("params", {})
 
   def net_variables(self, variables: Vars) -> Vars:
     """The variables of the net."""
@@ -83,18 +89,25 @@ class Generator(System):
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     rest = dict(batch)
-    if "image" not in rest:
+    if self.tokenizer.field not in rest:
       return rest
-    x = rest.pop("image").astype(jnp.float32) / 127.5 - 1
+    x = forms.raw(rest.pop(self.tokenizer.field))
     return {**rest, "units": self.tokenize(variables, x)}
 
   def tokenize(self, variables: Vars, x: Array) -> Array:
-    """Units [B, L, ...] of images f32[B, H, W, c] in [-1, 1]."""
+    """Units [B, L, ...] of examples [B, ...] as `forms.raw` has them: images
+    are f32[B, H, W, c] in [-1, 1]."""
     return self.codec(variables).encode(x)
 
   def decode(self, variables: Vars, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [0, 1] of units [B, L, ...]."""
-    return (self.codec(variables).decode(units) + 1) / 2
+    """Examples of units [B, L, ...]: images f32[B, H, W, c] in [0, 1]."""
+    x = self.codec(variables).decode(units)
+    return forms.shown(forms.named(self.tokenizer.field), x)
+
+  def condition(self, cond: Batch) -> Any:
+    """What `logits` takes as the condition of a batch, [B, ...]; where there
+    are several arrays, a tree of them."""
+    return jnp.asarray(cond[self.needs[0]])
 
   @abc.abstractmethod
   def generate(
@@ -105,7 +118,7 @@ class Generator(System):
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
-    """Draws one example per key, f32[B, ...] in [0, 1]; options as in
+    """Draws one example per key, [B, ...] as `decode` makes it; options as in
     `generate`."""
     units = self.generate(variables, cond, keys, **options)
     return self.decode(variables, units)
@@ -135,15 +148,22 @@ class Generator(System):
 
 
 class Prefixed(Generator):
-  """A generator whose condition, a class or a text, stands before its units.
+  """A generator whose condition stands before its units.
 
-  Its `net` has a `prefix`, whose `labels` are the rows of a table of classes,
-  or None where it reads texts.
+  Its `net` has a `prefix`, see `families.token.prefix`, which says what it
+  reads of a batch.
   """
 
   @property
   def needs(self) -> tuple[str, ...]:
-    return ("text",) if self.net.prefix.labels is None else ("label",)
+    return self.net.prefix.fields
+
+  def condition(self, cond: Batch | Array) -> dict[str, Array]:
+    """The fields of a batch that the prefix reads; what is no batch is the
+    first of them."""
+    if not isinstance(cond, Mapping):
+      cond = {self.needs[0]: cond}
+    return {name: cond[name] for name in self.needs}
 
   @property
   def plan(self) -> Plan:

@@ -47,6 +47,27 @@ CONV = Layout(
 )
 
 
+def half_turned(features: int, then: Layout = SAME) -> Layout:
+  """Queries or keys of a file that turns feature i of a head together with
+  i + K / 2 ("rotate half"); ours turn neighbours, see `positions.rotate`.
+
+  Args:
+    features: K of a head; axis 0 of the official array is [heads K]. A bias
+      and the scale of a norm over K change in the same way.
+    then: how the array changes else, such as LINEAR.
+  """
+  order = np.arange(features).reshape(2, -1).T.reshape(-1)
+
+  def take(x, order):
+    heads = x.reshape(-1, features, *x.shape[1:])
+    return heads[:, order].reshape(x.shape)
+
+  return Layout(
+    lambda x: then.ours(take(x, order)),
+    lambda x: take(then.theirs(x), np.argsort(order)),
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
   """One official key, one path of ours, and the layout between them."""

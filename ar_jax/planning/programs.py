@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ar_jax import data, optim, parallel, step, train
+from ar_jax import data, optim, parallel, run_files, step, train
 from ar_jax.core.system import System, UserError, build
 
 Config = ml_collections.ConfigDict
@@ -27,7 +27,7 @@ class Program:
   """One program at one batch size on one mesh.
 
   Attributes:
-    name: "train_step" or "sample".
+    name: "train_step", "train_step from STEP" or "sample".
     batch: examples of a call, over all devices.
     trace: makes the `jax.stages.Traced`.
     parameters: that are trained.
@@ -50,6 +50,9 @@ def programs(
   config: Config, mesh: jax.sharding.Mesh
 ) -> dict[str, Callable[[int], Program]]:
   """Name -> the program for a batch size, of a config that trains.
+
+  "train_step", and where the system has others at later steps, each as
+  "train_step from STEP"; and "sample".
 
   Args:
     config: of a system, not of stages.
@@ -74,11 +77,11 @@ def programs(
   key = parallel.everywhere(jax.eval_shape(lambda: jax.random.key(0)), mesh)
   sampling = tuple(sorted(config.sample.options.to_dict().items()))
 
-  def training(batch: int) -> Program:
+  def training(name: str, at: System, batch: int) -> Program:
     given = parallel.spread(example(config, system, batch), mesh)
     trace = parallel.on(mesh, step.jit_step.trace)
-    call = lambda: trace(system, tx, options, state(), given, key)
-    return Program("train_step", batch, call, *_sizes(state(), state()))
+    call = lambda: trace(at, tx, options, state(), given, key)
+    return Program(name, batch, call, *_sizes(state(), state()))
 
   def sampling_of(batch: int) -> Program:
     batch = parallel.rounded(mesh, batch)
@@ -91,20 +94,38 @@ def programs(
     call = lambda: trace(system, variables, cond, keys, sampling)
     return Program("sample", batch, call, *_sizes(state(), variables))
 
-  return {"train_step": training, "sample": sampling_of}
+  updates = {
+    f"train_step from {first}" if first else "train_step": at
+    for first, at in phases(system, config.train.steps).items()
+  }
+  return {
+    **{k: functools.partial(training, k, at) for k, at in updates.items()},
+    "sample": sampling_of,
+  }
+
+
+def phases(system: System, steps: int) -> dict[int, System]:
+  """The programs of so many steps of training: first step -> program."""
+  found = {system.at(0): 0}
+  if type(system).at is not System.at:
+    for step in range(1, steps):
+      found.setdefault(system.at(step), step)
+  return {first: program for program, first in found.items()}
 
 
 def example(config: Config, system: System, batch: int) -> dict[str, Any]:
-  """Shapes of a batch of training, which need no data: but for systems that
-  read more than images and labels."""
+  """Shapes of a batch of training. Images and labels need no data; where the
+  data are others, or a system reads more, one example of them is read."""
   struct = lambda shape, dtype: jax.ShapeDtypeStruct((batch, *shape), dtype)
-  size, channels = config.data.size, config.data.channels
-  rows = {
-    "image": struct((size, size, channels), jnp.uint8),
-    "label": struct((), jnp.int32),
-    "index": struct((), jnp.int32),
-  }
-  if not set(system.needs) <= set(rows):
+  rows = {"index": struct((), jnp.int32)}
+  if images := run_files.of_images(config):
+    size, channels = config.data.size, config.data.get("channels", 3)
+    rows = {
+      "image": struct((size, size, channels), jnp.uint8),
+      "label": struct((), jnp.int32),
+      **rows,
+    }
+  if not images or not set(system.needs) <= set(rows):
     one = data.load(**config.data).train[0]
     rows |= {k: struct(v.shape, v.dtype) for k, v in one.items()}
   if config.cache.views:

@@ -69,7 +69,7 @@ class Lantern(Beside):
     that they lead to (EAGLE). `nll` is that of the drafter's law, of the
     target's for the first unit."""
     batch = self.encode(variables, batch)
-    cond, units = batch[self.needs[0]], batch["units"]
+    cond, units = self.target.condition(batch), batch["units"]
     net = self.target.net.bind(
       self.target.net_variables(self.of_target(variables))
     )
@@ -183,7 +183,7 @@ class Lantern(Beside):
     return speculation.generate(
       self.target.program(**options),
       self.target.net_variables(given),
-      cond[self.needs[0]],
+      self.target.condition(cond),
       keys,
       source,
       mode="exact" if tree is None else "point",

@@ -28,7 +28,7 @@ from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, UserError, Vars
 from ar_jax.families.token import fronts_draw
 from ar_jax.families.token.fronts import NextNeighbour
-from ar_jax.families.token.system import TokenWise, prefix
+from ar_jax.families.token.system import TeacherForced, prefix
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.norms import Identity
 from ar_jax.nn.stacks.llama import llama
@@ -46,7 +46,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class NAR(TokenWise):
+class NAR(TeacherForced):
   """The system. Variables: `params`, the frozen `tokenizer`, and for texts
   the constant `null`. A video is `video` u8[B, T, H, W, c] in place of
   `image`, and its frames are coded one by one.
@@ -126,7 +126,7 @@ class NAR(TokenWise):
     return fronts_draw.generate(
       self.net,
       self.net_variables(variables),
-      cond[self.needs[0]],
+      self.condition(cond),
       keys,
       scales if guidance != 1.0 else None,
       bias=cond.get("bias"),

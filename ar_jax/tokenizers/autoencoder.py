@@ -219,6 +219,7 @@ class Autoencoder(System):
       lambda image: self.adversary.generator_term(
         params["discriminator"], image
       ).mean(),
+      self.adversary.most,
     )
 
   def units(self, variables: Vars, batch: Batch) -> Array:
@@ -265,7 +266,7 @@ def autoencoder(
   gan_start: int = 0,
   gan_generator: str = "linear",
   gan_judge: str = "hinge",
-  gan_adaptive: bool = False,
+  gan_adaptive: bool | float = False,
   gan_lecam: float = 0.0,
   gan_width: int = 64,
   gan_layers: int = 3,
@@ -274,7 +275,8 @@ def autoencoder(
   """An `Autoencoder` from plain values, as configs hold them.
 
   Perceptual loss is on when both of its files are named, the adversary when
-  `gan_weight` is positive.
+  `gan_weight` is positive. `gan_adaptive` may be a number, the largest adaptive
+  weight.
 
   Raises:
     UserError: a value is not one of those possible.
@@ -291,8 +293,9 @@ def autoencoder(
       start=gan_start,
       generator=gan_generator,
       judge=gan_judge,
-      adaptive=gan_adaptive,
+      adaptive=bool(gan_adaptive),
       lecam=gan_lecam,
+      most=1e4 if gan_adaptive is True else float(gan_adaptive),
     )
   return Autoencoder(
     tokenizer, pixel, pixel_weight, bottleneck_weight, lpips, adversary

@@ -21,8 +21,15 @@ Array = jax.Array
 
 
 class Latents(nn.Module):
-  """A tokenizer with a latent that decodes; it has `stride`, the pixels per
-  side of a latent."""
+  """A tokenizer with a latent that decodes; it has `size`, the side of an image
+  in pixels, `in_channels`, c, and `stride`, the pixels per side of a
+  latent."""
+
+  field = "image"  # of a batch, which it reads
+
+  def example(self) -> Array:
+    """Zeros f32[1, H, H, c], an image as it reads one."""
+    return jnp.zeros((1, self.size, self.size, self.in_channels))
 
   @abc.abstractmethod
   def decoded(self, latent: Array) -> tuple[Array, Array]:
@@ -39,8 +46,7 @@ class Latents(nn.Module):
 
 
 class OneGrid(Latents):
-  """`Latents` whose units are their cells, row by row; it has `size`, the side
-  of an image in pixels."""
+  """`Latents` whose units are their cells, row by row."""
 
   @property
   def grid(self) -> tuple[int, int]:

@@ -61,8 +61,14 @@ class FlexVQ(nn.Module):
   scales: tuple[Side, ...] = SCALES[10]
   latents: tuple[int, ...] = SCALES[10]
 
+  field = "image"  # of a batch, which it reads
+
   def setup(self):
     nn.share_scope(self, self.body)
+
+  def example(self) -> Array:
+    """Zeros f32[1, H, H, c], an image as it reads one."""
+    return self.body.example()
 
   @property
   def vocab(self) -> int:

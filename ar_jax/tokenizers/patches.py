@@ -55,6 +55,12 @@ class Patches(nn.Module):
   shift: float = 0.0
   scale: float = 1.0
 
+  field = "image"  # of a batch, which it reads
+
+  def example(self) -> Array:
+    """Zeros f32[1, H, H, c], an image as it reads one."""
+    return jnp.zeros((1, self.size, self.size, self.in_channels))
+
   @property
   def vocab(self) -> None:
     """There are no codes."""

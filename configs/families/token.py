@@ -3,13 +3,15 @@
 from configs import common, vq
 from configs.families.tokenizer import patch_codes
 
+OPTIM = dict(
+  schedule="constant", warmup=0, b1=0.9, b2=0.95, weight_decay=0.05, clip=1.0
+)
+
 
 def over(tokenizer, system="llamagen", **model):
   """A run of the system on the units of the tokenizer of another config."""
   c = common.over(tokenizer, system, **model)
-  c.optim.update(
-    schedule="constant", warmup=0, b1=0.9, b2=0.95, weight_decay=0.05, clip=1.0
-  )
+  c.optim.update(OPTIM)
   c.sample.options.update(
     guidance=1.75, schedule="constant", temperature=1.0, top_k=0, top_p=1.0
   )
@@ -75,3 +77,40 @@ def smoke(system="llamagen", real=False, **model):
   sizes = dict(depth=2, width=32, heads=2, num_classes=3, multiple_of=32)
   c = over(tokenizer, system, **sizes | model)
   return common.seconds(c, tokenizer)
+
+
+def language(data, vocab, length, system="llamagen", **model):
+  """A language model: one symbol of a text after the other, without a
+  condition. `sample.prompt` is how every sample begins."""
+  text = dict(name="given", form="tokens", vocab=vocab, length=length)
+  known = dict(tokenizer=text, num_classes=0, prefix_rope="line")
+  c = common.run(system, **known, multiple_of=32, **model)
+  c.data = data
+  c.optim.update(OPTIM)
+  c.sample.prompt = ""
+  c.sample.options.update(until_stop=True, temperature=1.0, top_k=0, top_p=1.0)
+  c.evals.likelihood = {}
+  return c
+
+
+def text():
+  """The characters of the King James Bible, in windows of 128. For a text of
+  your own: --config.data.name=text --config.data.path=FILE."""
+  kjv = common.data("chars", corpus="kjv", path="", length=128)
+  c = language(kjv, 65, 128, depth=4, width=128, heads=4)
+  c.batch = 32
+  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=1000, save_every=500, ema=0.99)
+  c.sample.update(count=16, batch=16)
+  return c
+
+
+def smoke_text():
+  """Seconds on two cores: a Markov chain, whose texts end now and then."""
+  chain = common.data("markov_text", length=12, symbols=4, end=0.1, count=64)
+  c = language(chain, 5, 12, depth=1, width=32, heads=2)
+  c.optim.lr = 1e-2
+  c.batch = c.eval_batch = 4
+  c.train.update(steps=2, log_every=1, save_every=1)
+  c.sample.update(count=6, batch=4)
+  return c

@@ -128,6 +128,7 @@ def configs(
   runs["lantern"] = c, at("lantern")
   for c, _ in runs.values():
     c.batch, c.train.save_every = kind.batch, c.train.steps
+    c.train.sample_every = -1  # only what is measured is drawn
     c.seed, c.weights.tokenizer = seed, str(folder / "tokenizer")
   return runs
 

@@ -11,9 +11,10 @@ import inspect
 import pathlib
 import re
 
-from experiments import report
+from experiments.shared.markdown import between, table
+from experiments.shared.records import ROOT, command, measured, verdict
 
-ROOT, DOCS = report.ROOT, report.DOCS
+DOCS = ROOT / "docs"
 MARKS = (
   "<!-- written by python -m experiments.report -->",
   "<!-- end of written -->",
@@ -29,8 +30,11 @@ FAMILIES = {
   "scale": "Map by map, from coarse to fine.",
   "masked": "Units in any order, several a step.",
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
+  "series": "Values over time, forecast from those before.",
   "tokenizers": "From pixels to units and back. Tokenizers train with the same "
   "command.",
+  "encoders": "What sees an image and draws none; teachers and judges. They "
+  "train with the same command.",
 }
 # What the imports of a system do not tell.
 SPECULATION = ("speculation", "eagle")
@@ -45,10 +49,19 @@ paper's claim. Written by `python -m experiments.report`.
 DATA_HEAD = """# Data
 
 `--config.data.name=NAME` chooses the set; in a config of stages it is
-`--config.tokenizer.data.name`, and all stages share it. `size`, `channels` and
-`path` are keys of every set; the options below are further keys of
-`config.data`. Written from the docstrings of the loaders by
-`python -m experiments.report`.
+`--config.tokenizer.data.name`, and all stages share it. The options below are
+further keys of `config.data`; an option that a set does not have is refused.
+Every set also takes
+
+- `text_features`: a folder of features of the texts, as a large frozen encoder
+  made them;
+- `derive`: rule -> its options; adds fields that are made of the others, as
+  `--config.data.derive="{'edges': {'kind': 'canny'}}"`;
+- `peers`: so many other examples stand beside each, as `peer_image`,
+  `peer_label`, ..., of its class unless `same_class=False`;
+- `order`: "shuffled", or "given" where examples follow from each other.
+
+Written from the docstrings of the loaders by `python -m experiments.report`.
 """
 
 
@@ -103,14 +116,14 @@ def configs(slug: str) -> str:
 
 
 def _is_system(name: str) -> bool:
-  rooms = ("systems", "tokenizers")
+  rooms = ("systems", "tokenizers", "encoders")
   return any((ROOT / "ar_jax" / r / f"{name}.py").exists() for r in rooms)
 
 
 def family(path: pathlib.Path) -> str:
   """The family of a system: that of the base or the net that it imports."""
-  if path.parent.name == "tokenizers":
-    return "tokenizers"
+  if path.parent.name != "systems":
+    return path.parent.name
   text = path.read_text()
   if re.search(rf"families\.token import .*({'|'.join(SPECULATION)})", text):
     return "speculation"
@@ -128,12 +141,12 @@ def family(path: pathlib.Path) -> str:
 
 def verdicts(slug: str, records: dict[str, dict]) -> str:
   """Links to the results of a system."""
-  ours = lambda k: not report.measured(k) and slug in (k, _result_of(k))
+  ours = lambda k: not measured(k) and slug in (k, _result_of(k))
   names = list(filter(ours, records))
   if not names:
     return "none yet"
   return ", ".join(
-    f"[{report.verdict(records[k])}](results/{k}.md)"
+    f"[{verdict(records[k])}](results/{k}.md)"
     + ("" if k == slug else f" ({k.removeprefix(slug + '_')})")
     for k in sorted(names)
   )
@@ -141,16 +154,14 @@ def verdicts(slug: str, records: dict[str, dict]) -> str:
 
 def _result_of(name: str) -> str:
   """The experiment of a result, if it is that of a system."""
-  module = re.fullmatch(
-    r"python -m experiments\.(\w+)( .*)?", report.command(name)
-  )
+  module = re.fullmatch(r"python -m experiments\.(\w+)( .*)?", command(name))
   return module[1] if module else ""
 
 
 def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
   """Family -> a row for each of its systems."""
   result: dict[str, list] = {name: [] for name in FAMILIES}
-  for room in ("systems", "tokenizers"):
+  for room in ("systems", "tokenizers", "encoders"):
     for path in sorted((ROOT / "ar_jax" / room).glob("[a-z]*.py")):
       text = docstring(path)
       if "\ndef build(" not in path.read_text():  # what tokenizers share
@@ -175,7 +186,7 @@ def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
 def systems(found: dict[str, list[dict]]) -> str:
   """The index."""
   every = [row for own in found.values() for row in own]
-  return f"{SYSTEMS_HEAD}\n{report.table(every)}\n"
+  return f"{SYSTEMS_HEAD}\n{table(every)}\n"
 
 
 def of_family(name: str, own: list[dict]) -> str:
@@ -184,10 +195,10 @@ def of_family(name: str, own: list[dict]) -> str:
   start = f"# {name.capitalize()}\n\n{MARKS[0]}\n{MARKS[1]}\n"
   text = path.read_text() if path.exists() else start
   cells = [{k: v for k, v in row.items() if k != "family"} for row in own]
-  deeper = report.table(cells).replace("](../", "](../../")
+  deeper = table(cells).replace("](../", "](../../")
   deeper = deeper.replace("](results/", "](../results/")
   body = f"{FAMILIES[name]}\n\n{deeper}\n\n[All systems](../systems.md)."
-  return report.between(text, MARKS, body)
+  return between(text, MARKS, body)
 
 
 def loaders() -> dict[str, tuple[str, str]]:
@@ -226,19 +237,18 @@ def data() -> str:
     body = re.sub(r"\n+(Command|Fields|From): ", r"\n\n**\1:** ", body)
     body = re.sub(r"\n  +", " ", body)
     link = f"[{path.relative_to(ROOT)}](../{path.relative_to(ROOT)})"
-    told = [f"## {name}", body, options, f"Code: {link}\n"]
-    parts.append("\n\n".join(filter(None, told)))
+    section = [f"## {name}", body, options, f"Code: {link}\n"]
+    parts.append("\n\n".join(filter(None, section)))
   return "\n".join(parts)
 
 
 def scale(record: dict) -> str:
   """`docs/scale.md` with the tables of `experiments.benchmarks.plan`."""
   body = "\n\n".join(
-    f"**{title}**\n\n{report.table(rows)}"
-    for title, rows in record["tables"].items()
+    f"**{title}**\n\n{table(rows)}" for title, rows in record["tables"].items()
   )
   text = (DOCS / "scale.md").read_text()
-  return report.between(text, PLAN_MARKS, body)
+  return between(text, PLAN_MARKS, body)
 
 
 def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:

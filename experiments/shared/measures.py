@@ -71,7 +71,7 @@ def score(
 class _Labels:
   """In place of a system that only asks for labels."""
 
-  needs = ("label",)
+  needs, makes = ("label",), ("image",)
 
 
 def quality(
@@ -87,7 +87,7 @@ def quality(
 
   def given(system, variables, cond, key, *, start, **_):
     del system, variables, key
-    return images[start : start + len(cond["label"])]
+    return {"image": images[start : start + len(cond["label"])]}
 
   found = {}
   asked = {"frechet": {"features": features}, "judge_accuracy": {}}
@@ -104,16 +104,18 @@ def sampled(
   label = np.arange(n, dtype=np.int32) % dataset.num_classes
   key = jax.random.key(seed)
   cond, batch = {"label": label}, min(100, n)
-  return step.draw(*own[:2], cond, key, batch=batch, options=own.options)
+  made = step.draw(*own[:2], cond, key, batch=batch, options=own.options)
+  return made["image"]
 
 
 def row_of_classes(own: Trained, n: int = 10) -> np.ndarray:
   """f32[n, H, W, c], a sample of each of the first classes."""
   label = np.arange(n, dtype=np.int32) % own.system.classes
   key = jax.random.key(0)
-  return step.draw(
+  made = step.draw(
     *own[:2], {"label": label}, key, batch=n, options=own.options
   )
+  return made["image"]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

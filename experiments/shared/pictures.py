@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ar_jax.core.forms import to_uint8
 from experiments.shared import record
 
 WIDTH = 640  # pixels, at least
@@ -24,7 +25,7 @@ def labelled(
     rows: name -> u8[N, H, W, c], or f32 in [0, 1]; sizes may differ.
     columns: names above the columns, of classes.
   """
-  rows = {k: _bytes(v) for k, v in rows.items()}
+  rows = {k: to_uint8(v) for k, v in rows.items()}
   cell = max(v.shape[1] for v in rows.values())
   count = max(map(len, rows.values()))
   scale = max(1, -(-WIDTH // (count * cell)))
@@ -50,13 +51,6 @@ def labelled(
       margin = (size - own.size[0]) // 2
       sheet.paste(own, (room + j * size + margin, y + margin))
   return sheet
-
-
-def _bytes(images: np.ndarray) -> np.ndarray:
-  images = np.asarray(images)
-  if images.dtype == np.uint8:
-    return images
-  return np.floor(np.clip(images, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def save(

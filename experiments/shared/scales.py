@@ -106,6 +106,8 @@ def configured(arm: Arm, word: str, s: Settings):
     if s.short:
       own.train.steps = min(own.train.steps, s.steps)
     own.train.save_every = own.train.steps
+    if name != "tokenizer":
+      own.train.sample_every = -1  # only what is measured is drawn
   c.update_from_flattened_dict(dict(arm.changes))
   return c
 

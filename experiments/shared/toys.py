@@ -54,7 +54,7 @@ def bootstrap(dataset: data.Dataset, side: int):
         for c in corners:
           at = np.s_[r : r + side, c : c + side]
           result[i][at] = image[rng.choice(rows)][at]
-    return result
+    return {"image": result}
 
   return draw
 

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax import checkpoint, data, main, sample
+from ar_jax import checkpoint, data, main, run_files, sample
 from ar_jax.conditions import conditions
 from ar_jax.core.system import build
 from tests import smoke
@@ -98,9 +98,14 @@ class Contract:
     main.run(self.config, self.run_dir, "eval")
     for file in ("samples.png", "samples.npz", "samples.json", "eval.jsonl"):
       self.assertTrue((self.run_dir / file).exists(), file)
+    system = build(self.config.system, **self.config.model.to_dict())
+    known = run_files.Known(self.run_dir, self.config, system)
     with np.load(self.run_dir / "samples.npz") as samples:
-      self.assertEqual(samples["arr_0"].dtype, np.uint8)
-      self.assertEqual(samples["arr_0"].ndim, 4)
+      for i, name in enumerate(system.makes):
+        found, form = samples[name if i else "arr_0"], known.forms.get(name)
+        if form is not None:
+          form.check(found, name)
+          np.testing.assert_array_equal(found, form.stored(found))
 
   def test_draws_depend_on_key_and_number_alone(self):
     """By the options of the config: guided, by chance, in a batch."""
@@ -122,13 +127,16 @@ class Contract:
       )
 
     whole = draw(key)
-    self.assertTrue(np.isfinite(whole).all())
-    np.testing.assert_array_equal(whole, draw(key))
+    chex.assert_tree_all_finite(whole)
+    chex.assert_trees_all_equal(whole, draw(key))
     parts = [draw(key, slice(0, 2)), draw(key, slice(2, 4))]
-    np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-4)
+    for name, x in whole.items():
+      both = np.concatenate([part[name] for part in parts])
+      np.testing.assert_allclose(x, both, atol=1e-4)
     other = draw(jax.random.key(1 + c.sample.seed))
     if self.slug not in smoke.EXCEPTIONS.no_chance:
-      self.assertFalse(np.array_equal(whole, other))
+      same = [np.array_equal(x, other[name]) for name, x in whole.items()]
+      self.assertFalse(all(same))
 
   def test_training_loss_of_a_batch_is_that_of_its_parts(self):
     """Noise, and what is hidden, is each example's own."""

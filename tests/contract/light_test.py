@@ -5,13 +5,16 @@ programs are compiled for each, see `tests/smoke.py`; what modes and files have
 to do with it is for `deep_test`, which looks at some of them.
 """
 
+import pathlib
 import re
+import tempfile
 
 import chex
 import jax
 import numpy as np
 from absl.testing import absltest
 
+from ar_jax import show
 from tests import smoke
 
 PROGRAMS = ("init_state", "train_step", "seen", "draw")
@@ -74,21 +77,39 @@ class Contract:
       part = c.seen(rows=rows).loss.value
       np.testing.assert_allclose(part, whole[rows], rtol=2e-4, atol=1e-5)
       part, of_part = c.draw(rows=rows)
-      np.testing.assert_allclose(part, drawn[rows], atol=1e-4)
+      for name, x in part.items():
+        np.testing.assert_allclose(x, drawn[name][rows], atol=1e-4)
       if c.discrete:
         np.testing.assert_array_equal(of_part, units[rows])
 
   def test_samples(self):
     c = self.case
     sample, _ = c.draw()
-    chex.assert_tree_all_finite(sample)
-    self.assertEqual(sample.shape[0], smoke.BATCH)
-    self.assertGreaterEqual(sample.min(), 0.0)
-    self.assertLessEqual(sample.max(), 1.0)
-    np.testing.assert_array_equal(sample, c.draw()[0])
+    self.assertEqual(tuple(sample), c.system.makes)
+    for name, x in sample.items():
+      self.assertLen(x, smoke.BATCH)
+      if name in c.forms:  # finite, and within its bounds
+        c.forms[name].check(x, name)
+    chex.assert_trees_all_equal(sample, c.draw()[0])
     other, _ = c.draw(start=smoke.BATCH)
     same = c.discrete or c.slug in smoke.EXCEPTIONS.no_chance
-    self.assertEqual(np.array_equal(sample, other), same)
+    equal = all(np.array_equal(x, other[name]) for name, x in sample.items())
+    self.assertEqual(equal, same)
+
+  def test_samples_are_shown(self):
+    """A sample is an example: the forms of the data are its own."""
+    c = self.case
+    made = jax.device_get(c.draw()[0])
+    cond = {k: np.asarray(c.batch[k]) for k in c.system.needs}
+    # A class is a field of the data, too, of no form, and shown beside others.
+    self.assertContainsSubset(c.system.makes, {*c.forms, "label"})
+    with tempfile.TemporaryDirectory() as folder:
+      shown = show.fields(pathlib.Path(folder), "s", made, c.forms, cond)
+      for one in shown:
+        self.assertEqual(one.picture.dtype, np.uint8)
+        for file in (one.png, *one.files):
+          self.assertGreater(file.stat().st_size, 0)
+    self.assertEqual({one.name for one in shown}, {*made} & {*c.forms})
 
   def test_greedy_draws_are_the_best_of_the_training_pass(self):
     """So what is drawn step by step, with a cache, is what was trained."""

@@ -6,14 +6,14 @@ import pkgutil
 
 from absl.testing import absltest
 
-from ar_jax import systems, tokenizers
+from ar_jax import encoders, systems, tokenizers
 from ar_jax.core import system
 from ar_jax.core.errors import UserError
 
 
 def names():
-  """Every module with a `build`, of systems and tokenizers."""
-  for package in (systems, tokenizers):
+  """Every module with a `build`, of systems, tokenizers and encoders."""
+  for package in (systems, tokenizers, encoders):
     for module in pkgutil.iter_modules(package.__path__):
       path = f"{package.__name__}.{module.name}"
       if hasattr(importlib.import_module(path), "build"):

@@ -69,6 +69,16 @@ class PipelineTest(parameterized.TestCase):
     np.testing.assert_array_equal(np.sort(labels), [list(range(12))] * 3)
     self.assertLen({tuple(epoch) for epoch in labels}, 3)
 
+  def test_the_given_order_is_kept(self):
+    options = dict(batch=4, seed=0, order="given")
+    drawn = _take(data.batches(_Numbers(10), **options), 5)
+    labels = np.concatenate([b["label"] for b in drawn])
+    np.testing.assert_array_equal(labels, [*range(10), *range(10)])
+    rest = _take(data.batches(_Numbers(10), start=3, **options), 2)
+    self.assert_same(drawn[3:], rest)
+    with self.assertRaisesRegex(UserError, "'sorted': must be 'shuffled' or"):
+      data.batch_at(_Numbers(3), 0, batch=1, seed=0, order="sorted")
+
   def test_neighbouring_seeds_are_not_an_epoch_apart(self):
     one = np.concatenate(
       [data.batch_at(_Numbers(12), 1, batch=12, seed=0)["label"]]

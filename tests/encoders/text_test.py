@@ -21,7 +21,7 @@ class TextTest(absltest.TestCase):
     np.testing.assert_array_equal(moved[..., 1], 10 * np.array(want))
 
   def test_bytes(self):
-    encoder = text.build(name="bytes", length=6, width=8, depth=1, heads=2)
+    encoder = text.make(name="bytes", length=6, width=8, depth=1, heads=2)
     words = jnp.array([[100, 111, 103, 0, 0], [99, 97, 116, 115, 0]])
     variables = jax.jit(encoder.init)(jax.random.key(0), words)
     features = jax.jit(encoder.apply)(variables, words)
@@ -36,7 +36,7 @@ class TextTest(absltest.TestCase):
     self.assertFalse(moved[1].any())
 
   def test_features_are_taken_as_they_are(self):
-    encoder = text.build(name="features", length=4, width=3)
+    encoder = text.make(name="features", length=4, width=3)
     given = jnp.array([[[1.0, 2, 3], [4, 5, 6], [0, 0, 0]]])
     got = encoder.apply({}, given)
     np.testing.assert_array_equal(got[0, 2:], given[0, :2])
@@ -45,7 +45,7 @@ class TextTest(absltest.TestCase):
     np.testing.assert_array_equal(seen, [[False, False, True, True]])
 
   def test_mistakes(self):
-    encoder = text.build(name="features", length=4, width=3)
+    encoder = text.make(name="features", length=4, width=3)
     for given, message in (
       (jnp.zeros((1, 5, 3)), "text of 5 positions: this model has room for 4"),
       (jnp.zeros((1, 4, 2)), "features"),
@@ -54,9 +54,9 @@ class TextTest(absltest.TestCase):
       with self.assertRaisesRegex(UserError, message):
         encoder.align(given)
     with self.assertRaisesRegex(UserError, "reads bytes"):
-      text.build(name="bytes").align(jnp.zeros((1, 4, 2)))
+      text.make(name="bytes").align(jnp.zeros((1, 4, 2)))
     with self.assertRaisesRegex(UserError, "choose one of"):
-      text.build(name="t5")
+      text.make(name="t5")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Key tables: both directions, stacking, and what a misfit says."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError
 from ar_jax.files import tables
-from ar_jax.files.tables import CONV, LINEAR, Rule, affine, norm
+from ar_jax.files.tables import CONV, LINEAR, Rule, affine, half_turned, norm
+from ar_jax.nn.layers.positions import rotate
 
 TABLE = (
   *affine("blocks.{i}.fc", "blocks/fc", LINEAR),
@@ -67,6 +69,31 @@ class TablesTest(parameterized.TestCase):
   def test_ignores_what_it_is_told_to(self):
     state = official() | {"blocks.3.mask": np.zeros(2)}
     tables.to_ours(TABLE, state, LIKE, ignore=("blocks.{i}.mask",))
+
+  def test_halves_become_neighbours(self):
+    k, draw = 8, np.random.default_rng(0)
+    rule = Rule("q", "q", half_turned(k, LINEAR))
+    weights = {n: draw.normal(size=(3 * k, 5)) for n in "qk"}
+    x = draw.normal(size=(1, 4, 5))
+    angles = np.arange(4)[:, None] * np.array([1.0, 0.3, 0.1, 0.01])
+    cos, sin = np.cos(angles), np.sin(angles)
+
+    def halves(y):
+      a, b = np.split(y, 2, -1)
+      c, s = cos[None, :, None], sin[None, :, None]
+      return np.concatenate([a * c - b * s, b * c + a * s], -1)
+
+    heads = lambda y: y.reshape(1, 4, 3, k)
+    theirs = [halves(heads(x @ w.T)) for w in weights.values()]
+    pos = np.stack([cos, sin], -1)
+    ours = [
+      rotate(jnp.asarray(heads(x @ rule.layout.ours(w))), pos)
+      for w in weights.values()
+    ]
+    scores = [np.einsum("bthk,bshk->bhts", *pair) for pair in (ours, theirs)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    back = rule.layout.theirs(rule.layout.ours(weights["q"]))
+    np.testing.assert_array_equal(back, weights["q"])
 
   @parameterized.parameters(
     ({"pos": None}, "missing: pos"),

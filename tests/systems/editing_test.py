@@ -13,8 +13,10 @@ from ar_jax import data, sample
 from ar_jax.conditions import conditions
 from ar_jax.core.decoding import editing
 from ar_jax.core.decoding.editing import Edit, box_mask, expand, kept
+from ar_jax.core.forms import to_uint8
 from ar_jax.core.system import UserError
 from ar_jax.nn.quantize.residual import MultiScaleResidual
+from ar_jax.show.files import save_png
 from configs import common
 from tests.systems import scale_models
 
@@ -160,7 +162,7 @@ class EditTest(parameterized.TestCase):
     np.testing.assert_array_equal(canvas[:, 0], GIVEN[0, :, 0])
     drawn = jnp.full((1, 8, 12, 1), 0.5)
     image = editing.paste(drawn, canvas[None], keep[None])
-    np.testing.assert_array_equal(sample.to_uint8(image)[0][keep], canvas[keep])
+    np.testing.assert_array_equal(to_uint8(image)[0][keep], canvas[keep])
     np.testing.assert_array_equal(image[0][~keep], 0.5)
     # A larger list of maps continues it beyond its frame.
     system, variables, _ = programs("flexvar")
@@ -197,9 +199,9 @@ class CommandTest(absltest.TestCase):
   def test_an_image_and_a_mask(self):
     folder = tempfile.mkdtemp()
     keep = np.arange(64).reshape(8, 8) % 3 > 0
-    sample.save_png(pathlib.Path(folder, "i.png"), GIVEN[0])
+    save_png(pathlib.Path(folder, "i.png"), GIVEN[0])
     mask = np.uint8(255 * keep)[..., None]
-    sample.save_png(pathlib.Path(folder, "m.png"), mask)
+    save_png(pathlib.Path(folder, "m.png"), mask)
     cond, options = self.edited(
       image=f"{folder}/i.png", mask=f"{folder}/m.png", force_first_scales=2
     )

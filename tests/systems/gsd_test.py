@@ -70,7 +70,7 @@ class GSDTest(absltest.TestCase):
       # That this follows the law of the plain sampler:
       # tests/core/decoding/speculate_test.py.
       return speculation.generate(
-        program, own, label, keys, speculation.jacobi(3, program)
+        program, own, {"label": label}, keys, speculation.jacobi(3, program)
       )
 
     @jax.jit

@@ -61,7 +61,8 @@ class NetTest(parameterized.TestCase):
     def stepwise(variables, cond, units):
       own = system.net_variables(variables)
       net = system.net.bind(own)
-      h, cache = net.begin(cond)
+      cond = system.condition(cond)
+      h, cache = net.begin(cond, units[:, :0])
       seen, parts = net.prefix.valid(cond), [h]
       dirt = cache.causal(1)[0, 0, 0] if size == 1 else None
       if dirt is not None:
@@ -83,7 +84,7 @@ class NetTest(parameterized.TestCase):
     @functools.partial(jax.jit, static_argnums=0)
     def two(unstacked, own, units):
       bound = net.bind(own)
-      h, cache = bound.begin(self.label)
+      h, cache = bound.begin({"label": self.label}, units[:, :0])
       if not unstacked:
         stack = lambda xs: xs if not isinstance(xs, tuple) else jnp.stack(xs)
         cache = Cache(stack(cache.k), stack(cache.v), cache.index)

@@ -34,7 +34,7 @@ def generate(system, options, variables, label, keys):
 @functools.partial(jax.jit, static_argnums=0)
 def logits(system, variables, label, units, hidden):
   return system.net.bind(system.net_variables(variables)).logits(
-    label, units, hidden
+    {"label": label}, units, hidden
   )
 
 
@@ -95,7 +95,7 @@ class NARTest(parameterized.TestCase):
     @jax.jit
     def stepwise(variables):
       net = system.net.bind(system.net_variables(variables))
-      hs, caches = net.begin(label)
+      hs, caches = net.begin({"label": label}, 2)
       got = [net.mixed(hs, np.zeros((2, 1), int), weights[:, :1])]
       for s in range(grid.steps - 1):
         now, then = grid.span(s), grid.span(s + 1)

@@ -149,6 +149,10 @@ class AutoencoderTest(parameterized.TestCase):
     np.testing.assert_allclose(
       metrics["gan_weight"], 0.5 * nll / (gan + 1e-4), rtol=1e-5
     )
+    self.assertGreater(nll / (gan + 1e-4), 0.01)
+    most = autoencoder(OneConv(), **GAN, gan_adaptive=0.01)
+    metrics = self.loss(self.batch, most).metrics
+    np.testing.assert_allclose(metrics["gan_weight"], 0.5 * 0.01, rtol=1e-6)
 
   def test_lecam_moves_its_means(self):
     play = dataclasses.replace(self.system.adversary, lecam=0.1, decay=0.9)

@@ -7,15 +7,19 @@ Shapes: B examples.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 
 
-def double(x: Array, guided: bool = True) -> Array:
-  """[2 B, ...]: every row of x [B, ...] twice; x itself unless `guided`."""
-  return jnp.repeat(x, 2, axis=0) if guided else x
+def double(x: Any, guided: bool = True) -> Any:
+  """[2 B, ...]: every row of x [B, ...] twice; x itself unless `guided`. x may
+  be a tree of arrays, such as the fields of a condition."""
+  twice = lambda leaf: jnp.repeat(leaf, 2, axis=0)
+  return jax.tree.map(twice, x) if guided else x
 
 
 def without(batch: int) -> Array:

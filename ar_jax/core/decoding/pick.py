@@ -50,7 +50,31 @@ def ramp(scale: float, n: int) -> tuple[float, ...]:
   return tuple(np.linspace(1.0, scale, n).tolist())
 
 
-SCHEDULES = {"constant": constant, "ramp": ramp}
+def rising(share: Callable[[np.ndarray], np.ndarray]) -> Callable:
+  """A schedule that is 1 + (scale - 1) share(s / n) at step s = 1 .. n, so
+  above 1 in the first step already (ELM, arXiv 2410.16257)."""
+
+  def scales(scale: float, n: int) -> tuple[float, ...]:
+    step = np.arange(1, n + 1)
+    return tuple((1 + (scale - 1) * share(step / n)).tolist())
+
+  return scales
+
+
+def root(scale: float, n: int) -> tuple[float, ...]:
+  """1 + (scale - 1) sqrt(s / n) at step s = 0 .. n - 1 (ELM): off at first."""
+  return tuple((1 + (scale - 1) * np.sqrt(np.arange(n) / n)).tolist())
+
+
+SCHEDULES = {
+  "constant": constant,
+  "ramp": ramp,
+  "linear": rising(lambda x: x),
+  "cosine": rising(lambda x: np.sin(np.pi / 2 * x)),
+  "log": rising(lambda x: np.log1p((np.e - 1) * x)),
+  "square": rising(np.square),
+  "root": root,
+}
 
 
 def schedule(

@@ -29,26 +29,32 @@ class Program(Protocol):
 
   length: int
 
-  def begin(self, variables: Any, cond: Any, keys: Array) -> tuple:
-    """(carry, i32[B]): reads the condition and draws the first unit."""
+  def begin(
+    self, variables: Any, cond: Any, keys: Array, **given: Array
+  ) -> tuple:
+    """(carry, [B, ...]): reads the condition, and whatever else this program
+    takes, and draws the first unit, of any shape and type."""
 
   def step(self, variables: Any, carry: Carry, s: Array, keys: Array) -> tuple:
-    """(carry, i32[B]): reads the unit before and draws unit s."""
+    """(carry, [B, ...]): reads the unit before and draws unit s."""
 
 
-def run(program: Program, variables: Any, cond: Any, keys: Array) -> Array:
-  """Units i32[B, L] of a whole program, inside the caller's jit."""
-  carry, first = program.begin(variables, cond, fold(keys, 0))
+def run(
+  program: Program, variables: Any, cond: Any, keys: Array, **given: Array
+) -> Array:
+  """Units [B, L, ...] of a whole program, inside the caller's jit; `given` is
+  passed on to its `begin`."""
+  carry, first = program.begin(variables, cond, fold(keys, 0), **given)
   step = functools.partial(program.step, variables)
   _, rest = scan_steps(step, carry, program.length - 1, keys, start=1)
   return jnp.concatenate([first[:, None], rest], axis=1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _begin(program, variables, cond, keys):
-  carry, first = program.begin(variables, cond, fold(keys, 0))
-  units = jnp.zeros((len(first), program.length), jnp.int32)
-  return carry, units.at[:, 0].set(first)
+def _begin(program, variables, cond, keys, given):
+  carry, first = program.begin(variables, cond, fold(keys, 0), **given)
+  shape = (len(first), program.length, *first.shape[1:])
+  return carry, jnp.zeros(shape, first.dtype).at[:, 0].set(first)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
@@ -58,17 +64,25 @@ def _advance(program, variables, carry, units, start, stop, keys):
 
 
 def stream(
-  program: Program, variables: Any, cond: Any, keys: Array, *, every: int
+  program: Program,
+  variables: Any,
+  cond: Any,
+  keys: Array,
+  *,
+  every: int,
+  **given: Array,
 ) -> Iterator[tuple[np.ndarray, int]]:
   """The same units as `run`, shown while they are drawn.
 
   Two compiled programs for any number of calls: one reads the condition, one
   goes on by `every` steps and updates its state, the cache, in place.
 
+  `given` is passed on to `begin`.
+
   Yields:
-    Units i32[B, L] and how many of them are drawn; the last time all.
+    Units [B, L, ...] and how many of them are drawn; the last time all.
   """
-  carry, units = _begin(program, variables, cond, keys)
+  carry, units = _begin(program, variables, cond, keys, given)
   done = 1
   while True:
     if done == program.length or done % every == 0:

@@ -25,7 +25,7 @@ _FASHION_NAMES = (
 ).split()
 
 
-def digits(*, size: int, channels: int, path: str) -> Dataset:
+def digits(*, size: int, channels: int = 3) -> Dataset:
   """1,797 grey 8x8 digits, 10 classes, enlarged bicubically.
 
   From: scikit-learn.
@@ -37,9 +37,8 @@ def digits(*, size: int, channels: int, path: str) -> Dataset:
   Args:
     size: side in pixels; the originals have 8.
     channels: 1 or 3.
-    path: not used.
   """
-  del path
+  transforms.check_size(size, channels)
   from sklearn import datasets  # slow to import
 
   found = datasets.load_digits()
@@ -47,9 +46,8 @@ def digits(*, size: int, channels: int, path: str) -> Dataset:
   fit = functools.partial(transforms.resize, size=size, channels=channels)
 
   def part(rows: np.ndarray) -> Arrays:
-    return Arrays(
-      image[rows], found.target[rows], fit, num_classes=10, where="digits"
-    )
+    fields = {"image": image[rows], "label": found.target[rows]}
+    return Arrays(fields, {"image": fit}, num_classes=10, where="digits")
 
   train, test = split_by_seed(len(image), test=297)
   names = tuple(str(i) for i in range(10))
@@ -57,7 +55,7 @@ def digits(*, size: int, channels: int, path: str) -> Dataset:
 
 
 def fashion_mnist(
-  *, size: int, channels: int, path: str, fit: str = ""
+  *, size: int, channels: int = 3, path: str = "", fit: str = ""
 ) -> Dataset:
   """70,000 grey 28x28 pictures of clothing, 10 classes.
 
@@ -75,6 +73,7 @@ def fashion_mnist(
   Raises:
     UserError: the files are missing or damaged, or `size` is too small to pad.
   """
+  transforms.check_size(size, channels)
   fit = fit or ("pad" if size == 32 else "resize")
   if fit not in ("pad", "resize"):
     raise UserError(f"data.fit={fit!r}: must be 'pad' or 'resize'")
@@ -99,13 +98,11 @@ def fashion_mnist(
   )
 
   def part(stem: str) -> Arrays:
-    return Arrays(
-      _ubyte(root / f"{stem}-images-idx3-ubyte.gz"),
-      _ubyte(root / f"{stem}-labels-idx1-ubyte.gz"),
-      shape,
-      num_classes=10,
-      where=str(root),
-    )
+    fields = {
+      "image": _ubyte(root / f"{stem}-images-idx3-ubyte.gz"),
+      "label": _ubyte(root / f"{stem}-labels-idx1-ubyte.gz"),
+    }
+    return Arrays(fields, {"image": shape}, num_classes=10, where=str(root))
 
   names = tuple(_FASHION_NAMES)
   digest = digests.of_files(root, sorted(root.glob("*-ubyte.gz")))
@@ -132,8 +129,7 @@ def _ubyte(file: pathlib.Path) -> np.ndarray:
 def fake(
   *,
   size: int,
-  channels: int,
-  path: str,
+  channels: int = 3,
   num_classes: int = 10,
   length: int = 1024,
   text: int = 0,
@@ -147,13 +143,12 @@ def fake(
   Args:
     size: side in pixels.
     channels: 1 or 3.
-    path: not used.
     num_classes: how many patterns.
     length: number of training examples; an eighth of it for test.
     text: if positive, adds the field `text`, i32[text]: the UTF-8 bytes of the
       name of the class.
   """
-  del path
+  transforms.check_size(size, channels)
   if num_classes < 1 or length < 1:
     raise UserError("fake data: num_classes and length must be at least 1")
   coarse = np.random.default_rng(0).integers(

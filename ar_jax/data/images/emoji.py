@@ -34,8 +34,8 @@ class _Sign(NamedTuple):
 def emoji(
   *,
   size: int,
-  channels: int,
-  path: str,
+  channels: int = 3,
+  path: str = "",
   styles: Sequence[str] = ("google",),
   text: int = 0,
 ) -> Dataset:
@@ -62,6 +62,7 @@ def emoji(
   Raises:
     UserError: a style is unknown, or its package missing or damaged.
   """
+  transforms.check_size(size, channels)
   packages = {style: _find(style, path) for style in styles}
   sheets = [_read(package, style) for style, package in packages.items()]
   if not sheets:
@@ -81,14 +82,9 @@ def emoji(
   held_out = np.asarray([sign.held_out for sign in signs])
 
   def part(rows: np.ndarray) -> Arrays:
-    return Arrays(
-      image[rows],
-      label[rows],
-      fit,
-      num_classes=len(names),
-      where="emoji",
-      extra={k: v[rows] for k, v in extra.items()},
-    )
+    fields = {"image": image[rows], "label": label[rows]}
+    fields |= {k: v[rows] for k, v in extra.items()}
+    return Arrays(fields, {"image": fit}, num_classes=len(names), where="emoji")
 
   digest = ",".join(
     digests.of_files(package, [package / "emoji.json", _sheet(package, style)])

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import collections
 import pathlib
 
 from PIL import Image
 
 from ar_jax.core.errors import UserError
-from ar_jax.data import digests, notes
+from ar_jax.data import digests
 from ar_jax.data.dataset import Dataset
-from ar_jax.data.images import layout as layouts
-from ar_jax.data.images import reader, scan
+from ar_jax.data.folders import layout as layouts
+from ar_jax.data.folders import parts
+from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.images.pictures import Pictures
 
 
 def folder(
   *,
   size: int,
-  channels: int,
-  path: str,
+  channels: int = 3,
+  path: str = "",
   crop: str = "center",
   classes: int | None = None,
   test_fraction: float = 0.1,
@@ -57,41 +57,25 @@ def folder(
       pictures that cannot be read, all of them in one line. Damage in the
       midst of a picture is reported when it is read.
   """
-  root = pathlib.Path(path).expanduser()
-  if not path or not root.is_dir():
-    raise UserError(
-      f"data.path={path!r}: no such folder; name the folder that holds one "
-      "sub-folder of images per class"
-    )
-  if not 0 < test_fraction < 1:
-    raise UserError(f"data.test_fraction={test_fraction}: must be in 0 to 1")
-  tree = scan.walk(root)
+  transforms.check_size(size, channels)
+  root = parts.root(path, test_fraction, "one sub-folder of images per class")
+  tree = scan.pictures(root)
   found = layouts.layout(root, tree, classes)
   train, sizes, bad = _readable(root, found.train, skip_bad)
   test, more, more_bad = _readable(root, found.test, skip_bad)
   sizes += more
-  _check_classes(root, found.names, train)
+  parts.check_classes(root, found.names, train, "picture")
   remarks: list[str] = []
   if not found.test:
-    train, test, remarks = layouts.hold_out(root, train, test_fraction)
+    train, test, remarks = parts.hold_out(root, train, test_fraction)
   elif not test:
     raise UserError(f"{root}: no picture for test that can be read")
   small = sum(min(s) < size for s in sizes) if crop != "pad" else 0
   if small:
     remarks.append(f"{small} smaller than {size} pixels are enlarged")
-  skipped = scan.skipped(tree)
   names = found.names
-  some = ", ".join(names if len(names) < 10 else [*names[:3], "...", names[-1]])
-  said = [
-    f"folder: {len(train)} + {len(test)} pictures, {len(names)} "
-    f"{'class' if len(names) == 1 else 'classes'}: {some}",
-    *([f"skipped {skipped}"] if skipped else []),
-    *found.remarks,
-    *bad,
-    *more_bad,
-    *remarks,
-  ]
-  notes.once("; ".join(said), f"{root.resolve()} {said}")
+  found = layouts.Layout(names, train, test, found.remarks)
+  parts.tell("folder", root, tree, found, [*bad, *more_bad, *remarks])
 
   def part(chosen: list[layouts.Labelled]) -> Pictures:
     def read(i: int) -> Image.Image:
@@ -116,14 +100,3 @@ def _readable(
   label = {e.parts: k for e, k in files}
   good, sizes, said = scan.check(root, [e for e, _ in files], skip=skip)
   return [(e, label[e.parts]) for e in good], sizes, said
-
-
-def _check_classes(root, names, train: list[layouts.Labelled]) -> None:
-  """Raises UserError if a class has lost all of its pictures."""
-  have = collections.Counter(k for _, k in train)
-  none = [name for k, name in enumerate(names) if not have[k]]
-  if none:
-    raise UserError(
-      f"{root}: no picture of {notes.listed(none)} can be read; replace them, "
-      "or move the folder away"
-    )

@@ -14,6 +14,7 @@ from PIL import Image
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset, Example
+from ar_jax.data.folders import walk
 from ar_jax.data.images import reader, scan, transforms
 
 _WALLPAPERS = ("/usr/share/backgrounds/gnome", "/usr/share/wallpapers")
@@ -35,14 +36,14 @@ class _Picture(NamedTuple):
   name: str
   where: str
   load: Callable[[], Image.Image]
-  entry: scan.Entry | None = None
+  entry: walk.Entry | None = None
 
 
 def photos(
   *,
   size: int,
-  channels: int,
-  path: str,
+  channels: int = 3,
+  path: str = "",
   length: int = 4096,
   folders: Sequence[str] = _WALLPAPERS,
   samples: bool = True,
@@ -74,6 +75,7 @@ def photos(
     UserError: no picture is large enough, some cannot be read, or all of them
       are too many to be held in memory.
   """
+  transforms.check_size(size, channels)
   if length < 1:
     raise UserError(f"data.length={length}: must be at least 1")
   own = pathlib.Path(path).expanduser() if path else None
@@ -158,8 +160,8 @@ def _own(
   folder: pathlib.Path, skip_bad: bool
 ) -> tuple[list[_Picture], list[str]]:
   """Every picture of the user's folder, and what to tell of the rest."""
-  tree = scan.walk(folder)
-  good, _, said = scan.check(folder, tree.pictures, skip=skip_bad)
+  tree = scan.pictures(folder)
+  good, _, said = scan.check(folder, tree.files, skip=skip_bad)
   if not good:
     raise UserError(
       f"{folder}: no pictures that can be read; put "
@@ -169,7 +171,7 @@ def _own(
   for e in good:
     stem = re.sub(r"-(d|l|dark|light)$", "", pathlib.Path(e.parts[-1]).stem)
     made.append(_opened("/".join((*e.parts[:-1], stem)), e))
-  rest = scan.skipped(tree)
+  rest = walk.skipped(tree)
   return made, ([rest] if rest else []) + said
 
 
@@ -177,8 +179,8 @@ def _wallpapers(folder: pathlib.Path) -> list[_Picture]:
   """One file, the largest, of every wallpaper: these come in many sizes."""
   if not folder.is_dir():
     return []
-  best: dict[str, scan.Entry] = {}
-  for e in scan.walk(folder).pictures:
+  best: dict[str, walk.Entry] = {}
+  for e in scan.pictures(folder).files:
     stem = pathlib.Path(e.parts[0]).stem
     name = re.sub(r"-(d|l|dark|light)$", "", stem)
     if name not in best or e.size > best[name].size:
@@ -186,7 +188,7 @@ def _wallpapers(folder: pathlib.Path) -> list[_Picture]:
   return [_opened(name, e) for name, e in best.items()]
 
 
-def _opened(name: str, e: scan.Entry) -> _Picture:
+def _opened(name: str, e: walk.Entry) -> _Picture:
   return _Picture(name, e.name, lambda: reader.open_image(e.path, 3), e)
 
 

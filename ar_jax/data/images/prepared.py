@@ -15,7 +15,7 @@ from PIL import Image
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests
 from ar_jax.data.dataset import Dataset, check_labels
-from ar_jax.data.images import reader
+from ar_jax.data.images import reader, transforms
 from ar_jax.data.images.pictures import Pictures
 
 _TEST_NAMES = ("validation", "test")
@@ -25,8 +25,8 @@ def prepared(
   *,
   name: str,
   size: int,
-  channels: int,
-  path: str,
+  channels: int = 3,
+  path: str = "",
   crop: str = "center",
   train_split: str = "train",
   test_split: str = "",
@@ -52,6 +52,7 @@ def prepared(
     UserError: the set is unknown, not prepared, not in array_record, has no
       image or no such split, or a label is out of range.
   """
+  transforms.check_size(size, channels)
   builder = _builder(name, path, hint)
   image_key, label_key = _features(name, builder.info)
   if not test_split:

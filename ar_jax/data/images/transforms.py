@@ -22,6 +22,17 @@ Augment = Callable[[Example, np.random.Generator], Example]
 
 _MODES = {1: "L", 3: "RGB"}
 _LONGEST = 16  # times the short side
+_LARGEST = 8192  # beyond it one RGB image takes more than 200 MB
+
+
+def check_size(size: int, channels: int) -> None:
+  """Raises UserError unless images of this side and these channels can be."""
+  if not 1 <= size <= _LARGEST:
+    raise UserError(
+      f"data.size={size}: must lie between 1 and {_LARGEST} pixels"
+    )
+  if channels not in (1, 3):
+    raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (colour)")
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -107,31 +118,52 @@ def random_crop(
 
 def flip(example: Example, rng: np.random.Generator) -> Example:
   """Mirrors left and right, half of the time."""
+  fields = _pixels(example)
   if rng.random() < 0.5:
     return example
-  mirrored = np.ascontiguousarray(_image(example)[:, ::-1])
-  return {**example, "image": mirrored}
+  mirrored = {
+    k: np.ascontiguousarray(v[..., ::-1, :]) for k, v in fields.items()
+  }
+  return {**example, **mirrored}
 
 
 def shift(example: Example, rng: np.random.Generator) -> Example:
   """A random crop after reflecting an eighth of the image at each border."""
-  image = _image(example)
-  margin = max(image.shape[0] // 8, 1)
-  mode = "reflect" if image.shape[0] > 1 else "edge"
-  wide = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode)
-  top, left = rng.integers(2 * margin + 1, size=2)
-  height, width = image.shape[:2]
-  moved = np.ascontiguousarray(wide[top : top + height, left : left + width])
-  return {**example, "image": moved}
-
-
-def _image(example: Example) -> np.ndarray:
-  if "image" not in example:
+  fields = _pixels(example)
+  sides = {v.shape[-3:-1] for v in fields.values()}
+  if len(sides) > 1:
     raise UserError(
-      "augment: these examples hold units, not pixels, and units cannot be "
-      "flipped or shifted; write the cache with views > 1 instead"
+      f"augment='shift': {', '.join(fields)} are of several sizes, and no "
+      "shift is whole pixels of all; leave it out"
     )
-  return example["image"]
+  height, width = next(iter(sides))
+  margin = max(height // 8, 1)
+  mode = "reflect" if height > 1 else "edge"
+  top, left = rng.integers(2 * margin + 1, size=2)
+
+  def moved(x: np.ndarray) -> np.ndarray:
+    around = [(0, 0)] * (x.ndim - 3) + [(margin, margin)] * 2 + [(0, 0)]
+    wide = np.pad(x, around, mode)
+    inside = wide[..., top : top + height, left : left + width, :]
+    return np.ascontiguousarray(inside)
+
+  return {**example, **{k: moved(v) for k, v in fields.items()}}
+
+
+def _pixels(example: Example) -> Example:
+  """The fields that are pixels, u8[..., H, W, C]: they are moved alike, for an
+  image and what is made of it belong together, as the frames of a video do."""
+  found = {
+    k: v
+    for k, v in example.items()
+    if getattr(v, "dtype", None) == np.uint8 and v.ndim >= 3
+  }
+  if not found:
+    raise UserError(
+      "augment: these examples hold no pixels, and units cannot be flipped or "
+      "shifted; write the cache with views > 1 instead"
+    )
+  return found
 
 
 _AUGMENTS: dict[str, Augment] = {"flip": flip, "shift": shift}

@@ -64,7 +64,7 @@ def write(
 
   Args:
     path: the folder to be made.
-    source: of images; see `dataset.py`.
+    source: see `dataset.py`.
     encode: batch -> the fields to keep, with the same leading axis, for
       example `System.encode`. It always gets full batches: the last is filled
       up, with mask 0. Its `index`, `mask` and `view` (which of the V versions,
@@ -72,7 +72,7 @@ def write(
     batch: B of these batches.
     views: V, how many independent random views of an example to encode. With
       one view and no augmentation the example is encoded as it is.
-    augment: applied to the pixels of each view.
+    augment: applied to each view before it is encoded.
     seed: view v of example i is a function of (seed, v, i).
     digest: says what the units were made of, see `digests`, or each of the
       things by its name; `read` and `stale` compare it.
@@ -186,6 +186,9 @@ class Cached:
 
   def __init__(self, fields: dict[str, np.ndarray], meta: dict[str, Any]):
     self._fields, self.meta = fields, meta
+    if "label" in fields:  # a view does not change the class
+      self.labels = lambda: np.asarray(fields["label"][:, 0])
+      self.label = lambda i: int(fields["label"][i, 0])
 
   def __len__(self) -> int:
     return self.meta["count"]
@@ -193,13 +196,6 @@ class Cached:
   @property
   def views(self) -> int:
     return self.meta["views"]
-
-  def labels(self) -> np.ndarray:
-    """i32[N]; a view does not change the class."""
-    return np.asarray(self._fields["label"][:, 0])
-
-  def label(self, i: int) -> int:
-    return int(self._fields["label"][i, 0])
 
   def view(self, i: int, v: int) -> Example:
     """View `v` of example `i`."""
@@ -308,11 +304,11 @@ def read(
 
 def cached(
   *,
-  size: int,
-  channels: int,
   path: str,
   digest: str | None = None,
   num_classes: int = 0,
+  size: int = 0,
+  channels: int = 3,
 ) -> Dataset:
   """Units that a tokenizer has computed: path/train and path/test.
 
@@ -321,21 +317,27 @@ def cached(
   Fields: what was written, as units, label.
 
   Args:
-    size: not used, the tokenizer has settled it.
-    channels: not used.
     path: the folder of both.
     digest: what the units ought to be made of, the same for both; by default
       they are taken as they are.
-    num_classes: by default the largest label and one.
+    num_classes: by default the largest label and one; 0 where there are no
+      labels.
+    size: of the images that were encoded; the units themselves do not tell.
+    channels: of these images.
 
   Raises:
     UserError: as `read`, or a label is out of range.
   """
   del size, channels
   parts = [read(pathlib.Path(path) / n, digest) for n in ("train", "test")]
-  labels = [p.labels() for p in parts]
-  num_classes = num_classes or 1 + max(int(x.max()) for x in labels)
-  for name, label in zip(("train", "test"), labels, strict=True):
+  labels = {
+    name: part.labels()
+    for name, part in zip(("train", "test"), parts, strict=True)
+    if hasattr(part, "labels")
+  }
+  if labels:
+    num_classes = num_classes or 1 + max(int(x.max()) for x in labels.values())
+  for name, label in labels.items():
     check_labels(label, num_classes, f"{path}/{name}")
   names = tuple(str(i) for i in range(num_classes))
   made_of = digests.fingerprint([p.meta for p in parts])

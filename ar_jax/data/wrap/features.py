@@ -14,26 +14,21 @@ import numpy as np
 
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests
-from ar_jax.data.dataset import Dataset, Example, Source, draw, label
+from ar_jax.data.dataset import Around, Dataset, Example, Source, draw
 
 
-class _WithText:
+class _WithText(Around):
   """A source whose field `text` is a row of an array on disk."""
 
   def __init__(self, source: Source, text: np.ndarray):
-    self._source, self._text = source, text
-
-  def __len__(self) -> int:
-    return len(self._source)
-
-  def label(self, i: int) -> int:
-    return label(self._source, i)
+    super().__init__(source)
+    self._text = text
 
   def __getitem__(self, i: int) -> Example:
-    return {**self._source[i], "text": self._row(i)}
+    return {**self.source[i], "text": self._row(i)}
 
   def draw(self, i: int, rng: np.random.Generator) -> Example:
-    return {**draw(self._source, i, rng), "text": self._row(i)}
+    return {**draw(self.source, i, rng), "text": self._row(i)}
 
   def _row(self, i: int) -> np.ndarray:
     return self._text[i].astype(np.float32)

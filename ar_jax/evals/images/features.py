@@ -4,6 +4,7 @@
   efficientnet  ImageNet EfficientNet-Lite0 from a PyPI package: FD-EffNet
   judge         a classifier trained here on the data itself: FD-judge
   pixels        64 principal components of the pixels: FD-pixels
+  values, frames, differences: the same of any field, see `components`
 
 Only the first gives numbers that may be called FID.
 """
@@ -21,11 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.conditions import some
 from ar_jax.core import processes
+from ar_jax.core.forms import Form, Image, Video
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
-from ar_jax.evals import cache
 
 
 class Embedding(NamedTuple):
@@ -50,10 +50,12 @@ class Features:
     name: as given to `features`.
     note: for the protocol: the network, its weights, its preprocessing.
     digest: changes whenever the features could.
-    embed: u8[N, H, W, C] -> Embedding, for any N.
+    embed: what `rows` gives, u8[N, H, W, C] of images, -> Embedding, for any N.
     accuracy: of the network on the test split, where it knows the classes.
     cited: the name that a Frechet distance in these features may be cited by,
       beside `frechet`; "" where there is none.
+    rows: examples of the field [N, ...] -> what is embedded, [M, ...]: the
+      images themselves, or the frames of videos.
   """
 
   name: str
@@ -62,22 +64,36 @@ class Features:
   embed: Callable[[np.ndarray], Embedding]
   accuracy: float | None = None
   cited: str = ""
+  rows: Callable[[np.ndarray], np.ndarray] = lambda x: x
 
 
 _MODULES = {
   "inception": "inception",
   "efficientnet": "efficientnet",
   "judge": "judge",
-  "pixels": "features",
+  "pixels": "components",
+  "values": "components",
+  "frames": "components",
+  "differences": "components",
 }
 
 
-def features(name: str, data: Dataset, **options) -> Features:
-  """The feature network `name`, ready to embed images of `data`.
+def by_form(form: Form | None) -> str:
+  """The features that are taken where none are named."""
+  named = {Image: "judge", Video: "frames"}
+  return named.get(type(form), "values")
+
+
+def features(
+  name: str, data: Dataset | None, field: str = "image", **options
+) -> Features:
+  """The feature network `name`, ready to embed a field of `data`.
 
   Args:
     name: see the module's docstring.
-    data: what `judge` and `pixels` are fitted to (its training split).
+    data: what those that are no published network are fitted to (its training
+      split); published ones need none.
+    field: of the examples; networks see images only.
     **options: `path` of the weights for `inception`; `batch` images at once.
 
   Raises:
@@ -87,6 +103,13 @@ def features(name: str, data: Dataset, **options) -> Features:
     close = difflib.get_close_matches(name, _MODULES, n=1)
     hint = f"did you mean {close[0]!r}" if close else "there are"
     raise UserError(f"features={name!r}: {hint} ({', '.join(_MODULES)})")
+  if _MODULES[name] == "components":
+    options |= {"name": name, "field": field}
+  elif data is not None and not isinstance(data.forms.get(field), Image):
+    raise UserError(
+      f"features={name!r}: sees images, which {field!r} of {data.name!r} is "
+      f"not; take {by_form(data.forms.get(field))!r}"
+    )
   module = importlib.import_module(f"{__package__}.{_MODULES[name]}")
   try:
     return module.make(data, **options)
@@ -118,7 +141,7 @@ def batched(
     for turn in range(0, len(images), batch * jax.process_count()):
       start = turn + batch * jax.process_index()
       part = images[start : start + batch]
-      padded = np.zeros((batch, *images.shape[1:]), np.uint8)
+      padded = np.zeros((batch, *images.shape[1:]), images.dtype)
       padded[: len(part)] = part
       # Reduced precision (TF32, bfloat16) moves these distances visibly.
       with jax.default_matmul_precision("float32"):
@@ -140,46 +163,6 @@ def to_rgb(images: jax.Array) -> jax.Array:
   """u8[N, H, W, 1 or 3] -> f32[N, H, W, 3], still 0..255."""
   images = jnp.asarray(images, jnp.float32)
   return jnp.broadcast_to(images, (*images.shape[:3], 3))
-
-
-def make(data: Dataset, *, batch: int = 1000, fit: int = 5000) -> Features:
-  """`pixels`: projections on the leading principal components of the pixels.
-
-  The reference of a distance is of the images that the components are fitted
-  to. That shifts the distances of samples and of the floor, which is of other
-  images, alike: they are projections on the same axes.
-
-  Args:
-    data: its training split is what the components are fitted to.
-    batch: images at once.
-    fit: of how many random training images; 64 components, or fewer where
-      there are fewer pixels or images.
-  """
-  rows = np.sort(some(len(data.train), min(fit, len(data.train))))
-  x = np.stack([data.train[int(i)]["image"] for i in rows])
-  flat = x.reshape(len(x), -1).astype(np.float64) / 255
-  mean = flat.mean(0)
-  if flat.shape[1] <= len(flat):
-    _, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean))
-    axes = vectors[:, ::-1]
-  else:
-    axes = np.linalg.svd(flat - mean, full_matrices=False)[2].T
-  variables = {
-    "mean": mean.astype(np.float32),
-    "axes": axes[:, :64].astype(np.float32),
-  }
-
-  def project(v, images):
-    flat = jnp.reshape(images, (images.shape[0], -1)) / jnp.float32(255)
-    return (jnp.matmul(flat - v["mean"][None], v["axes"]),)
-
-  return Features(
-    name="pixels",
-    note=f"{variables['axes'].shape[1]} principal components of the pixels of "
-    f"{len(x)} random training images",
-    digest=cache.digest("pixels", mean, variables["axes"]),
-    embed=batched(project, variables, batch),
-  )
 
 
 def check(name: str, path: str = "") -> None:

@@ -1,4 +1,5 @@
-"""How far samples are from the data: FID and its relatives.
+"""How far samples are from the data: FID and its relatives, of images or of
+any other field.
 
 Every number stands beside its floor, the same number for real test images in
 place of the samples. Both are taken at the same sizes on both sides, since
@@ -18,7 +19,9 @@ import numpy as np
 from ar_jax import conditions
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
-from ar_jax.evals.images import samples, sketch, statistics
+from ar_jax.evals import samples
+from ar_jax.evals.images import sketch, statistics
+from ar_jax.evals.images.features import by_form
 from ar_jax.evals.images.features import features as load_features
 
 _NAMES = {"fid": {"score": "inception_score"}}
@@ -27,7 +30,8 @@ _NAMES = {"fid": {"score": "inception_score"}}
 def build(
   data: Dataset,
   *,
-  features: str = "judge",
+  field: str = "image",
+  features: str = "",
   n: int = 0,
   reference: int | str = 0,
   labels: str = "",
@@ -41,7 +45,10 @@ def build(
 
   Args:
     data: the reference is taken from its training split.
-    features: name of the feature network, see `features.py`.
+    field: of the examples, which the system makes.
+    features: name of the feature network, see `features.py`; "" is "judge" for
+      images, "frames" for videos, whose movement "differences" compares, and
+      "values" for other fields.
     n: how many samples; 0 means as many as the test split has.
     reference: how many training images; 0 means n. Or the path of an npz file
       with `mu` and `sigma` in the same features.
@@ -65,6 +72,12 @@ def build(
     UserError: an option is wrong, or the data are too few for it.
   """
   network = dict(network or {})
+  if field not in data.forms:
+    raise UserError(
+      f"evals.frechet: field={field!r} is not in {data.name!r}, which has "
+      f"{', '.join(data.forms)}"
+    )
+  features = features or by_form(data.forms[field])
   if features == "inception" and not network.get("path"):
     missing = (
       "unavailable: set network.path to the Inception weights, "
@@ -75,35 +88,40 @@ def build(
   n = n or min(len(data.test), len(data.train))
   if n <= k:
     raise UserError(f"n={n}: a Frechet evaluation needs more than k={k} images")
-  net = load_features(features, data, **network)
+  net = load_features(features, data, field, **network)
   size = 0 if isinstance(reference, str) else reference or n
 
   @functools.cache
   def real():
     """(reference, floor), which do not depend on the system."""
     if not isinstance(reference, str):
-      return sketch.reference(net, data, n, size, k)
+      return sketch.reference(net, data, n, size, k, field)
     against = sketch.published(reference, net)
     if n > len(data.test):
       return against, {
         "frechet": f"unavailable: the test split has fewer than {n} images"
       }
-    test = sketch.real(data, [("test", conditions.some(len(data.test), n))])
+    rows = conditions.some(len(data.test), n)
+    test = sketch.real(data, [("test", rows)], field)
     return against, sketch.compare(sketch.sketch(net, test), against, k=k)
 
   def evaluate(system, variables, batches, key):
     del batches  # the test split is read by `real`, once
+    samples.check_makes(system, field, "frechet")
     against, floor = real()
-    drawn = samples.chunks(
+    drawn = samples.field(
+      field,
       system,
       variables,
       conditions.conditions(system, data, n, law=law),
       key,
+      evaluator="frechet",
       batch=batch,
+      forms=data.forms,
       options=options,
       draw=draw,
     )
-    measured = sketch.sketch(net, _checked(drawn, data))
+    measured = sketch.sketch(net, _checked(drawn, data, field))
     found = named(sketch.compare(measured, against, k=k), floor, net.cited)
     return {
       "features": net.name,
@@ -112,10 +130,11 @@ def build(
         "samples": n,
         "reference": reference
         if isinstance(reference, str)
-        else f"{size} random training images of {data.name}",
-        "floor": "random test images, topped up with training images outside "
-        "the reference, in place of the samples",
+        else f"{size} random training examples of {data.name}",
+        "floor": "random test examples, topped up with training examples "
+        "outside the reference, in place of the samples",
         "features": net.note,
+        "field": field,
         "pixels": "floor(255 x + 0.5) of x clipped to [0, 1]",
         "labels": conditions.described(system, law),
         "score": statistics.SCORE,
@@ -149,14 +168,15 @@ def named(
 
 
 def _checked(
-  chunks: Iterator[np.ndarray], data: Dataset
+  chunks: Iterator[np.ndarray], data: Dataset, field: str
 ) -> Iterator[np.ndarray]:
-  """The chunks, if they are images as the data has them."""
-  want = np.shape(data.train[0]["image"])
+  """The chunks, if they are of the shape that the data have."""
+  want = np.shape(data.train[0][field])
   for images in chunks:
     if images.shape[1:] != want:
       raise UserError(
-        f"the system draws {images.shape[1:]}, the images of {data.name!r} are "
-        f"{want}; evaluate it on the data that it was trained on"
+        f"the system draws {images.shape[1:]}, the field {field!r} of "
+        f"{data.name!r} is {want}; evaluate it on the data that it was "
+        "trained on"
       )
     yield images

@@ -1,4 +1,4 @@
-"""A judge: a small classifier that is trained here on the data itself.
+"""A judge: the classifier of `encoders` trained on the data itself.
 
 It measures in the terms of the data where ImageNet features would not, on
 digits for example, and says whether a sample shows the class asked for. Its
@@ -10,16 +10,15 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from flax import linen as nn
 from flax import traverse_util
 
 from ar_jax.conditions import some
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset
+from ar_jax.data import Dataset, kept
+from ar_jax.encoders.classifier import Network
 from ar_jax.evals import cache
 from ar_jax.evals.images.features import Features, batched
 
@@ -27,47 +26,6 @@ from ar_jax.evals.images.features import Features, batched
 _RECIPE = "3x3 convolutions 32-64, 64 features, shifts, adam 2e-3 cosine"
 _BATCH = 128
 _MOST = 60_000  # training images that are held in memory
-
-
-class Judge(nn.Module):
-  """u8[N, H, W, C] -> features f32[N, 64], logits f32[N, classes]."""
-
-  classes: int
-
-  @nn.compact
-  def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x = jnp.asarray(images, jnp.float32) / 255 - 0.5
-    x = _patches(x, -(-max(x.shape[1:3]) // 16))
-    x = nn.relu(nn.Dense(32)(_neighbours(x)))
-    x = _patches(x, 2, together=False).max(-2)
-    x = nn.relu(nn.Dense(64)(_neighbours(x)))
-    x = nn.relu(nn.Dense(64)(x.reshape(len(x), -1)))
-    return x, nn.Dense(self.classes)(x)
-
-
-def _patches(x: jax.Array, side: int, together: bool = True) -> jax.Array:
-  """[N, H, W, C] -> [N, H / side, W / side, side^2 * C], padded with zeros.
-
-  With `together` false the pixels of a patch keep an axis of their own.
-  """
-  n, h, w, c = x.shape
-  x = jnp.pad(x, ((0, 0), (0, -h % side), (0, -w % side), (0, 0)))
-  h, w = x.shape[1] // side, x.shape[2] // side
-  x = x.reshape(n, h, side, w, side, c).swapaxes(2, 3)
-  shape = (side * side * c,) if together else (side * side, c)
-  return x.reshape(n, h, w, *shape)
-
-
-def _neighbours(x: jax.Array) -> jax.Array:
-  """The 3x3 surroundings of every place: a convolution without the matrix.
-
-  A Dense layer behind it is a convolution whose gradients are plain matrix
-  products, several times as fast on a CPU as those of `nn.Conv`.
-  """
-  h, w = x.shape[1:3]
-  wide = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  around = [wide[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-  return jnp.concatenate(around, -1)
 
 
 def _arrays(source, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +36,7 @@ def _arrays(source, most: int) -> tuple[np.ndarray, np.ndarray]:
   return np.stack([e["image"] for e in examples]), label
 
 
-def _train(net: Judge, image: np.ndarray, label: np.ndarray, steps: int):
+def _train(net: Network, image: np.ndarray, label: np.ndarray, steps: int):
   """Parameters after `steps` batches; the same ones every time."""
   params = net.init(jax.random.key(0), image[:1])
   tx = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
@@ -88,7 +46,7 @@ def _train(net: Judge, image: np.ndarray, label: np.ndarray, steps: int):
     params, opt = state
 
     def loss(params):
-      logits = net.apply(params, x)[1]
+      logits = net.apply(params, x).logits
       return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     grads = jax.grad(loss)(params)
@@ -132,21 +90,26 @@ def make(data: Dataset, *, batch: int = 256, steps: int = 0) -> Features:
       f"{data.name!r} does not have; take 'efficientnet' or 'pixels'"
     )
   steps = steps or (400 if len(data.train) < 5000 else 1500)
-  net = Judge(data.num_classes)
-  digest = cache.digest(_RECIPE, str(steps), cache.data_digest(data))
-  saved = cache.load("judge", digest)
+  net = Network(data.num_classes)
+
+  def seen(variables, images):
+    found = net.apply(variables, images)
+    return found.pooled, found.logits
+
+  digest = kept.digest(_RECIPE, str(steps), cache.data_digest(data))
+  saved = kept.load("judge", digest)
   if saved is None:
     logging.info("training the judge of %s for %d steps", data.name, steps)
     image, label = _arrays(data.train, _MOST)
     params = _train(net, image, label, steps)
-    embed = batched(net.apply, params, batch)
+    embed = batched(seen, params, batch)
     image, label = _arrays(data.test, _MOST)
     right = embed(image).logits.argmax(1) == label
     saved = {
       **traverse_util.flatten_dict(params, sep="/"),
       "accuracy": right.mean(),
     }
-    cache.save("judge", digest, saved)
+    kept.save("judge", digest, saved)
   accuracy = float(saved.pop("accuracy"))
   params = traverse_util.unflatten_dict(saved, sep="/")
   return Features(
@@ -154,6 +117,6 @@ def make(data: Dataset, *, batch: int = 256, steps: int = 0) -> Features:
     note=f"a classifier trained on {data.name} ({_RECIPE}, {steps} steps), "
     f"test accuracy {accuracy:.4f}",
     digest=digest,
-    embed=batched(net.apply, params, batch),
+    embed=batched(seen, params, batch),
     accuracy=accuracy,
   )

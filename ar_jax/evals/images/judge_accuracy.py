@@ -10,7 +10,7 @@ import numpy as np
 from ar_jax.conditions import conditions
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
-from ar_jax.evals.images import samples
+from ar_jax.evals import samples
 from ar_jax.evals.images.features import features
 
 
@@ -55,8 +55,17 @@ def build(
     if "label" not in system.needs:
       return {"judge_accuracy": "unavailable: the system takes no label"}
     cond = conditions(system, data, n)
-    drawn = samples.chunks(
-      system, variables, cond, key, batch=batch, options=options, draw=draw
+    drawn = samples.field(
+      "image",
+      system,
+      variables,
+      cond,
+      key,
+      evaluator="judge_accuracy",
+      batch=batch,
+      forms=data.forms,
+      options=options,
+      draw=draw,
     )
     said = np.concatenate([judge.embed(x).logits.argmax(1) for x in drawn])
     right = said == cond["label"]

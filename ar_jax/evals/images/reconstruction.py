@@ -8,69 +8,19 @@ import jax
 import numpy as np
 
 from ar_jax.core import processes
+from ar_jax.core.forms import Image
 from ar_jax.core.system import UserError, example_keys
 from ar_jax.data import Dataset
-from ar_jax.evals.images import samples, sketch, statistics
+from ar_jax.evals import samples
+from ar_jax.evals.images import pairs, sketch, statistics
 from ar_jax.evals.images.features import features as load_features
 from ar_jax.evals.images.frechet import named
-
-_SIGMA, _RADIUS = 1.5, 5  # an 11-pixel window
-_MOST_DB = 100.0
-
-
-def psnr(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Peak signal-to-noise ratio in dB of u8[N, H, W, C], f64[N].
-
-  At most 100 dB, which stands for equal images, too: one exact image would
-  make the mean of all infinite.
-  """
-  return _decibel(np.square(x.astype(np.float64) - y).mean((1, 2, 3)))
-
-
-def _decibel(error: np.ndarray) -> np.ndarray:
-  """Of mean squared errors; not more than _MOST_DB."""
-  return 10 * np.log10(
-    255**2 / np.maximum(error, 255**2 / 10 ** (_MOST_DB / 10))
-  )
-
-
-def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Structural similarity of u8[N, H, W, C], f64[N] (Wang et al. 2004).
-
-  Gaussian window of sigma 1.5 and 11 pixels, the valid region only, each
-  channel by itself.
-
-  Raises:
-    UserError: the images are smaller than the window.
-  """
-  if min(x.shape[1:3]) <= 2 * _RADIUS:
-    raise UserError(
-      f"SSIM needs images of at least {2 * _RADIUS + 1} pixels, not "
-      f"{x.shape[1]}x{x.shape[2]}"
-    )
-  x, y = x.astype(np.float64), y.astype(np.float64)
-  mx, my = _blur(x), _blur(y)
-  vx, vy = _blur(x * x) - mx * mx, _blur(y * y) - my * my
-  cov = _blur(x * y) - mx * my
-  c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-  same = (2 * mx * my + c1) * (2 * cov + c2)
-  return (same / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean((1, 2, 3))
-
-
-def _blur(x: np.ndarray) -> np.ndarray:
-  """Gaussian mean over the window, where it lies within the image."""
-  taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
-  taps /= taps.sum()
-  for axis in (1, 2):
-    size = x.shape[axis] - 2 * _RADIUS
-    cut = lambda i, x=x, axis=axis, size=size: x.take(range(i, i + size), axis)
-    x = sum(tap * cut(i) for i, tap in enumerate(taps))
-  return x
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _reconstruct(system, variables, batch, key):
-  return system.sample(variables, batch, example_keys(key, batch))
+  drawn = system.sample(variables, batch, example_keys(key, batch))
+  return drawn["image"] if isinstance(drawn, dict) else drawn
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -106,6 +56,7 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     missing = ""
 
   def evaluate(system, variables, batches, key):
+    samples.check_makes(system, "image", "reconstruction")
     originals, rebuilt = [], []
     counts, latents = None, []
     for batch in batches:
@@ -118,7 +69,9 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
       )
       real = mask > 0
       originals.append(image[real])
-      rebuilt.append(samples.to_uint8(out[real]))
+      rebuilt.append(
+        samples.stored({"image": out[real]}, {"image": Image()})["image"]
+      )
       if hasattr(system, "units"):
         units = processes.fetch(_units(system, variables, batch))[real]
         if system.vocab is None:
@@ -128,16 +81,10 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
         counts = seen if counts is None else counts + seen
     if not originals:
       raise UserError("reconstruction: the test split holds no example")
-    pairs = list(zip(originals, rebuilt, strict=True))
-    error = lambda x, y: np.square(x.astype(np.float64) - y).mean((1, 2, 3))
-    found = {
-      "psnr": _mean(psnr, pairs),
-      "psnr_pooled": float(_decibel(_mean(error, pairs))),
-    }
-    if min(originals[0].shape[1:3]) > 2 * _RADIUS:
-      found["ssim"] = _mean(ssim, pairs)
-    else:
-      found["ssim"] = "unavailable: the images are smaller than its window"
+    errors = pairs.Errors()
+    for x, y in zip(originals, rebuilt, strict=True):
+      errors.add(x, y)
+    found = {k: v for k, v in errors.results().items() if k != "l1"}
     if counts is not None:
       p = counts[counts > 0] / counts.sum()
       found["codebook_usage"] = float((counts > 0).mean())
@@ -168,7 +115,3 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     return {**found, "protocol": protocol}
 
   return evaluate
-
-
-def _mean(metric, pairs) -> float:
-  return float(np.concatenate([metric(x, y) for x, y in pairs]).mean())

@@ -17,7 +17,7 @@ import numpy as np
 from ar_jax.conditions import some
 from ar_jax.core import json_text
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset
+from ar_jax.data import Dataset, kept
 from ar_jax.evals import cache
 from ar_jax.evals.images import statistics
 from ar_jax.evals.images.features import Features
@@ -47,7 +47,8 @@ class Sketch:
 def sketch(
   features: Features, chunks: Iterable[np.ndarray], most: int = _MOST_KEPT
 ) -> Sketch:
-  """Embeds chunks of images u8[n, H, W, C], keeping `most` rows.
+  """Embeds chunks of examples, images u8[n, H, W, C] or others, keeping `most`
+  rows.
 
   Raises:
     UserError: there are no images.
@@ -55,7 +56,7 @@ def sketch(
   moments = spatial = None
   rows, logits = [], []
   for images in chunks:
-    e = features.embed(images)
+    e = features.embed(features.rows(images))
     moments = moments or statistics.Moments(e.pooled.shape[1])
     moments.add(e.pooled)
     if e.spatial is not None:
@@ -110,19 +111,26 @@ def compare(
 
 
 def real(
-  data: Dataset, parts: Iterable[tuple[str, np.ndarray]]
+  data: Dataset,
+  parts: Iterable[tuple[str, np.ndarray]],
+  field: str = "image",
 ) -> Iterator[np.ndarray]:
-  """Chunks u8[n, H, W, C] of the rows of ("train" or "test", rows)."""
+  """Chunks [n, ...] of a field of the rows of ("train" or "test", rows)."""
   for split, rows in parts:
     source = getattr(data, split)
     for start in range(0, len(rows), CHUNK):
       yield np.stack(
-        [source[int(i)]["image"] for i in rows[start : start + CHUNK]]
+        [source[int(i)][field] for i in rows[start : start + CHUNK]]
       )
 
 
 def reference(
-  features: Features, data: Dataset, n: int, m: int, k: int
+  features: Features,
+  data: Dataset,
+  n: int,
+  m: int,
+  k: int,
+  field: str = "image",
 ) -> tuple[Sketch, dict[str, float | str]]:
   """m random training images, and the floor: n other real ones against them.
 
@@ -138,17 +146,21 @@ def reference(
       f"a reference of {m} images asked for, but {data.name!r} has only "
       f"{len(data.train)} training images"
     )
-  name = cache.digest(
-    features.digest, cache.data_digest(data), f"{n} {m} {k} v2"
+  other = "" if field == "image" else f" {field}"
+  name = kept.digest(
+    features.digest, cache.data_digest(data), f"{n} {m} {k} v2{other}"
   )
-  if (saved := cache.load("reference", name)) is not None:
+  if (saved := kept.load("reference", name)) is not None:
     return _restore(saved), json.loads(str(saved["floor"]))
   order = np.random.default_rng(0).permutation(len(data.train))
-  made = sketch(features, real(data, [("train", order[:m])]), _MOST_REFERENCE)
+  made = sketch(
+    features, real(data, [("train", order[:m])], field), _MOST_REFERENCE
+  )
   spare = m + max(0, n - len(data.test))
   if spare <= len(order):
     test = some(len(data.test), min(n, len(data.test)))
-    others = real(data, [("test", test), ("train", order[m:spare])])
+    parts = [("test", test), ("train", order[m:spare])]
+    others = real(data, parts, field)
     floor = compare(sketch(features, others), made, k=k)
   else:
     others = len(data.test) + len(order) - m
@@ -160,7 +172,7 @@ def reference(
   for part in ("moments", "spatial"):
     if (moments := getattr(made, part)) is not None:
       saved |= {f"{part}/{key}": v for key, v in moments.arrays().items()}
-  cache.save("reference", name, saved)
+  kept.save("reference", name, saved)
   return made, floor
 
 

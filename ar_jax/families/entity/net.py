@@ -8,6 +8,8 @@ data.
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -68,7 +70,7 @@ class NextEntity(nn.Module):
   @property
   def rotations(self) -> np.ndarray:
     """f32[L, K / 2, 2]: rotations by the true place of every slot."""
-    features = self.width // self.encoder.block.mixer.heads
+    features = self.encoder.head_width(self.width)
     return rope_grid(self.plan, features, prefix=0, prefix_rope="identity")
 
   def condition(self, label: Array, t: Array) -> tuple:
@@ -155,4 +157,4 @@ class NextEntity(nn.Module):
     index = jnp.zeros((), jnp.int32) if traced else 0
     make = lambda stack: stack.cache(batch, len(self.plan), self.width)
     empty = make(self.encoder), make(self.decoder)
-    return tuple(Cache(c.k, c.v, index) for c in empty)
+    return tuple(dataclasses.replace(c, index=index) for c in empty)

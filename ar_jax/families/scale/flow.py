@@ -62,7 +62,7 @@ class ScaleFlow(nn.Module):
       net = self.head.net
       features = net.width // (net.heads or net.width // 64)
     else:
-      features = self.width // self.encoder.block.mixer.heads
+      features = self.encoder.head_width(self.width)
     # The published grid is 16 cells wide, whatever the finest map.
     return np.asarray(rope_scales(self.sides, features)[span])
 

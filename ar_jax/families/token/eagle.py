@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from ar_jax.core.plans.makers import blocks
 from ar_jax.core.plans.plan import Plan
 from ar_jax.families.token.net import NextToken, hide_padding
+from ar_jax.families.token.prefix import Cond
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.norms import RMSNorm
 
@@ -81,7 +82,7 @@ class Eagle(nn.Module):
   def forced(
     self,
     net: NextToken,
-    cond: Array,
+    cond: Cond,
     units: Array,
     features: Array,
   ) -> Array:

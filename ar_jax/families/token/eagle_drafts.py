@@ -97,8 +97,10 @@ class _Forward:
     """The cache after prefix and prompt, as far as these have a next unit."""
     program, prompt = self.start.program, self.start.prompt
     net, hidden = program.net, self.start.hidden
-    one = net.backbone.clone(depth=1, parent=None)
-    cache = one.cache(len(hidden), net.rows + spare, net.width)
+    eagle = self.eagle
+    cache = eagle.mixer.empty(
+      1, len(hidden), net.rows + spare, net.width, eagle.dtype
+    )
     if jax.default_backend() == "cpu":
       cache = cache.unstacked()
     index = jnp.zeros(len(hidden), jnp.int32)

@@ -19,11 +19,12 @@ import numpy as np
 from ar_jax.core.decoding import steps
 from ar_jax.core.plans.plan import Plan, plan
 from ar_jax.core.system import Vars
+from ar_jax.families.token import prefix as prefixes
 from ar_jax.families.token.net import hide_padding, padding_mask
-from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
+from ar_jax.families.token.prefix import Cond, Prefix
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.cache import Cache
-from ar_jax.nn.layers.linear import TRANSPOSED, transposed
+from ar_jax.nn.layers.linear import TRANSPOSED
 from ar_jax.nn.layers.norms import RMSNorm
 from ar_jax.nn.layers.positions import rope_grid
 from ar_jax.nn.stacks.blocks import dropout
@@ -79,7 +80,7 @@ class NextNeighbour(nn.Module):
     plan: of fronts.
     vocab: V.
     width: D.
-    prefix: condition -> [B, P, D]; of length P.
+    prefix: of a condition, see `prefix`.
     stacks: A backbones without a norm of their own.
     heads: A laws of a unit, in the order of AXES.
     prefix_rope: see `positions.rope_grid`; None for learned positions.
@@ -90,7 +91,7 @@ class NextNeighbour(nn.Module):
   plan: Plan
   vocab: int
   width: int
-  prefix: ClassPrefix | TextPrefix
+  prefix: Prefix
   stacks: Sequence[Backbone]
   heads: Sequence[Categorical]
   prefix_rope: str | None = "zero"
@@ -109,7 +110,7 @@ class NextNeighbour(nn.Module):
     """The rotations f32[P + L, K / 2, 2] of all positions."""
     if self.prefix_rope is None:
       return None
-    features = self.width // self.stacks[0].block.mixer.heads
+    features = self.stacks[0].head_width(self.width)
     return jnp.asarray(
       rope_grid(
         self.plan,
@@ -121,7 +122,7 @@ class NextNeighbour(nn.Module):
 
   def logits(
     self,
-    cond: Array,
+    cond: Cond,
     units: Array,
     hidden: Array | None = None,
     keys: Array | None = None,
@@ -135,10 +136,12 @@ class NextNeighbour(nn.Module):
       keys: Key[B] for dropout, or None.
     """
     count = self.prefix.length
-    x = jnp.concatenate([self.prefix(cond, hidden), self.units(units)], 1)
+    before = prefixes.rows(self.prefix, cond, hidden, len(units))
+    x = jnp.concatenate([before, self.units(units)], 1)
     x = dropout(self._placed(x, 0), keys, self.dropout, 2**20)
-    # Of the prefix each sees those before it, then a front is a step.
-    mask = plan((1,) * count + self.plan.sizes)
+    # The positions of the prefix, then a front is a step.
+    before = (1,) * count if self.prefix.causal else (count,)
+    mask = plan(before + self.plan.sizes)
     valid = self.prefix.valid(cond)
     if valid is not None:
       mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid)
@@ -166,23 +169,24 @@ class NextNeighbour(nn.Module):
     """The variables, made ready for a loop of steps of so many rows."""
     every = variables["params"]
     stacks = {
-      name: transposed(every[name]["block"], rows)
-      for name in every
-      if name.startswith("stacks_")
+      f"stacks_{i}": stack.ready(every[f"stacks_{i}"], rows)
+      for i, stack in enumerate(self.stacks)
     }
     return {**variables, TRANSPOSED: stacks}
 
   def begin(
-    self, cond: Array, hidden: Array | None = None
+    self, cond: Cond, batch: int, hidden: Array | None = None
   ) -> tuple[list[Array], tuple[Cache, ...]]:
-    """Reads the prefix: A hidden states [B, 1, D] of its last position, and a
-    cache for each stack with room for all units."""
-    x = self._placed(self.prefix(cond, hidden), 0)
+    """Reads the prefix of so many examples: A hidden states [B, 1, D] of its
+    last position, and a cache for each stack with room for all units."""
+    x = self._placed(prefixes.rows(self.prefix, cond, hidden, batch), 0)
     count = x.shape[1]
     # The widest front may be written behind the last unit.
     rows = count + len(self.plan) + max(self.plan.sizes)
     caches = [s.cache(len(x), rows, self.width) for s in self.stacks]
     mask, valid = caches[0].causal(count), self.prefix.valid(cond)
+    if not self.prefix.causal:
+      mask = jnp.ones_like(mask)
     if valid is not None:
       mask = hide_padding(mask, valid)
     pos = self.rotations()

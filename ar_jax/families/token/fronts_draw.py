@@ -13,6 +13,7 @@ from ar_jax.core.decoding import pairs, pick, refine, steps
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Vars
 from ar_jax.families.token.fronts import NextNeighbour, parents
+from ar_jax.families.token.prefix import Cond
 
 Array = jax.Array
 # Of `refine.stretches`: fronts share a program until one is so much wider.
@@ -22,7 +23,7 @@ _WASTE = 1.0
 def generate(
   net: NextNeighbour,
   variables: Vars,
-  cond: Array,
+  cond: Cond,
   keys: Array,
   scales: tuple[float, ...] | None = None,
   *,
@@ -46,8 +47,9 @@ def generate(
   sizes = np.array(grid.sizes)
   starts = np.cumsum(sizes) - sizes
   guided = scales is not None
-  hidden = pairs.without(len(cond)) if guided else None
-  cond = pairs.double(cond, guided)
+  rows = len(keys) * (1 + guided)
+  hidden = pairs.without(len(keys)) if guided else None
+  cond = pairs.double(dict(cond), guided)
 
   def draw(hs, lanes, shares, scale, keys):
     if guided:
@@ -57,8 +59,8 @@ def generate(
     logits = pick.biased(logits, bias, law.get("temperature", 1.0))
     return pick.draw(pick.law(logits, **law), keys)
 
-  variables = net.ready(variables, len(cond) * int(sizes.max()))
-  hs, caches = bound().begin(cond, hidden)
+  variables = net.ready(variables, rows * int(sizes.max()))
+  hs, caches = bound().begin(cond, rows, hidden)
   valid = bound().prefix.valid(cond)
   # The first front has no parent: all its lanes read the prefix.
   first = grid.span(0)

@@ -1,5 +1,5 @@
 """The decoder-only transformer of LlamaGen and its kin: a prefix that carries
-the condition, then one unit of a grid after the other.
+the condition, then one unit after the other.
 
 Shapes: B batch, P positions of the prefix, L units, T new positions, D width,
 V codes.
@@ -7,19 +7,23 @@ V codes.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ar_jax.core.plans.makers import blocks
-from ar_jax.core.plans.plan import Plan
+from ar_jax.core.plans.plan import Plan, plan
 from ar_jax.core.system import Vars
-from ar_jax.families.token.prefix import ClassPrefix, TextPrefix
-from ar_jax.nn.heads.categorical import Categorical
+from ar_jax.families.token import prefix as prefixes
+from ar_jax.families.token.prefix import Cond
 from ar_jax.nn.layers.cache import Cache
-from ar_jax.nn.layers.linear import TRANSPOSED, transposed
-from ar_jax.nn.layers.positions import rope_grid
+from ar_jax.nn.layers.linear import TRANSPOSED
+from ar_jax.nn.layers.positions import rope
 from ar_jax.nn.stacks.blocks import dropout
+from ar_jax.nn.stacks.segments import Segments
 from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
@@ -31,30 +35,29 @@ class NextToken(nn.Module):
   Position P - 1 predicts the first unit; the last unit is never read.
 
   Attributes:
-    plan: a raster.
-    vocab: of the units.
+    plan: one unit a step, on a grid or on a line.
+    units: their reader, see `readers`.
     width: D.
-    prefix: condition -> [B, P, D]; of length P.
+    prefix: of a condition, see `prefix`. It may have the reader as well.
     backbone: the stack.
-    head: the law of a unit.
-    prefix_rope: see `positions.rope_grid`.
-    stddev: initial standard deviation of the embedding of units.
+    head: the law of a unit, any of `nn.heads` that takes units one by one.
+    prefix_rope: see `positions.rope`.
     dropout: of the embeddings, in training.
   """
 
   plan: Plan
-  vocab: int
+  units: nn.Module
   width: int
-  prefix: ClassPrefix | TextPrefix
-  backbone: Backbone
-  head: Categorical
+  prefix: nn.Module
+  backbone: Backbone | Segments
+  head: nn.Module
   prefix_rope: str = "zero"
-  stddev: float = 0.02
   dropout: float = 0.0
 
-  def setup(self):
-    init = nn.initializers.normal(self.stddev)
-    self.units = nn.Embed(self.vocab, self.width, embedding_init=init)
+  @property
+  def vocab(self) -> int | None:
+    """V; None where units are no codes."""
+    return self.units.vocab
 
   @property
   def rows(self) -> int:
@@ -63,18 +66,19 @@ class NextToken(nn.Module):
 
   def rotations(self) -> Array:
     """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
-    features = self.width // self.backbone.block.mixer.heads
-    table = rope_grid(
+    features = self.backbone.head_width(self.width)
+    table = rope(
       self.plan,
       features,
       prefix=self.prefix.length,
       prefix_rope=self.prefix_rope,
+      slots=self.prefix.slots,
     )
     return jnp.asarray(table[: self.rows])
 
   def __call__(
     self,
-    cond: Array,
+    cond: Cond,
     units: Array,
     hidden: Array | None = None,
     keys: Array | None = None,
@@ -92,7 +96,7 @@ class NextToken(nn.Module):
 
   def features(
     self,
-    cond: Array,
+    cond: Cond,
     units: Array,
     hidden: Array | None = None,
     keys: Array | None = None,
@@ -100,29 +104,26 @@ class NextToken(nn.Module):
     """Hidden states f32[B, P + L - 1, D] of all positions.
 
     Args:
-      cond: what `prefix` takes.
-      units: i32[B, L].
+      cond: what `prefix` takes: its fields.
+      units: [B, L, ...].
       hidden: bool[B], examples whose condition is not visible; None for none.
       keys: Key[B] for dropout and stochastic depth, or None.
     """
-    x = self._embed(cond, units[:, :-1], hidden)
+    x, last = self._embed(cond, units[:, :-1], hidden)
     x = dropout(x, keys, self.dropout, self.backbone.depth)
     # A plan where it can be one: its hidden pairs are not computed.
-    mask, valid = blocks(self.rows, 1), self.prefix.valid(cond)
+    mask, valid = self._visible(self.rows), self.prefix.valid(cond)
     if valid is not None:
       mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid)
-    return self.backbone(x, mask, pos=self.rotations(), keys=keys)[0]
+    return self._stack(x, mask, last, pos=self.rotations(), keys=keys)[0]
 
   def ready(self, variables: Vars, rows: int) -> Vars:
     """The variables, made ready for a loop of steps of so many rows."""
-    stack = variables["params"]["backbone"]["block"]
-    return {**variables, TRANSPOSED: {"backbone": transposed(stack, rows)}}
+    stack = self.backbone.ready(variables["params"]["backbone"], rows)
+    return {**variables, TRANSPOSED: {"backbone": stack}}
 
   def begin(
-    self,
-    cond: Array,
-    units: Array | None = None,
-    hidden: Array | None = None,
+    self, cond: Cond, units: Array, hidden: Array | None = None
   ) -> tuple[Array, Cache]:
     """Reads the prefix, and units behind it, into a new cache.
 
@@ -137,8 +138,8 @@ class NextToken(nn.Module):
 
   def read(
     self,
-    cond: Array,
-    units: Array | None = None,
+    cond: Cond,
+    units: Array,
     hidden: Array | None = None,
     spare: int = 0,
   ) -> tuple[Array, Cache]:
@@ -146,23 +147,24 @@ class NextToken(nn.Module):
 
     Args:
       cond: what `prefix` takes.
-      units: i32[B, M], known ones, M < L.
+      units: [B, M, ...], known ones, M < L; `units.blank(B, 0)` for none.
       hidden: as in `features`.
-      spare: rows of the cache beyond those of an image.
+      spare: rows of the cache beyond those of an example.
 
     Returns:
       Hidden states [B, P + M, D], and the cache, whose index is traced.
     """
-    if units is None:
-      units = jnp.zeros((len(cond), 0), jnp.int32)
-    x = self._embed(cond, units, hidden)
+    x, last = self._embed(cond, units, hidden)
     cache = self.backbone.cache(len(x), self.rows + spare, self.width)
     mask, valid = cache.causal(x.shape[1]), self.prefix.valid(cond)
+    if not self.prefix.causal:
+      mask = jnp.asarray(self._visible(x.shape[1]).mask())[None, None]
     if valid is not None:
       mask = hide_padding(mask, valid)
     pos = self.rotations()[: x.shape[1]]
-    h, cache = self.backbone(x, mask, pos=pos, cache=cache)
-    cache = Cache(cache.k, cache.v, jnp.asarray(cache.index, jnp.int32))
+    h, cache = self._stack(x, mask, last, pos=pos, cache=cache)
+    index = jnp.asarray(cache.index, jnp.int32)
+    cache = dataclasses.replace(cache, index=index)
     if jax.default_backend() == "cpu":
       cache = cache.unstacked()
     return h, cache
@@ -177,7 +179,7 @@ class NextToken(nn.Module):
     """One more call.
 
     Args:
-      units: i32[B, T]; each sees the cache and those before it.
+      units: [B, T, ...]; each sees the cache and those before it.
       cache: of all before.
       valid: bool[B, P], what `prefix.valid` says.
       tree: which new unit sees which, bool[B, T, T], and how many places each
@@ -196,11 +198,32 @@ class NextToken(nn.Module):
     at = jnp.reshape(cache.index, (-1, 1))
     at = at + (after[None] if after.ndim == 1 else after)
     pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
-    return self.backbone(self.units(units), mask, pos=pos, cache=cache)
+    return self._stack(self.units(units), mask, None, pos=pos, cache=cache)
 
-  def _embed(self, cond: Array, units: Array, hidden: Array | None) -> Array:
-    prefix = self.prefix(cond, hidden)
-    return jnp.concatenate([prefix, self.units(units)], axis=1)
+  def _stack(
+    self, x: Array, mask: Array | Plan, last: Array | None, **options: Any
+  ) -> tuple[Array, Cache | None]:
+    """What `backbone` returns. `last` is the embedding of the last position of
+    the prefix, [B, D], for stacks that it modulates; None where a cache has
+    read it."""
+    del last
+    return self.backbone(x, mask, **options)
+
+  def _embed(
+    self, cond: Cond, units: Array, hidden: Array | None
+  ) -> tuple[Array, Array]:
+    """The embeddings of prefix and units, [B, P + T, D], and of the last
+    position of the prefix."""
+    before = prefixes.rows(self.prefix, cond, hidden, len(units))
+    x = jnp.concatenate([before, self.units(units)], axis=1)
+    return x, before[:, -1]
+
+  def _visible(self, rows: int) -> Plan:
+    """Which of the first positions see which."""
+    if self.prefix.causal:
+      return blocks(rows, 1)
+    count = self.prefix.length
+    return plan((count,) + (1,) * (rows - count))
 
 
 def padding_mask(mask: Array, valid: Array) -> Array:

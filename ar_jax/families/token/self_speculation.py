@@ -120,7 +120,7 @@ def generate(
   return speculation.generate(
     program,
     target.net_variables(variables),
-    cond[target.needs[0]],
+    target.condition(cond),
     keys,
     speculation.jacobi(window - 1, program),
     rule=rule,
@@ -145,13 +145,13 @@ def _steps(
   **law: float,
 ) -> tuple[Array, Stats]:
   """`core.decoding.jacobi.decode` over a system."""
-  plan, given = target.plan, jnp.asarray(cond[target.needs[0]])
+  plan, given = target.plan, target.condition(cond)
   schedule = schedule or target.schedule
   guidance = target.scale(guidance)
   scales = np.array(pick.schedule(schedule, guidance, plan.steps), np.float32)
   scale = jnp.asarray(scales[plan.step_of()])[None, :, None]
   guided = guidance != 1.0
-  hidden = pairs.without(len(given)) if guided else None
+  hidden = pairs.without(len(keys)) if guided else None
   given = pairs.double(given, guided)
   bias = pick.bias_at(cond.get("bias"), plan.step_of())
 

@@ -29,6 +29,7 @@ from ar_jax.core.decoding import (
 )
 from ar_jax.core.decoding.speculate import Draft, Drafter, Progress, Stats
 from ar_jax.core.system import UserError, Vars
+from ar_jax.families.token.prefix import Cond
 from ar_jax.families.token.program import TokenProgram
 from ar_jax.nn.layers.cache import Cache
 
@@ -51,7 +52,7 @@ class Start(NamedTuple):
 
   program: TokenProgram
   variables: Vars
-  cond: Array
+  cond: Cond
   prompt: Array
   hidden: Array
   valid: Array | None
@@ -75,7 +76,7 @@ class Source(NamedTuple):
 def generate(
   program: TokenProgram,
   variables: Vars,
-  cond: Array,
+  cond: Cond,
   keys: Array,
   source: Source,
   *,
@@ -185,7 +186,7 @@ def _score(
 ) -> tuple[Array, Array, Cache]:
   """A `speculate.Score`: rows of rejected drafts are written again."""
   rows, net = program.rows, program.net.bind(variables)
-  room, need = cache.k[0].shape[2], net.rows + draft.units.shape[1]
+  room, need = cache.size, net.rows + draft.units.shape[1]
   if room < need:
     raise UserError(
       f"a cache of {room} rows is too small for {draft.units.shape[1]} drafts "
@@ -255,7 +256,7 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
       first = lambda x: jnp.moveaxis(x[:k], 0, 1)
       return Draft(first(units), first(logp)), cache
 
-    index = rows(jnp.zeros(len(start.cond), jnp.int32))
+    index = rows(jnp.zeros(len(start.prompt), jnp.int32))
     return draft, dataclasses.replace(cache, index=index)
 
   return Source(k, begin)

@@ -6,8 +6,9 @@ Any head fits any backbone, here and in `nn.heads.flow`:
   draw(h, keys, *, h_null, scale, **own) -> units     guided where h_null is
   nll(h, target, ...) -> f32[B, T]               where there is a likelihood
 
-`plan` and `pos` tell heads whose units of one step see each other which these
-are and where; other heads do not look at them.
+Heads of codes draw with a `bias` as well, see `pick.biased`. `plan` and `pos`
+tell heads whose units of one step see each other which these are and where;
+other heads do not look at them.
 
 Shapes: B batch, T positions, D width, V vocabulary, K bits.
 """
@@ -87,7 +88,7 @@ class Categorical(nn.Module):
     h: Array,
     *,
     h_null: Array | None = None,
-    scale: float = 1.0,
+    scale: Array | float = 1.0,
     bias: Array | None = None,
     **law,
   ) -> Array:

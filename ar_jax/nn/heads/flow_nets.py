@@ -14,10 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax import ops
 from ar_jax.core.plans.plan import Plan
-from ar_jax.nn.layers import positions
 from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.cross_attention import CrossAttention
 from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 from ar_jax.nn.layers.times import TimeEmbed
@@ -26,9 +25,9 @@ from ar_jax.nn.stacks.blocks import Block, modulate, parts
 Array = jax.Array
 
 
-def _dense(n: int, name: str, *, zero: bool = False, bias: bool = True):
+def _dense(n: int, name: str, *, zero: bool = False):
   init = nn.initializers.zeros if zero else nn.initializers.xavier_uniform()
-  return nn.Dense(n, use_bias=bias, kernel_init=init, name=name)
+  return nn.Dense(n, kernel_init=init, name=name)
 
 
 class _Residual(nn.Module):
@@ -148,15 +147,16 @@ class _CrossAttentionBlock(nn.Module):
     return x + gate * _swiglu(self.width, "mlp")(u)
 
   def _cross(self, x, h, mask, pos):
-    heads = lambda y: y.reshape(*y.shape[:2], self.heads, -1)
     x, h = RMSNorm(1e-6, name="norm_x")(x), RMSNorm(1e-6, name="norm_h")(h)
-    q = heads(_dense(self.width, "cross_q", bias=False)(x))
-    kv = _dense(2 * self.width, "cross_kv", bias=False)(h)
-    k, v = (heads(y) for y in jnp.split(kv, 2, -1))
-    if pos is not None:
-      q, k = positions.rotate(q, pos), positions.rotate(k, pos)
-    out = ops.attention(q, k, v, mask).reshape(x.shape)
-    return _dense(self.width, "cross_out")(out)
+    cross = CrossAttention(
+      self.width,
+      self.heads,
+      stddev=None,
+      out_stddev=None,
+      names=("cross_q", "cross_kv", "cross_out"),
+    )
+    nn.share_scope(self, cross)  # its matrices are named as our own
+    return cross(x, cross.remember(h, pos=pos), mask, pos=pos)
 
 
 def _attention(heads: int, name: str) -> Attention:

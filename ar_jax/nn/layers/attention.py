@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
+from ar_jax.core.errors import UserError
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers import positions
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.linear import Linear, initial
+from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 
 Array = jax.Array
 
@@ -30,14 +32,22 @@ class CosineNorm(nn.Module):
 
   heads: int
 
-  @nn.compact
+  def setup(self):
+    init = nn.initializers.constant(math.log(4))
+    self.log_scale = self.param("log_scale", init, (self.heads,))
+
   def __call__(self, q: Array, k: Array) -> tuple[Array, Array]:
     """q [B, T, H, K] and k [B, T, Hkv, K], normalised."""
-    init = nn.initializers.constant(math.log(4))
-    log_scale = self.param("log_scale", init, (self.heads,))
-    scale = jnp.exp(jnp.minimum(log_scale, math.log(100)))
-    q = _unit(q) * scale[None, None, :, None]
-    return q, _unit(k)
+    return self.query(q), self.key(k)
+
+  def query(self, q: Array) -> Array:
+    """Queries [B, T, H, K], normalised."""
+    scale = jnp.exp(jnp.minimum(self.log_scale, math.log(100)))
+    return _unit(q) * scale[None, None, :, None]
+
+  def key(self, k: Array) -> Array:
+    """Keys [B, T, Hkv, K], normalised."""
+    return _unit(k)
 
 
 def _unit(x: Array) -> Array:
@@ -46,14 +56,82 @@ def _unit(x: Array) -> Array:
   return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
+class HeadNorm(nn.Module):
+  """Queries and keys, normalised over the K features of every head, each with
+  parameters of its own (Qwen3; Chameleon, arXiv 2405.09818).
+
+  Attributes:
+    kind: "rms" or "layer".
+    affine: whether there is a learned scale, and with "layer" a bias; [K], the
+      same for all heads.
+    per_head: whether each head has its own, [H, K] and [Hkv, K].
+    eps: of the norms.
+  """
+
+  kind: str = "rms"
+  affine: bool = True
+  per_head: bool = False
+  eps: float = 1e-6
+
+  def setup(self):
+    if self.kind not in _HEAD_NORMS:
+      raise UserError(
+        f"head_norm={self.kind!r}: choose one of {', '.join(_HEAD_NORMS)}"
+      )
+    plain, learned = _HEAD_NORMS[self.kind]
+    if self.affine:
+      axes = 1 + self.per_head
+      self.q, self.k = learned(self.eps, axes), learned(self.eps, axes)
+    else:
+      self.q = self.k = lambda x: plain(x, self.eps)
+
+  def __call__(self, q: Array, k: Array) -> tuple[Array, Array]:
+    """q [B, T, H, K] and k [B, T, Hkv, K], normalised."""
+    return self.q(q), self.k(k)
+
+  def query(self, q: Array) -> Array:
+    """Queries [B, T, H, K], normalised."""
+    return self.q(q)
+
+  def key(self, k: Array) -> Array:
+    """Keys [B, T, Hkv, K], normalised."""
+    return self.k(k)
+
+
+_HEAD_NORMS = {"rms": (rms_norm, RMSNorm), "layer": (layer_norm, LayerNorm)}
+
+
+def make_head_norm(given: HeadNorm | str | None) -> HeadNorm | None:
+  """What a maker of stacks takes for a norm: the norm, its kind, or none."""
+  return HeadNorm(given) if isinstance(given, str) else given
+
+
+def check_heads(
+  width: int,
+  heads: int,
+  features: int | None = None,
+  kv_heads: int | None = None,
+) -> None:
+  """Raises a UserError where D, H, K and Hkv do not fit together."""
+  if features is None and width % heads:
+    raise UserError(
+      f"width={width} is not a multiple of heads={heads}; features=... sets "
+      "the width of a head"
+    )
+  if kv_heads and heads % kv_heads:
+    raise UserError(f"heads={heads} is not a multiple of kv_heads={kv_heads}")
+
+
 class Attention(nn.Module):
   """Multi-head self-attention with one matrix for queries, keys and values.
 
   Attributes:
     heads: H.
     kv_heads: heads of keys and values; as many as `heads` if None.
+    features: K; D / H if None.
     scale: of the scores; 1 / sqrt(K) if None.
-    norm: maps (q, k) to normalised ones before they are cached; optional.
+    norm: maps (q, k) to normalised ones before they are cached, a `CosineNorm`
+      or `HeadNorm`; optional.
     bias: which of q, k and v have a bias, for example "qv".
     out_bias: whether the output matrix has one.
     stddev: initial standard deviation of the input matrix; None is
@@ -65,6 +143,7 @@ class Attention(nn.Module):
 
   heads: int
   kv_heads: int | None = None
+  features: int | None = None
   scale: float | None = None
   norm: nn.Module | None = None
   bias: str = ""
@@ -98,7 +177,7 @@ class Attention(nn.Module):
       [B, T, D] and the cache with the new rows.
     """
     b, t, width = x.shape
-    features = width // self.heads
+    features = self.head_width(width)
     heads = {"q": self.heads}
     heads["k"] = heads["v"] = self.kv_heads or self.heads
     dense = lambda n, stddev, name, bias: Linear(
@@ -127,14 +206,18 @@ class Attention(nn.Module):
     if cache is not None:
       k, v, cache = cache.extend(layer, k, v)
     out = ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
-    out = out.reshape(b, t, width)
+    out = out.reshape(b, t, self.heads * features)
     return dense(width, self.out_stddev, "out", self.out_bias)(out), cache
+
+  def head_width(self, width: int) -> int:
+    """K of a layer of D = `width`."""
+    return self.features or width // self.heads
 
   def empty(
     self, depth: int, batch: int, length: int, width: int, dtype: jnp.dtype
   ) -> Cache:
     """An empty cache of `length` rows for `depth` layers of D = `width`."""
     heads = self.kv_heads or self.heads
-    shape = (depth, batch, heads, length, width // self.heads)
+    shape = (depth, batch, heads, length, self.head_width(width))
     rows = jnp.zeros(shape, dtype)
     return Cache(rows, rows)

@@ -7,6 +7,8 @@ features of a head.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -163,6 +165,89 @@ class Cache:
   def advance(self, new: int) -> Cache:
     """The cache with `new` more rows filled."""
     return dataclasses.replace(self, index=self.index + new)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class Joint:
+  """The caches of several stacks in a row, as one: whoever holds it need not
+  know that the stack is cut.
+
+  Attributes:
+    parts: the cache of each stack, whose own index does not count: `of` sets
+      it to 0, so that a loop finds the same type after every step.
+    index: as of a `Cache`; all parts have as many rows filled.
+  """
+
+  parts: tuple[Any, ...]
+  index: int | Array = 0
+
+  @classmethod
+  def of(cls, caches: Sequence[Any]) -> Joint:
+    """Joins caches of the same index."""
+    index = next((c.index for c in caches if hasattr(c, "index")), 0)
+    return cls(tuple(_at(c, 0) for c in caches), index)
+
+  def part(self, i: int) -> Any:
+    """The cache of stack i."""
+    return _at(self.parts[i], self.index)
+
+  def tree_flatten(self):
+    if isinstance(self.index, int):
+      return (self.parts,), self.index
+    return (self.parts, self.index), None
+
+  @classmethod
+  def tree_unflatten(cls, index, children):
+    return cls(*children) if index is None else cls(*children, index)
+
+  @property
+  def is_unstacked(self) -> bool:
+    """As of a `Cache`."""
+    return self.parts[0].is_unstacked
+
+  @property
+  def size(self) -> int:
+    """S."""
+    return self.parts[0].size
+
+  def unstacked(self) -> Joint:
+    """As `Cache.unstacked`."""
+    return self._each(lambda c: c.unstacked())
+
+  def rows(self, rows: slice) -> Joint:
+    """As `Cache.rows`."""
+    return self._each(lambda c: c.rows(rows))
+
+  def mask(self, new: int) -> Array | None:
+    """As `Cache.mask`."""
+    return self.part(0).mask(new)
+
+  def causal(self, new: int) -> Array:
+    """As `Cache.causal`."""
+    return self.part(0).causal(new)
+
+  def tree(self, sees: Array) -> Array:
+    """As `Cache.tree`."""
+    return self.part(0).tree(sees)
+
+  def compact(self, start: Array, path: Array) -> Joint:
+    """As `Cache.compact`."""
+    return self._each(lambda c: c.compact(start, path))
+
+  def advance(self, new: int) -> Joint:
+    """As `Cache.advance`."""
+    return dataclasses.replace(self, index=self.index + new)
+
+  def _each(self, change: Any) -> Joint:
+    return Joint(tuple(map(change, self.parts)), self.index)
+
+
+def _at(cache: Any, index: int | Array) -> Any:
+  """The cache with another index, if it has one."""
+  if not hasattr(cache, "index"):
+    return cache
+  return dataclasses.replace(cache, index=index)
 
 
 def _first(buffer: Array, layer: Array | int, stop: int) -> Array:

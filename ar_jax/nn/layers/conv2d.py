@@ -131,6 +131,7 @@ class Encoder(nn.Module):
     attention: levels (0 = full resolution) with attention after each block.
     mid_attention: attention in the middle.
     dtype: of the convolutions.
+    act_out: a SiLU between the last norm and the last convolution.
   """
 
   ch: int
@@ -140,6 +141,7 @@ class Encoder(nn.Module):
   attention: tuple[int, ...] = ()
   mid_attention: bool = True
   dtype: jnp.dtype = jnp.float32
+  act_out: bool = True
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -153,7 +155,8 @@ class Encoder(nn.Module):
       if level + 1 < len(self.mult):
         x = Downsample(self.dtype, name=f"{at}_downsample")(x)
     x = Middle(x.shape[-1], self.mid_attention, self.dtype, name="mid")(x)
-    x = nn.silu(norm(x.shape[-1], "norm_out")(x))
+    x = norm(x.shape[-1], "norm_out")(x)
+    x = nn.silu(x) if self.act_out else x
     x = conv3(self.z, self.dtype, "conv_out")(x)
     return x.astype(jnp.float32)
 
@@ -161,7 +164,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
   """Latents [B, h, w, z] to an image [B, s h, s w, c]; mirrors `Encoder`.
 
-  It has blocks + 1 residual blocks a level, the levels counted as in the
+  It has blocks + `more` residual blocks a level, the levels counted as in the
   encoder (0 = full resolution) and run from the last to the first. `head`
   is the last convolution by itself: adaptive GAN weights differentiate it.
 
@@ -175,6 +178,8 @@ class Decoder(nn.Module):
   attention: tuple[int, ...] = ()
   mid_attention: bool = True
   dtype: jnp.dtype = jnp.float32
+  act_out: bool = True
+  more: int = 1
 
   def setup(self):
     self.conv_out = conv3(self.channels, self.dtype)
@@ -190,11 +195,13 @@ class Decoder(nn.Module):
     x = Middle(top, self.mid_attention, self.dtype, name="mid")(x)
     for level, mult in reversed(list(enumerate(self.mult))):
       at = f"up_{level}"
-      for i in range(self.blocks + 1):
+      for i in range(self.blocks + self.more):
         x = ResBlock(self.ch * mult, self.dtype, name=f"{at}_block_{i}")(x)
         if level in self.attention:
           x = AttnBlock(self.dtype, name=f"{at}_attn_{i}")(x)
       if level:
         x = Upsample(self.dtype, name=f"{at}_upsample")(x)
-    feature = nn.silu(norm(x.shape[-1], "norm_out")(x)).astype(self.dtype)
+    feature = norm(x.shape[-1], "norm_out")(x)
+    feature = nn.silu(feature) if self.act_out else feature
+    feature = feature.astype(self.dtype)
     return self.head(feature), feature

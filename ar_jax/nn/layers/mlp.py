@@ -9,13 +9,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.errors import UserError
 from ar_jax.nn.layers.linear import Linear, initial
 
 Array = jax.Array
 
+ACTIVATIONS = {
+  "gelu": lambda x: nn.gelu(x, approximate=False),
+  "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+  "relu": nn.relu,
+  "silu": nn.silu,
+}
+
 
 class Mlp(nn.Module):
-  """Linear, GELU, linear.
+  """Linear, activation, linear.
 
   Attributes:
     hidden: width between the two.
@@ -23,18 +31,26 @@ class Mlp(nn.Module):
       Xavier-uniform.
     out_stddev: the same of the second.
     dtype: of the computation.
-    exact: whether the GELU is exact and not by tanh.
+    act: a key of ACTIVATIONS.
   """
 
   hidden: int
   stddev: float | None = 0.02
   out_stddev: float | None = 0.02
   dtype: jnp.dtype = jnp.float32
-  exact: bool = False
+  act: str = "gelu_tanh"
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """[B, T, D] of x [B, T, D]."""
+    """[B, T, D] of x [B, T, D].
+
+    Raises:
+      UserError: there is no such activation.
+    """
+    if self.act not in ACTIVATIONS:
+      raise UserError(
+        f"act={self.act!r}: choose one of {', '.join(ACTIVATIONS)}"
+      )
     dense = lambda n, stddev, name: nn.Dense(
       n,
       kernel_init=initial(stddev),
@@ -42,7 +58,7 @@ class Mlp(nn.Module):
       name=name,
     )
     h = dense(self.hidden, self.stddev, "fc1")(x)
-    h = nn.gelu(h, approximate=not self.exact)
+    h = ACTIVATIONS[self.act](h)
     return dense(x.shape[-1], self.out_stddev, "fc2")(h)
 
 

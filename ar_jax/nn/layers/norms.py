@@ -28,15 +28,22 @@ def rms_norm(x: Array, eps: float = 1e-6) -> Array:
 
 
 class LayerNorm(nn.Module):
-  """LayerNorm with a learned scale and bias, taken in float32."""
+  """LayerNorm with a learned scale and bias, taken in float32.
+
+  Attributes:
+    eps: added to the variance.
+    axes: the last axes over which scale and bias differ; the mean and the
+      variance are of the last one alone.
+  """
 
   eps: float = 1e-6
+  axes: int = 1
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[..., D] of x [..., D]."""
-    shape = (1,) * (x.ndim - 1) + (-1,)
-    width = (x.shape[-1],)
+    width = x.shape[-self.axes :]
+    shape = (1,) * (x.ndim - self.axes) + width
     scale = self.param("scale", nn.initializers.ones, width)
     bias = self.param("bias", nn.initializers.zeros, width)
     y = layer_norm(x, self.eps)
@@ -48,16 +55,24 @@ class RMSNorm(nn.Module):
 
   The mean square is taken in float32; the result has the dtype of x before
   it is scaled, as in Llama.
+
+  Attributes:
+    eps: added to the mean square.
+    axes: the last axes over which the scale differs; the mean is of the last
+      one alone.
   """
 
   eps: float = 1e-5
+  axes: int = 1
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[..., D] of x [..., D]."""
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    width = x.shape[-self.axes :]
+    scale = self.param("scale", nn.initializers.ones, width)
     y = rms_norm(x, self.eps).astype(x.dtype)
-    return y * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    shape = (1,) * (x.ndim - self.axes) + width
+    return y * scale.astype(x.dtype).reshape(shape)
 
 
 class Identity(nn.Module):

@@ -96,6 +96,72 @@ def grid_weights(plan: Plan, side: int) -> tuple[np.ndarray, np.ndarray]:
 PREFIX_ROPES = ("zero", "identity")
 
 
+def rope(
+  plan: Plan,
+  features: int,
+  *,
+  prefix: int,
+  prefix_rope: str,
+  slots: Sequence[int] = (),
+) -> np.ndarray:
+  """Rotations (RoPE) of a prefix and the slots behind it: two-dimensional
+  where the plan has rows and columns, see `rope_grid`, else those of a line.
+
+  On a line slot i turns by i, all pairs with the frequencies 10000^(-2 j / K),
+  j = 0 .. K/2 - 1 (arXiv 2104.09864).
+
+  Args:
+    plan: of the slots.
+    features: K; a multiple of 4, on a line of 2.
+    prefix: positions before the slots.
+    prefix_rope: as in `rope_grid`; on a line also "line": the prefix is the
+      line before slot 0, its last position at -1.
+    slots: for each position of the prefix the slot at whose place it lies, -1
+      for none; () for none at all.
+
+  Returns:
+    f32[prefix + L, K / 2, 2], cosines and sines, for `rotate`.
+
+  Raises:
+    UserError: no such `prefix_rope`, K is no such multiple, or there is no
+      such slot.
+  """
+  if "row" in plan.names:
+    if prefix_rope == "line":
+      raise UserError("prefix_rope='line': these units lie on a grid")
+    table = rope_grid(plan, features, prefix=prefix, prefix_rope=prefix_rope)
+  else:
+    table = _rope_line(len(plan), features, prefix, prefix_rope)
+  if slots and max(slots) >= len(plan):
+    raise UserError(
+      f"a prefix at the place of unit {max(slots)}: there are {len(plan)}"
+    )
+  own = np.asarray(slots, int)
+  before = table[:prefix]
+  before[: len(own)][own >= 0] = table[prefix:][own[own >= 0]]
+  return table
+
+
+def _rope_line(
+  length: int, features: int, prefix: int, prefix_rope: str
+) -> np.ndarray:
+  if prefix_rope not in (*PREFIX_ROPES, "line"):
+    raise UserError(
+      f"prefix_rope={prefix_rope!r}: choose one of "
+      f"{', '.join(PREFIX_ROPES)}, line"
+    )
+  if features % 2:
+    raise UserError(f"heads of {features} features: RoPE needs an even number")
+  at = np.arange(-prefix, length)
+  if prefix_rope != "line":
+    at = np.maximum(at, 0)
+  angle = at[:, None] * 1e4 ** (-2 * np.arange(features // 2) / features)
+  table = np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+  if prefix_rope == "zero":
+    table[:prefix] = 0
+  return table
+
+
 def rope_grid(
   plan: Plan, features: int, *, prefix: int, prefix_rope: str
 ) -> np.ndarray:

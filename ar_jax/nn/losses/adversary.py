@@ -144,6 +144,7 @@ def adaptive_weight(
   kernel: Array,
   reconstruction_loss: Callable[[Array], Array],
   adversarial_loss: Callable[[Array], Array],
+  most: float = 1e4,
 ) -> Array:
   """VQGAN's weight: ratio of gradient norms at the decoder's last kernel.
 
@@ -156,9 +157,10 @@ def adaptive_weight(
     kernel: the last kernel.
     reconstruction_loss: image -> f32[].
     adversarial_loss: image -> f32[].
+    most: the largest weight.
 
   Returns:
-    f32[], a constant to differentiation, within [0, 1e4].
+    f32[], a constant to differentiation, within [0, most].
   """
   image, back = jax.vjp(to_image, kernel)
 
@@ -166,7 +168,7 @@ def adaptive_weight(
     return jnp.linalg.norm(back(jax.grad(loss)(image))[0].ravel())
 
   ratio = norm(reconstruction_loss) / (norm(adversarial_loss) + 1e-4)
-  return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, 1e4))
+  return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +184,7 @@ class Adversary:
     adaptive: multiply `weight` by `adaptive_weight`, over the batch.
     lecam: weight of the regulariser, 0 for none.
     decay: of the running means for it.
+    most: the largest adaptive weight.
   """
 
   discriminator: nn.Module
@@ -192,6 +195,7 @@ class Adversary:
   adaptive: bool = False
   lecam: float = 0.0
   decay: float = 0.999
+  most: float = 1e4
 
   def __post_init__(self):
     for what, table in (

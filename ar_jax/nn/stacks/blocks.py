@@ -12,8 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.errors import UserError
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers.cache import Cache
+from ar_jax.nn.layers.cross_attention import CrossAttention, Memory
 from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 
 Array = jax.Array
@@ -22,13 +24,18 @@ Array = jax.Array
 class Block(nn.Module):
   """x += gate mixer(norm(x) (1 + scale) + shift), then the same with an MLP.
 
+  Between the two, where there is a memory: x += cross(norm(x)), which nothing
+  modulates.
+
   Attributes:
     mixer: mixes positions; called and answering as `Attention`.
     mlp: acts on each position.
     eps: of the norms.
     rms: whether the norms are RMS norms and not layer norms; neither has
       parameters.
-    dropout: share of the features of both branches that training drops.
+    dropout: share of the features of the branches that training drops.
+    cross: looks at a memory; None with stacks that have none.
+    cross_norm: the norm before it; if None, one like the others.
   """
 
   mixer: nn.Module
@@ -36,6 +43,8 @@ class Block(nn.Module):
   eps: float = 1e-6
   rms: bool = False
   dropout: float = 0.0
+  cross: CrossAttention | None = None
+  cross_norm: nn.Module | None = None
 
   def __call__(
     self,
@@ -47,6 +56,7 @@ class Block(nn.Module):
     cache: Any = None,
     layer: Array | int = 0,
     keys: Array | None = None,
+    memory: Memory | None = None,
   ) -> tuple[Array, Any]:
     """One layer.
 
@@ -59,6 +69,7 @@ class Block(nn.Module):
       cache: of all layers.
       layer: which of them is ours.
       keys: Key[B] of this layer for dropout, or None.
+      memory: of this layer, with `cross`.
 
     Returns:
       [B, T, D] and the new cache.
@@ -67,6 +78,10 @@ class Block(nn.Module):
     h = self._modulated(x, scale1, shift1)
     h, cache = self.mixer(h, mask, pos=pos, cache=cache, layer=layer)
     x = x + (gate1 * dropout(h, keys, self.dropout, 0)).astype(x.dtype)
+    if memory is not None:
+      norm = self.cross_norm or self._norm
+      h = self.cross(norm(x).astype(x.dtype), (memory.k, memory.v), memory.seen)
+      x = x + dropout(h, keys, self.dropout, 2).astype(x.dtype)
     h = self.mlp(self._modulated(x, scale2, shift2))
     x = x + (gate2 * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
     return x, cache
@@ -75,9 +90,11 @@ class Block(nn.Module):
     """See `Attention.empty`."""
     return self.mixer.empty(*sizes)
 
+  def _norm(self, x: Array) -> Array:
+    return (rms_norm if self.rms else layer_norm)(x, self.eps)
+
   def _modulated(self, x: Array, scale: Array, shift: Array) -> Array:
-    norm = rms_norm if self.rms else layer_norm
-    return modulate(norm(x, self.eps), scale, shift).astype(x.dtype)
+    return modulate(self._norm(x), scale, shift).astype(x.dtype)
 
 
 def parts(mod: Array, positions: int) -> tuple[Array, ...]:
@@ -96,14 +113,19 @@ def parts(mod: Array, positions: int) -> tuple[Array, ...]:
 
 
 class PlainBlock(nn.Module):
-  """x += mixer(norm(x)), then the same with an MLP; unconditional (Llama).
+  """x += mixer(norm(x)), then the same with attention to a memory, where there
+  is one, and with an MLP; unconditional (Llama).
 
   Attributes:
     mixer: mixes positions; called and answering as `Attention`.
     mlp: acts on each position.
     eps: of the norms.
-    dropout: share of the features of both branches that training drops.
+    dropout: share of the features of the branches that training drops.
     rms: whether the norms are RMS norms and not layer norms with a bias (ViT).
+    cross: looks at a memory; None with stacks that have none.
+    cross_norm: its norm; if None, one like the others.
+    order: "pre", as above; or "post", x = norm(x + mixer(x)), as in the first
+      transformer (arXiv 1706.03762), whose stack needs no last norm.
   """
 
   mixer: nn.Module
@@ -111,11 +133,23 @@ class PlainBlock(nn.Module):
   eps: float = 1e-5
   dropout: float = 0.0
   rms: bool = True
+  cross: CrossAttention | None = None
+  cross_norm: nn.Module | None = None
+  order: str = "pre"
 
   def setup(self):
+    if self.order not in ("pre", "post"):
+      raise UserError(f"order={self.order!r}: choose 'pre' or 'post'")
     norm = RMSNorm if self.rms else LayerNorm
     self.norm1 = norm(self.eps)
     self.norm2 = norm(self.eps)
+    if self.cross is not None and self.cross_norm is None:
+      self.norm3 = norm(self.eps)
+
+  @property
+  def branches(self) -> int:
+    """What stochastic depth may drop."""
+    return 2 + (self.cross is not None)
 
   def __call__(
     self,
@@ -127,20 +161,30 @@ class PlainBlock(nn.Module):
     cache: Any = None,
     layer: Array | int = 0,
     keys: Array | None = None,
+    memory: Memory | None = None,
   ) -> tuple[Array, Any]:
     """One layer; arguments as those of `Block`, and
 
     Args:
-      mod: factors on the two branches, [B, 2, 1], or None.
+      mod: factors on the branches, [B, 2 | 3, 1], or None: on the mixer, the
+        MLP and, the third, on the attention to the memory.
       keys: Key[B] of this layer for dropout, or None.
     """
-    factors = (1, 1) if mod is None else (mod[:, None, 0], mod[:, None, 1])
-    h, cache = self.mixer(
-      self.norm1(x), mask, pos=pos, cache=cache, layer=layer
-    )
-    x = x + (factors[0] * dropout(h, keys, self.dropout, 0)).astype(x.dtype)
-    h = self.mlp(self.norm2(x))
-    x = x + (factors[1] * dropout(h, keys, self.dropout, 1)).astype(x.dtype)
+
+    def add(x, place, norm, branch):
+      h, cache = branch(norm(x) if self.order == "pre" else x)
+      factor = 1 if mod is None else mod[:, None, place]
+      h = factor * dropout(h, keys, self.dropout, place)
+      x = x + h.astype(x.dtype)
+      return x if self.order == "pre" else norm(x), cache
+
+    mix = lambda h: self.mixer(h, mask, pos=pos, cache=cache, layer=layer)
+    x, cache = add(x, 0, self.norm1, mix)
+    if memory is not None:
+      norm, kv = self.cross_norm or self.norm3, (memory.k, memory.v)
+      look = lambda h: (self.cross(h, kv, memory.seen), None)
+      x, _ = add(x, 2, norm, look)
+    x, _ = add(x, 1, self.norm2, lambda h: (self.mlp(h), None))
     return x, cache
 
   def empty(self, *sizes) -> Cache:

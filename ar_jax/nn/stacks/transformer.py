@@ -1,6 +1,7 @@
 """The one transformer: `nn.stacks.blocks`, scanned.
 
-Shapes: B batch, T positions, D width, N layers.
+Shapes: B batch, T positions, D width, N layers, S rows of a memory, C features
+of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ar_jax.core.decoding.steps import fold
 from ar_jax.core.errors import UserError
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers.cache import Cache
-from ar_jax.nn.layers.linear import TRANSPOSED
+from ar_jax.nn.layers.cross_attention import Memory
+from ar_jax.nn.layers.linear import TRANSPOSED, transposed
 from ar_jax.nn.layers.norms import layer_norm
 from ar_jax.nn.stacks.blocks import Block, PlainBlock, drop_path, modulate
 
@@ -79,6 +81,33 @@ class Backbone(nn.Module):
     """What the stack needs of cond [B, D]; once for all calls with it."""
     return self.ada(cond), self.out_ada(cond) if self.out_ada else None
 
+  @property
+  def needs_memory(self) -> bool:
+    """Whether the layers look at a memory."""
+    return getattr(self.block, "cross", None) is not None
+
+  def remember(self, features: Array, seen: Array | None = None) -> Memory:
+    """What the layers read of a memory; once for all calls with it.
+
+    Args:
+      features: [B, S, C].
+      seen: bool[B, S], the rows that are no padding; None for all.
+
+    Raises:
+      UserError: the layers look at no memory.
+    """
+    if not self.needs_memory:
+      raise UserError("this stack looks at no memory: build it with cross=True")
+    features = by_example(features.astype(self.dtype))
+    layer = lambda block, _, none: (None, block.cross.remember(features))
+    stack = nn.scan(
+      layer,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      length=self.depth,
+    )
+    return Memory(*stack(self.block, None, None)[1], seen)
+
   def __call__(
     self,
     x: Array,
@@ -87,6 +116,7 @@ class Backbone(nn.Module):
     pos: Array | None = None,
     cond: tuple[Array, Array] | None = None,
     cache: Any = None,
+    memory: Memory | None = None,
     keys: Array | None = None,
   ) -> tuple[Array, Any]:
     """Hidden states of new positions.
@@ -97,15 +127,26 @@ class Backbone(nn.Module):
         and None for all that are filled.
       pos: where the positions are; see `positions.rotate`.
       cond: what `condition` returns; None without `ada`.
-      cache: of earlier positions, for example an `attention.Cache`.
+      cache: of earlier positions, for example a `cache.Cache`.
+      memory: what `remember` returns; None where the layers look at none.
       keys: Key[B] for stochastic depth and dropout; None turns both off.
 
     Returns:
       f32[B, T, D], and the cache with T more rows.
+
+    Raises:
+      UserError: a memory is missing, or given to layers that look at none.
     """
+    if self.needs_memory != (memory is not None):
+      raise UserError(
+        "this stack looks at a memory: pass what `remember` returns"
+        if self.needs_memory
+        else "this stack looks at no memory: build it with cross=True"
+      )
     mod, out_mod = cond or (None, None)
     if keys is not None and self.drop:
-      branches = 2 if mod is None else mod.shape[2] // 3
+      branches = getattr(self.block, "branches", 2)
+      branches = branches if mod is None else mod.shape[2] // 3
       stays = drop_path(
         keys, self.drop, self.depth, first=self.drop_from, branches=branches
       )[..., None]
@@ -119,16 +160,19 @@ class Backbone(nn.Module):
 
     def layer(block, carry, inputs):
       x, cache = carry
-      index, mod = inputs
+      index, mod, kv = inputs
       own = None if keys is None else fold(keys, index)
+      # Blocks of other kinds need not know of memories.
+      seen = {} if kv is None else {"memory": Memory(*kv, memory.seen)}
       x, cache = block(
-        x, mod, mask, pos=pos, cache=cache, layer=index, keys=own
+        x, mod, mask, pos=pos, cache=cache, layer=index, keys=own, **seen
       )
       return (by_example(x), cache), None
 
     x = by_example(x.astype(self.dtype))
+    kv = None if memory is None else (memory.k, memory.v)
     if cache is not None and cache.is_unstacked:
-      h, cache = self._one_by_one(layer, x, cache, mod)
+      h, cache = self._one_by_one(layer, x, cache, (mod, kv))
     else:
       if policy := _policy(self.remat):
         layer = nn.remat(layer, prevent_cse=False, policy=policy)
@@ -136,7 +180,7 @@ class Backbone(nn.Module):
         layer, variable_axes={"params": 0}, split_rngs={"params": True}
       )
       layers = jnp.arange(self.depth)
-      (h, cache), _ = stack(self.block, (x, cache), (layers, mod))
+      (h, cache), _ = stack(self.block, (x, cache), (layers, mod, kv))
     if self.out_norm is not None:
       h = self.out_norm(h).astype(jnp.float32)
     else:
@@ -145,10 +189,10 @@ class Backbone(nn.Module):
     return h, cache if cache is None else cache.advance(x.shape[1])
 
   def _one_by_one(
-    self, layer: Any, x: Array, cache: Cache, mod: Array | None
+    self, layer: Any, x: Array, cache: Cache, every: Any
   ) -> tuple[Array, Cache]:
-    """The stack without a loop, its layers as `linear.transposed` has made them
-    for the calls of a loop around it."""
+    """The stack without a loop, its layers as `ready` has made them for the
+    calls of a loop around it; `every` has a leading axis over layers, too."""
     block = self.block.clone(parent=None, _deep_clone=True, _reset_names=True)
     params = self.block.variables["params"]
     for i in range(self.depth):
@@ -157,11 +201,20 @@ class Backbone(nn.Module):
       else:
         own = {"params": jax.tree.map(lambda p, i=i: p[i], params)}
       bound = functools.partial(block.apply, own)
-      inputs = i, None if mod is None else mod[i]
-      (x, cache), _ = layer(bound, (x, cache), inputs)
+      inputs = jax.tree.map(lambda y, i=i: y[i], every)
+      (x, cache), _ = layer(bound, (x, cache), (i, *inputs))
     return x, cache
 
   def cache(self, batch: int, length: int, width: int) -> Any:
     """What the layers know before the first of `length` positions of D =
     `width`: for an Attention an empty cache of so many rows."""
     return self.block.empty(self.depth, batch, length, width, self.dtype)
+
+  def head_width(self, width: int) -> int:
+    """Features of a head of attention, in layers of D = `width`."""
+    return self.block.mixer.head_width(width)
+
+  def ready(self, params: Any, rows: int) -> Any:
+    """What the collection `linear.TRANSPOSED` holds for a loop of steps of so
+    many rows over this stack of these parameters."""
+    return transposed(params["block"], rows)

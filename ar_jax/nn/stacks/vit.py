@@ -1,13 +1,20 @@
-"""The layers of ViT (arXiv 2010.11929): pre-norm, GELU, biases everywhere."""
+"""The layers of ViT (arXiv 2010.11929): pre-norm, GELU, biases everywhere; and
+those of the first transformer (arXiv 1706.03762): the norms behind the
+branches, ReLU, and a decoder's attention to a memory."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
-from ar_jax.nn.layers.attention import Attention
+from ar_jax.nn.layers.attention import (
+  Attention,
+  HeadNorm,
+  check_heads,
+  make_head_norm,
+)
+from ar_jax.nn.layers.cross_attention import crossing
 from ar_jax.nn.layers.mlp import Mlp
-from ar_jax.nn.layers.norms import LayerNorm
+from ar_jax.nn.layers.norms import Identity, LayerNorm
 from ar_jax.nn.stacks.blocks import PlainBlock
 from ar_jax.nn.stacks.transformer import Backbone
 
@@ -16,7 +23,13 @@ def vit(
   depth: int,
   width: int,
   heads: int,
+  cross: bool = False,
   *,
+  features: int | None = None,
+  head_norm: HeadNorm | str | None = None,
+  hidden: int | None = None,
+  act: str = "gelu",
+  order: str = "pre",
   dropout: float = 0.1,
   eps: float = 1e-6,
   remat: bool | str = False,
@@ -27,9 +40,16 @@ def vit(
 
   Args:
     depth: layers.
-    width: D; the MLP is 4 D wide.
+    width: D.
     heads: of attention.
-    dropout: of both branches of every layer.
+    cross: whether the layers look at a memory, too; see `Backbone.remember`.
+    features: width of a head; D / heads if None.
+    head_norm: of the queries and keys of each head: "rms", "layer", a
+      `HeadNorm`, or None.
+    hidden: width of the MLP; 4 D if None.
+    act: of the MLP; see `mlp.Mlp`.
+    order: "pre" or "post"; see `blocks.PlainBlock`.
+    dropout: of the branches of every layer.
     eps: of the norms.
     remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the computation.
@@ -38,17 +58,24 @@ def vit(
   Raises:
     UserError: sizes do not fit together.
   """
-  if width % heads:
-    raise UserError(f"width={width} is not a multiple of heads={heads}")
+  check_heads(width, heads, features)
   products = jnp.dtype(dtype)
   mixer = Attention(
-    heads, bias="qkv", stddev=None, out_stddev=None, dtype=products, impl=impl
+    heads,
+    features=features,
+    norm=make_head_norm(head_norm),
+    bias="qkv",
+    stddev=None,
+    out_stddev=None,
+    dtype=products,
+    impl=impl,
   )
-  mlp = Mlp(4 * width, None, None, products, exact=True)
+  mlp = Mlp(hidden or 4 * width, None, None, products, act)
+  looks = crossing(width, mixer) if cross else None
   return Backbone(
-    PlainBlock(mixer, mlp, eps, dropout, rms=False),
+    PlainBlock(mixer, mlp, eps, dropout, False, looks, order=order),
     depth,
-    out_norm=LayerNorm(eps),
+    out_norm=LayerNorm(eps) if order == "pre" else Identity(),
     remat=remat,
     dtype=products,
   )

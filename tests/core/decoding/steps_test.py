@@ -70,6 +70,72 @@ class DecodeTest(absltest.TestCase):
       np.testing.assert_array_equal(ragged[row, :start], 0)
 
 
+class UntilTest(absltest.TestCase):
+  """Loops that end with the examples."""
+
+  def setUp(self):
+    super().setUp()
+    self.keys = jax.random.split(jax.random.key(0), 3)
+    self.ends = jnp.array([2, 0, 4])  # the last step of each example
+
+  def until(self, ends, n=9, keys=None, **options):
+    """The carry counts the steps that are run."""
+    keys = self.keys if keys is None else keys
+
+    def step(count, s, keys):
+      _, units = draw(0, s, keys)
+      return count + 1, units % 1000, s >= ends
+
+    run = lambda ends: steps.until_steps(step, 0, n, keys, **options)
+    return jax.jit(run)(ends)
+
+  def test_draws_are_those_of_a_scan_and_no_step_is_run_in_vain(self):
+    scan = lambda carry, s, keys: (carry, draw(0, s, keys)[1] % 1000)
+    _, want = steps.scan_steps(scan, 0, 9, self.keys)
+    found = self.until(self.ends)
+    self.assertEqual(found.carry, 5)
+    np.testing.assert_array_equal(found.count, [3, 1, 5])
+    self.assertTrue(found.done.all())
+    drawn = np.arange(9)[None] < found.count[:, None]
+    np.testing.assert_array_equal(found.units, np.where(drawn, want, 0))
+    # n ends what does not end by itself.
+    found = self.until(self.ends + 4, n=3, start=2)
+    np.testing.assert_array_equal(found.done, [False, True, False])
+    np.testing.assert_array_equal(found.units, want[:, 2:5])
+
+  def test_an_example_knows_nothing_of_the_others(self):
+    found = self.until(self.ends)
+    for i in range(3):
+      alone = self.until(self.ends[i : i + 1], keys=self.keys[i : i + 1])
+      np.testing.assert_array_equal(alone.units[0], found.units[i])
+      self.assertEqual(alone.count[0], found.count[i])
+      self.assertEqual(alone.carry, self.ends[i] + 1)
+
+  def test_who_has_ended_before_draws_nothing(self):
+    done = jnp.array([False, True, True])
+    found = self.until(self.ends, done=done)
+    self.assertEqual(found.carry, 3)
+    np.testing.assert_array_equal(found.count, [3, 0, 0])
+    np.testing.assert_array_equal(found.units[1:], 0)
+
+  def test_filling_ends_with_the_examples(self):
+    def step(count, place, keys):
+      return count + 1, place + 1
+
+    blank, offset = jnp.zeros((3, 9), jnp.int32), jnp.array([0, 2, 5])
+    ends = lambda units: units == 5
+    count, units = jax.jit(
+      lambda: steps.fill_steps(
+        step, 0, blank, 0, 9, self.keys, offset, ends=ends,
+        done=jnp.array([False, False, True]),
+      )
+    )()  # fmt: skip
+    self.assertEqual(count, 5)
+    np.testing.assert_array_equal(units[0], [1, 2, 3, 4, 5, 0, 0, 0, 0])
+    np.testing.assert_array_equal(units[1], [0, 0, 3, 4, 5, 0, 0, 0, 0])
+    np.testing.assert_array_equal(units[2], 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sums:
   """Unit s is the condition plus the sum of the units before it."""

@@ -226,8 +226,8 @@ FOLDERS = {
     put("cats/album.jpg", "dogs"), {}, (5, 1, _CD), "cats, dogs",
   ),
   "one_class": (put("faces", n=5), {}, "only one class sub-folder .'faces'."),
-  "flat": (_flat("0.png", "1.png"), {}, "no images in class .* set classes=1"),
-  "nothing": (_files("a.cr2"), {}, "no images in class .*there are 1 .cr2"),
+  "flat": (_flat("0.png", "1.png"), {}, "no pictures in .* set classes=1"),
+  "nothing": (_files("a.cr2"), {}, "no pictures in class .*there are 1 .cr2"),
   "wrong_number": (_TWO, {"classes": 3}, "2 class sub-folders, but classes=3"),
   # Without classes.
   "flat_as_one": (_flat("0.png", "1.png", "2.png"), _ONE, (2, 1, 1), "1 class"),
@@ -239,7 +239,7 @@ FOLDERS = {
   "Parts_of_classes_as_one": (
     _split("Train", "Valid", *_CD), _ONE, (6, 6, 1), "6 . 6 pictures, 1 class",
   ),
-  "one_picture": (_flat("0.png"), _ONE, "one image cannot be split"),
+  "one_picture": (_flat("0.png"), _ONE, "one picture cannot be split"),
   # Links.
   "link_up": (
     _all(_TWO, _link("..", "cats/up")),

@@ -12,7 +12,7 @@ from PIL import Image
 from ar_jax import data
 from ar_jax.core.errors import UserError
 from ar_jax.data import sources
-from ar_jax.data.dataset import Arrays
+from ar_jax.data.dataset import Arrays, label
 from ar_jax.data.images import reader, transforms
 
 
@@ -111,8 +111,16 @@ class EmbeddedTest(Case):
     self.fails("idx3-ubyte.gz: missing or damaged", "fashion_mnist", path=path)
 
   def test_arrays_of_different_lengths(self):
-    with self.assertRaisesRegex(UserError, "3 images but 2"):
-      Arrays(np.zeros((3, 8, 8)), [0, 1], np.copy, num_classes=2, where="x")
+    fields = {"image": np.zeros((3, 8, 8)), "label": np.zeros(2)}
+    with self.assertRaisesRegex(UserError, "x: 3 of 'image' but 2 of 'label'"):
+      Arrays(fields, num_classes=2, where="x")
+
+  def test_arrays_without_images_or_labels(self):
+    source = Arrays({"series": np.eye(4, dtype=np.float32)}, where="x")
+    self.assertEqual(list(source[2]), ["series"])
+    self.assertFalse(hasattr(source, "labels"))
+    with self.assertRaisesRegex(UserError, "no label, only series"):
+      label(source, 0)
 
 
 class LoadTest(Case):
@@ -124,6 +132,14 @@ class LoadTest(Case):
       "data.lenght: no option of 'fake', did you mean length", "fake", lenght=3
     )
     self.fails("length must be at least 1", "fake", length=0)
+
+  def test_a_set_takes_what_its_loader_takes(self):
+    with self.assertRaisesRegex(UserError, "data.size: 'digits' needs it"):
+      data.load("digits")
+    self.fails("data.path: no option of 'digits'", "digits", path="/x")
+    self.assertLen(data.load("digits", size=8, path="").test, 297)
+    self.fails("order='sorted': must be 'shuffled' or", "fake", order="sorted")
+    self.fails("did you mean order", "fake", ordre="given")
 
   def test_options_that_are_not_set_are_not_given(self):
     found = data.load("fake", size=8, length=None, num_classes=3)
@@ -195,10 +211,10 @@ class FolderTest(Case):
     path = str(self.root)
     self.fails("no such folder", "folder")
     self.fails("no such folder", "folder", path=path + "/nowhere")
-    self.fails("no images in class sub-folders; put", "folder", path=path)
+    self.fails("no pictures in class sub-folders; put", "folder", path=path)
     _save(self.root / "loose.png")
     self.fails("set classes=1", "folder", path=path)
-    self.fails("one image cannot be split", "folder", path=path, classes=1)
+    self.fails("one picture cannot be split", "folder", path=path, classes=1)
     _save(self.root / "cat" / "0.png")
     self.fails("only one class .*classes=1", "folder", path=path)
     _save(self.root / "dog" / "0.png")

@@ -15,9 +15,11 @@ from skimage import data as photos
 from skimage import metrics
 
 from ar_jax import evals
-from ar_jax.core.system import UserError
-from ar_jax.evals import cache
-from ar_jax.evals.images import reconstruction, samples, sketch
+from ar_jax.core.forms import to_uint8
+from ar_jax.core.system import Loss, UserError
+from ar_jax.data import kept
+from ar_jax.evals import samples
+from ar_jax.evals.images import pairs, sketch
 from ar_jax.evals.images.features import features
 from tests.evals import fakes
 
@@ -30,7 +32,7 @@ def draw(system, variables, cond, key, *, batch, start=0, options=None):
   n = len(next(iter(cond.values())))
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(n))
   static = tuple((options or {}).items())
-  return np.asarray(_sample(system, static)(variables, cond, keys))
+  return {"image": np.asarray(_sample(system, static)(variables, cond, keys))}
 
 
 @functools.cache
@@ -83,6 +85,26 @@ class LikelihoodTest(EvaluatorCase):
     self.assertAlmostEqual(once["loss"], twice["loss"])
     self.assertEqual(twice["examples"], 32)
 
+  def test_perplexity_of_the_units_that_count(self):
+    class Padded(fakes.Fake):
+      makes = ("text",)
+
+      def loss(self, variables, batch, key, *, train):
+        units = jnp.asarray(batch["label"], jnp.float32) + 1
+        real = jnp.arange(4)[None] < units[:, None]
+        nll = jnp.where(real, 0.1 * units[:, None], 0.0)
+        return Loss(nll.sum(1) / units, nll=nll, units=units)
+
+    for batch in (5, 32):
+      found = self.run_on(Padded(), "likelihood", batch=batch)
+      # A unit of a text of n units has 0.1 n nats; n is 1, 2, 3, 4 in turn.
+      self.assertAlmostEqual(found["units"], 2.5, places=5)
+      self.assertAlmostEqual(found["nll"], 0.1 * 30 / 4, places=5)
+      each = 0.1 * 30 / 10
+      self.assertAlmostEqual(found["perplexity"], np.exp(each), places=5)
+      self.assertAlmostEqual(found["bits_per_unit"], each / np.log(2), places=5)
+      self.assertNotIn("bits_per_dim", found)
+
   def test_needs_examples(self):
     evaluate = evals.build("likelihood", self.data)
     with self.assertRaisesRegex(UserError, "no example"):
@@ -125,7 +147,7 @@ class FrechetTest(EvaluatorCase):
 
   def test_cached_reference_is_the_same(self):
     first = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
-    with mock.patch.object(cache, "save", side_effect=AssertionError):
+    with mock.patch.object(kept, "save", side_effect=AssertionError):
       again = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
     self.assertEqual(first, again)
 
@@ -183,7 +205,9 @@ class FrechetTest(EvaluatorCase):
       evals.build("frechet", self.data, n=3)
     with self.assertRaisesRegex(UserError, "labels='even'"):
       evals.build("frechet", self.data, labels="even")
-    broken = lambda *args, **options: np.full((10, 12, 12, 1), np.nan)
+    broken = lambda *args, **options: {
+      "image": np.full((10, 12, 12, 1), np.nan)
+    }
     with self.assertRaisesRegex(UserError, "not finite"):
       self.run_on(fakes.Fake(), "frechet", **self.options | {"draw": broken})
     with self.assertRaisesRegex(UserError, r"draws \(8, 8, 1\)"):
@@ -225,7 +249,7 @@ class SamplesTest(EvaluatorCase):
 
   def test_rounding(self):
     x = np.array([-1, 0, 0.49 / 255, 0.5 / 255, 1, 2])
-    self.assertEqual(samples.to_uint8(x).tolist(), [0, 0, 0, 1, 255, 255])
+    self.assertEqual(to_uint8(x).tolist(), [0, 0, 0, 1, 255, 255])
 
 
 class JudgeAccuracyTest(EvaluatorCase):
@@ -283,7 +307,7 @@ class ReconstructionTest(EvaluatorCase):
     noise = np.random.default_rng(0).normal(scale=20, size=x.shape)
     y = np.clip(x + noise, 0, 255).astype(np.uint8)
     np.testing.assert_allclose(
-      reconstruction.psnr(x[None], y[None])[0],
+      pairs.psnr(x[None], y[None])[0],
       metrics.peak_signal_noise_ratio(x, y),
       rtol=1e-9,
     )
@@ -291,15 +315,15 @@ class ReconstructionTest(EvaluatorCase):
       x, y, channel_axis=-1, gaussian_weights=True, sigma=1.5,
       use_sample_covariance=False,
     )  # fmt: skip
-    got = reconstruction.ssim(x[None], y[None])[0]
+    got = pairs.ssim(x[None], y[None])[0]
     np.testing.assert_allclose(got, want, atol=1e-6)
-    self.assertEqual(reconstruction.ssim(x[None], x[None])[0], 1)
+    self.assertEqual(pairs.ssim(x[None], x[None])[0], 1)
 
   def test_an_exact_image_does_not_make_the_mean_infinite(self):
     x = np.zeros((2, 16, 16, 1), np.uint8)
     y = x.copy()
     y[1] = 2
-    found = reconstruction.psnr(x, y)
+    found = pairs.psnr(x, y)
     self.assertEqual(found[0], 100)
     self.assertAlmostEqual(found[1], 20 * np.log10(255 / 2))
     results = self.run_on(
@@ -311,7 +335,7 @@ class ReconstructionTest(EvaluatorCase):
   def test_small_images_have_no_ssim(self):
     small = np.zeros((1, 8, 8, 1), np.uint8)
     with self.assertRaisesRegex(UserError, "at least 11 pixels"):
-      reconstruction.ssim(small, small)
+      pairs.ssim(small, small)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from absl.testing import absltest, parameterized
 from flax import traverse_util
 from skimage import data as photos
 
+from ar_jax.core import forms
 from ar_jax.core.system import UserError
-from ar_jax.data import load
+from ar_jax.data import Dataset, kept, load
 from ar_jax.evals import cache
 from ar_jax.evals.images import efficientnet, frozen, inception, judge, sketch
 from ar_jax.evals.images import inception_blocks as blocks
@@ -205,7 +206,7 @@ class JudgeTest(FolderCase):
     with mock.patch.object(judge, "_train", never):
       cached = features("judge", data, steps=40)
     np.testing.assert_array_equal(cached.embed(images).pooled, want.pooled)
-    with mock.patch.object(cache, "load", lambda *_: None):
+    with mock.patch.object(kept, "load", lambda *_: None):
       again = features("judge", data, steps=40)
     np.testing.assert_array_equal(again.embed(images).pooled, want.pooled)
     self.assertEqual(first.digest, again.digest)
@@ -222,12 +223,23 @@ class JudgeTest(FolderCase):
     files = dataclasses.replace(data, digest="b")
     self.assertNotEqual(cache.data_digest(known), cache.data_digest(files))
 
+  def test_every_field_and_what_it_means_counts(self):
+    rows = lambda x: [{"text": np.arange(3) + x}]
+    text = lambda *symbols: {"text": forms.Text(symbols)}
+    data = Dataset("t", rows(0), rows(9), forms=text("a", "b"))
+    seen = [
+      data,
+      dataclasses.replace(data, forms=text("a", "c")),
+      dataclasses.replace(data, test=rows(8)),
+    ]
+    self.assertLen({cache.data_digest(d) for d in seen}, 3)
+
   def test_a_damaged_cache_is_as_good_as_none(self):
-    cache.save("judge", "x", {"a": np.ones(3)})
+    kept.save("judge", "x", {"a": np.ones(3)})
     path = pathlib.Path(self.folder, "judge", "x.npz")
-    np.testing.assert_array_equal(cache.load("judge", "x")["a"], np.ones(3))
+    np.testing.assert_array_equal(kept.load("judge", "x")["a"], np.ones(3))
     path.write_bytes(path.read_bytes()[:-40])
-    self.assertIsNone(cache.load("judge", "x"))
+    self.assertIsNone(kept.load("judge", "x"))
     self.assertLen(list(path.parent.iterdir()), 1)
 
   def test_needs_classes(self):

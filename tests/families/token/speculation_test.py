@@ -40,9 +40,9 @@ def parts(by):
 
 def cond(by):
   if by == "label":
-    return jnp.arange(len(KEYS)) % 3
+    return {"label": jnp.arange(len(KEYS)) % 3}
   words = np.frombuffer(b"ab\0\0xyz\0wxyzq\0\0\0", np.uint8).reshape(4, 4)
-  return jnp.asarray(np.tile(words, (25, 1)), jnp.int32)
+  return {"text": jnp.asarray(np.tile(words, (25, 1)), jnp.int32)}
 
 
 def source(name, program, own, layer, params):
@@ -93,7 +93,8 @@ class SpeculationTest(parameterized.TestCase):
 
   def test_features_drafted_with_a_cache_are_those_without(self):
     program, own, layer, params = parts("text")
-    words, units = cond("text")[:2], jnp.arange(2 * L).reshape(2, L) % 16
+    words = {"text": cond("text")["text"][:2]}
+    units = jnp.arange(2 * L).reshape(2, L) % 16
 
     @jax.jit
     def both(own, params):

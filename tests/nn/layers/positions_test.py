@@ -50,6 +50,28 @@ class RotationTest(absltest.TestCase):
       alone = positions.rotate(x[i : i + 1], turns[place : place + 1])
       np.testing.assert_array_equal(both[i : i + 1], alone)
 
+  def test_a_line(self):
+    line = lambda prefix_rope, **slots: positions.rope(
+      makers.blocks(3, 1), 4, prefix=2, prefix_rope=prefix_rope, **slots
+    )
+    # Two frequencies, 1 and 10000^(-1/2).
+    at = lambda places: np.outer(places, [1, 0.01])
+    turned = lambda places: np.stack([np.cos(at(places)), np.sin(at(places))],
+                                     -1)  # fmt: skip
+    for name, places in (("line", [-2, -1, 0, 1, 2]),
+                         ("identity", [0, 0, 0, 1, 2])):  # fmt: skip
+      np.testing.assert_allclose(line(name), turned(places), atol=1e-6)
+    np.testing.assert_array_equal(line("zero")[:2], 0)
+    got = line("zero", slots=(-1, 2))
+    np.testing.assert_array_equal(got[0], 0)
+    np.testing.assert_allclose(got[1:], turned([2, 0, 1, 2]), atol=1e-6)
+    with self.assertRaisesRegex(UserError, "place of unit 3: there are 3"):
+      line("zero", slots=(3,))
+    with self.assertRaisesRegex(UserError, "lie on a grid"):
+      positions.rope(RASTER, 8, prefix=1, prefix_rope="line")
+    with self.assertRaisesRegex(UserError, "zero, identity, line"):
+      line("off")
+
   def test_mistakes(self):
     with self.assertRaisesRegex(UserError, "prefix_rope='none'"):
       table("none")

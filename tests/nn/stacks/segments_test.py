@@ -1,11 +1,16 @@
 """A stack in parts is the stack."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
+from ar_jax.core.plans import makers
 from ar_jax.nn.layers.norms import Identity
+from ar_jax.nn.stacks.dit import dit
 from ar_jax.nn.stacks.llama import llama
 from ar_jax.nn.stacks.segments import Segments
 
@@ -39,12 +44,12 @@ class SegmentsTest(absltest.TestCase):
     cache, outs = bound.cache(B, T, D), []
     for at in (slice(0, 4), slice(4, 5), slice(5, 6)):
       x = self.x[:, at]
-      mask = cache[0].causal(x.shape[1])
+      mask = cache.causal(x.shape[1])
       out, cache = bound(x, mask, cache=cache)
       outs.append(out)
     out = jnp.concatenate(outs, axis=1)
     np.testing.assert_allclose(out, self.expected, atol=1e-5)
-    self.assertEqual([part.index for part in cache], [T, T])
+    self.assertEqual(cache.index, T)
     self.assertIsNone(self.net.clone(cached=False).cache(B, T, D))
 
   def test_between_reads_and_changes(self):
@@ -61,6 +66,80 @@ class SegmentsTest(absltest.TestCase):
     np.testing.assert_allclose(shown[1], h, atol=1e-6)
     h, _ = last.apply({"params": own["parts_1"]}, h + 1.0, self.mask)
     np.testing.assert_allclose(out, h, atol=1e-6)
+
+  def test_what_is_added_between_is_added_at_every_step(self):
+    bound, taps = self.net.bind(self.own), []
+    control = jax.random.normal(jax.random.key(2), (B, T, D))
+
+    def adding(at):
+      def between(i, x):
+        taps.append(x)
+        return x + control[:, at] if i == 1 else x
+
+      return between
+
+    want, _ = bound(self.x, self.mask, between=adding(slice(None)))
+    self.assertGreater(float(jnp.abs(want - self.expected).max()), 0.1)
+    shown, taps = taps[1], []
+    cache, outs = bound.cache(B, T, D), []
+    for at in (slice(0, 4), slice(4, 5), slice(5, 6)):
+      x = self.x[:, at]
+      mask = cache.causal(x.shape[1])
+      out, cache = bound(x, mask, cache=cache, between=adding(at))
+      outs.append(out)
+    np.testing.assert_allclose(jnp.concatenate(outs, 1), want, atol=1e-5)
+    np.testing.assert_allclose(jnp.concatenate(taps[1::2], 1), shown, atol=1e-5)
+
+  def test_a_joint_cache_is_the_single_one(self):
+    own, whole = self.net.bind(self.own), self.whole.bind(self.variables)
+    index = jnp.array([1, 3])
+    sees = jnp.array([[[1, 0, 0], [1, 1, 0], [1, 0, 1]]] * 2, bool)
+    for unstacked in (False, True):
+      caches = [net.cache(B, T + 2, D) for net in (own, whole)]
+      if unstacked:
+        caches = [c.unstacked() for c in caches]
+      self.assertEqual([c.size for c in caches], [T + 2] * 2)
+      self.assertEqual([c.is_unstacked for c in caches], [unstacked] * 2)
+      outs = []
+      for net, cache in zip((own, whole), caches, strict=True):
+        _, cache = net(self.x[:, :3], cache.causal(3), cache=cache)
+        cache = dataclasses.replace(cache, index=index)
+        # A tree of three, of which the first and the third stand.
+        tree, new = cache.tree(sees), self.x[:, 3:]
+        h, cache = net(new, tree, cache=cache)
+        cache = cache.compact(index, jnp.array([[0, 2], [0, 2]]))
+        cache = dataclasses.replace(cache, index=index + 2)
+        half = dataclasses.replace(
+          cache.rows(slice(1, None)), index=jnp.int32(5)
+        )
+        g, half = net(self.x[1:, :1], half.mask(1), cache=half)
+        # What a loop carries must not change its type.
+        same = jax.tree.structure(half) == jax.tree.structure(
+          dataclasses.replace(cache, index=jnp.int32(0))
+        )
+        self.assertTrue(same)
+        outs.append((h, g, half.index, cache.causal(2), cache.mask(1)))
+      jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *outs
+      )
+
+  def test_modulated_layers_over_scales(self):
+    plan = makers.scales((1, 2))
+    make = functools.partial(dit, width=D, heads=2, dropout=0.0)
+    net = Segments((make(1).clone(out_norm=Identity()), make(1)))
+    x, cond = self.x[:, : len(plan)], self.x[:, -1]
+    whole = lambda net, x: net(x, plan, cond=net.condition(cond))[0]
+    variables = net.init(jax.random.key(0), x, method=whole)
+    bound, outs = net.bind(variables), []
+    cache, mod = bound.cache(B, len(plan), D), bound.condition(cond)
+    for s in range(plan.steps):
+      out, cache = bound(x[:, plan.span(s)], cond=mod, cache=cache)
+      outs.append(out)
+    # Nothing but filled rows was read: the index is no data.
+    self.assertIsInstance(cache.index, int)
+    np.testing.assert_allclose(
+      jnp.concatenate(outs, 1), whole(bound, x), atol=1e-5
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
-"""Which pictures of a folder are for training, which for test, and of what
-class: the rules of `folder`, without reading a picture."""
+"""Which files of a folder are for training, which for test, and of what class:
+the rules of every folder of the user's, without reading a file.
+
+  ROOT/CLASS/FILE                                a fixed part is held out
+  ROOT/train/CLASS/FILE, ROOT/test/CLASS/FILE
+  all of these without CLASS, where the loader takes everything as one class
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,10 @@ import pathlib
 import unicodedata
 from collections.abc import Sequence
 
-import numpy as np
-
 from ar_jax.core.errors import UserError
 from ar_jax.data import notes
-from ar_jax.data.dataset import split_by_seed
-from ar_jax.data.images import scan
-from ar_jax.data.images.scan import Entry, Tree
+from ar_jax.data.folders import walk
+from ar_jax.data.folders.walk import Entry, Tree
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "val", "valid", "validation", "eval")
@@ -28,7 +30,7 @@ class Layout:
 
   Attributes:
     names: of the classes.
-    train: pictures with labels.
+    train: files with labels.
     test: the same; empty where a part of `train` is to be held out.
     remarks: what to tell the user of what was left out.
   """
@@ -57,41 +59,23 @@ def layout(root: pathlib.Path, tree: Tree, classes: int | None) -> Layout:
         f"{root}: {_differ(train, test, names, test_names)}; both need the "
         "same sub-folders"
       )
-  files, tested, said = _once(root, files, tested)
+  files, tested, said = _once(root, files, tested, tree.what)
   return Layout(names, files, tested, remarks + said)
 
 
-def hold_out(
-  root: pathlib.Path, files: list[Labelled], fraction: float
-) -> tuple[list[Labelled], list[Labelled], list[str]]:
-  """(train, test, remarks): a fixed random part is held out, such that every
-  class keeps a picture for training where that leaves any for test.
-
-  Raises:
-    UserError: there is nothing to divide.
-  """
-  if len(files) < 2:
-    raise UserError(f"{root}: one image cannot be split; add more images")
-  held = min(max(round(len(files) * fraction), 1), len(files) - 1)
-  kept, test = split_by_seed(len(files), held)
-  label = np.asarray([k for _, k in files])
-  without = np.setdiff1d(label, label[kept])
-  remarks = []
-  if len(without) < len(test):
-    back = [test[np.flatnonzero(label[test] == k)[0]] for k in without]
-    kept = np.sort(np.append(kept, back)).astype(int)
-    test = np.setdiff1d(test, back)
-  elif len(without):
-    remarks.append(f"{len(without)} classes have no picture for training")
-  pick = lambda rows: [files[int(i)] for i in rows]
-  return pick(kept), pick(test), remarks
+def without_classes(tree: Tree) -> bool:
+  """Whether no file lies in a class sub-folder, of `train` or of the root."""
+  tops = {e.parts[0].lower() for e in tree.files if len(e.parts) > 1}
+  parted = bool(tops & set(_TRAIN) and tops & set(_TEST))
+  parted = parted and tops <= {*_TRAIN, *_TEST}
+  return all(len(e.parts) <= 1 + parted for e in tree.files)
 
 
 def _splits(
   root: pathlib.Path, tree: Tree, classes: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, list[str]]:
   """The folders of both parts, as `parts`; None where there is no test."""
-  tops = sorted({e.parts[0] for e in tree.pictures if len(e.parts) > 1})
+  tops = sorted({e.parts[0] for e in tree.files if len(e.parts) > 1})
   named = lambda names: [t for name in names for t in tops if t.lower() == name]
   trains, tests = named(_TRAIN), named(_TEST)
   others = [t for t in tops if t not in trains + tests]
@@ -99,7 +83,7 @@ def _splits(
     if tests and not others and len(tests) > 1:
       raise UserError(
         f"{root}: has {' and '.join(tests)} but no train; name the folder of "
-        "the training pictures train"
+        f"the training {tree.what}s train"
       )
     return (), None, []
   if not tests and (others or len(trains) > 1 and classes is None):
@@ -109,9 +93,7 @@ def _splits(
       f"{root}: has {' and '.join(trains)}; keep one of them for training"
     )
   depth = 2 if classes == 1 else 3
-  fits = lambda top: any(
-    len(e.parts) >= depth for e in tree.below(top).pictures
-  )
+  fits = lambda top: any(len(e.parts) >= depth for e in tree.below(top).files)
   test = next((t for t in tests if fits(t)), None)
   remarks = [
     f"{notes.printable(t)}/ is not used"
@@ -119,9 +101,9 @@ def _splits(
     for t in [*tests, *others]
     if t != test
   ]
-  loose = sum(len(e.parts) == 1 for e in tree.pictures)
+  loose = sum(len(e.parts) == 1 for e in tree.files)
   if loose:
-    remarks.append(f"{loose} pictures outside of train/ and test/ left out")
+    remarks.append(f"{loose} {tree.what}s outside of train/ and test/ left out")
   return (trains[0],), None if test is None else (test,), remarks
 
 
@@ -136,20 +118,21 @@ def _classes(
   tree = tree.below(*part)
   n = len(part)
   if classes == 1:
-    if not tree.pictures:
+    if not tree.files:
       raise _nothing(place, tree, "", "")
-    name = _clean(root.resolve().name or "pictures")
-    return (name,), [(e, 0) for e in tree.pictures], []
+    name = _clean(root.resolve().name or f"{tree.what}s")
+    return (name,), [(e, 0) for e in tree.files], []
   folders = sorted({p[n] for p in tree.folders if p[:n] == part and len(p) > n})
   groups: dict[str, list[Entry]] = {f: [] for f in folders}
   unread: dict[str, list[Entry]] = {f: [] for f in folders}
-  for found, into in ((tree.pictures, groups), (tree.others, unread)):
+  for found, into in ((tree.files, groups), (tree.others, unread)):
     for e in found:
       if len(e.parts) > n + 1:
         into[e.parts[n]].append(e)
-  loose = sum(len(e.parts) == n + 1 for e in tree.pictures)
+  loose = sum(len(e.parts) == n + 1 for e in tree.files)
   if not any(groups.values()):
-    hint = "; for images without classes set classes=1" if loose else ""
+    without = f"; for {tree.what}s without classes set classes=1"
+    hint = without if loose else ""
     raise _nothing(place, tree, " in class sub-folders", hint)
   remarks, names = [], {}
   for f in folders:
@@ -157,20 +140,23 @@ def _classes(
       if _clean(f) in names:
         raise UserError(
           f"{place}: two class sub-folders are called {_clean(f)!r}, written "
-          "in different bytes; rename one, or put their pictures together"
+          f"in different bytes; rename one, or put their {tree.what}s together"
         )
       names[_clean(f)] = groups[f]
-    elif any(not scan.is_document(e) for e in unread[f]):
+    elif any(not walk.is_document(e) for e in unread[f]):
       raise UserError(
-        f"{place / notes.printable(f)}: no picture that can be read, only "
-        f"{scan.kinds(unread[f])}; convert them (for example to .jpg), or "
+        f"{place / notes.printable(f)}: no {tree.what} that can be read, only "
+        f"{walk.kinds(unread[f])}; convert them (for example to "
+        f"{tree.endings[0]}), or "
         "move the folder away"
       )
     else:
-      what = scan.kinds(unread[f]) or "nothing"
+      what = walk.kinds(unread[f]) or "nothing"
       remarks.append(f"{notes.printable(f)}/ is no class, it holds {what}")
   if loose:
-    remarks.append(f"{loose} pictures outside of class sub-folders left out")
+    remarks.append(
+      f"{loose} {tree.what}s outside of class sub-folders left out"
+    )
   if len(names) == 1 and classes != 1:
     raise UserError(
       f"{place}: only one class sub-folder ({next(iter(names))!r}); add "
@@ -187,10 +173,12 @@ def _classes(
 
 
 def _nothing(place, tree: Tree, where: str, hint: str) -> UserError:
-  there = f" (there are {scan.kinds(tree.others)})" if tree.others else ""
-  ends = ", ".join(scan.suffixes()[:6])
+  there = f" (there are {walk.kinds(tree.others)})" if tree.others else ""
+  ends = ", ".join(tree.endings[:6])
+  if len(tree.endings) > 6:
+    ends += " ..."
   return UserError(
-    f"{place}: no images{where}{there}; put {ends} ... files there{hint}"
+    f"{place}: no {tree.what}s{where}{there}; put {ends} files there{hint}"
   )
 
 
@@ -211,12 +199,15 @@ def _differ(train, test, names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def _once(
-  root: pathlib.Path, train: list[Labelled], test: list[Labelled]
+  root: pathlib.Path,
+  train: list[Labelled],
+  test: list[Labelled],
+  what: str,
 ) -> tuple[list[Labelled], list[Labelled], list[str]]:
-  """Leaves out links to pictures that are there already.
+  """Leaves out links to files that are there already.
 
   Raises:
-    UserError: a picture is in train and in test, or has two labels.
+    UserError: a file is in train and in test, or has two labels.
   """
   first: dict[tuple[int, int], tuple[Entry, int, bool]] = {}
   parts: list[list[Labelled]] = [[], []]
@@ -236,5 +227,5 @@ def _once(
       if e.who is not None:
         first[e.who] = e, label, held_out
       parts[held_out].append((e, label))
-  said = [f"{dropped} links to pictures that are there already"]
+  said = [f"{dropped} links to {what}s that are there already"]
   return parts[0], parts[1], said if dropped else []

@@ -1,0 +1,1 @@
+"""Text: vocabularies, corpora, a user's own files, and chains made by rule."""

@@ -1,0 +1,228 @@
+"""A data set of texts: what an example is, and which vocabulary reads it.
+
+N ids of an example, m ids of a chunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ar_jax.core.errors import UserError
+from ar_jax.core.forms import Text
+from ar_jax.data import notes
+from ar_jax.data.dataset import Dataset, Example
+from ar_jax.data.text import vocabulary
+
+EXAMPLES = ("windows", "lines", "texts")
+
+
+class Windows:
+  """A source of stretches of texts, of one length.
+
+  Where a text is longer than an example, window w of it begins at its place
+  w * stride; what is left at the end is no window. `draw`, which training
+  reads, moves a window by less than the stride, so that it sees every place.
+  A text that is shorter is one example, filled up with `stop`.
+
+  `more`, where it is set, adds fields by the number of the text and the place
+  where the window begins.
+
+  Args:
+    texts: of ids, none of them empty.
+    length: N.
+    stride: from the beginning of one window to that of the next.
+    stop: what fills an example up.
+    step: windows begin at multiples of it.
+    whole: one window of each text, its beginning.
+  """
+
+  def __init__(
+    self,
+    texts: Sequence[np.ndarray],
+    length: int,
+    stride: int,
+    *,
+    stop: int = 0,
+    step: int = 1,
+    whole: bool = False,
+  ):
+    self.length, self.stride, self.step, self.stop = length, stride, step, stop
+    sizes = np.array([len(text) for text in texts], np.int64)
+    self.offset = np.concatenate([[0], np.cumsum(sizes)])
+    self.ids = np.concatenate([np.zeros(0, np.int32), *texts])
+    spare = np.maximum(sizes - length, 0)
+    each = np.ones_like(sizes) if whole else spare // stride + 1
+    self.document = np.repeat(np.arange(len(sizes)), each)
+    first = np.cumsum(each) - each
+    self.begin = (np.arange(each.sum()) - np.repeat(first, each)) * stride
+    self._spare = np.zeros_like(spare) if whole else spare
+    self.more: Callable[[int, int], Example] | None = None
+
+  def __len__(self) -> int:
+    return len(self.begin)
+
+  def __getitem__(self, i: int) -> Example:
+    i = range(len(self))[i]
+    return self.window(i, int(self.begin[i]))
+
+  def draw(self, i: int, rng: np.random.Generator) -> Example:
+    moved = self.begin[i] + rng.integers(max(self.stride // self.step, 1)) * (
+      self.step
+    )
+    last = self._spare[self.document[i]] // self.step * self.step
+    return self.window(i, int(min(moved, last)))
+
+  def window(self, i: int, begin: int) -> Example:
+    """The example that begins at this place of the text of example i."""
+    text = self.document[i]
+    start = self.offset[text] + begin
+    end = min(start + self.length, self.offset[text + 1])
+    found = np.full(self.length, self.stop, np.int32)
+    found[: end - start] = self.ids[start:end]
+    more = {} if self.more is None else self.more(int(text), begin)
+    return {"text": found, **more}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How texts become examples.
+
+  Attributes:
+    unit: one of `vocabulary.UNITS`.
+    length: N, of an example.
+    examples: "windows", "lines" or "texts".
+    stride: of windows; 0 is N.
+    vocab: ids at most; 0 for as many as it takes.
+    lower: whether capitals are made small letters.
+    chunk: m; windows begin at multiples of it.
+    neighbours: how many are retrieved for every chunk.
+  """
+
+  unit: str = "characters"
+  length: int = 128
+  examples: str = "windows"
+  stride: int = 0
+  vocab: int = 0
+  lower: bool = False
+  chunk: int = 1
+  neighbours: int = 0
+
+  def __post_init__(self):
+    if self.unit not in vocabulary.UNITS:
+      raise UserError(
+        f"data.unit={self.unit!r}: must be one of {', '.join(vocabulary.UNITS)}"
+      )
+    if self.examples not in EXAMPLES:
+      raise UserError(
+        f"data.examples={self.examples!r}: must be one of {', '.join(EXAMPLES)}"
+      )
+    for name, least in (("length", 1), ("stride", 0), ("neighbours", 0)):
+      if getattr(self, name) < least:
+        raise UserError(
+          f"data.{name}={getattr(self, name)}: must be at least {least}"
+        )
+    if self.chunk < 1 or self.length % self.chunk or self.stride % self.chunk:
+      raise UserError(
+        f"data.chunk={self.chunk}: length={self.length} and "
+        f"stride={self.stride} must be multiples of it"
+      )
+    if self.neighbours and self.examples == "lines":
+      raise UserError(
+        "data.neighbours: of the chunks of windows or texts, not of lines"
+      )
+
+
+def dataset(
+  name: str,
+  train: Sequence[str],
+  test: Sequence[str],
+  layout: Layout,
+  *,
+  digest: str,
+  said: Sequence[str] = (),
+) -> Dataset:
+  """The data set of some texts; tells in one line what it is of.
+
+  Args:
+    name: of the set.
+    train, test: the texts of its parts.
+    layout: of its examples.
+    digest: of the files that they come from.
+    said: what else the line is to tell.
+
+  Raises:
+    UserError: a part holds no symbol.
+  """
+  parts = {"training": list(train), "test": list(test)}
+  for part, texts in parts.items():
+    if layout.lower:
+      texts = [text.lower() for text in texts]
+    if layout.examples == "lines":
+      lines = (line.strip() for text in texts for line in text.split("\n"))
+      texts = [line for line in lines if line]
+    parts[part] = texts
+  form = vocabulary.vocabulary(parts["training"], layout.unit, layout.vocab)
+  encode = vocabulary.encoder(form)
+  ids = {
+    part: [found for text in texts if len(found := encode(text))]
+    for part, texts in parts.items()
+  }
+  for part, found in ids.items():
+    if not found:
+      raise UserError(
+        f"{name}: its {part} part holds no text; give it more, or take "
+        "shorter examples (data.examples='windows', data.length)"
+      )
+  _tell(name, ids, form, layout, said)
+  step = layout.chunk
+  make = lambda texts: Windows(
+    texts,
+    layout.length,
+    layout.stride or layout.length,
+    stop=form.stop,
+    step=step,
+    whole=layout.examples != "windows",
+  )
+  sources = make(ids["training"]), make(ids["test"])
+  forms = {"text": form}
+  if layout.neighbours:
+    from ar_jax.data.text import retrieval  # scikit-learn is slow to import
+
+    retrieval.beside(*sources, form, layout.chunk, layout.neighbours)
+  return Dataset(name, *sources, forms=forms, digest=digest)
+
+
+def _tell(
+  name: str,
+  ids: dict[str, list[np.ndarray]],
+  form: Text,
+  layout: Layout,
+  said: Sequence[str],
+) -> None:
+  """One line: how much there is, and what is cut, filled up or unknown."""
+  length, texts = layout.length, [*ids["training"], *ids["test"]]
+  amount = [sum(map(len, part)) for part in ids.values()]
+  what = [
+    f"{name}: {amount[0]:,} + {amount[1]:,} {layout.unit} in "
+    f"{len(ids['training']):,} + {len(ids['test']):,} "
+    f"{'lines' if layout.examples == 'lines' else 'texts'}",
+    f"{form.vocab:,} ids",
+  ]
+  if form.symbols:
+    for part, found in ids.items():
+      unknown = sum(int((x == vocabulary.UNKNOWN).sum()) for x in found)
+      if unknown:
+        total = sum(map(len, found))
+        what.append(f"{unknown / total:.2%} of the {part} part unknown")
+  short = sum(len(x) < length for x in texts)
+  if short:
+    what.append(f"{short:,} shorter than length={length} are filled up")
+  if layout.examples != "windows":
+    long = sum(len(x) > length for x in texts)
+    if long:
+      what.append(f"{long:,} longer than length={length} are cut")
+  line = "; ".join([*what, *said])
+  notes.once(line)

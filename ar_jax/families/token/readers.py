@@ -1,0 +1,73 @@
+"""What a transformer reads of the units that are known: a vector for each.
+
+A reader belongs to the kind of its units, as a head does. In a net it is
+called `units`, so that a table of codes is the parameter `units/embedding`.
+
+Shapes: B batch, T units, V codes, C channels of a unit, D width.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Reader(nn.Module):
+  """What every reader is: units [B, T, ...] -> [B, T, D]. Abstract; it has
+  `vocab`, V, or None where units are no codes."""
+
+  def blank(self, batch: int, count: int) -> Array:
+    """Units of the right shape and type that say nothing, [batch, count,
+    ...]."""
+    return jnp.zeros((batch, count), jnp.int32)
+
+
+class Embed(Reader):
+  """A table with a row for each code.
+
+  Attributes:
+    vocab: V.
+    width: D.
+    stddev: initial standard deviation.
+  """
+
+  vocab: int
+  width: int
+  stddev: float = 0.02
+
+  def setup(self):
+    init = nn.initializers.normal(self.stddev)
+    self.embedding = self.param("embedding", init, (self.vocab, self.width))
+
+  def __call__(self, units: Array) -> Array:
+    """[B, T, D] of i32[B, T]."""
+    return jnp.take(self.embedding, units, axis=0)
+
+
+class Latents(Reader):
+  """A linear map of units that are vectors.
+
+  Attributes:
+    channels: C.
+    width: D.
+    stddev: initial standard deviation.
+  """
+
+  channels: int
+  width: int
+  stddev: float = 0.02
+  vocab = None
+
+  def setup(self):
+    init = nn.initializers.normal(self.stddev)
+    self.linear = nn.Dense(self.width, kernel_init=init)
+
+  def blank(self, batch: int, count: int) -> Array:
+    return jnp.zeros((batch, count, self.channels))
+
+  def __call__(self, units: Array) -> Array:
+    """f32[B, T, D] of f32[B, T, C]."""
+    return self.linear(units)

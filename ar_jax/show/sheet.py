@@ -1,0 +1,92 @@
+"""A sheet of panels, for what has no pixels of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+FONT = 11
+GREY = (150, 150, 150)
+COLOURS = (
+  (31, 119, 180),
+  (214, 39, 40),
+  (44, 160, 44),
+  (148, 103, 189),
+  (255, 127, 14),
+  (23, 190, 207),
+  (140, 86, 75),
+  (227, 119, 194),
+)
+_GAP = 6
+
+
+class Sheet:
+  """White panels of one size, row by row.
+
+  Args:
+    n: how many; no more than `columns` rows are made.
+    columns: of panels.
+    width, height: of a panel, in pixels.
+
+  Attributes:
+    count: panels that there are.
+    pen: draws on it.
+  """
+
+  def __init__(self, n: int, columns: int, width: int, height: int):
+    self.width, self.height = width, height
+    self._columns = max(1, min(columns, n))
+    self.count = min(n, self._columns * max(columns, 1))
+    rows = max(1, -(-self.count // self._columns))
+    size = (
+      self._columns * (width + _GAP) + _GAP,
+      rows * (height + _GAP) + _GAP,
+    )
+    self._image = Image.new("RGB", size, "white")
+    self.pen = ImageDraw.Draw(self._image)
+    self._font = ImageFont.load_default(FONT)
+
+  def corner(self, i: int) -> tuple[int, int]:
+    """(x, y) of the upper left pixel of a panel."""
+    row, column = divmod(i, self._columns)
+    return (
+      _GAP + column * (self.width + _GAP),
+      _GAP + row * (self.height + _GAP),
+    )
+
+  def frame(self, i: int) -> None:
+    """Draws the border of a panel."""
+    x, y = self.corner(i)
+    box = (x, y, x + self.width - 1, y + self.height - 1)
+    self.pen.rectangle(box, outline=(220, 220, 220))
+
+  def paste(self, at: tuple[int, int], pixels: np.ndarray) -> None:
+    """Lays u8[H, W, 3] on it."""
+    self._image.paste(Image.fromarray(pixels), at)
+
+  def write(
+    self, at: tuple[int, int], words: str, colour=GREY, anchor: str = "la"
+  ) -> None:
+    """Writes a line of small letters."""
+    self.pen.text(at, words, fill=colour, font=self._font, anchor=anchor)
+
+  def line(self, points: np.ndarray, colour, width: int = 1) -> None:
+    """A poly-line through f[n, 2], in pixels; breaks where it is not finite."""
+    whole = np.isfinite(points).all(1)
+    for run in np.split(points, np.flatnonzero(~whole)):
+      run = run[np.isfinite(run).all(1)]
+      if len(run) > 1:
+        self.pen.line([tuple(p) for p in run.tolist()], colour, width)
+
+  def array(self) -> np.ndarray:
+    """u8[H, W, 3]."""
+    return np.asarray(self._image)
+
+
+def scaled(
+  values: np.ndarray, low: float, high: float, begin: float, end: float
+) -> np.ndarray:
+  """Values of low..high laid on begin..end; constant ones in the middle."""
+  span = high - low
+  share = (values - low) / span if span > 0 else np.full(values.shape, 0.5)
+  return begin + share * (end - begin)

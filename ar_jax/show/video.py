@@ -1,0 +1,72 @@
+"""Videos: strips of their frames, and a moving grid as GIF."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from ar_jax.conditions import by_class
+from ar_jax.core.forms import Video
+from ar_jax.show.files import as_pil, whole
+from ar_jax.show.image import grid
+
+_FRAMES = 16  # of a strip
+_LEAST = 96  # pixels of the shorter side of a video in a GIF
+
+
+def picture(
+  form: Video, x: np.ndarray, beside: dict, *, columns: int, truth=None
+) -> np.ndarray:
+  """A row for each video, class by class: frames at even distances. A video
+  that was given comes above what was drawn."""
+  del form, truth
+  x = x[_order(beside, len(x), columns)]
+  given = beside.get("video", beside.get("given"))
+  if given is not None and given.shape[1:] == x.shape[1:]:
+    given = given[_order(beside, len(given), columns)]
+    x = np.stack([given, x], 1).reshape(-1, *x.shape[1:])
+  frames = x.shape[1]
+  at = np.linspace(0, frames - 1, min(frames, _FRAMES)).round().astype(int)
+  return grid(x[:, at].reshape(-1, *x.shape[2:]), len(at))
+
+
+def _order(beside: dict, n: int, most: int) -> np.ndarray:
+  """The videos to show, at most so many."""
+  if "label" not in beside:
+    return np.arange(min(n, most))
+  chosen, _ = by_class(beside["label"], most)
+  return chosen[:: max(1, len(chosen) // most)][:most]
+
+
+def write(
+  folder: pathlib.Path,
+  stem: str,
+  form: Video,
+  x: np.ndarray,
+  beside: dict,
+  columns: int,
+  most: int,
+) -> list[pathlib.Path]:
+  """`stem.gif`: the first videos side by side, in order."""
+  del beside
+  x = x[: min(most, columns * columns)]
+  scale = max(1, -(-_LEAST // min(x.shape[2:4])))
+  sheets = [grid(x[:, t], min(columns, len(x))) for t in range(x.shape[1])]
+  frames = [as_pil(s.repeat(scale, 0).repeat(scale, 1)) for s in sheets]
+  path = folder / f"{stem}.gif"
+  with whole(path) as temporary:
+    frames[0].save(
+      temporary,
+      format="gif",
+      save_all=True,
+      append_images=frames[1:],
+      duration=max(20, round(1000 / form.rate)),  # viewers take no less
+      loop=0,
+    )
+  return [path]
+
+
+def said(form: Video, x: np.ndarray) -> tuple[str, str]:
+  t, h, w = x.shape[1:4]
+  return "videos", f"{t} frames of {h}x{w} pixels"
