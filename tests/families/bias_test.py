@@ -47,7 +47,7 @@ def exact():
   system, variables = lantern()
   target, own = system.target, system.of_target(variables)
   every = jnp.array(list(itertools.product(range(V), repeat=L)))
-  label = jnp.ones(len(every), jnp.int32)
+  label = {"label": jnp.ones(len(every), jnp.int32)}
   shown = target.logits(own, label, every)
   hidden = target.logits(own, label, every, jnp.ones(len(every), bool))
   p = law_of(hidden + LAW["guidance"] * (shown - hidden), BIAS)
@@ -72,7 +72,7 @@ def _speculated(by, system, variables, keys, bias):
     "eagle": lambda: eagle_drafts.source(system.eagle, layer, k=2),
     "tree": lambda: eagle_drafts.source(system.eagle, layer, k=0, tree=tree),
   }[by]()
-  label = jnp.ones(len(keys), jnp.int32)
+  label = {"label": jnp.ones(len(keys), jnp.int32)}
   mode = "point" if by == "tree" else "exact"
   return speculation.generate(
     program, net, label, keys, source, mode=mode, bias=bias
@@ -100,8 +100,8 @@ class SpeculationTest(parameterized.TestCase):
     units, took = speculated(by, keys, bias)
     self.assertGreater(p_value(units, exact()), 1e-4)
     self.assertFalse((units == 2).any())
-    # Drafts are made with it, too: some are taken, as always.
-    self.assertGreater(took.accepted.sum() / took.trials.sum(), 0.2)
+    if by != "eagle":  # which knows nothing; the others draft with it, too
+      self.assertGreater(took.accepted.sum() / took.trials.sum(), 0.2)
     if by == "model":  # without it the law is another
       units, _ = speculated(by, keys, jnp.zeros(V))
       self.assertLess(p_value(units, exact()), 1e-6)
