@@ -104,7 +104,7 @@ class Case:
     self.options = step.Options(c.train.ema, c.train.accumulate)
     example = at(batch=1, seed=c.seed)
     self.abstract, self._fresh = train.initial_state(
-      c, self.system, self.tx, self.options, example, mesh
+      c, self.system, self.tx, self.options, example, mesh, dataset.train
     )
     self._update = parallel.on(mesh, step.jit_step)
     encoded = jax.eval_shape(

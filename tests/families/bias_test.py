@@ -11,10 +11,10 @@ from scipy import special, stats
 
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token import eagle_drafts, speculation
-from tests import filled
+from tests import filled, optimised
 from tests.systems import scale_models
 
-V, L, N = 4, 4, 200_000
+V, L, N = 4, 4, 50_000  # codes, units of an image, images
 TINY = dict(
   tokenizer=dict(
     name="patch_codes", vocab=V, patch=2, size=4, in_channels=1
@@ -47,16 +47,19 @@ def exact():
   system, variables = lantern()
   target, own = system.target, system.of_target(variables)
   every = jnp.array(list(itertools.product(range(V), repeat=L)))
-  label = jnp.ones(len(every), jnp.int32)
+  label = {"label": jnp.ones(len(every), jnp.int32)}
   shown = target.logits(own, label, every)
   hidden = target.logits(own, label, every, jnp.ones(len(every), bool))
   p = law_of(hidden + LAW["guidance"] * (shown - hidden), BIAS)
   return np.take_along_axis(p, np.asarray(every)[..., None], -1).prod((1, 2))
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def speculated(by, keys, bias):
-  system, variables = lantern()
+  return _speculated(by, *lantern(), keys, bias)
+
+
+@functools.partial(optimised.jit, static_argnums=(0, 1))
+def _speculated(by, system, variables, keys, bias):
   program = system.target.program(**LAW)
   net = system.target.net_variables(system.of_target(variables))
   layer = {"params": variables["params"]}
@@ -69,7 +72,7 @@ def speculated(by, keys, bias):
     "eagle": lambda: eagle_drafts.source(system.eagle, layer, k=2),
     "tree": lambda: eagle_drafts.source(system.eagle, layer, k=0, tree=tree),
   }[by]()
-  label = jnp.ones(len(keys), jnp.int32)
+  label = {"label": jnp.ones(len(keys), jnp.int32)}
   mode = "point" if by == "tree" else "exact"
   return speculation.generate(
     program, net, label, keys, source, mode=mode, bias=bias
@@ -83,26 +86,25 @@ def p_value(units, wanted):
   wanted = wanted * len(units)
   keep = wanted >= 5
   pool = lambda x: np.append(x[keep], x[~keep].sum())
-  counts, wanted = pool(counts), pool(wanted)
-  if not wanted[-1]:
-    assert not counts[-1]
-    counts, wanted = counts[:-1], wanted[:-1]
+  # What is impossible has a share, too, that can be divided by.
+  counts, wanted = pool(counts), np.maximum(pool(wanted), 1e-9)
   return stats.chisquare(counts, wanted * counts.sum() / wanted.sum()).pvalue
 
 
 class SpeculationTest(parameterized.TestCase):
   @parameterized.parameters("jacobi", "model", "eagle", "tree")
   def test_the_law_is_the_biased_one(self, by):
-    keys = jax.random.split(jax.random.key(1), N)
-    bias = jnp.broadcast_to(BIAS, (N, V)) if by == "jacobi" else BIAS
+    n = N if by == "jacobi" else N // 10
+    keys = jax.random.split(jax.random.key(1), n)
+    bias = jnp.broadcast_to(BIAS, (n, V)) if by == "jacobi" else BIAS
     units, took = speculated(by, keys, bias)
     self.assertGreater(p_value(units, exact()), 1e-4)
     self.assertFalse((units == 2).any())
-    # Drafts are made with it, too: some are taken, as always.
-    self.assertGreater(took.accepted.sum() / took.trials.sum(), 0.2)
-    if by == "jacobi":  # without it the law is another
-      units, _ = speculated(by, keys, jnp.zeros((N, V)))
-      self.assertTrue((units == 2).any())
+    if by != "eagle":  # which knows nothing; the others draft with it, too
+      self.assertGreater(took.accepted.sum() / took.trials.sum(), 0.2)
+    if by == "model":  # without it the law is another
+      units, _ = speculated(by, keys, jnp.zeros(V))
+      self.assertLess(p_value(units, exact()), 1e-6)
 
   def test_a_system_reads_it_from_its_condition(self):
     """One step of many units, by drafts of the target itself."""
@@ -128,8 +130,7 @@ class SpeculationTest(parameterized.TestCase):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def maps(name, options, bias, keys):
-  system, variables = getattr(scale_models, name)()
+def maps(system, options, variables, bias, keys):
   cond = {"label": jnp.arange(len(keys)) % 3}
   if bias is not None:
     cond["bias"] = bias
@@ -141,9 +142,9 @@ class ScaleTest(parameterized.TestCase):
 
   def draw(self, bias, name="var", **options):
     options = {"guidance": 2.0} | options
-    return np.asarray(
-      maps(name, tuple(sorted(options.items())), bias, self.KEYS)
-    )
+    system, variables = getattr(scale_models, name)()
+    options = tuple(sorted(options.items()))
+    return np.asarray(maps(system, options, variables, bias, self.KEYS))
 
   @parameterized.parameters("var", "flexvar")
   def test_what_is_forbidden_is_not_drawn(self, name):

@@ -125,7 +125,7 @@ def biased(
   """
   if bias is None:
     return logits
-  bias = jnp.asarray(bias, jnp.float32)
+  bias, given = jnp.asarray(bias, jnp.float32), np.shape(bias)
   ones = (1,) * (logits.ndim - bias.ndim)
   if bias.ndim == 2:
     bias = bias.reshape(len(bias), *ones, -1)
@@ -137,7 +137,7 @@ def biased(
     whole = None
   if whole != logits.shape or bias.shape[-1] != logits.shape[-1]:
     raise UserError(
-      f"bias of shape {bias.shape}: the logits are of {logits.shape}; give one "
+      f"bias of shape {given}: the logits are of {logits.shape}; give one "
       "number for each unit of the vocabulary, for all or for each example"
     )
   # Put in, not added: times a temperature of 0 it would be NaN or nothing. And

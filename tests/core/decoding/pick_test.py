@@ -193,7 +193,7 @@ class GuidanceTest(parameterized.TestCase):
     self.assertEqual(pick.schedule("constant", 2, 3, stop=1), (2.0, 1.0, 1.0))
     with self.assertRaisesRegex(UserError, "stop=5"):
       pick.schedule("constant", 2, 4, stop=5)
-    for name, scale in (("linear", 1.0), ("ramp", -1.0)):
+    for name, scale in (("sqrt", 1.0), ("ramp", -1.0)):
       with self.assertRaises(UserError):
         pick.schedule(name, scale, 4)
 
