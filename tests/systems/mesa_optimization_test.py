@@ -210,6 +210,25 @@ class OracleTest(absltest.TestCase):
     other = self.system.sample(random, cond, None, form="descent")
     self.assertGreater(np.abs(one - other).max(), 1e-3)
 
+  def test_bounded_roll_outs(self):
+    """No vector is longer than those of the history; short ones stay."""
+    cond = {"history": self.batch["history"]}
+    small = {"form": "descent", "length": 4}
+    plain = self.system.sample(self.variables, cond, None, **small)
+    bounded = self.system.sample(
+      self.variables, cond, None, bounded=True, **small
+    )
+    np.testing.assert_allclose(plain, bounded, atol=1e-6)
+    large = {"history": 10 * cond["history"]}
+    size = lambda x: np.linalg.norm(x, axis=-1)
+    for form in ("layer", "descent"):
+      drawn = self.system.sample(
+        self.variables, large, None, bounded=True, form=form
+      )
+      most = size(large["history"]).max(1)[:, None] * (1 + 1e-5)
+      self.assertTrue((size(drawn) <= most).all())
+      self.assertTrue((size(drawn)[:, -1] > 0.99 * most[:, 0]).any())
+
 
 class ClosedFormTest(parameterized.TestCase):
   def test_exact_values(self):
@@ -334,6 +353,13 @@ class RealTest(absltest.TestCase):
       again = system.predict(variables, {**batch, "series": drawn})
       np.testing.assert_allclose(drawn, again, atol=1e-5)
       self.assertGreater(np.abs(drawn).max(), 0.01)
+      if reads == "delay":  # one number is new, not the vector
+        bounded = system.sample(
+          variables, {"history": 10 * batch["history"]}, None, bounded=True
+        )
+        most = np.abs(10 * batch["history"]).max(1)[:, None]
+        self.assertTrue((np.abs(bounded) <= 1.001 * most).all())
+        self.assertGreater(np.abs(bounded).max(), 1)
 
   def test_real_data_have_real_matrices(self):
     system = build("mesa_optimization", dim=3, length=6, reads="delay")
