@@ -47,8 +47,8 @@ REAL = {"sunspots": (1, 150), "co2": (4, 50)}
 def sequences(law: str, count: int, seed: int):
   """(training, test) batches."""
   found = data.load(
-    "unitary_process", dim=DIM, law=law, count=count, tests=max(FEW, count), seed=seed,
-    history=2, length=TIMES - 2,
+    "unitary_process", dim=DIM, law=law, count=count,
+    tests=max(FEW, count), seed=seed, history=2, length=TIMES - 2,
   )  # fmt: skip
   return series.rows(found.train), series.rows(found.test)
 
