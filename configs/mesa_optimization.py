@@ -37,11 +37,12 @@ def published(name):
 
 def delayed(name, stride):
   """Real series, as (y_t, .., y_(t-3)); Adam, for there is no theorem."""
-  c = series.run("mesa_optimization", name, history=5, length=22, dim=4,
+  c = series.run("mesa_optimization", name, history=16, length=11, dim=4,
                  stride=stride, reads="delay")  # fmt: skip
   c.data.test_stride = stride
   c.batch, c.optim.lr, c.optim.schedule = 128, 3e-3, "constant"
   c.train.update(steps=300, save_every=0)
+  c.sample.options.bounded = True
   return c
 
 

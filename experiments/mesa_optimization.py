@@ -39,6 +39,8 @@ DIM, TIMES, FEW, MANY = 5, 30, 300, 10_000
 # Law -> learning rate.
 RATES = {"sparse": 3e-3, "gauss": 3e-4, "full": 3e-3}
 STARTS = ((0.1, 0.1), (0.5, 1.5), (2.0, 2.0))
+HALVES = {"test error": ("mse", 3)}
+HALVES |= {"first half": ("first", 3), "second half": ("second", 3)}
 EVERY = 10  # updates between two points of the plot
 # Name -> windows of training and test begin so far apart, epochs.
 REAL = {"sunspots": (1, 150), "co2": (4, 50)}
@@ -47,41 +49,20 @@ REAL = {"sunspots": (1, 150), "co2": (4, 50)}
 def sequences(law: str, count: int, seed: int):
   """(training, test) batches."""
   found = data.load(
-    "unitary_process", dim=DIM, law=law, count=count, tests=FEW, seed=seed,
-    history=2, length=TIMES - 2,
+    "unitary_process", dim=DIM, law=law, count=count,
+    tests=max(FEW, count), seed=seed, history=2, length=TIMES - 2,
   )  # fmt: skip
   return series.rows(found.train), series.rows(found.test)
-
-
-def vectors(batch) -> np.ndarray:
-  whole = np.concatenate([batch["history"], batch["series"]], 1)
-  pairs = whole.reshape(*whole.shape[:2], DIM, 2)
-  return (pairs[..., 0] + 1j * pairs[..., 1]).astype(np.complex64)
-
-
-def best_of_slice(batch) -> tuple[float, float, float]:
-  """(c of the least loss of one step of descent on these sequences, that loss,
-  the loss of the zero predictor)."""
-  x = vectors(batch)
-  p = np.asarray(mesa.descend(x, 1.0))[:, 1:-1].astype(np.complex128)
-  y = x[:, 2:]
-  c = np.vdot(p, y).real / np.vdot(p, p).real
-  loss = lambda c: float(np.square(np.abs(c * p - y)).sum() / (2 * len(x)))
-  return float(c), loss(c), loss(0)
 
 
 _sgd = functools.cache(optax.sgd)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _look(system, variables, batch):
+def look(system, variables, batch) -> dict[str, jax.Array]:
   loss = system.loss(variables, batch, jax.random.key(0), train=False)
   means = {"loss": loss.value.mean(), "zero": loss.metrics["zero"].mean()}
   return means | system.blocks(variables)
-
-
-def look(system, variables, batch) -> dict[str, float]:
-  return {k: float(v) for k, v in _look(system, variables, batch).items()}
 
 
 def descended(law: str, start, batch, steps: int):
@@ -95,7 +76,8 @@ def descended(law: str, start, batch, steps: int):
       system, _sgd(RATES[law]), batch, size=len(batch["series"]), epochs=EVERY,
       seed=0, given=given,
     )  # fmt: skip
-    path.append(look(system, variables, batch))
+    now = look(system, variables, batch)
+    path.append({k: float(v) for k, v in now.items()})
   return system, variables, path
 
 
@@ -104,7 +86,7 @@ def measured(law: str, start, count: int, steps: int, seed: int):
   batch, fresh = sequences(law, count, seed)
   system, variables, path = descended(law, start, batch, steps)
   end, own = path[-1], look(system, variables, fresh)
-  c, best, zero = best_of_slice(batch)
+  c, best, zero = series.best_descent(batch)
   conserved = start[0] ** 2 - start[1] ** 2
   return {
     "ab": end["ab"],
@@ -112,7 +94,7 @@ def measured(law: str, start, count: int, steps: int, seed: int):
     "to_slice": end["ab"] / c,
     "to_star": end["ab"] / mesa.c_star(TIMES, law, DIM),
     "share": end["loss"] / zero,
-    "fresh": own["loss"] / own["zero"],
+    "fresh": float(own["loss"] / own["zero"]),
     "slice_loss": best / zero,
     "difference": end["a"] ** 2 - end["b"] ** 2,
     # Where both begin alike it is 0: in units of the end.
@@ -154,7 +136,7 @@ def ratios(s: arms.Settings) -> list[dict]:
         "unitary_process", dim=DIM, law=law, count=s.fewer(2000),
         seed=1 + seed, history=2, length=198,
       )  # fmt: skip
-      x = vectors(series.rows(found.train))
+      x = series.vectors(series.rows(found.train))
       own = mesa.descend(x, mesa.c_star(200, law, DIM))
       own, true = np.asarray(own)[:, 150:-1], x[:, 151:]
       some = np.abs(true) > 0
@@ -184,7 +166,8 @@ def real(name: str, s: arms.Settings) -> arms.Results:
     "persistence": mse(whole[:, -23:-1]),
     "least squares, AR(2)": mse(base.one_step(whole, 22)),
   }
-  found = {k: [{"mse": v}] * len(s.seeds) for k, v in fixed.items()}
+  none = dict(first=float("nan"), second=float("nan"))
+  found = {k: [{"mse": v} | none] * len(s.seeds) for k, v in fixed.items()}
   for seed in s.seeds:
     variables = series.fit(
       system, _adam(3e-3), rows, size=64, epochs=s.fewer(epochs, 2), seed=seed
@@ -202,6 +185,12 @@ def real(name: str, s: arms.Settings) -> arms.Results:
 
 
 _adam = functools.cache(optax.adam)
+
+
+def least_share(law: str) -> float:
+  """The least loss of the closed form, as a share of the zero predictor's."""
+  loss = lambda c: mesa.population_loss(c, TIMES, law, DIM)
+  return loss(mesa.c_star(TIMES, law, DIM)) / loss(0)
 
 
 def plot(paths: dict, path: pathlib.Path) -> None:
@@ -250,9 +239,7 @@ def run() -> None:
     for r in reals.values()
     for run in r.runs["the layer"]
   )
-  star = mesa.c_star(TIMES, "gauss", DIM)
-  share = mesa.population_loss(star, TIMES, "gauss", DIM)
-  share /= mesa.population_loss(0, TIMES, "gauss", DIM)
+  share = least_share("gauss")
   held = {
     "(a) one number: ab = c*, within 2 %": far(of("sparse", "to_star")) < 0.02,
     "(a) normal numbers: ab within 15 % of the least of these sequences": far(
@@ -328,10 +315,7 @@ def run() -> None:
         {
           "first vector": law,
           "c*, T = 30": mesa.c_star(30, law, DIM),
-          "least loss / zero's": mesa.population_loss(
-            mesa.c_star(30, law, DIM), 30, law, DIM
-          )
-          / mesa.population_loss(0, 30, law, DIM),
+          "least loss / zero's": least_share(law),
           "c*, T = 100": mesa.c_star(100, law, DIM),
         }
         for law in RATES
@@ -340,23 +324,17 @@ def run() -> None:
         {k: v for k, v in row.items() if k != "values"} for row in recovered
       ],
       **{
-        f"{name}: test error of one step in windows of 22, standardised": [
-          {
-            "forecast by": arm,
-            "test error": spread(r.every(arm, "mse")),
-            "first half": spread(r.every(arm, "first"))
-            if arm == "the layer"
-            else "",
-            "second half": spread(r.every(arm, "second"))
-            if arm == "the layer"
-            else "",
-          }
-          for arm in r.runs
-        ]
+        f"{name}: test error of one step in windows of 22, standardised": (
+          r.table(HALVES, "forecast by")
+        )
         for name, r in reals.items()
       },
     },
     picture="mesa_optimization.png",
+    note="The theorems are about all sequences there are: of 300, the entries "
+    "that stay 0 there fit what is chance in these, most from (2, 2), where "
+    "the first updates are near the limit of stability. With 10,000 sequences "
+    "they stay small and ab is c*.",
   )
 
 

@@ -81,6 +81,20 @@ class PictureTest(absltest.TestCase):
     self.assertLen(table, 1 + 5 * toy_forms.TIMES)
     self.assertEqual(float(table[3][1]), 0.2)
     np.testing.assert_allclose(np.float32(table[42][2:]), x[1, 1], rtol=1e-6)
+    # In the unit in which it came, behind what was known before.
+    form = forms.Series(("v",), 1.0, (100.0,), (2.0,))
+    (path,) = show.write(self.folder, "t", form, np.ones((1, 2, 1)))
+    with path.open() as file:
+      rows = list(csv.reader(file))[1:]
+    self.assertEqual(rows, [["0", "0", "102"], ["0", "1", "102"]])
+    flat = np.zeros((1, 3, 1), np.float32)
+    past = np.arange(6, dtype=np.float32).reshape(1, 6, 1)
+    alone, behind = (
+      show.picture(form, flat, beside) for beside in ({}, {"history": past})
+    )
+    height = lambda sheet: np.ptp(np.nonzero((sheet < 150).any(2))[0])
+    self.assertGreater((alone != behind).sum(), 100)
+    self.assertGreaterEqual(height(behind), height(alone))
     # Nothing that is constant, alone, or no number, ends it.
     none = np.full((1, 4, 1), np.nan)
     for odd in (np.ones((1, 3, 1)), np.ones((2, 1, 2)), none):

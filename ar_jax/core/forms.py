@@ -198,6 +198,12 @@ class Series(Form):
     x = np.asarray(x, np.float64)
     return x * self.scale + self.mean if self.scale else x
 
+  def standard(self, x: np.ndarray) -> np.ndarray:
+    """f32[..., D]: such values as models read them."""
+    x = np.asarray(x, np.float64)
+    x = (x - self.mean) / self.scale if self.scale else x
+    return x.astype(np.float32)
+
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton(Form):

@@ -245,9 +245,13 @@ class Mesa(Forecaster):
     *,
     length: int | None = None,
     form: str = "layer",
+    bounded: bool = False,
   ) -> Array:
     """Rolls out: each forecast is read as if it were known. What was read is
     one matrix, however long it was.
+
+    It is cubic in what it reads, its own forecasts among it: on real series,
+    which no W made, these may grow without bounds.
 
     Args:
       variables: as `init` makes them.
@@ -257,6 +261,8 @@ class Mesa(Forecaster):
       form: "layer", with S = sum_i e_i e_i^*, as it was trained; "descent",
         with G = sum_i x_(i+1) x_i^* and the scalar ab, the same where the
         blocks are multiples of the identity.
+      bounded: whether no forecast may be larger than the largest of the
+        history: a W that turns leaves sizes as they are.
 
     Returns:
       f32[B, length, D].
@@ -272,6 +278,9 @@ class Mesa(Forecaster):
     x = self.vectors(history)
     kq, pv = self.matrices(variables)
     c, d = self.blocks(variables)["ab"], self.layer.dim
+    new = 1 if self.reads == "delay" else d  # numbers of a forecast
+    sizes = lambda x: jnp.sqrt(jnp.square(jnp.abs(x[..., :new])).sum(-1))
+    largest = sizes(x).max(1)
 
     def seen(e):  # what is added up of the token of a vector
       if form == "layer":
@@ -286,8 +295,10 @@ class Mesa(Forecaster):
         y = c * _multiply("bij,bj->bi", total, e[:, :d]) / n
       if self.reads != "complex":
         y = y.real.astype(y.dtype)
-      if self.reads == "delay":  # only its first number is new
-        y = jnp.concatenate([y[:, :1], e[:, : d - 1]], 1)
+      y = y[:, :new]
+      if bounded:
+        y = y * jnp.minimum(1, largest / jnp.maximum(sizes(y), 1e-30))[:, None]
+      y = jnp.concatenate([y, e[:, : d - new]], 1)
       e = jnp.concatenate([y, e[:, :d]], 1)
       return (e, total + seen(e), n + 1), y
 

@@ -13,6 +13,7 @@ import optax
 from ar_jax import step
 from ar_jax.core import prng
 from ar_jax.core.system import System, Vars
+from ar_jax.systems import mesa_optimization as mesa
 
 OPTIONS = step.Options()
 
@@ -79,3 +80,21 @@ def _epochs(system, tx, state, batch, key, size, epochs):
     return jax.lax.scan(update, state, at)
 
   return jax.lax.scan(epoch, state, jax.random.split(key, epochs))[0]
+
+
+def vectors(batch) -> np.ndarray:
+  """c64[B, T, d] of pairs of real and imaginary parts."""
+  whole = np.concatenate([batch["history"], batch["series"]], 1)
+  pairs = whole.reshape(*whole.shape[:2], -1, 2)
+  return (pairs[..., 0] + 1j * pairs[..., 1]).astype(np.complex64)
+
+
+def best_descent(batch) -> tuple[float, float, float]:
+  """(c of the least loss of one step of descent on these sequences, that loss,
+  the loss of the zero predictor)."""
+  x = vectors(batch)
+  p = np.asarray(mesa.descend(x, 1.0))[:, 1:-1].astype(np.complex128)
+  y = x[:, 2:]
+  c = np.vdot(p, y).real / np.vdot(p, p).real
+  loss = lambda c: float(np.square(np.abs(c * p - y)).sum() / (2 * len(x)))
+  return float(c), loss(c), loss(0)

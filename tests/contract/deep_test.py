@@ -35,6 +35,7 @@ REPRESENTATIVES = {
   "another one is trained, in a way of its own": "sar",
   "another one is refined, which is frozen beside": "hmar",
   "another one is drafted for, which is frozen beside": "lantern",
+  "a series, from its history": "ar_net",
   "a tokenizer of discrete units, with its adversary": "vq",
   "a tokenizer of continuous units": "kl_vae",
 }

@@ -59,6 +59,9 @@ class WindowsTest(parameterized.TestCase):
     np.testing.assert_allclose(
       form.original(found.test[3]["series"]), values[153:154], rtol=1e-5
     )
+    np.testing.assert_allclose(
+      form.standard(values[153:154]), found.test[3]["series"], rtol=1e-4
+    )
     # A run stores it.
     again = forms.made(forms.described(form))
     self.assertEqual(again, form)
