@@ -44,8 +44,8 @@ SPLITS = {"1-8": 1, "2-4": 2, "4-2": 4}
 TIE = 0.02  # nats a pixel
 # What steps and rate of (b) were chosen by; one seed, on the test split.
 TRIED = [
-  {"codes - bits": cut, "steps": 500, "rate": rate, "test nats a pixel": nats}
-  for cut, rate, nats in (
+  {"codes - bits": way, "steps": 500, "rate": rate, "test nats a pixel": nats}
+  for way, rate, nats in (
     ("1-8", 2e-3, 0.603),
     ("2-4", 2e-3, 0.632),
     ("4-2", 2e-3, 0.629),
@@ -296,8 +296,8 @@ def run() -> None:
           "passes": "",
         }
       ],
-      "Tried before that, seed 0, all undertrained; the recorded runs have rate "
-      f"{RATE:g}, and no other setting was run": TRIED,
+      "Tried before that, seed 0, all undertrained; the runs above have rate "
+      f"{RATE:g}, and nothing else was tried": TRIED,
       f"Digits at 8 px, 8 bits a cell of 2 x 2, {s.steps // 2} steps": (
         learned.table(
           {
