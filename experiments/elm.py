@@ -296,7 +296,7 @@ def run() -> None:
           "passes": "",
         }
       ],
-      "Tried before that, seed 0, all undertrained; the runs above have rate "
+      "Tried before that, seed 0, on the test split; the runs above have rate "
       f"{RATE:g}, and nothing else was tried": TRIED,
       f"Digits at 8 px, 8 bits a cell of 2 x 2, {s.steps // 2} steps": (
         learned.table(
