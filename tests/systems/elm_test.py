@@ -111,6 +111,15 @@ class ELMTest(parameterized.TestCase):
       )
     np.testing.assert_array_equal(drawn[2], plain[2])
 
+  def test_it_is_shown_while_it_is_drawn(self):
+    system, variables, batch = small()
+    keys, law = jax.random.split(KEY, 3), dict(temperature=0.0)
+    seen = list(system.stream(variables, batch, keys, every=8, **law))
+    image = system.sample(variables, batch, keys, **law)
+    np.testing.assert_allclose(seen[-1], image, atol=1e-5)
+    np.testing.assert_allclose(seen[0][:, :4], image[:, :4], atol=1e-5)
+    np.testing.assert_allclose(seen[0][:, 4:], 0.5)
+
   def test_units_are_the_bits_of_the_codes(self):
     system, variables, _ = small()
     image = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 1))

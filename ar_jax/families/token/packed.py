@@ -82,6 +82,12 @@ class Packed(Generator):
     """What the tokenizer makes of units i32[B, L, t]."""
     return super().decode(variables, self.unpacked(units))
 
+  def decode_part(
+    self, variables: Vars, units: Array, done: Array | int
+  ) -> Array:
+    """As `decode`, of the first `done` cells only."""
+    return super().decode_part(variables, self.unpacked(units), done)
+
   def unpacked(self, units: Array) -> Array:
     """The tokenizer's units of ours i32[..., t]: bits, or codes."""
     bits = unpack(units, self.code_bits)

@@ -214,6 +214,13 @@ class TokenWise(TeacherForced):
     for units, done in drawn:
       yield np.asarray(_show(self, variables, units, np.int32(done), size))
 
+  def decode_part(
+    self, variables: Vars, units: Array, done: Array | int
+  ) -> Array:
+    """Images f32[B, H, W, c] in [0, 1] of the first `done` units, grey where
+    nothing is drawn; where the tokenizer can."""
+    return (self.codec(variables).decode_part(units, done) + 1) / 2
+
   def program(
     self,
     *,
@@ -264,7 +271,6 @@ def _sized(image: Array, size: int | None) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _show(system, variables, units, done, size):
-  codec = system.codec(variables)
-  if not hasattr(codec, "decode_part"):
+  if not hasattr(system.tokenizer, "decode_part"):
     return system.decode(variables, units)
-  return _sized((codec.decode_part(units, done) + 1) / 2, size)
+  return _sized(system.decode_part(variables, units, done), size)

@@ -103,7 +103,7 @@ class HeadTest(parameterized.TestCase):
 
   def test_a_bias_forbids(self):
     for shape in ((8,), (2, 8), (2, 4, 8)):
-      bias = np.full(shape, pick.HARD, np.float32)
+      bias = np.full(shape, pick.FORBIDDEN, np.float32)
       bias[..., 5] = 0
       drawn = self.bound().draw(self.h, self.keys, bias=jnp.asarray(bias))
       np.testing.assert_array_equal(drawn, 5)
