@@ -24,7 +24,7 @@ def turns(law, scale, lr, *, count, times, steps, dim=5):
   """Full-batch descent on so many sequences; half of each is history."""
   c = series.run("mesa_optimization", "unitary_process", history=times // 2,
                  length=times - times // 2, dim=dim, a=0.1, b=0.1)  # fmt: skip
-  c.data.update(law=law, scale=scale, count=count, tests=count // 10)
+  c.data.update(law=law, scale=scale, count=count, tests=max(count // 10, 4))
   c.data.dim = c.model.get_ref("dim")
   return series.descent(c, lr, steps)
 
@@ -46,7 +46,7 @@ def delayed(name, stride):
 
 
 def smoke():
-  c = turns("gauss", 0.5, 1e-2, count=8, times=8, steps=4, dim=2)
+  c = turns("gauss", 0.5, 0.3, count=8, times=8, steps=4, dim=2)
   return series.seconds(c)
 
 

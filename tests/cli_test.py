@@ -54,7 +54,7 @@ class KeysTest(parameterized.TestCase):
   def test_another_data_set_has_other_keys(self):
     config = presets.load("llamagen:smoke_text")
     notes = overrides.apply(config, [("data.name", "text")])
-    gone = "data.name=text: has no data.symbols, data.end, data.count"
+    gone = "data.name=text: has no data.count, data.end, data.symbols"
     self.assertEqual(notes, [gone])
     self.assertEqual(dict(config.data), {"name": "text", "length": 12})
     # What was typed is not left out without a word.

@@ -72,6 +72,26 @@ class ConfigsTest(parameterized.TestCase):
     )
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    ("l", 316), ("xl", 741), ("xxl", 1391), ("2b", 1909)
+  )  # fmt: skip
+  def test_elm(self, preset, millions):
+    config = importlib.import_module("configs.elm").get_config(preset)
+    self.assertAlmostEqual(parameters(config) / millions, 1, delta=5e-3)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, 256)
+    self.assertGreater(config.cache.views, 1)  # bits are drawn anew
+    system.program(**config.sample.options)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters("paper", "bae_16", "bae_16_sure", "bae_24")
+  def test_bits(self, preset):
+    config = importlib.import_module("configs.bits").get_config(preset)
+    system = build(config.system, **config.model.to_dict())
+    self.assertEqual(system.adversary.most, 1.0)
+    self.assertEqual(system.tokenizer.drawn, preset != "bae_16_sure")
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   def test_llamagen_from_texts(self):
     module = importlib.import_module("configs.llamagen_text")
     for preset, length in (("paper", 256), ("stage2", 1024)):
@@ -127,6 +147,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
+    "elm", "elm:masked",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var",
   )  # fmt: skip

@@ -171,6 +171,15 @@ class OptimTest(absltest.TestCase):
     np.testing.assert_allclose(
       [thirds(s) for s in (299, 300, 400, 500)], [1, 0.2, 0.04, 0.008], 1e-5
     )
+    tenths = optim.lr_factor("tenths", steps=70)
+    np.testing.assert_allclose(
+      [tenths(s) for s in (0, 6, 7, 62, 69)], 0.9 ** np.array([0, 0, 1, 8, 9])
+    )
+    cycle = optim.lr_factor("one_cycle", steps=101)
+    np.testing.assert_allclose(
+      [cycle(s) for s in (0, 25, 100)], [0.04, 1, 1e-4], rtol=1e-3
+    )
+    self.assertAlmostEqual(float(cycle(12.5)), 0.52, places=6)
 
   def test_schedules_end_with_the_last_update(self):
     for name in ("cosine", "late_cosine", "linear", "var"):

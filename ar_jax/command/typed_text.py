@@ -48,6 +48,8 @@ def value(name: str, text: str, key: Key) -> Any:
     return None
   if kinds - {"None"} == {"bool"}:
     return _bool(name, text)
+  if "bool" in kinds and text.lower() in ("true", "false"):
+    return text.lower() == "true"  # of those that may be a number, too
   if many and not (kinds & {"str"} and isinstance(old, str)):
     return _tuple(name, text, old, kinds)
   if kinds & {"dict", "Mapping", "ConfigDict"} or isinstance(old, Mapping):

@@ -156,7 +156,8 @@ def to_ours(
   Raises:
     UserError: the state is not one of this family.
   """
-  model = config(state, heads=heads, size=size)["model"]
+  del size  # of no parameter; and the published side fits all strides
+  model = config(state, heads=heads)["model"]
   system, masked = build("elm", **model), "masked" in model
   like = jax.eval_shape(lambda key: system.init(key, {}), jax.random.key(0))
   if "adaln" in model:

@@ -6,6 +6,7 @@ import pathlib
 import wave
 
 import numpy as np
+from numpy import fft
 
 from ar_jax.core.forms import Audio
 from ar_jax.show.files import numbered
@@ -61,7 +62,7 @@ def spectrogram(x: np.ndarray, width: int, height: int) -> np.ndarray:
   hop = max(1, min(size // 4, (len(x) - size) // width or 1))
   starts = np.arange(0, max(1, len(x) - size + 1), hop)
   rows = np.stack([x[s : s + size] for s in starts]) * np.hanning(size)
-  power = np.abs(np.fft.rfft(rows)) ** 2
+  power = np.abs(fft.rfft(rows)) ** 2
   decibels = 10 * np.log10(np.maximum(power, 1e-10))
   share = np.clip(1 + (decibels - max(decibels.max(), -20.0)) / _RANGE, 0, 1)
   at = lambda n, m: np.minimum((np.arange(m) + 0.5) * n / m, n - 1).astype(int)

@@ -21,8 +21,16 @@ def picture(
   form: Series, x: np.ndarray, beside: dict, *, columns: int, truth=None
 ) -> np.ndarray:
   """Of each series its values over time, one colour for each, from the least
-  to the largest, which are written at the side; the truth in grey below."""
-  del beside
+  to the largest, which are written at the side; the truth in grey below. Where
+  a `history` stands beside it, it leads up to both."""
+  past = beside.get("history")
+  if past is not None and np.shape(past)[2:] == x.shape[2:]:
+    past = np.asarray(past)[: len(x)]
+    x = np.concatenate([past, x], 1)
+    if truth is not None:
+      truth = np.concatenate([past, np.asarray(truth)[: len(x)]], 1)
+  x = form.original(x)
+  truth = None if truth is None else form.original(truth)
   sheet = Sheet(len(x), min(columns, _COLUMNS), _WIDTH, _HEIGHT)
   for i in range(sheet.count):
     left, top = sheet.corner(i)
@@ -74,13 +82,14 @@ def write(
   columns: int,
   most: int,
 ) -> list[pathlib.Path]:
-  """`stem.csv`: sample, time and the values, a row for each time; of the first
-  1,000 series."""
+  """`stem.csv`: sample, time and the values, a row for each time, in the unit
+  in which the data came; of the first 1,000 series."""
   del beside, columns, most
+  x = form.original(x[:TABLED])
   names = form.names or [f"value_{d}" for d in range(x.shape[2])]
   rows = (
     [i, f"{t / form.rate:.9g}", *(f"{v:.9g}" for v in values)]
-    for i, series in enumerate(x[:TABLED])
+    for i, series in enumerate(x)
     for t, values in enumerate(series)
   )
   return table(folder / f"{stem}.csv", ["sample", "time", *names], rows)

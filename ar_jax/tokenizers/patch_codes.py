@@ -139,18 +139,21 @@ class Signs(nn.Module):
 
   def embed(self, units: Array) -> Array:
     """f32[..., C] of units i32[...]."""
-    high = units[..., None] >> jnp.arange(self.bits)[::-1] & 1
-    parts = jnp.where(high > 0, self.levels[:, 1], self.levels[:, 0])
-    return self.mean + jnp.matmul(
+    row = lambda x: x.reshape((1,) * units.ndim + x.shape)
+    high = units[..., None] >> row(jnp.arange(self.bits)[::-1]) & 1
+    low, up = row(self.levels[:, 0]), row(self.levels[:, 1])
+    parts = jnp.where(high > 0, up, low)
+    return row(self.mean) + jnp.matmul(
       parts, self.basis, precision=jax.lax.Precision.HIGHEST
     )
 
   def encode(self, z: Array) -> Array:
     """Units i32[...] of latents [..., C]."""
-    z = z.astype(jnp.float32) - self.mean
+    row = lambda x: x.reshape((1,) * (z.ndim - 1) + x.shape)
+    z = z.astype(jnp.float32) - row(self.mean)
     parts = jnp.matmul(z, self.basis.T, precision=jax.lax.Precision.HIGHEST)
     weights = jnp.asarray(2 ** np.arange(self.bits)[::-1], jnp.int32)
-    return jnp.sum((parts > 0) * weights, -1)
+    return jnp.sum((parts > 0) * row(weights), -1)
 
   def __call__(self, z: Array) -> tuple[Array, dict[str, Array], Array]:
     """As `VectorQuantizer`."""

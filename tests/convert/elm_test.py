@@ -2,12 +2,17 @@
 the official models compute with them."""
 
 import functools
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
+from safetensors.numpy import load_file, save_file
 
+from ar_jax import checkpoint
+from ar_jax.convert import __main__ as main
 from ar_jax.convert import elm as convert
 from ar_jax.core.decoding import pick
 from ar_jax.core.system import UserError, build
@@ -192,6 +197,31 @@ class TableTest(parameterized.TestCase):
     self.assertIn("masked", model)
     model = convert.config(golden("elm_lm_adaln")[2], heads=4)["model"]
     self.assertTrue(model["adaln"])
+
+  def test_with_its_tokenizer(self):
+    with tempfile.TemporaryDirectory() as folder:
+      at = lambda name: str(pathlib.Path(folder, name))
+      codes = golden_weights.weights(golden_weights.load("elm_bae")[0])
+      save_file({f"ae.{k}": v for k, v in codes.items()}, at("bae.safetensors"))
+      made = main.forward(at("bae.safetensors"), at("bae"), "bits", size=8)
+      self.assertEqual(made["model"]["bits"], 8)
+      for name in ("elm_mlm", "elm_lm"):
+        save_file(golden(name)[2], at(f"{name}.safetensors"))
+      given = at("elm_mlm.safetensors"), at("mlm"), "elm", at("bae")
+      made = main.forward(*given, heads=4, size=8)["model"]
+      self.assertEqual((made["tokenizer"]["ch"], made["masked"]), (32, {}))
+      system = build("elm", **made)
+      variables = checkpoint.load(at("mlm"))[0]
+      draw = functools.partial(system.sample, steps=2)
+      image = jax.eval_shape(draw, variables, cond("elm_mlm"), KEYS)
+      self.assertEqual(image.shape, (2, 8, 8, 3))
+      with self.assertRaisesRegex(UserError, "has bits=8.*needs 10"):
+        given = at("elm_lm.safetensors"), at("lm"), "elm", at("bae")
+        main.forward(*given, heads=4)
+      main.reverse(at("mlm"), at("back.safetensors"), "elm")
+      back = load_file(at("back.safetensors"))
+      for key, array in back.items():
+        np.testing.assert_array_equal(array, golden("elm_mlm")[2][key])
 
   def test_another_file(self):
     with self.assertRaisesRegex(UserError, "no tok_embedder.weight"):

@@ -75,7 +75,8 @@ class AroundTest(absltest.TestCase):
     self.assertLessEqual({*said, "plan", "at", "fitted", "ready"}, {*public})
     for name in (*said, "plan", "null"):
       self.assertEqual(getattr(system, name), getattr(target, name), name)
-    self.assertIs(Passing(toy.Toy()).at(9).target, Passing(toy.Toy()).target)
+    plain = Passing(toy.Toy())
+    self.assertIs(plain.at(9), plain)
     self.assertEqual(system.at(9), Passing(Target(late=True)))
     self.assertEqual(system.at(1), system)
     self.assertTrue(fits(system))

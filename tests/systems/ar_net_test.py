@@ -1,6 +1,8 @@
 """AR-Net against the code released and against least squares."""
 
 import functools
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +10,14 @@ import numpy as np
 import optax
 from absl.testing import absltest, parameterized
 
+from ar_jax import data, optim
+from ar_jax.command import overrides
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import build
 from ar_jax.data.series import processes, windows
 from ar_jax.evals.series import errors
 from ar_jax.systems import ar_net
+from configs import ar_net as configs
 from experiments.shared import series
 from tests import golden_weights
 
@@ -369,6 +374,42 @@ class ForecastTest(absltest.TestCase):
     ):
       with self.assertRaisesRegex(UserError, "model"):
         build("ar_net", **bad)
+
+
+class ConfigTest(absltest.TestCase):
+  def test_presets(self):
+    for name, steps, count in (
+      ("default", 4000, 41),
+      ("co2", 4600, 121),
+      ("process", 2480, 101),
+      ("paper", 7810, 21),
+      ("later", 5612, 21),
+    ):
+      c = configs.get_config(name)
+      system = build(c.system, **c.model.to_dict())
+      optim.make(c.optim.to_dict(), c.train.steps)
+      batch = {"history": jnp.zeros((1, c.data.history, 1))}
+      made = jax.eval_shape(system.init, jax.random.key(0), batch)
+      sizes = [x.size for x in jax.tree.leaves(made["params"])]
+      self.assertEqual((c.train.steps, sum(sizes)), (steps, count), name)
+
+  def test_what_data_and_model_share_is_one_key(self):
+    c = configs.get_config()
+    overrides.apply(c, [("data.length", "7"), ("data.history", "9")])
+    self.assertEqual((c.model.length, c.model.order), (7, 9))
+    overrides.apply(c, [("model.length", "3"), ("model.order", "5")])
+    self.assertEqual((c.data.length, c.data.history), (3, 5))
+
+  def test_a_csv_needs_no_more_than_its_name(self):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    path = pathlib.Path(folder, "my.csv")
+    values = np.random.default_rng(0).normal(size=200)
+    path.write_text("\n".join(["v", *map(str, values)]))
+    c = configs.get_config()
+    overrides.apply(c, [("data.name", "csv"), ("data.path", str(path))])
+    found = data.load(**c.data)
+    self.assertEqual(found.train[0]["history"].shape, (40, 1))
+    self.assertEqual(found.test[0]["series"].shape, (10, 1))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import numpy as np
 import optax
 from absl.testing import absltest, parameterized
 
+from ar_jax import optim
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import build
 from ar_jax.data.series import processes
 from ar_jax.systems import mesa_optimization as mesa
+from configs import mesa_optimization as configs
 from experiments.shared import series
 from tests import golden_weights
 
@@ -368,6 +370,24 @@ class RealTest(absltest.TestCase):
       system.sample(variables, {"history": batch["history"][:, :3]}, None)
     with self.assertRaisesRegex(UserError, "form='loop'"):
       system.sample(variables, batch, None, form="loop")
+
+
+class ConfigTest(absltest.TestCase):
+  def test_presets(self):
+    for name in ("default", "paper", *configs.PUBLISHED, "sunspots", "co2"):
+      c = configs.get_config(name)
+      system = build(c.system, **c.model.to_dict())
+      optim.make(c.optim.to_dict(), c.train.steps)
+      made = jax.eval_shape(system.init, jax.random.key(0), {})
+      complexes = sum(x.size for x in jax.tree.leaves(made["params"])) / 2
+      d = c.model.dim
+      self.assertEqual(complexes, 6 * d**2, name)
+      self.assertEqual(c.model.length, c.data.length)
+      if name == "paper":
+        self.assertEqual(
+          (complexes, c.batch, c.optim.kind), (150, 10**4, "sgd")
+        )
+        self.assertEqual(c.data.history + c.data.length, 100)
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ class PatchCodesTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(form="maps"), "form='maps'"),
     (dict(patch=3), "size=8.*patch=3"),
-    (dict(form="bits", vocab=12), "vocab=12: .* 2\^12"),
+    (dict(form="bits", vocab=12), r"vocab=12: .* 2\^12"),
     (dict(form="bits", vocab=2**13), "the patches having 12 numbers"),
     (dict(scales=(1, 4)), "only a map has none"),
     (dict(form="pyramid"), "only a map has none"),

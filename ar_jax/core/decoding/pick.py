@@ -126,8 +126,11 @@ def biased(
   if bias is None:
     return logits
   bias = jnp.asarray(bias, jnp.float32)
+  ones = (1,) * (logits.ndim - bias.ndim)
   if bias.ndim == 2:
-    bias = bias.reshape(len(bias), *(1,) * (logits.ndim - 2), -1)
+    bias = bias.reshape(len(bias), *ones, -1)
+  elif bias.ndim == 1:
+    bias = bias.reshape(*ones, -1)
   try:
     whole = jnp.broadcast_shapes(bias.shape, logits.shape)
   except ValueError:

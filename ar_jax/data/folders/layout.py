@@ -8,17 +8,13 @@ the rules of every folder of the user's, without reading a file.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import pathlib
 import unicodedata
 from collections.abc import Sequence
 
-import numpy as np
-
 from ar_jax.core.errors import UserError
 from ar_jax.data import notes
-from ar_jax.data.dataset import split_by_seed
 from ar_jax.data.folders import walk
 from ar_jax.data.folders.walk import Entry, Tree
 
@@ -70,63 +66,9 @@ def layout(root: pathlib.Path, tree: Tree, classes: int | None) -> Layout:
 def without_classes(tree: Tree) -> bool:
   """Whether no file lies in a class sub-folder, of `train` or of the root."""
   tops = {e.parts[0].lower() for e in tree.files if len(e.parts) > 1}
-  parted = tops & set(_TRAIN) and tops & set(_TEST)
-  parted = bool(parted) and tops <= {*_TRAIN, *_TEST}
+  parted = bool(tops & set(_TRAIN) and tops & set(_TEST))
+  parted = parted and tops <= {*_TRAIN, *_TEST}
   return all(len(e.parts) <= 1 + parted for e in tree.files)
-
-
-def check_classes(
-  root: pathlib.Path, names: Sequence[str], train: list[Labelled], what: str
-) -> None:
-  """Raises UserError if a class has lost all of its files."""
-  have = collections.Counter(k for _, k in train)
-  none = [name for k, name in enumerate(names) if not have[k]]
-  if none:
-    raise UserError(
-      f"{root}: no {what} of {notes.listed(none)} can be read; replace them, "
-      "or move the folder away"
-    )
-
-
-def summary(
-  name: str, train: int, test: int, names: Sequence[str], what: str
-) -> str:
-  """As "folder: 450 + 50 pictures, 3 classes: cats, dogs, fish"."""
-  some = ", ".join(names if len(names) < 10 else [*names[:3], "...", names[-1]])
-  return (
-    f"{name}: {train} + {test} {what}s, {len(names)} "
-    f"{'class' if len(names) == 1 else 'classes'}: {some}"
-  )
-
-
-def hold_out(
-  root: pathlib.Path,
-  files: list[Labelled],
-  fraction: float,
-  what: str = "picture",
-) -> tuple[list[Labelled], list[Labelled], list[str]]:
-  """(train, test, remarks): a fixed random part is held out, such that every
-  class keeps one for training where that leaves any for test. `what` is one of
-  the files called.
-
-  Raises:
-    UserError: there is nothing to divide.
-  """
-  if len(files) < 2:
-    raise UserError(f"{root}: one {what} cannot be split; add more")
-  held = min(max(round(len(files) * fraction), 1), len(files) - 1)
-  kept, test = split_by_seed(len(files), held)
-  label = np.asarray([k for _, k in files])
-  without = np.setdiff1d(label, label[kept])
-  remarks = []
-  if len(without) < len(test):
-    back = [test[np.flatnonzero(label[test] == k)[0]] for k in without]
-    kept = np.sort(np.append(kept, back)).astype(int)
-    test = np.setdiff1d(test, back)
-  elif len(without):
-    remarks.append(f"{len(without)} classes have no {what} for training")
-  pick = lambda rows: [files[int(i)] for i in rows]
-  return pick(kept), pick(test), remarks
 
 
 def _splits(

@@ -7,10 +7,10 @@ import pathlib
 from PIL import Image
 
 from ar_jax.core.errors import UserError
-from ar_jax.data import digests, notes
+from ar_jax.data import digests
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.folders import layout as layouts
-from ar_jax.data.folders import walk
+from ar_jax.data.folders import parts
 from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.images.pictures import Pictures
 
@@ -58,39 +58,24 @@ def folder(
       midst of a picture is reported when it is read.
   """
   transforms.check_size(size, channels)
-  root = pathlib.Path(path).expanduser()
-  if not path or not root.is_dir():
-    raise UserError(
-      f"data.path={path!r}: no such folder; name the folder that holds one "
-      "sub-folder of images per class"
-    )
-  if not 0 < test_fraction < 1:
-    raise UserError(f"data.test_fraction={test_fraction}: must be in 0 to 1")
+  root = parts.root(path, test_fraction, "one sub-folder of images per class")
   tree = scan.pictures(root)
   found = layouts.layout(root, tree, classes)
   train, sizes, bad = _readable(root, found.train, skip_bad)
   test, more, more_bad = _readable(root, found.test, skip_bad)
   sizes += more
-  layouts.check_classes(root, found.names, train, "picture")
+  parts.check_classes(root, found.names, train, "picture")
   remarks: list[str] = []
   if not found.test:
-    train, test, remarks = layouts.hold_out(root, train, test_fraction)
+    train, test, remarks = parts.hold_out(root, train, test_fraction)
   elif not test:
     raise UserError(f"{root}: no picture for test that can be read")
   small = sum(min(s) < size for s in sizes) if crop != "pad" else 0
   if small:
     remarks.append(f"{small} smaller than {size} pixels are enlarged")
-  skipped = walk.skipped(tree)
   names = found.names
-  said = [
-    layouts.summary("folder", len(train), len(test), names, "picture"),
-    *([f"skipped {skipped}"] if skipped else []),
-    *found.remarks,
-    *bad,
-    *more_bad,
-    *remarks,
-  ]
-  notes.once("; ".join(said), f"{root.resolve()} {said}")
+  found = layouts.Layout(names, train, test, found.remarks)
+  parts.tell("folder", root, tree, found, [*bad, *more_bad, *remarks])
 
   def part(chosen: list[layouts.Labelled]) -> Pictures:
     def read(i: int) -> Image.Image:

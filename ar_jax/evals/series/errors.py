@@ -150,9 +150,9 @@ def build(
 
   Returns:
     An evaluator. Its results are
-      `mse`, of forecasts from the history alone, and of those that need no
-      network: `mse_persistence` (the last value known), `mse_zero`,
-      `mse_least_squares` (AR(p) with an intercept);
+      `forecast_mse`, of forecasts from the history alone, and of those that
+      need no network: `forecast_mse_persistence` (the last value known),
+      `forecast_mse_zero`, `forecast_mse_least_squares` (AR(p), intercept);
       `one_step`, the same of forecasts of each value from all before it, and
       for the system its means over the first and the second half of a window;
       `variance_ratio`, of forecasts to truth, for each of the D values;
@@ -183,7 +183,7 @@ def build(
   def evaluate(system, variables, batches, key):
     nonlocal draw
     if "series" not in system.makes:
-      return {"mse": "unavailable: the system makes no series"}
+      return {"forecast_mse": "unavailable: the system makes no series"}
     if draw is None:
       from ar_jax.step import draw
     one, rows = [], []
@@ -215,10 +215,10 @@ def build(
     mse = lambda x: float(np.square(np.float64(x) - true).mean())
     half = np.square(np.float64(one) - true).mean((0, 2))
     found = {
-      "mse": mse(drawn),
-      "mse_persistence": mse(np.repeat(past[:, -1:], length, 1)),
-      "mse_zero": mse(0),
-      "mse_least_squares": mse(base.roll_out(past, length)),
+      "forecast_mse": mse(drawn),
+      "forecast_mse_persistence": mse(np.repeat(past[:, -1:], length, 1)),
+      "forecast_mse_zero": mse(0),
+      "forecast_mse_least_squares": mse(base.roll_out(past, length)),
       "one_step": {
         "mse": mse(one),
         "persistence": mse(whole[:, -length - 1 : -1]),

@@ -41,7 +41,7 @@ class TokenWise(TeacherForced):
   what is behind it counts in no loss and is not drawn.
   """
 
-  takes = ("prompt", "known")
+  takes = ("prompt", "known", "bias")
 
   @property
   def stop(self) -> int | None:
@@ -157,13 +157,7 @@ class TokenWise(TeacherForced):
     return _sized(self.decode(variables, units), size)
 
   def generate(
-    self,
-    variables: Vars,
-    cond: Batch,
-    keys: Array,
-    *,
-    bias: Array | None = None,
-    **options,
+    self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Array:
     """Draws the units of one example per key, i32[B, L] or f32[B, L, C].
 
@@ -172,8 +166,8 @@ class TokenWise(TeacherForced):
       cond: what the system needs, such as `label` i32[B] or `text`. Examples
         that are known in part also have `prompt` [B, M, ...] and `known`
         i32[B], how many of these M units to keep: the batch is ragged.
+        Perhaps `bias` f32[B, V], see `pick.biased`; f32[V] is that of all.
       keys: Key[B].
-      bias: f32[V] or f32[B, V], added to the logits; see `pick.biased`.
       **options: as in `program`.
 
     Raises:
@@ -181,7 +175,7 @@ class TokenWise(TeacherForced):
         or guidance is asked of a model built without a null class.
     """
     program, own = self.program(**options), self.net_variables(variables)
-    given = self.condition(cond)
+    given, bias = self.condition(cond), cond.get("bias")
     if "prompt" in cond:
       known = cond["prompt"], cond["known"]
       return program.complete(own, given, *known, keys, bias)
@@ -195,7 +189,6 @@ class TokenWise(TeacherForced):
     *,
     every: int | None = None,
     size: int | None = None,
-    bias: Array | None = None,
     **options,
   ) -> Iterator[np.ndarray]:
     """Yields the examples while they are drawn; the last ones are `sample`'s.
@@ -204,7 +197,7 @@ class TokenWise(TeacherForced):
     calls: to begin, to go on, to show.
 
     Args:
-      variables, cond, keys, bias: as in `generate`.
+      variables, cond, keys: as in `generate`; no prompt is read.
       every: units between two previews; a row if None, where there are rows.
       size, **options: as in `sample`; all units are drawn.
 
@@ -216,7 +209,7 @@ class TokenWise(TeacherForced):
     if every is None:
       every = getattr(self.tokenizer, "grid", (1, len(self.plan)))[1]
     own, given = self.net_variables(variables), self.condition(cond)
-    more = {} if bias is None else {"bias": bias}
+    more = {"bias": cond["bias"]} if "bias" in cond else {}
     drawn = programs.stream(program, own, given, keys, every=every, **more)
     for units, done in drawn:
       yield np.asarray(_show(self, variables, units, np.int32(done), size))

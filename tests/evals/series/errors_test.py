@@ -71,9 +71,11 @@ class SeriesTest(parameterized.TestCase):
     self.assertAlmostEqual(one["mse"], 1.0, delta=0.1)
     self.assertAlmostEqual(one["least_squares"], one["mse"], delta=0.03)
     self.assertGreater(one["persistence"], 1.5 * one["mse"])
-    self.assertGreater(found["mse"], one["mse"])
-    self.assertAlmostEqual(found["mse_least_squares"], found["mse"], delta=0.05)
-    self.assertLess(found["mse"], found["mse_zero"])
+    self.assertGreater(found["forecast_mse"], one["mse"])
+    self.assertAlmostEqual(
+      found["forecast_mse_least_squares"], found["forecast_mse"], delta=0.05
+    )
+    self.assertLess(found["forecast_mse"], found["forecast_mse_zero"])
     self.assertAlmostEqual(found["stpe"], 0, delta=1e-4)
     self.assertBetween(found["stpe_least_squares"], 0.1, 10)
     self.assertAlmostEqual(
@@ -95,9 +97,13 @@ class SeriesTest(parameterized.TestCase):
     rows = [row, {**row, "series": row["series"] + 1}]
     found = run(Weights(2, (1.0,)), Dataset("two", rows, rows), order=1)
     # 3 against 2, 5 and against 3, 6.
-    self.assertAlmostEqual(found["mse_persistence"], (1 + 4 + 0 + 9) / 4)
-    self.assertAlmostEqual(found["mse"], found["mse_persistence"])
-    self.assertAlmostEqual(found["mse_zero"], (4 + 25 + 9 + 36) / 4)
+    self.assertAlmostEqual(
+      found["forecast_mse_persistence"], (1 + 4 + 0 + 9) / 4
+    )
+    self.assertAlmostEqual(
+      found["forecast_mse"], found["forecast_mse_persistence"]
+    )
+    self.assertAlmostEqual(found["forecast_mse_zero"], (4 + 25 + 9 + 36) / 4)
     before, now = [3, 2, 3, 3], [2, 5, 3, 6]
     self.assertAlmostEqual(
       found["lag_correlation"]["1"][1][0], np.corrcoef(before, now)[0, 1]
@@ -107,7 +113,9 @@ class SeriesTest(parameterized.TestCase):
   def test_options_of_sampling(self):
     plain = run(Weights(4, WEIGHTS), self.data)
     moved = run(Weights(4, WEIGHTS), self.data, options={"shift": 10.0})
-    self.assertAlmostEqual(moved["mse"] - plain["mse"], 100, delta=3)
+    self.assertAlmostEqual(
+      moved["forecast_mse"] - plain["forecast_mse"], 100, delta=3
+    )
     self.assertEqual(moved["one_step"], plain["one_step"])
     self.assertEqual(moved["protocol"]["sampling"], {"shift": 10.0})
 

@@ -90,13 +90,13 @@ class SegmentsTest(absltest.TestCase):
     (target, variables), (system, own) = self.pair
     options = dict(guidance=2.0, top_k=12)
     plain = jax.jit(target.program(**options).complete)(
-      target.net_variables(variables), TEXT, prompt, known, KEYS
+      target.net_variables(variables), {"text": TEXT}, prompt, known, KEYS
     )
     tree = eagle_drafts.Tree(3, 3, 9)
     source = eagle_drafts.source(self.eagle, self.drafter, k=0, tree=tree)
     verified = lambda v: speculation.generate(
-      system.program(**options), system.net_variables(v), TEXT, KEYS, source,
-      mode="gumbel", prompt=prompt, known=known,
+      system.program(**options), system.net_variables(v), {"text": TEXT}, KEYS,
+      source, mode="gumbel", prompt=prompt, known=known,
     )  # fmt: skip
     units, stats = jax.jit(verified)(own)
     np.testing.assert_array_equal(units, plain)

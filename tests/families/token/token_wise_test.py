@@ -170,7 +170,7 @@ class CodesTest(absltest.TestCase):
     @jax.jit
     def both(variables, bias):
       drawn = system.generate(
-        variables, COND, KEYS, guidance=2.0, bias=bias, **law
+        variables, {**COND, "bias": bias}, KEYS, guidance=2.0, **law
       )
       shown, null = (
         system.logits(variables, COND, drawn, jnp.full(B, hidden))
@@ -180,7 +180,9 @@ class CodesTest(absltest.TestCase):
       warm = pick.guide(shown, null, 2.0) / 0.5 + bias[:, None]
       logp = pick.law(warm, top_k=4)
       want = [pick.draw(logp[:, s], steps.fold(KEYS, s)) for s in range(L)]
-      cold = system.generate(variables, COND, KEYS, bias=bias, temperature=0)
+      cold = system.generate(
+        variables, {**COND, "bias": bias}, KEYS, temperature=0
+      )
       return drawn, jnp.stack(want, 1), cold
 
     drawn, want, cold = both(variables, bias)
@@ -191,7 +193,7 @@ class CodesTest(absltest.TestCase):
     only[5] = 0.0
     part = {"prompt": drawn[:, :2], "known": jnp.array([0, 1, 2, 2])}
     got = jax.jit(
-      lambda v: system.generate(v, COND | part, KEYS, bias=only)
+      lambda v: system.generate(v, {**COND, **part, "bias": only}, KEYS)
     )(variables)  # fmt: skip
     free = np.arange(L)[None] >= np.asarray(part["known"])[:, None]
     self.assertTrue((got[free] == 5).all())
@@ -251,8 +253,8 @@ class TextTest(absltest.TestCase):
     bias = jnp.zeros(V).at[0].set(1.5)  # so that they end soon
     draw = lambda options: jax.jit(
       lambda v, cond: (
-        system.generate(v, cond, KEYS, bias=bias, **options),
-        system.sample(v, cond, KEYS, bias=bias, **options),
+        system.generate(v, {**cond, "bias": bias}, KEYS, **options),
+        system.sample(v, {**cond, "bias": bias}, KEYS, **options),
       )
     )
     until, whole = draw(dict(until_stop=True)), draw({})
