@@ -8,8 +8,12 @@ from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.folders import layout as folders
+<<<<<<< HEAD
 from ar_jax.data.folders import walk
 from ar_jax.data.folders.parts import hold_out
+=======
+from ar_jax.data.folders import parts, walk
+>>>>>>> h8
 from ar_jax.data.text import examples as layouts
 from ar_jax.data.text import reading
 
@@ -136,7 +140,7 @@ def _folder(
   seen: dict[str, str] = {}
   empty: list[str] = []
   copies: list[str] = []
-  parts = []
+  both = []
   for files in (found.train, found.test):
     texts = []
     for entry, label in files:
@@ -151,7 +155,7 @@ def _folder(
       else:
         seen[text] = entry.name
         texts.append((entry, label))
-    parts.append(texts)
+    both.append(texts)
   if empty:
     said.append(f"{len(empty)} empty: {notes.listed(empty)}")
   if copies:
@@ -160,9 +164,13 @@ def _folder(
     )
   if not seen:
     raise UserError(f"{root}: holds no text, its files are empty")
-  train, test = parts
+  train, test = both
   if not found.test:
+<<<<<<< HEAD
     train, test, more = hold_out(root, train, fraction, "text")
+=======
+    train, test, more = parts.hold_out(root, train, fraction, "text")
+>>>>>>> h8
     said += more
   text_of = {name: text for text, name in seen.items()}
   pick = lambda files: [text_of[entry.name] for entry, _ in files]

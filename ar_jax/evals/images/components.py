@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.conditions import some
-from ar_jax.core.forms import Audio, Form, Image, Series, Text, Video
+from ar_jax.core.forms import Form, Image, Series, Text, Video
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset, kept
 from ar_jax.evals.images.features import Features, batched
@@ -44,7 +44,7 @@ _ROWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 _OF: dict[str, tuple[type[Form], ...]] = {
   "pixels": (Image, Video),
   "frames": (Video,),
-  "differences": (Video, Series, Audio),
+  "differences": (Video, Series),
 }
 
 
@@ -86,7 +86,11 @@ def make(
     )
   rows = _ROWS[name]
   each = len(rows(np.asarray(data.train[0][field])[None]))
-  count = -(-min(fit, each * len(data.train)) // max(each, 1))
+  if not each:
+    raise UserError(
+      f"features={name!r}: the examples of {data.name!r} have a single time"
+    )
+  count = -(-min(fit, each * len(data.train)) // each)
   chosen = np.sort(some(len(data.train), count))
   x = rows(np.stack([data.train[int(i)][field] for i in chosen]))
   scale = 255 if x.dtype == np.uint8 else 1

@@ -8,6 +8,7 @@ import tempfile
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax import data
 from ar_jax.core.errors import UserError
 from ar_jax.data import notes
 from ar_jax.data.text import own, vocabulary
@@ -176,6 +177,25 @@ class FolderTest(Case):
     self.assertEqual(own.text(path=f"{self.root}/", length=8).digest, before)
     os.utime(self.root / "a.txt", (1, 1))
     self.assertNotEqual(own.text(path=str(self.root), length=8).digest, before)
+
+
+class LoadTest(Case):
+  def test_by_name(self):
+    path = self.write("a.txt")
+    one, two = (
+      data.load("text", path=path, length=16, unit=unit)
+      for unit in ("characters", "bytes")
+    )
+    self.assertEqual(one.num_classes, 0)
+    self.assertNotEqual(one.digest, two.digest)
+    batch = data.batch_at(one.train, 3, batch=4, seed=0)
+    self.assertEqual(batch["text"].shape, (4, 16))
+    again = data.batch_at(one.train, 3, batch=4, seed=0)
+    np.testing.assert_array_equal(batch["text"], again["text"])
+    with self.assertRaisesRegex(UserError, "data.lenght.*did you mean length"):
+      data.load("text", path=path, lenght=16)
+    with self.assertRaisesRegex(UserError, "'text' needs it"):
+      data.load("text")
 
 
 class HostileTest(Case):

@@ -157,6 +157,12 @@ class FieldsTest(parameterized.TestCase):
     with self.assertRaisesRegex(UserError, r"draws \(4, 2\)"):
       self.distance(data, "series", x[:, 1:])
 
+  def test_a_single_time_has_no_changes(self):
+    rows = [{"video": x[:1]} for x in movies(9, 0)]
+    data = Dataset("m", rows, rows, forms={"video": Video()})
+    with self.assertRaisesRegex(UserError, "have a single time"):
+      features("differences", data, "video")
+
   def test_text_and_missing_fields(self):
     rows = [{"text": np.zeros(3, np.int32)}] * 9
     data = Dataset("t", rows, rows, forms={"text": Text()})
