@@ -8,12 +8,7 @@ from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.folders import layout as folders
-<<<<<<< HEAD
-from ar_jax.data.folders import walk
-from ar_jax.data.folders.parts import hold_out
-=======
 from ar_jax.data.folders import parts, walk
->>>>>>> h8
 from ar_jax.data.text import examples as layouts
 from ar_jax.data.text import reading
 
@@ -166,11 +161,7 @@ def _folder(
     raise UserError(f"{root}: holds no text, its files are empty")
   train, test = both
   if not found.test:
-<<<<<<< HEAD
-    train, test, more = hold_out(root, train, fraction, "text")
-=======
     train, test, more = parts.hold_out(root, train, fraction, "text")
->>>>>>> h8
     said += more
   text_of = {name: text for text, name in seen.items()}
   pick = lambda files: [text_of[entry.name] for entry, _ in files]

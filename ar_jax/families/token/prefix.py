@@ -45,10 +45,6 @@ class Prefix(nn.Module):
     del cond
     return None
 
-  def example(self) -> Cond:
-    """A condition of the right shape, of one example."""
-    raise NotImplementedError
-
   def _rows(self, name: str, count: int) -> Array:
     """[count, D], learned."""
     init = nn.initializers.normal(self.stddev)
