@@ -128,7 +128,10 @@ def room(
   blocks = (6 * queries + 8 * keys) * size
   sums = 4 * max(queries, 2 * keys)
   rows = 4 * 8 * 4 * kv_heads * groups * block_q
-  return blocks + sums + rows + 4 * scores
+  need = blocks + sums + rows + 4 * scores
+  # The compiler splits float32 operands into parts for the matrix unit; from
+  # 256 features on it holds them all at once, of 16 heads as much again.
+  return 2 * need if size == 4 and features > 192 else need
 
 
 def vmem_limit(need: int) -> int | None:
