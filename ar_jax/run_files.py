@@ -26,17 +26,6 @@ from ar_jax.core.system import System, UserError
 Config = ml_collections.ConfigDict
 
 
-def plain(value: Any) -> Any:
-  """A config as JSON has it: ConfigDicts are dicts and tuples lists."""
-  if isinstance(value, Config):
-    value = value.to_dict()
-  if isinstance(value, dict):
-    return {k: plain(v) for k, v in value.items()}
-  if isinstance(value, list | tuple):
-    return [plain(v) for v in value]
-  return value
-
-
 def restored(value: Any) -> Any:
   """A config from JSON, its lists as tuples again."""
   if isinstance(value, dict):
@@ -47,7 +36,7 @@ def restored(value: Any) -> Any:
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:
-  metrics.write_json(workdir / "config.json", plain(config))
+  metrics.write_json(workdir / "config.json", config.to_dict())
 
 
 def write_data(workdir: pathlib.Path, dataset: data.Dataset) -> None:

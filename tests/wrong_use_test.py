@@ -10,8 +10,9 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from ar_jax import checkpoint, main, run_files
+from ar_jax import checkpoint, main
 from ar_jax.command import checks, overrides, presets
+from ar_jax.core import json_text
 from ar_jax.core.errors import UserError
 from tests import toy
 from tests.commands import call
@@ -164,7 +165,7 @@ class WrongUseTest(parameterized.TestCase):
     cls.there = cls.folder / "run"
     config = toy.get_config()
     variables = toy.build().init(jax.random.key(0), toy.batch(2))
-    checkpoint.export(cls.there, variables, run_files.plain(config))
+    checkpoint.export(cls.there, variables, json_text.plain(config))
     cls.empty = cls.folder / "empty"
     cls.empty.mkdir()
     (cls.empty / "bad.py").write_text("get_confg()\n")

@@ -21,7 +21,7 @@ from ar_jax import checkpoint, data, evals, parallel, run_files, sample, step
 from ar_jax.command import overrides
 from ar_jax.command.values import accumulate, check_values, evaluators
 from ar_jax.conditions import labels_of, of_examples
-from ar_jax.core import forms, trees
+from ar_jax.core import forms, json_text, trees
 from ar_jax.core.system import System, UserError, build
 from ar_jax.tokenizers.given import Tokens
 
@@ -93,7 +93,7 @@ def _stage(
       f"{stage.workdir}: a converted model knows no data set; name a --config "
       "that has one"
     )
-  settings = json.dumps(run_files.plain(config.get("data")), sort_keys=True)
+  settings = json.dumps(json_text.plain(config.get("data")), sort_keys=True)
   dataset = datasets.get(settings)
   if dataset is None and needed:
     dataset = datasets[settings] = data.load(**config.data)
@@ -166,7 +166,7 @@ def classes(stage: Stage, system: System, dataset: data.Dataset) -> None:
     return
   first = stage.workdir.name + "." if stage.name else ""
   key = next(
-    (k for k in _flat(run_files.plain(stage.config.model), "model.")
+    (k for k in _flat(json_text.plain(stage.config.model), "model.")
      if k.endswith(".num_classes")),
     "model.num_classes",
   )  # fmt: skip
@@ -214,7 +214,7 @@ def resumed(stage: Stage) -> None:
   if not meta:
     return
   old = _flat(meta["config"])
-  new = _flat(run_files.plain(stage.config))
+  new = _flat(json_text.plain(stage.config))
   # A converted run knows only what its weights tell.
   names = old.keys() | new.keys() if "train" in meta["config"] else old.keys()
   changed = [k for k in sorted(names) if old.get(k) != new.get(k)]

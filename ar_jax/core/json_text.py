@@ -23,8 +23,9 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 
 def plain(value: Any) -> Any:
-  """The value in the types of JSON; see `dumps`."""
-  if isinstance(value, Mapping):
+  """The value in the types of JSON; see `dumps`. What has items, as a config,
+  becomes a dict."""
+  if isinstance(value, Mapping) or hasattr(value, "items"):
     return {_key(k): plain(v) for k, v in value.items()}
   if isinstance(value, list | tuple):
     return [plain(v) for v in value]

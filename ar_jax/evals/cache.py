@@ -12,7 +12,7 @@ import numpy as np
 
 from ar_jax.core.forms import Image, described
 from ar_jax.data import Dataset
-from ar_jax.data.kept import digest
+from ar_jax.data.array_cache import digest
 
 _PROBES = 64  # examples of each split that are looked at
 

@@ -117,6 +117,7 @@ class GSDTest(absltest.TestCase):
     system = build("gsd", target=TARGET)
     for options, message in (
       (dict(window=1), "at least 2"),
+      (dict(forced=(0,) * 16), "do not know of forced"),
       (dict(grouping="k-means"), "choose 'dynamic' or 'fixed'"),
     ):
       with self.assertRaisesRegex(UserError, message):

@@ -21,7 +21,7 @@ import numpy as np
 
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Text
-from ar_jax.data import kept, notes
+from ar_jax.data import array_cache, notes
 from ar_jax.data.dataset import Example
 from ar_jax.data.text.examples import Windows
 from ar_jax.data.text.vocabulary import STOP, UNKNOWN
@@ -150,13 +150,13 @@ def _found(
 ) -> np.ndarray:
   """i32[chunks asked for, k]: the numbers of chunks of `base`, -1 for none."""
   parts = [x for c in (asked, base) for x in (c.source.ids, c.source.offset)]
-  name = kept.digest(
+  name = array_cache.digest(
     _VERSION, f"{asked.size} {orders} {k} {asked.source is base.source}", *parts
   )
-  if (saved := kept.load("neighbours", name)) is not None:
+  if (saved := array_cache.load("neighbours", name)) is not None:
     return saved["found"]
   found = nearest(asked, base, orders, plain, k)
-  kept.save("neighbours", name, {"found": found})
+  array_cache.save("neighbours", name, {"found": found})
   return found
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from ar_jax.conditions import some
 from ar_jax.core.forms import Form, Image, Series, Text, Video
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset, kept
+from ar_jax.data import Dataset, array_cache
 from ar_jax.evals.images.features import Features, batched
 
 _COMPONENTS = 64  # d, or fewer where there are fewer values or examples
@@ -121,7 +121,7 @@ def make(
     note=f"{variables['axes'].shape[1]} principal components of {what} "
     f"{len(chosen)} random training "
     f"{'images' if isinstance(form, Image) else 'examples'}",
-    digest=kept.digest(name, mean, variables["axes"]),
+    digest=array_cache.digest(name, mean, variables["axes"]),
     embed=batched(project, variables, batch),
     rows=rows,
   )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ar_jax.data import Dataset, kept
+from ar_jax.data import Dataset, array_cache
 from ar_jax.evals.images import frozen, inception_files
 from ar_jax.evals.images.features import Features, batched, to_rgb
 from ar_jax.evals.images.inception_blocks import BLOCKS, STEM, Conv
@@ -112,6 +112,6 @@ def make(data: Dataset, *, path: str = "", batch: int = 32) -> Features:
     name="inception",
     cited="fid",
     note="TF-2015 Inception, pool3, TF1 bilinear to 299, (x - 128) / 128",
-    digest=kept.digest(*leaves),
+    digest=array_cache.digest(*leaves),
     embed=batched(lambda v, x: net.apply(v, preprocess(x)), variables, batch),
   )

@@ -17,7 +17,7 @@ from flax import traverse_util
 
 from ar_jax.conditions import some
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset, kept
+from ar_jax.data import Dataset, array_cache
 from ar_jax.encoders.classifier import Network
 from ar_jax.evals import cache
 from ar_jax.evals.images.features import Features, batched
@@ -96,8 +96,8 @@ def make(data: Dataset, *, batch: int = 256, steps: int = 0) -> Features:
     found = net.apply(variables, images)
     return found.pooled, found.logits
 
-  digest = kept.digest(_RECIPE, str(steps), cache.data_digest(data))
-  saved = kept.load("judge", digest)
+  digest = array_cache.digest(_RECIPE, str(steps), cache.data_digest(data))
+  saved = array_cache.load("judge", digest)
   if saved is None:
     logging.info("training the judge of %s for %d steps", data.name, steps)
     image, label = _arrays(data.train, _MOST)
@@ -109,7 +109,7 @@ def make(data: Dataset, *, batch: int = 256, steps: int = 0) -> Features:
       **traverse_util.flatten_dict(params, sep="/"),
       "accuracy": right.mean(),
     }
-    kept.save("judge", digest, saved)
+    array_cache.save("judge", digest, saved)
   accuracy = float(saved.pop("accuracy"))
   params = traverse_util.unflatten_dict(saved, sep="/")
   return Features(

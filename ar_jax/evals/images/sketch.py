@@ -17,7 +17,7 @@ import numpy as np
 from ar_jax.conditions import some
 from ar_jax.core import json_text
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset, kept
+from ar_jax.data import Dataset, array_cache
 from ar_jax.evals import cache
 from ar_jax.evals.images import statistics
 from ar_jax.evals.images.features import Features
@@ -147,10 +147,10 @@ def reference(
       f"{len(data.train)} training images"
     )
   other = "" if field == "image" else f" {field}"
-  name = kept.digest(
+  name = array_cache.digest(
     features.digest, cache.data_digest(data), f"{n} {m} {k} v2{other}"
   )
-  if (saved := kept.load("reference", name)) is not None:
+  if (saved := array_cache.load("reference", name)) is not None:
     return _restore(saved), json.loads(str(saved["floor"]))
   order = np.random.default_rng(0).permutation(len(data.train))
   made = sketch(
@@ -172,7 +172,7 @@ def reference(
   for part in ("moments", "spatial"):
     if (moments := getattr(made, part)) is not None:
       saved |= {f"{part}/{key}": v for key, v in moments.arrays().items()}
-  kept.save("reference", name, saved)
+  array_cache.save("reference", name, saved)
   return made, floor
 
 

@@ -115,9 +115,13 @@ def generate(
     Units i32[B, L], and what it took.
 
   Raises:
-    UserError: no draft is asked for, the drafts do not fit the target, or the
-      prompt is as long as an image.
+    UserError: no draft is asked for, the drafts do not fit the target, units
+      are forced, or the prompt is as long as an image.
   """
+  if program.forced is not None:
+    raise UserError(
+      "forced: drafts do not know of forced units; draw without speculation"
+    )
   if source.k < 1:
     raise UserError(f"k={source.k}: speculation needs at least one draft")
   if prompt is None:

@@ -12,7 +12,7 @@ from absl.testing import absltest
 
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Text
-from ar_jax.data import kept
+from ar_jax.data import array_cache
 from ar_jax.data.text import corpora, retrieval, roff
 from ar_jax.data.text.examples import Windows
 
@@ -64,7 +64,7 @@ class CorporaTest(absltest.TestCase):
     super().setUp()
     self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.enterContext(
-      mock.patch.dict(os.environ, {"AR_JAX_CACHE": str(self.root / "kept")})
+      mock.patch.dict(os.environ, {"AR_JAX_CACHE": str(self.root / "cache")})
     )
 
   def test_verses(self):
@@ -124,7 +124,7 @@ class CorporaTest(absltest.TestCase):
     begins = {tuple(data.train.draw(0, rng)["text"][:8]) for _ in range(20)}
     ids = data.train.ids
     self.assertEqual(begins, {tuple(ids[:8]), tuple(ids[8:16])})
-    with mock.patch.object(kept, "save", side_effect=AssertionError):
+    with mock.patch.object(array_cache, "save", side_effect=AssertionError):
       np.testing.assert_array_equal(
         load().train[3]["neighbours"], data.train[3]["neighbours"]
       )

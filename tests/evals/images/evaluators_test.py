@@ -17,7 +17,7 @@ from skimage import metrics
 from ar_jax import evals
 from ar_jax.core.forms import to_uint8
 from ar_jax.core.system import Loss, UserError
-from ar_jax.data import kept
+from ar_jax.data import array_cache
 from ar_jax.evals import samples
 from ar_jax.evals.images import pairs, sketch
 from ar_jax.evals.images.features import features
@@ -147,7 +147,7 @@ class FrechetTest(EvaluatorCase):
 
   def test_cached_reference_is_the_same(self):
     first = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
-    with mock.patch.object(kept, "save", side_effect=AssertionError):
+    with mock.patch.object(array_cache, "save", side_effect=AssertionError):
       again = self.run_on(fakes.Fake(), "frechet", n=20, **self.options)
     self.assertEqual(first, again)
 

@@ -15,7 +15,7 @@ from skimage import data as photos
 
 from ar_jax.core import forms
 from ar_jax.core.system import UserError
-from ar_jax.data import Dataset, kept, load
+from ar_jax.data import Dataset, array_cache, load
 from ar_jax.evals import cache
 from ar_jax.evals.images import efficientnet, frozen, inception, judge, sketch
 from ar_jax.evals.images import inception_blocks as blocks
@@ -206,7 +206,7 @@ class JudgeTest(FolderCase):
     with mock.patch.object(judge, "_train", never):
       cached = features("judge", data, steps=40)
     np.testing.assert_array_equal(cached.embed(images).pooled, want.pooled)
-    with mock.patch.object(kept, "load", lambda *_: None):
+    with mock.patch.object(array_cache, "load", lambda *_: None):
       again = features("judge", data, steps=40)
     np.testing.assert_array_equal(again.embed(images).pooled, want.pooled)
     self.assertEqual(first.digest, again.digest)
@@ -235,11 +235,13 @@ class JudgeTest(FolderCase):
     self.assertLen({cache.data_digest(d) for d in seen}, 3)
 
   def test_a_damaged_cache_is_as_good_as_none(self):
-    kept.save("judge", "x", {"a": np.ones(3)})
+    array_cache.save("judge", "x", {"a": np.ones(3)})
     path = pathlib.Path(self.folder, "judge", "x.npz")
-    np.testing.assert_array_equal(kept.load("judge", "x")["a"], np.ones(3))
+    np.testing.assert_array_equal(
+      array_cache.load("judge", "x")["a"], np.ones(3)
+    )
     path.write_bytes(path.read_bytes()[:-40])
-    self.assertIsNone(kept.load("judge", "x"))
+    self.assertIsNone(array_cache.load("judge", "x"))
     self.assertLen(list(path.parent.iterdir()), 1)
 
   def test_needs_classes(self):

@@ -1,5 +1,5 @@
-"""What takes long is computed once and kept: arrays under `~/.cache/ar_jax`,
-or where AR_JAX_CACHE says, named by a digest of all that they depend on."""
+"""Arrays that take long to compute, saved under `~/.cache/ar_jax`, or where
+AR_JAX_CACHE says, by a digest of all that they depend on."""
 
 from __future__ import annotations
 
