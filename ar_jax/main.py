@@ -18,6 +18,7 @@ import pathlib
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 import jax
@@ -46,6 +47,7 @@ def run(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   mode: str = "train",
+  notes: Sequence[str] = (),
   **options,
 ) -> dict:
   """Runs one mode of a config, or all its stages in order.
@@ -62,6 +64,7 @@ def run(
     config: what to run.
     workdir: where.
     mode: one of `MODES`.
+    notes: lines on how the config came about, said once it is found good.
     **options: of mode compile, see `aot.run`; it compiles every stage that
       trains.
 
@@ -74,6 +77,8 @@ def run(
   workdir = pathlib.Path(workdir).expanduser()
   stages = stages_of(config, workdir, mode)
   checks.ahead(stages)
+  for note in notes:
+    log.info("%s", note)
   if mode == "train":
     metrics.make_folder(workdir)
     run_files.write_config(workdir, config)
@@ -214,9 +219,7 @@ def main(argv: list[str]) -> None:
     else:
       join_processes()
     set_up_log()
-    for note in notes:
-      log.info("%s", note)
-    result = run(config, workdir, mode, **options)
+    result = run(config, workdir, mode, notes, **options)
   except UserError as e:
     fail(" ".join(str(e).split()))
   except OSError as e:

@@ -109,7 +109,7 @@ def systems(config) -> dict[str, System]:
   model = config.generator.model.to_dict() | dict(width=96, gate_init=0.5)
   free = build("flexvar", **model)
   lists = dataclasses.replace(free.lists, base=FIXED)
-  free = dataclasses.replace(free.at(FIXED), lists=lists)
+  free = dataclasses.replace(free.over(FIXED), lists=lists)
   return {DRAWN: free, ONE: dataclasses.replace(free, lists=None)}
 
 

@@ -295,7 +295,7 @@ def autoencoder(
       judge=gan_judge,
       adaptive=bool(gan_adaptive),
       lecam=gan_lecam,
-      most=1e4 if gan_adaptive is True else float(gan_adaptive),
+      most=1e4 if isinstance(gan_adaptive, bool) else float(gan_adaptive),
     )
   return Autoencoder(
     tokenizer, pixel, pixel_weight, bottleneck_weight, lpips, adversary

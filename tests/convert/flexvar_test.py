@@ -60,7 +60,7 @@ class FlexVARTest(absltest.TestCase):
       latent = codes.body.latent(image)
       found = {"latent": jnp.moveaxis(latent, -1, 1)}
       for i, sides in enumerate(map(tuple, config["lists"])):
-        here = system.at(sides)
+        here = system.over(sides)
         maps = [
           codes.body.quantizer.encode(resize(latent, (p, p), "area"))
           for p in sides

@@ -166,7 +166,7 @@ class EditTest(parameterized.TestCase):
     np.testing.assert_array_equal(image[0][~keep], 0.5)
     # A larger list of maps continues it beyond its frame.
     system, variables, _ = programs("flexvar")
-    there = system.at((1, (2, 3), (4, 6)))
+    there = system.over((1, (2, 3), (4, 6)))
     edit = lambda cond: there.edit(variables, cond).keep
     kept = jax.jit(edit)({"given": canvas[None], "keep": keep[None]})
     np.testing.assert_array_equal(

@@ -38,7 +38,7 @@ def logits(system, variables, batch, sides):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def stepwise(system, sides, variables, label, units):
   """Logits by the cached steps of the sampler."""
-  there = system.at(sides)
+  there = system.over(sides)
   net, p = there.bound(variables), there.plan
   embedding = there.codec(variables).embed(units)
   x, cond = net.begin(label)
