@@ -1,25 +1,24 @@
 """Token-Shuffle: windows of codes in one position (arXiv 2504.17789).
 
-Presets: default (digits), fashion, smoke, and paper, the published 2.7B at
-2048 px, guided as there. It is over images and texts of the user's own, as in
-`configs/llamagen_text.py`; rates and tokenizer are LlamaGen's.
+Presets: default (digits), fashion, smoke, and paper, the published 2.7B at 2048
+px, over images and texts of one's own; rates and tokenizer are LlamaGen's.
 """
 
 from ar_jax.systems.token_shuffle import SIZES
 from configs import common, llamagen_text
 from configs.families import token
 
-LAW = dict(schedule="half_linear")
+LAW = dict(schedule="half_linear")  # guided as in the paper
 
 
-def on(stages):
-  """The stages of a generator, guided as in the paper."""
-  stages.generator.sample.options.update(LAW)
-  return stages
+def stages(make):
+  c = make("token_shuffle")
+  c.generator.sample.options.update(LAW)
+  return c
 
 
 def paper():
-  """The last stage: 300 B positions of 4096 windows and 120 of the text."""
+  # The last stage: 300 B positions, 4096 windows and 120 of the text each.
   c = llamagen_text.get_config("paper")
   c.system, c.data.size, c.model.tokenizer.size = "token_shuffle", 2048, 2048
   c.model.update(SIZES["2.7b"], window=2, z_loss=1e-4)
@@ -29,7 +28,7 @@ def paper():
 
 
 def smoke():
-  """Seconds on two cores: fake data, 2 x 2 windows."""
+  """Seconds on two cores: fake data."""
   c = token.smoke("token_shuffle", z_loss=1e-4)
   c.sample.options.update(LAW)
   return c
@@ -37,8 +36,8 @@ def smoke():
 
 get_config = common.presets(
   __file__,
-  default=lambda: on(token.digits("token_shuffle")),
-  fashion=lambda: on(token.fashion("token_shuffle")),
+  default=lambda: stages(token.digits),
+  fashion=lambda: stages(token.fashion),
   smoke=smoke,
   paper=paper,
 )

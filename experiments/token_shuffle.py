@@ -5,8 +5,9 @@
 
 scikit-learn's digits at 8 pixels in four levels of brightness, a code each:
 
-(a) windows of s x s codes take N / s^2 passes, and on a long grid, 32 x 32 codes
-    of an untrained net, drawing takes at most 1 / (0.8 s^2) of the time, s = 2;
+(a) windows of s x s codes take N / s^2 passes, and on a long grid (32 x 32
+    codes of an untrained net) drawing at s = 1 takes at least 0.8 s^2 times as
+    long as at s = 2;
 (b) s = 2 costs likelihood and stays below a table of frequencies of the window
     by class and place; s = 4 is clearly worse;
 (c) rows of the table that are squeezed to D / 8 numbers raise the nats a pixel
@@ -173,8 +174,8 @@ def run() -> None:
     "nats a pixel "
     + ", ".join(f"{k}: {mean_spread(v, 3)}" for k, v in nats.items())
     + f", the table {table:.3f}; s = 2 is {100 * (two / one - 1):.1f} % above "
-    f"s = 1 at a quarter of the passes, and {ratio:.1f} times as fast on 32 x 32 "
-    f"codes; squeezed {100 * (less / two - 1):+.1f} "
+    f"s = 1 at a quarter of the passes, and {ratio:.1f} times as fast on "
+    f"32 x 32 codes; squeezed {100 * (less / two - 1):+.1f} "
     f"%; guidance differs by at most {off:.0e}"
   )
   held = {k: bool(v) for k, v in held.items()}
