@@ -16,7 +16,8 @@ scikit-learn's digits at 8 pixels in four levels of brightness, a code each:
     middle on: guided logits are those with the condition, then those of
     constant guidance.
 
-Steps and rate are ELM's, and nothing else was tried. Nothing is kept in the
+The rate is ELM's and the steps are what ten minutes allow. Before that one seed
+was trained with dropout, for 400 steps: 0.567 nats at s = 1. Nothing is kept in the
 folder.
 """
 
@@ -36,7 +37,7 @@ from ar_jax.core.system import System, build
 from experiments.shared import arms, cells, measures, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 400, 64, 4e-3
+STEPS, BATCH, RATE = 300, 64, 4e-3
 WIDTH, SQUEEZED = 64, "s = 2, rows squeezed to D / 8"
 ARMS = {
   "s = 1": dict(window=1),
@@ -44,7 +45,9 @@ ARMS = {
   SQUEEZED: dict(window=2, squeeze=WIDTH // 8),
   "s = 4": dict(window=4),
 }
-MODEL = dict(depth=3, width=WIDTH, heads=4, multiple_of=32, num_classes=10)
+NET = dict(depth=3, width=WIDTH, heads=4, multiple_of=32, num_classes=10)
+# Drawing what to drop takes a CPU longer than the layers do.
+MODEL = NET | dict(dropout=0.0, token_dropout=0.0)
 PIXELS = dict(name="patch_codes", vocab=4, patch=1, size=8)  # never asked
 
 
