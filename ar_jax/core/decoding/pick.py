@@ -66,6 +66,13 @@ def root(scale: float, n: int) -> tuple[float, ...]:
   return tuple((1 + (scale - 1) * np.sqrt(np.arange(n) / n)).tolist())
 
 
+def half_linear(scale: float, n: int) -> tuple[float, ...]:
+  """1 + (scale - 1) min(1, 2 s / n) at step s = 0 .. n - 1: off at first, and
+  all of it from the middle on (Token-Shuffle, arXiv 2504.17789)."""
+  share = np.minimum(1.0, 2 * np.arange(n) / n)
+  return tuple((1 + (scale - 1) * share).tolist())
+
+
 SCHEDULES = {
   "constant": constant,
   "ramp": ramp,
@@ -74,6 +81,7 @@ SCHEDULES = {
   "log": rising(lambda x: np.log1p((np.e - 1) * x)),
   "square": rising(np.square),
   "root": root,
+  "half_linear": half_linear,
 }
 
 

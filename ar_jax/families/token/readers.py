@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.nn.heads.unfolded import Residual, check_window
+
 Array = jax.Array
 
 
@@ -71,3 +73,46 @@ class Latents(Reader):
   def __call__(self, units: Array) -> Array:
     """f32[B, T, D] of f32[B, T, C]."""
     return self.linear(units)
+
+
+class Folded(Embed):
+  """The k codes of a window as one vector (Token-Shuffle, arXiv 2504.17789):
+  each through the same table and the same linear map to D / k numbers, side by
+  side, and then through residual MLPs.
+
+  Attributes:
+    vocab, width, stddev: as there.
+    codes: k.
+    blocks: residual MLPs.
+    squeeze: numbers through which a row of the table goes first; None for D,
+      without a map of its own.
+    dtype: of the products.
+  """
+
+  codes: int = 1
+  blocks: int = 2
+  squeeze: int | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    check_window(self.codes, self.width)
+    super().setup()
+    dense = lambda n: nn.Dense(n, use_bias=False, dtype=self.dtype)
+    self.part = dense(self.width // self.codes)
+    if self.squeeze is not None:
+      self.down, self.up = dense(self.squeeze), dense(self.width)
+    self.mlps = [Residual(self.width, self.dtype) for _ in range(self.blocks)]
+
+  def blank(self, batch: int, count: int) -> Array:
+    return jnp.zeros((batch, count, self.codes), jnp.int32)
+
+  def __call__(self, units: Array) -> Array:
+    """[B, T, D] of i32[B, T, k]."""
+    x = super().__call__(units)
+    if self.squeeze is not None:
+      x = self.up(self.down(x))
+    x = self.part(x)
+    x = x.reshape(*units.shape[:2], self.width)
+    for mlp in self.mlps:
+      x = mlp(x)
+    return x

@@ -196,16 +196,19 @@ class SubCodes(nn.Module):
         unit, or f32[B, t, V].
       **law: see `pick.law`; of every code by itself.
     """
-    if h_null is not None:
-      # The maps are linear: guiding their input guides the logits.
-      h, h_null = h.astype(jnp.float32), h_null.astype(jnp.float32)
-      h = pick.guide(h, h_null, scale)
-    logits = self.logits(h)
+    logits = self.logits(h) if h_null is None else self.guided(h, h_null, scale)
     if bias is not None:
       bias = bias[:, None] if bias.ndim == 2 else bias
       bias = bias[:, None] if bias.ndim == 3 else bias[None, None, None]
       logits = pick.biased(logits, bias, law.get("temperature", 1.0))
     return pick.law(logits, **law)
+
+  def guided(self, h: Array, h_null: Array, scale: Array | float) -> Array:
+    """Logits f32[B, T, t, V] of states with and without the condition; `scale`
+    is a number or has three axes."""
+    # The maps are linear: guiding their input guides the logits.
+    h, h_null = h.astype(jnp.float32), h_null.astype(jnp.float32)
+    return self.logits(pick.guide(h, h_null, scale))
 
   def draw(
     self, h: Array, keys: Array, *, pos: Array | None = None, **options
