@@ -16,9 +16,9 @@ scikit-learn's digits at 8 pixels in four levels of brightness, a code each:
     middle on: guided logits are those with the condition, then those of
     constant guidance.
 
-The rate is ELM's. A first record, of 250 updates of 32, said nothing of (b): nats
-of 0.625, 0.631 and 0.605 at s = 1, 2 and 4, the table 0.612. Nothing is kept in
-the folder.
+The rate is ELM's. A first record, of 250 updates of 32, decided nothing of
+(b): 0.625, 0.631 and 0.605 nats at s = 1, 2 and 4, the table 0.612. Nothing is
+kept in the folder.
 """
 
 from __future__ import annotations
