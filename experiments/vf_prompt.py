@@ -162,13 +162,11 @@ def finish(
   holds = arms.said(held)
   nats = {k: found.mean(k, "nats") for k in ARMS}
   if holds is not True:
-    holds = f"{holds or 'no'}: " if isinstance(holds, str) else "no: "
+    holds = f"{holds or 'not at this size'}: a prompt is independent of the "
     holds += (
-      "a prompt is independent of the image given its class, so it can add "
-      "nothing to the likelihood, and after so few steps it costs some: "
-      + ", ".join(f"{k} {v:.3f}" for k, v in nats.items())
-      + " nats a unit"
+      "image given its class, so the best likelihood is the same; nats a "
     )
+    holds += "unit: " + ", ".join(f"{k} {v:.3f}" for k, v in nats.items())
   first = {k: v[:10] for k, v in cond.items()}
   rows = {k: drawn(v, first, 0) for k, v in found.trained.items()}
   rows |= {"class prompts": first["peer_image"][:, 0]}
