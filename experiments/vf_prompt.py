@@ -27,6 +27,7 @@ import numpy as np
 from ar_jax import data, main, step
 from ar_jax.conditions import conditions
 from ar_jax.core import prng
+from ar_jax.core.forms import to_uint8
 from ar_jax.core.system import System, build
 from ar_jax.data.wrap import peers
 from ar_jax.evals.images.features import features
@@ -73,7 +74,7 @@ def accuracy(
 ) -> dict[str, float]:
   """How many are what they should be, as the judge sees it."""
   judge = features("judge", plain)
-  said = judge.embed(image).logits.argmax(1)
+  said = judge.embed(to_uint8(image)).logits.argmax(1)
   return {"accuracy": float((said == label).mean())}
 
 
