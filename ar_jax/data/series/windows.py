@@ -137,7 +137,7 @@ def dataset(
     )
   names = tuple(TRANSFORMS[transform].format(x) for x in names)
   mean, scale = (), ()
-  scaling = "as they are"
+  units = "as they are"
   if standardise:
     mean, scale = values[:first].mean(0), values[:first].std(0)
     still = np.flatnonzero(scale == 0)
@@ -150,11 +150,11 @@ def dataset(
     values = (values - mean) / scale
     mean, scale = (tuple(map(float, x)) for x in (mean, scale))
     numbers = lambda x: notes.listed(f"{v:.4g}" for v in x)
-    scaling = f"standardised by mean {numbers(mean)} and deviation "
-    scaling += f"{numbers(scale)} of the training part"
+    units = f"standardised by mean {numbers(mean)} and deviation "
+    units += f"{numbers(scale)} of the training part"
   notes.once(
     f"{where}: {n} times of {notes.listed(names or [columns])}; {len(train)} "
-    f"windows before time {first} train, {len(later)} later ones test; {scaling}"
+    f"windows before time {first} train, {len(later)} later ones test; {units}"
   )
   form = forms.Series(names, rate, mean, scale)
   fields = {"series": form, **({"history": form} if history else {})}
