@@ -4,7 +4,7 @@ Presets: default (digits), fashion, smoke, and paper: VAR-d16 at 256 px, the
 kind of model that the paper marks. They train as the system they are around.
 var (digits), gsd and lantern mark VAR and what speculates. The key is
 `model.key`: choose a secret one. To look for the mark in images of your own:
---mode=eval --config.evaluation.evals.watermark.folder=DIR
+--workdir=RUN --mode=eval --config.evals.watermark.folder=DIR
 """
 
 import ml_collections

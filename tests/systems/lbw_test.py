@@ -17,7 +17,7 @@ from ar_jax.tokenizers.autoencoder import signed
 from tests import filled
 from tests.systems import llamagen_models, scale_models
 
-V, N = 4, 20_000
+V, N = 4, 6000
 LAW = dict(temperature=0.8, top_k=3)
 SIZES = dict(depth=1, width=16, heads=2, num_classes=2)
 CODES = dict(name="patch_codes", vocab=V, patch=4, size=8, in_channels=1)
@@ -54,9 +54,12 @@ def _draw(system, variables, cond, keys, options):
 
 
 def draw(system, variables, n=N, seed=0, cond=(), **options):
-  """Units i32[n, L] of class 1."""
+  """Units i32[n, L] of class 1. Lists are data: they compile nothing."""
   keys = jax.random.split(jax.random.key(seed), n)
   cond = {"label": jnp.ones(n, int), **dict(cond)}
+  if hasattr(system, "pool"):
+    cond, options = system.marked(variables, cond, keys, **options)
+    system = system.target
   options = tuple(sorted(options.items()))
   return np.asarray(_draw(system, variables, cond, keys, options))
 
@@ -110,13 +113,13 @@ class LawTest(parameterized.TestCase):
     self.assertLen(every, len(chance))
     self.assertAlmostEqual(chance.sum(), 1, places=6)
     self.assertGreater(p_value(units, chance), 1e-4)
-    self.assertLess(p_value(units, exact(system, variables, 1.3)[1]), 1e-4)
+    self.assertLess(p_value(units, exact(system, variables, 1.0)[1]), 1e-4)
 
   def test_relaxed_groups_keep_the_law_of_groups(self):
     """Fixed groups of GSD: the first unit and the group of the next one."""
     system, variables, _ = marked("llamagen by gsd")
-    options = dict(window=3, size=2, grouping="fixed", strength=1.5)
-    units = draw(system, variables, **options, **LAW)
+    options = dict(window=3, size=2, grouping="fixed", **LAW)
+    units = draw(system, variables, strength=1.5, **options)
     groups = np.asarray(
       near_codes.partition(system.target.target.embedding(variables), 2)
     )
@@ -128,28 +131,32 @@ class LawTest(parameterized.TestCase):
     self.assertFalse(seen[~on].any())
     self.assertGreater(stats.chisquare(seen[on], want[on]).pvalue, 1e-4)
     self.assertLess(p_value(units, chance), 1e-4)  # the units themselves not
+    self.all_green(system, variables, options)
 
   def test_a_relaxed_law_stays_within_its_budget(self):
     """LANTERN: the second unit, given the first."""
     system, variables, _ = marked("llamagen by lantern")
-    options = dict(drafts=2, delta=0.3, k=2, strength=1.5)
-    units = draw(system, variables, **options, **LAW)
+    options = dict(drafts=2, delta=0.3, k=2, **LAW)
+    units = draw(system, variables, strength=1.5, **options)
     every, chance = exact(system, variables, 1.5)
     both = lambda units: V * units[:, 0] + units[:, 1]
     want = np.bincount(both(every), chance, V * V).reshape(V, V)
     seen = np.bincount(both(units), minlength=V * V).reshape(V, V) / N
     apart = np.abs(seen - want).sum(1) / 2
-    self.assertLess((apart - 0.3 * want.sum(1)).max(), 0.01)
-    self.assertGreater(apart.sum(), 0.02)
+    self.assertLess((apart - 0.3 * want.sum(1)).max(), 0.015)
+    self.assertLess(p_value(units, chance), 1e-4)
+    self.all_green(system, variables, options)
 
-  @parameterized.parameters(
-    ("llamagen by gsd", dict(window=3, size=3, quantile=None, delta_p=1.0)),
-    ("llamagen by lantern", dict(drafts=2, delta=0.9, k=3)),
-    ("var by gsd", dict(size=3, quantile=None, delta_p=1.0)),
-  )
-  def test_hard_lists_hold_under_relaxed_rules(self, name, options):
-    system, variables, _ = marked(name)
-    units = draw(system, variables, n=500, hard=True, **options, **LAW)
+  def test_clusters_of_maps(self):
+    """GSD over VAR, whose groups are made anew for each draft."""
+    system, variables, _ = marked("var by gsd")
+    options = dict(size=3, quantile=None, delta_p=1.0, **LAW)
+    self.all_green(system, variables, options)
+
+  def all_green(self, system, variables, options):
+    """Hard lists hold under relaxed rules: a random draft that is forbidden is
+    not taken for its neighbours."""
+    units = draw(system, variables, hard=True, **options)
     self.assertTrue(system.lists(variables)[0][units].all())
 
 
@@ -289,7 +296,7 @@ class PoolTest(absltest.TestCase):
   def test_lists_are_what_they_always_were(self):
     lists = Pool("secret", 16, 2).lists()
     found = ["".join(map(str, row.astype(int))) for row in lists]
-    self.assertEqual(found, ["", ""])
+    self.assertEqual(found, ["0001110011011100", "1111000110100100"])
 
   def test_lists_are_of_chance(self):
     lists = Pool("k", 64, 4000, 0.25).lists()
@@ -304,8 +311,7 @@ class PoolTest(absltest.TestCase):
   def test_what_is_alike_has_one_colour(self):
     codes = jax.random.normal(jax.random.key(0), (60, 2))
     pool = Pool("k", 60, 50, cluster=4)
-    lists, groups = np.asarray(pool.lists(codes)), np.asarray(pool.groups())
-    del groups
+    lists = np.asarray(pool.lists(codes))
     own = np.asarray(near_codes.partition(codes, 4))
     for group in np.unique(own):
       inside = lists[:, own == group]
@@ -320,16 +326,16 @@ class PostHocTest(absltest.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.real = data.load("digits", size=20, channels=1)
-    rows = [cls.real.test[i]["image"] for i in range(40)]
+    rows = [cls.real.test[i]["image"] for i in range(20)]
     cls.images = np.stack(rows)
 
   def marked(self, **form):
     """(PSNR of plain codes, of green ones, the units' green rate)."""
-    sizes = dict(vocab=64, size=20, in_channels=1) | form
+    sizes = dict(vocab=32, size=20, in_channels=1) | form
     codes = build("patch_codes", **sizes)
     batch = {"image": self.images[:1]}
     fresh = codes.init(jax.random.key(0), batch)
-    some = [self.real.train[i] for i in range(300)]
+    some = [self.real.train[i] for i in range(150)]
     frozen = codes.fitted(fresh, some, 0)["params"]["tokenizer"]
     host = dict(RASTER, name="var" if "scales" in form else "llamagen")
     host["tokenizer"] = dict(name="patch_codes", **sizes)
@@ -359,7 +365,6 @@ class PostHocTest(absltest.TestCase):
   def test_units_are_green_and_residuals_lose_less(self):
     one = self.marked(patch=4)
     many = self.marked(form="pyramid", patch=5, scales=(3, 4))  # 25 units both
-    print("PSNR plain, green:", one, many)
     self.assertEqual((one[2], many[2]), (1.0, 1.0))
     self.assertGreater(one[0] - one[1], many[0] - many[1])
     self.assertGreater(many[0] - many[1], 0)
