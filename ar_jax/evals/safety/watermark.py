@@ -139,7 +139,8 @@ def of_chance(
     random = detector.random(detector.counts(units))
   alarms, highest = [], []
   for i in range(keys):
-    found = detector.with_key(f"nobody's {i}")(units, random)
+    other = f"not {detector.pool.key!r}, {i}"
+    found = detector.with_key(other)(units, random)
     alarms.append(found.pooled() <= alpha)
     highest.append(found.highest)
   level = np.quantile(np.concatenate(highest), 1 - _RATE)
