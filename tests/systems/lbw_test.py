@@ -286,6 +286,26 @@ class ListsTest(parameterized.TestCase):
       raster.marked(own, cond, jax.random.split(jax.random.key(0), 1))
 
 
+class PresetsTest(absltest.TestCase):
+  def test_the_paper_s_is_a_published_var_marked(self):
+    """Of 310.3 million parameters, none of them LBW's."""
+    from configs import lbw, var
+
+    own, plain = lbw.get_config("paper"), var.get_config("d16")
+    system = build(own.system, **own.model.to_dict())
+    self.assertEqual(
+      system.target, build(plain.system, **plain.model.to_dict())
+    )
+    shapes = jax.eval_shape(lambda key: system.init(key, {}), jax.random.key(0))
+    count = sum(x.size for x in jax.tree.leaves(shapes["params"]))
+    self.assertAlmostEqual(count / 310.3e6, 1, delta=1e-3)
+    self.assertEqual((system.pool.vocab, system.pool.count), (4096, 8))
+    for preset in ("var", "gsd", "lantern", "fashion"):
+      stages = lbw.get_config(preset)
+      marked = [k for k in stages.stages if stages[k].get("system") == "lbw"]
+      self.assertLen(marked, 1)
+
+
 def _mar():
   from configs import mar
 
