@@ -10,7 +10,7 @@ pool has four lists. Every image is stored with 8 bits and read again before
 anything is looked for.
 
 (a) Where there is no mark, p of the permutation null is at most 0.01 for 0.5
-    to 1.5 % of 20,000 pairs of test image and key; of the binomial null, as
+    to 1.5 % of 60,000 pairs of test image and key; of the binomial null, as
     published, more often, since units repeat.
 (b) z grows with delta; at delta = 4 its median is at least 4 and the list that
     stands out is the right one in 95 % of what is found. Speculation, of units

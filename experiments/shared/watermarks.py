@@ -22,8 +22,8 @@ from experiments.shared import arms
 from experiments.shared.arms import Trained, mean_spread
 
 STEPS, BATCH, RATE = 150, 16, 3e-3
-SIDE, IMAGES, CLEAN = 28, 200, 400
-ALPHA, LISTS, NOBODY = 0.01, 4, 50
+SIDE, IMAGES, CLEAN = 28, 200, 200
+ALPHA, LISTS, NOBODY, PIXEL_KEYS = 0.01, 4, 300, 50
 FITTED = 1000  # images that codes and judge are fitted to, at least
 CODES = dict(name="patch_codes", vocab=256, size=SIDE, in_channels=1)
 SIZES = dict(depth=3, width=64, heads=4, num_classes=10)
@@ -232,7 +232,7 @@ def embedded(bench: Bench) -> tuple[arms.Results, dict[str, np.ndarray]]:
     spread = spread_spectrum.embedded(plain, key, psnr)
     others = [
       spread_spectrum.score(bench.clean, f"not {key}, {i}")
-      for i in range(NOBODY)
+      for i in range(PIXEL_KEYS)
     ]
     pixels = float(np.quantile(others, 1 - ALPHA))
     ours = {
@@ -268,6 +268,8 @@ def nulls(bench: Bench) -> list[dict]:
     for host in HOSTS:
       every = [bench.chance(host, seed, null)["rate"] for seed in bench.s.seeds]
       row[f"false alarms at {ALPHA}, {host}"] = mean_spread(every, 4)
+      worst = [bench.chance(host, s, null)["worst"] for s in bench.s.seeds]
+      row[f"of the worst key, {host}"] = mean_spread(worst, 3)
       row[host] = every
     rows.append(row)
   return rows
