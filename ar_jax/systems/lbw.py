@@ -290,8 +290,13 @@ def build(
   inner = built = system.part(target)
   while hasattr(inner, "target"):
     inner = inner.target
-  vocab = getattr(getattr(inner, "tokenizer", None), "vocab", None)
-  if "bias" not in built.takes or not vocab:
+  codes = getattr(inner, "tokenizer", None)
+  vocab = getattr(codes, "vocab", None)
+  # Of bits, and of units in several parts, a list could name none.
+  head = getattr(getattr(inner, "net", None), "head", None)
+  named = vocab and hasattr(codes, "codebook")
+  named = named and getattr(head, "vocab", vocab) == vocab
+  if "bias" not in built.takes or not named:
     raise UserError(
       f"lbw: target {target['name']!r} draws no discrete units that can be "
       "preferred; take one that does, such as 'llamagen', 'nar' or 'var'"

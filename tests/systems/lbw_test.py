@@ -1,6 +1,7 @@
 """LBW: "It works when", and its law around whatever draws."""
 
 import functools
+import importlib
 import itertools
 
 import jax
@@ -276,8 +277,9 @@ class ListsTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(UserError, message):
         call(**options)
-    with self.assertRaisesRegex(UserError, "no discrete units"):
-      build("lbw", target=dict(name="mar", **_mar()), key="k")
+    for name in ("mar", "elm"):
+      with self.assertRaisesRegex(UserError, "no discrete units"):
+        build("lbw", target=_smoke(name), key="k")
     with self.assertRaisesRegex(UserError, "some and not all"):
       build("lbw", target=MAPS, share=0.1)
     raster, own, _ = marked("llamagen by gsd")
@@ -306,10 +308,10 @@ class PresetsTest(absltest.TestCase):
       self.assertLen(marked, 1)
 
 
-def _mar():
-  from configs import mar
-
-  return mar.get_config("smoke").model.to_dict()
+def _smoke(name):
+  module = importlib.import_module(f"configs.{name}")
+  c = module.get_config("smoke")
+  return {"name": name, **c.model.to_dict()}
 
 
 class PoolTest(absltest.TestCase):
