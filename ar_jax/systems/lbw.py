@@ -241,9 +241,10 @@ class LBW(Around):
       )
     if "keep" in cond:
       raise UserError("post_hoc: marks a whole image; leave the mask")
-    inner = self.drawn_from
+    codec = self.drawn_from.codec(variables)
+    # In the order of the tokenizer, whatever that of the plan.
     units = self.green_units(variables, cond, keys, slack=slack)
-    return inner.decode(variables, units)
+    return forms.shown(forms.named(codec.field), codec.decode(units))
 
   def green_units(
     self,
@@ -253,7 +254,7 @@ class LBW(Around):
     *,
     slack: float | None = None,
   ) -> Array:
-    """i32[B, L]: the units of `requantised`."""
+    """i32[B, L]: the units of `requantised`, as the tokenizer orders them."""
     codec = self.drawn_from.codec(variables)
     green = jnp.asarray(self.lists(variables))[self.chosen(cond, keys)]
     x = forms.raw(jnp.asarray(cond["given"]))
