@@ -32,7 +32,7 @@ def pages(**model):
     vocab=8000,
   )  # fmt: skip
   sizes = dict(depth=6, width=128, heads=4, chunk=32, layers=(3, 6))
-  c = run(data, 8000, 128, **sizes | dict(database=40_000) | model)
+  c = run(data, 8000, 128, **sizes | dict(database=dict(size=40_000)) | model)
   c.batch = 16
   c.optim.update(lr=1e-3)
   c.train.update(steps=1500, save_every=500)
@@ -46,7 +46,7 @@ def published(name):
     "text", path="texts", unit="words", length=2048, chunk=64, neighbours=2,
     vocab=50257,
   )  # fmt: skip
-  c = run(data, 50257, 2048, **SIZES[name], database=1_000_000)
+  c = run(data, 50257, 2048, **SIZES[name], database=dict(size=1_000_000))
   c.batch = 256
   c.optim.update(lr=6e-4, end=0.1)
   c.train.update(steps=500_000, save_every=5000)
@@ -57,7 +57,7 @@ def smoke():
   """Seconds on two cores: a Markov chain, whose texts end now and then."""
   chain = common.data("markov_text", length=12, symbols=4, end=0.1, count=64)
   sizes = dict(depth=2, width=32, heads=2, chunk=4, layers=(1, 2))
-  c = run(chain, 5, 12, **sizes, database=100, special=1)
+  c = run(chain, 5, 12, **sizes, database=dict(size=100, special=1))
   c.optim.lr = 1e-2
   c.batch = c.eval_batch = 4
   c.train.update(steps=2, log_every=1, save_every=1)
@@ -68,7 +68,7 @@ def smoke():
 get_config = common.presets(
   __file__,
   default=pages,
-  gpt=lambda: pages(neighbours=0, database=0),
+  gpt=lambda: pages(neighbours=0, database=None),
   smoke=smoke,
   **common.published(published, SIZES, "small"),
 )

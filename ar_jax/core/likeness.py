@@ -2,9 +2,9 @@
 
 The cosine of tf-idf vectors of hashed stretches of ids, as the host has it in
 `data.text.retrieval`; so what is looked up while a text is written is what
-stood beside the texts of training. A chunk has few stretches, so that the n chunks
-that may be found are a table of their numbers and weights, and no matrix of n
-by F: an answer is exact and reads n E numbers.
+stood beside the texts of training. A chunk has few stretches, so that the n
+chunks that may be found are a table of their numbers and weights, and no matrix
+of n by F: an answer is exact and reads n E numbers.
 
 Shapes: B batch, n chunks, m ids of a chunk, E stretches of a chunk, F hashed
 stretches, k answers.
@@ -101,17 +101,16 @@ def empty(n: int, told: int, chunk: int, orders: tuple[int, ...]) -> Index:
 
 
 def fill(
-  index: Index, ids: np.ndarray, own: np.ndarray, orders: tuple[int, ...]
+  n: int, ids: np.ndarray, own: np.ndarray, orders: tuple[int, ...]
 ) -> Index:
-  """The index of these chunks, as many as it has room for.
+  """The index of these chunks, on the host.
 
   Args:
-    index: gives the sizes.
+    n: it has room for so many; further ones are left out.
     ids: i32[n', R], what is told of each.
     own: i32[n', m], its own ids, negative where no stretch may cross.
     orders: lengths of the stretches.
   """
-  n, told = index.ids.shape
   ids, own = ids[:n], own[:n]
   number = np.sort(hashed(own, orders), 1)
   new = np.diff(number, axis=1, prepend=-1) > 0  # -1 stands in front

@@ -21,20 +21,19 @@ units of one, n chunks of the database, V codes, D width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from ar_jax.core import likeness, system
-from ar_jax.core.decoding import pick, steps
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
-from ar_jax.families.token import endings
+from ar_jax.families.token import endings, retro_draw
 from ar_jax.families.token.database import Database
 from ar_jax.families.token.readers import Embed
 from ar_jax.families.token.retro_net import RetroNet
@@ -125,8 +124,8 @@ class Retro(Generator):
     """
     if not self.database:
       raise UserError(
-        "nothing can be looked up: build it with model.database=N, room for N "
-        "chunks of the training texts, or sample with retrieve=False"
+        "nothing can be looked up: build it with model.database.size=N, room "
+        "for N chunks of the training texts, or sample with retrieve=False"
       )
     index = likeness.Index(**variables["database"])
     told = self.database.search(index, own, self.neighbours + skip)
@@ -216,9 +215,9 @@ class Retro(Generator):
       UserError: as in `search`; or a prompt leaves nothing to draw, or `plus`
         has none.
     """
-    batch, length, m = len(keys), self.net.length, self.chunk
+    m, length = self.chunk, self.net.length
     before = 2 * m if plus else 0
-    given, known = endings.given(cond, batch, length - before)
+    given, known = endings.given(cond, len(keys), length - before)
     if plus:
       if not given.shape[1]:
         raise UserError("plus=True: RETRO++ looks up a prompt; there is none")
@@ -227,50 +226,13 @@ class Retro(Generator):
       asked = jnp.where(at < known[:, None], asked, 0)
       best = self.search(variables, asked)[0][:, 0]
       given, known = jnp.concatenate([best, given], 1), known + before
-    prompt = jnp.pad(given, ((0, 0), (0, length - given.shape[1])))
-    own, looks = {"params": variables["params"]}, self.complete > 0
-    net = lambda: self.net.bind(own)
-    told, width = max(self.neighbours, 1) * 2 * m, self.net.width
-
-    def look(history, s, chunk):
-      start = jnp.maximum(s - m, 0)
-      ids = jax.lax.dynamic_slice_in_dim(history, start, m, 1)
-      found, there = self.search(variables, ids, int(plus))
-      return net().remember(found, chunk), jnp.repeat(there, 2 * m, 1)
-
-    def step(carry, s, keys):
-      history, caches, chunk, memory, seen = carry
-      last = history[:, jnp.maximum(s - 1, 0)]
-      x, h, caches = net().ask(last, s, caches)
-      at = jnp.maximum(s - 1, 0) % m
-      chunk = jax.lax.dynamic_update_slice_in_dim(chunk, h, at, 1)
-      if looks and retrieve:
-        full = (s > 0) & (s % m == 0)
-        memory, seen = jax.lax.cond(
-          full, look, lambda *_: (memory, seen), history, s, chunk
-        )
-      logits, caches = net().answer(x, h, memory, seen, caches)
-      drawn = pick.draw(pick.law(logits, **law), keys)
-      drawn = jnp.where(s < known, prompt[:, s], drawn)
-      history = history.at[:, s].set(drawn)
-      ends = (drawn == (-1 if self.stop is None else self.stop)) & (s >= known)
-      return (history, caches, chunk, memory, seen), drawn, ends
-
-    stack, cached = self.net.stack, self.net.stack.empty(batch, length, width)
-    index = jnp.zeros((), jnp.int32)
-    cached = tuple(dataclasses.replace(c, index=index) for c in cached)
-    carry = (
-      jnp.zeros((batch, length), jnp.int32),
-      cached,
-      jnp.zeros((batch, m, width), jnp.float32),
-      stack.blank(batch, told, width),
-      jnp.zeros((batch, told), bool),
-    )
-    units = steps.until_steps(step, carry, length, keys).units
-    if not before:
-      return units
-    rest = units[:, before:]
-    return jnp.pad(rest, ((0, 0), (0, before)))
+    search = functools.partial(self.search, variables, skip=int(plus))
+    units = retro_draw.draw(
+      self.net, {"params": variables["params"]}, given, known, keys,
+      search=search if retrieve and self.complete else None, stop=self.stop,
+      neighbours=max(self.neighbours, 1), law=law,
+    )  # fmt: skip
+    return jnp.pad(units[:, before:], ((0, 0), (0, before)))
 
 
 def build(
@@ -288,10 +250,8 @@ def build(
   places: int | None = None,
   tied: bool = True,
   dropout: float = 0.0,
-  encoder_dropout: float = 0.1,
-  database: int = 0,
-  orders: Sequence[int] = (1, 2),
-  special: int = 2,
+  final_norm: bool = True,
+  database: Mapping[str, Any] | None = None,
 ) -> Retro:
   """Builds RETRO; see SIZES for the published decoders.
 
@@ -309,8 +269,9 @@ def build(
     places: P; as many as are needed if None.
     tied: whether the table of codes is the head as well.
     dropout: of the branches, in training.
-    database: chunks of the training texts that may be looked up; 0 for none.
-    orders, special: see `Database`.
+    final_norm: whether there is one behind the last layer.
+    database: what may be looked up, `size` chunks of the training texts; also
+      orders, special, see `Database`.
 
   Raises:
     UserError: sizes do not fit together.
@@ -341,6 +302,7 @@ def build(
   stack = decoder(
     depth, width, heads, chosen, chunk=chunk, encoder_depth=encoder_depth,
     encoder_residual=encoder_residual, hidden=hidden, dropout=dropout,
+    final_norm=final_norm,
   )  # fmt: skip
   net = RetroNet(
     codes.length,
@@ -350,5 +312,8 @@ def build(
     places,
     None if tied else Categorical(codes.vocab, bias=False),
   )
-  room = Database(database, chunk, tuple(orders), special) if database else None
+  room = None
+  if database:
+    own = dict(database)
+    room = Database(chunk=chunk, orders=tuple(own.pop("orders", (1, 2))), **own)
   return Retro(net, codes, chunk, neighbours, room)

@@ -57,11 +57,9 @@ class SequenceMatch(TeacherForced):
   Attributes:
     net: the transformer over nodes.
     tokenizer: of symbols on a line, which ends texts with a `stop` or not.
-    objective: "sequencematch"; or "mle", maximum likelihood, whose likeliest
-      weights it is to begin with.
+    objective: "sequencematch"; or "mle", maximum likelihood, to begin with.
     backspace: whether there is such an action.
-    noise: how often a text is shown with a wrong key, taken back, before a
-      unit.
+    noise: how often a wrong key, taken back, is shown before a unit.
     actions: A.
     prompt: units at the beginning of a text that are given: they stay.
     match: see `occupancy`.
@@ -118,12 +116,12 @@ class SequenceMatch(TeacherForced):
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
   ) -> Loss:
-    """Outside of training `nll` is of a text without a detour, so above what
-    it costs in all of the ways in which it may be written."""
+    """Outside of training `nll` is of a text without a detour: above what it
+    costs in all of its ways."""
     batch = self.encode(variables, batch)
-    units = batch["units"]
     if not train:
       return self._straight(variables, batch)
+    units = batch["units"]
     keys = system.example_keys(key, batch)
     action, count, wrong = backspace.noised(
       units, keys, rate=self.noise, actions=self.actions, prompt=self.prompt,
@@ -158,7 +156,7 @@ class SequenceMatch(TeacherForced):
       there = jnp.arange(self.actions)[None] < drawn[1][:, None]
       back = jnp.sum(there & (drawn[0] == self.vocab), 1)
       metrics["backspaces"] = back.astype(jnp.float32)
-    share = jnp.ones_like(nll)
+    share = 1.0
     if self.ramp and "step" in batch:
       share = jnp.clip(batch["step"] / self.ramp, 0.0, 1.0)
     return Loss(share * matched + (1 - share) * nll, metrics, updates)
@@ -224,11 +222,10 @@ class SequenceMatch(TeacherForced):
     """The buffer of this update, with new texts where they are due."""
     own = jax.lax.stop_gradient(self.net_variables(variables))
     held, step = variables["replay"], batch.get("step", jnp.zeros(1, int))[0]
+    key = jax.random.fold_in(key, _DRAWS)
 
     def more(held):
-      keys = jax.random.split(
-        jax.random.fold_in(key, _DRAWS), self.replay.count
-      )
+      keys = jax.random.split(key, self.replay.count)
       known = batch["units"][jnp.arange(len(keys)) % len(batch["units"])]
       given = known[:, : self.prompt]
       count = jnp.full(len(keys), self.prompt, jnp.int32)

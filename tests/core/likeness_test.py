@@ -37,10 +37,7 @@ class LikenessTest(absltest.TestCase):
       want = retrieval.nearest(asked, base, orders, True, 3)
       read = lambda c: np.stack([c.read(i, 2 * M) for i in range(len(c.begin))])
       told, queries = read(base), read(asked)[:, :M]
-      index = likeness.fill(
-        likeness.empty(len(told) + 5, 2 * M, M, orders), told, told[:, :M],
-        orders,
-      )  # fmt: skip
+      index = likeness.fill(len(told) + 5, told, told[:, :M], orders)
       found, there = jax.jit(
         lambda i, q, o=orders: likeness.search(i, q, q, 3, o)
       )(index, queries)
@@ -56,9 +53,7 @@ class LikenessTest(absltest.TestCase):
     told = np.arange(2, 26).reshape(2, 12).astype(np.int32)
     told = np.concatenate([told, told[:1]])
     told[2, 5] = 1
-    index = likeness.fill(
-      likeness.empty(4, 12, M, (1, 2)), told, told[:, :M], (1, 2)
-    )
+    index = likeness.fill(4, told, told[:, :M], (1, 2))
     found, there = likeness.search(index, told[:1, :M], told[:1, :M], 2, (1, 2))
     np.testing.assert_array_equal(there, [[True, False]])
     np.testing.assert_array_equal(found[0], [told[2], np.zeros(12)])

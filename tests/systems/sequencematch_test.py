@@ -64,7 +64,7 @@ class SequenceMatchTest(absltest.TestCase):
     actions from one pass over all nodes."""
     system = small()[0]
     known, keys, law, made = written()
-    self.assertGreater((made.action == system.vocab).sum(), 10)
+    self.assertGreater((made.action == system.vocab).sum(), 6)
     walk, logits = of_nodes()(made.action, made.count)
     for t in range(made.action.shape[1]):
       rows = np.take_along_axis(logits, walk.state[:, t, None, None], 1)[:, 0]
@@ -132,7 +132,7 @@ class SequenceMatchTest(absltest.TestCase):
     system = small()[0]
     known, _, _, made = written()
     there = np.arange(made.action.shape[1]) < made.count[:, None]
-    there &= np.arange(made.action.shape[1]) >= known[:, None]
+    there &= np.arange(made.action.shape[1]) >= np.asarray(known)[:, None]
     pushes = (there & ~np.isin(made.action, (system.stop, system.vocab))).sum(1)
     # The last push of a text that is full or out of actions is not read.
     self.assertBetween(int(made.passes), pushes.max() - 1, pushes.max())
@@ -164,7 +164,10 @@ class SequenceMatchTest(absltest.TestCase):
       )
     ]
     self.assertTrue(all(s.replay is None and not s.moving for s in systems))
-    variables = [filled.variables(s) for s in systems]
+    first = filled.variables(systems[0])
+    end = {"terminal": jnp.float32(0.7)}
+    learned = {**first, "params": {**first["params"], **end}}
+    variables = [first, first, learned]
     found = jax.jit(
       lambda *v: [loss(s, x) for s, x in zip(systems, v, strict=True)]
     )(*variables)

@@ -45,7 +45,7 @@ class Database:
     if len(told) > self.size:
       told = told[np.linspace(0, len(told) - 1, self.size).astype(int)]
     own = self._compared(told[:, : self.chunk])
-    return likeness.fill(self.empty(), told, own, self.orders)
+    return likeness.fill(self.size, told, own, self.orders)
 
   def search(self, index: Index, own: Array, k: int) -> tuple[Array, Array]:
     """As `likeness.search`, of chunks i32[B, m]."""

@@ -112,7 +112,7 @@ def terms(
   else:
     second = over(value, lambda s: s.v - gamma * s.next)
   third = jnp.zeros_like(second)
-  if penalty != "none" and alpha:
+  if penalty != "none":
     third = alpha / 4 * over(penalty, lambda s: jnp.square(reward(s)))
   return {"linear": data.sum(slope * r), "value": second, "penalty": third}
 

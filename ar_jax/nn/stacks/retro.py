@@ -290,6 +290,7 @@ def decoder(
   encoder_residual: str = "raw",
   hidden: int | None = None,
   dropout: float = 0.0,
+  final_norm: bool = True,
   eps: float = 1e-5,
 ) -> RetroStack:
   """A decoder of GPT's layers: pre-norm, GELU, biases everywhere.
@@ -304,6 +305,7 @@ def decoder(
     encoder_residual: see `NeighbourEncoder`.
     hidden: width of the MLPs; 4 D if None.
     dropout: of the branches.
+    final_norm: whether there is one behind the last layer.
     eps: of the norms.
   """
 
@@ -326,6 +328,6 @@ def decoder(
     tuple(run(b - a - 1) for a, b in zip(ends, ends[1:], strict=False)),
     tuple(layer() for _ in layers),
     encoder,
-    LayerNorm(eps),
+    LayerNorm(eps) if final_norm else Identity(),
     chunk,
   )
