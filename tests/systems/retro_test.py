@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax import data
+from ar_jax import data, optim
 from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
@@ -204,6 +204,16 @@ class RetroTest(absltest.TestCase):
         shapes = jax.eval_shape(lambda k, s=system: s.init(k, {}), KEY)
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
         self.assertAlmostEqual(count / 1e6 / told, 1, delta=0.03, msg=preset)
+
+  def test_presets(self):
+    for preset in ("default", "gpt", "paper"):
+      c = config.get_config(preset)
+      system = build(c.system, **c.model.to_dict())
+      self.assertLen(system.plan, c.data.length)
+      if system.neighbours:
+        self.assertEqual(c.data.chunk, system.chunk)
+        self.assertGreaterEqual(c.data.neighbours, system.neighbours)
+      optim.make(c.optim.to_dict(), c.train.steps)
 
   def test_mistakes(self):
     text = dict(name="given", form="tokens", vocab=5, length=8)

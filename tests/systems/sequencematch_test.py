@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
+from ar_jax import optim
 from ar_jax.core.decoding import backspace, pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.replay import Replay
@@ -216,6 +217,18 @@ class SequenceMatchTest(absltest.TestCase):
     # Llama-2-7B, a row for the empty stack and one for the backspace.
     self.assertEqual(count, 6_738_415_616 + 2 * 4096)
     self.assertEqual(system.prompt, 256)
+
+  def test_presets(self):
+    c = config.get_config("default")
+    first, second = (
+      build(c[k].system, **c[k].model.to_dict()) for k in ("mle", "matched")
+    )
+    # The second begins with the weights of the first.
+    self.assertEqual(first.net, second.net)
+    self.assertEqual((first.moving, second.moving), (set(), {"replay"}))
+    self.assertEqual(config.get_config("mle").model.objective, "mle")
+    for stage in ("mle", "matched"):
+      optim.make(c[stage].optim.to_dict(), c[stage].train.steps)
 
   def test_mistakes(self):
     text = dict(name="given", form="tokens", vocab=5, length=4)
