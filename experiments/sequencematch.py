@@ -135,8 +135,8 @@ def run() -> None:
   holds = arms.said({k: bool(v) for k, v in held.items()})
   if isinstance(holds, str) and not held[FLATTER]:
     holds += (
-      ", for the two are alike here: what telescopes is the same of data and of "
-      "roll-outs, so that at alpha = 0.01 a weak penalty is all that differs"
+      ", for the two are alike here: what telescopes is the same of data and "
+      "of roll-outs, so that at alpha = 0.01 a weak penalty is all that differs"
     )
   ours = "valid words: " + "; ".join(
     f"{k} "
