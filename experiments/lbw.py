@@ -12,9 +12,9 @@ anything is looked for.
 (a) Where there is no mark, p of the permutation null is at most 0.01 for 0.5
     to 1.5 % of 45,000 pairs of test image and key; of the binomial null, as
     published, more often, since units repeat.
-(b) z, of unique codes, grows with delta; at delta = 4 its median is at least 4 and the list that
-    stands out is the right one in 95 % of what is found. Speculation, of units
-    and of maps, draws the same mark.
+(b) z, of unique codes, grows with delta; at delta = 4 its median is at least 4
+    and the list that stands out is the right one in 95 % of what is found.
+    Speculation, of units and of maps, draws the same mark.
 (c) A mark that is put into test images by requantising outlives another
     tokenizer: at 1 % false alarms it is found more often than a spread-spectrum
     mark of the same PSNR. Of other attacks it is told, not claimed.
