@@ -121,6 +121,8 @@ def finish(
   print(ours, held, flush=True)
   if s.short:
     return
+  kept = {h: mean(h, MARKED, "retention") for h in HOSTS}
+  accuracy = {h: mean(h, "delta 0", "accuracy") for h in HOSTS}
   columns = {
     "green, drawn": ("drawn_green", 3),
     "green, read again": ("green_rate none", 3),
@@ -161,7 +163,7 @@ def finish(
     baseline="the same models without lists (delta 0); a spread-spectrum mark "
     "in pixels, at the PSNR of the requantised image to that of plain codes",
     ours=ours,
-    holds=arms.said(held),
+    holds=reasoned(arms.said(held), kept, accuracy),
     seeds=list(s.seeds),
     seconds=seconds,
     tables={
@@ -178,6 +180,27 @@ def finish(
     },
     picture=pictures.save("lbw", shown, bench.real.class_names),
   )
+
+
+def reasoned(
+  holds: bool | str, kept: dict[str, float], accuracy: dict[str, float]
+) -> bool | str:
+  """The verdict, with what the table says of its reasons."""
+  reasons = []
+  for host, share in kept.items():
+    if "at delta 4, " + host in str(holds):
+      reasons.append(
+        f"{share:.0%} of {host}'s units stay when an image is read again"
+      )
+  if "another VQ" in str(holds):
+    reasons.append("codes of few pixels do not outlive other codes")
+  for host, share in accuracy.items():
+    if share < 0.2:
+      reasons.append(
+        f"{host} draws what the judge tells by {share:.2f}, so what a mark "
+        "costs is not decided"
+      )
+  return f"{holds}: {'; '.join(reasons)}" if reasons else holds
 
 
 if __name__ == "__main__":

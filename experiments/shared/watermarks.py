@@ -266,7 +266,7 @@ def embedded(bench: Bench) -> tuple[arms.Results, dict[str, np.ndarray]]:
       runs.setdefault(name, []).append(row)
       print(seed, name, row, flush=True)
     shown.setdefault("given", images[:10])
-    shown.setdefault(f"codes of a {form}", plain[:10])
+    shown.setdefault(f"plain codes, {form}", plain[:10])
     shown.setdefault(names[0], marked[:10])
     shown.setdefault(names[1], spread[:10])
   return arms.Results(runs, {}), shown
