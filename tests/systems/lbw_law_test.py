@@ -92,12 +92,12 @@ class LawTest(parameterized.TestCase):
     """GSD over VAR, whose groups are made anew for each draft."""
     system, variables, _ = marked("var by gsd")
     options = dict(size=3, quantile=None, delta_p=1.0, **LAW)
-    self.all_green(system, variables, options)
+    self.all_green(system, variables, options, n=300)
 
-  def all_green(self, system, variables, options):
+  def all_green(self, system, variables, options, n=N):
     """Hard lists hold under relaxed rules: a random draft that is forbidden is
     not taken for its neighbours."""
-    units = draw(system, variables, hard=True, **options)
+    units = draw(system, variables, n, hard=True, **options)
     self.assertTrue(system.lists(variables)[0][units].all())
 
 
