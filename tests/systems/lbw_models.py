@@ -24,9 +24,6 @@ EXACT = {
   "llamagen by lantern": ("lantern", RASTER, {}, dict(drafts=2, delta=0.0)),
   "var": (None, MAPS, {}, {}),
   "var by gsd": ("gsd", MAPS, {}, dict(size=1)),
-  "var by lantern": (
-    "lantern", MAPS, dict(drafter="itself"), dict(drafts=2, delta=0.0),
-  ),
 }  # fmt: skip
 
 
