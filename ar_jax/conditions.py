@@ -55,7 +55,7 @@ def conditions(
       examples lack something.
   """
   if of_examples(system):
-    return _rows(data, system.needs, "the system needs", n)
+    return rows(data, system.needs, "the system needs", n)
   if "label" not in system.needs:
     return {"index": np.arange(n, dtype=np.int32)}
   return {"label": labels_of(system, data, n, labels, law)}
@@ -137,24 +137,29 @@ def truth(
     UserError: the examples lack such a field.
   """
   names = tuple(fields or system.makes)
-  return _rows(data, names, "the truth of a sample is", n, start)
+  return rows(data, names, "the truth of a sample is", n, start)
 
 
-def _rows(
+def rows(
   data: Dataset, names: Sequence[str], why: str, n: int, start: int = 0
 ) -> dict[str, np.ndarray]:
-  """Fields of the test examples of the samples start .. start + n - 1."""
+  """Fields of the test examples of the samples start .. start + n - 1; `why`
+  they are read is said where they are lacking.
+
+  Raises:
+    UserError: the examples lack one of them.
+  """
   if not len(data.test):
     raise UserError(f"{data.name}: its test split holds no example")
   order = some(len(data.test), start + n)[start:]
-  rows = [data.test[int(i)] for i in order]
-  missing = [name for name in names if rows and name not in rows[0]]
+  examples = [data.test[int(i)] for i in order]
+  missing = [k for k in names if examples and k not in examples[0]]
   if missing:
     raise UserError(
       f"{why} {', '.join(missing)}, which the examples of {data.name!r} do not "
       "have"
     )
-  return {name: np.stack([r[name] for r in rows]) for name in names}
+  return {name: np.stack([e[name] for e in examples]) for name in names}
 
 
 def draw_labels(data: Dataset, n: int, law: str) -> np.ndarray:

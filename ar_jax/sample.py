@@ -19,8 +19,17 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, metrics, parallel, run_files, show, step
-from ar_jax.conditions import conditions, of_examples, prompted, truth
+from ar_jax import (
+  checkpoint,
+  controls,
+  data,
+  metrics,
+  parallel,
+  run_files,
+  show,
+  step,
+)
+from ar_jax.conditions import of_examples, prompted, truth
 from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
@@ -31,7 +40,8 @@ Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
-_WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights")
+_WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights",
+         "control", "extract", "sides")  # fmt: skip
 
 
 def edited(
@@ -68,7 +78,7 @@ def edited(
     if not len(labels) and "label" in cond:
       cond = {**cond, "label": np.stack([row["label"] for row in rows])}
   else:
-    image = reader.open_image(edit.image, _channels(dataset))
+    image = reader.open_image(edit.image, controls.shape(dataset)[2])
     given = np.repeat(transforms.to_array(image)[None], count, 0)
   cond, (height, width) = {**cond, "given": given}, given.shape[1:3]
   if edit.mask or len(edit.box):
@@ -86,14 +96,6 @@ def edited(
   if edit.force_first_scales is not None:
     options["force_first_scales"] = edit.force_first_scales
   return cond, options
-
-
-def _channels(dataset: data.Dataset | run_files.Known) -> int:
-  if isinstance(dataset, run_files.Known):
-    shape = dataset.fields.get("image", ((3,), ""))[0]
-  else:
-    shape = np.shape(dataset.test[0].get("image", np.zeros(3)))
-  return shape[-1]
 
 
 def numbers(labels: Sequence[int | str], dataset) -> tuple[int, ...]:
@@ -159,7 +161,7 @@ def draw(
 ) -> Samples:
   """So many samples, as `config.sample` says."""
   labels = numbers(config.sample.labels, dataset)
-  cond, edit = conditions(system, dataset, count, labels=labels), {}
+  cond, edit = controls.asked(system, dataset, count, config, labels), {}
   if "edit" in config.sample:
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
   if config.sample.get("prompt"):

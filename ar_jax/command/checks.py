@@ -17,7 +17,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, evals, parallel, run_files, sample, step
+from ar_jax import (
+  checkpoint,
+  controls,
+  data,
+  evals,
+  parallel,
+  run_files,
+  sample,
+  step,
+)
 from ar_jax.command import overrides
 from ar_jax.command.values import accumulate, check_values, evaluators
 from ar_jax.conditions import labels_of, of_examples
@@ -87,6 +96,8 @@ def _stage(
     parallel.rows(mesh, config.batch)
     accumulate(config, mesh)
     resumed(stage)
+  if controls.given(config):
+    controls.files(config.sample.control)
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
     raise UserError(
@@ -129,6 +140,8 @@ def _system(config: Config) -> System:
 
 def _reads(system: System, config: Config) -> bool:
   """Whether samples are made of examples of the data."""
+  if controls.given(config):
+    return not set(system.needs) <= {"label", system.control}
   return of_examples(system) or _edits(config) == "test"
 
 
@@ -270,7 +283,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
 
 
 def _trace_sample(config, system, variables, rows) -> None:
-  if _edits(config):
+  if _edits(config) or controls.given(config):
     return  # the given image has a size of its own
   cond = {k: rows[k] for k in system.needs if k in rows}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))

@@ -33,10 +33,11 @@ from ar_jax.files.pickles import shown
 _MACHINERY = ("__main__", "heads", "wrappers")
 
 
-_OPTIONS = ("heads", "scales", "size", "frames")
+_OPTIONS = ("heads", "scales", "size", "frames", "encoder")
 _SET = "weights of a training checkpoint: ema, model, ...; averages, if there"
 _TARGET = "workdir of the model that a drafter drafts for"
 _SCALES = "sides of the maps of a generator, if they are no published list"
+_ENCODER = "file of the encoder that a generator begins with"
 _SIZE = "side of the images of a generator whose file does not tell"
 
 
@@ -207,6 +208,7 @@ def main(argv: list[str] | None = None) -> int:
   add("--heads", type=int, help="of attention, where no table knows them")
   add("--scales", type=_numbers, metavar="1,2,...", help=_SCALES)
   add("--size", type=int, help=_SIZE)
+  add("--encoder", metavar="FILE", help=_ENCODER)
   add("--frames", type=int, help="of the videos of a generator")
   add("--reverse", action="store_true")
   args = parser.parse_args(argv)

@@ -13,9 +13,6 @@ from ar_jax.files.tables import Params, State
 
 PLACE = ("params", "encoder")
 
-# The layout that `to_official` writes, by what the parameters hold.
-_CLIP, _SCALES, _PLAIN = "clip", "dinov2", "vit"
-
 
 def config(
   state: State, *, heads: int | None = None, size: int | None = None
@@ -46,14 +43,9 @@ def to_ours(
     UserError: this is no such file.
   """
   del size  # of no parameter
-  return vit_files.read(state, heads).params
+  return vit_files.read(state, heads)[1]
 
 
 def to_official(params: Params) -> dict[str, np.ndarray]:
   """The official state, as transformers writes it."""
-  layout = _PLAIN
-  if "before" in params:
-    layout = _CLIP
-  elif "scales_0" in params["stack"]["block"]:
-    layout = _SCALES
-  return vit_files.to_official(layout, params)
+  return vit_files.to_official(vit_files.written(params), params)

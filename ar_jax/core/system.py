@@ -26,6 +26,7 @@ numbers of a field mean is its form, see `core.forms`.
 What a system may say of itself, all with defaults:
 
   needs, takes   what `sample` reads of a batch, or may read
+  control        which of them is a picture that samples follow
   makes          what it makes: names of fields, as in the data
   ordered        the field whose axis 1 is in the order of `plan`
   classes        labels lie below it
@@ -99,6 +100,8 @@ class System(abc.ABC):
   Attributes:
     needs: the entries of a batch that `sample` reads as its condition.
     takes: those that it reads if they are there.
+    control: the one of `needs` that is a picture which samples follow: a
+      person may give one, see `controls`. None for none.
     makes: the fields of an example that `sample` makes; the first is what is
       shown, scored and stored first.
     ordered: the entry of an encoded batch whose axis 1 is in the order of
@@ -110,6 +113,7 @@ class System(abc.ABC):
 
   needs: tuple[str, ...] = ("label",)
   takes: tuple[str, ...] = ()
+  control: str | None = None
   makes: tuple[str, ...] = ("image",)
   ordered: str = "units"
   moving: frozenset[str] = frozenset()

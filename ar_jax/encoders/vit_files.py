@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,7 +51,7 @@ _BLOCK = "stack/block"
 
 
 def _attention(q: str, k: str, v: str, joint: str, out: str) -> tuple:
-  """Rules of queries, keys and values, whose weights `_fused` has joined."""
+  """Rules of queries, keys and values, whose weights `fused` has joined."""
   biases = zip((q, k, v), "qkv", strict=True)
   return (
     Rule(f"{joint}.weight", f"{_BLOCK}/mixer/qkv/kernel", LINEAR),
@@ -103,12 +103,8 @@ _DINO = {
   "scale1": "layer_scale1.lambda1",
   "scale2": "layer_scale2.lambda1",
 }
-_VIT = {
-  "norm1": "layernorm_before",
-  "norm2": "layernorm_after",
-  "fc1": "intermediate.dense",
-  "fc2": "output.dense",
-}
+_VIT = {"norm1": "layernorm_before", "norm2": "layernorm_after"}
+_VIT |= {"fc1": "intermediate.dense", "fc2": "output.dense"}
 _TIMM = _DINO | {"scale1": "ls1.gamma", "scale2": "ls2.gamma"}
 _CLIP = _DINO | {"norm1": "layer_norm1", "norm2": "layer_norm2"}
 _CLIP = {k: v for k, v in _CLIP.items() if not k.startswith("scale")}
@@ -172,7 +168,7 @@ _KNOWN_BY = {
 }
 _STARTS = ("vision_model.", "visual.trunk.", "visual.", "dinov2.", "vit.")
 _STARTS += ("model.",)
-_IGNORE = (
+IGNORE = (
   "embeddings.mask_token",
   "embeddings.position_ids",
   "mask_token",
@@ -194,23 +190,14 @@ HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16}
 HEADS |= {1536: 24, 1664: 16}
 
 
-class File(NamedTuple):
-  """An encoder and its parameters, as a file has them.
-
-  Attributes:
-    arguments: of `vit.encoder`.
-    params: of the `Encoder`.
-  """
-
-  arguments: dict[str, Any]
-  params: dict[str, Any]
-
-
-def read(state: State, heads: int | None = None) -> File:
-  """An encoder from the state of a file, official key -> array.
+def read(
+  state: State, heads: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(arguments of `vit.encoder`, its parameters) from the state of a file.
 
   Args:
-    state: of the whole file: a tower of texts beside it is left out.
+    state: official key -> array, of the whole file: a tower of texts beside
+      it is left out.
     heads: of attention; the published number for that width if None.
 
   Raises:
@@ -219,9 +206,9 @@ def read(state: State, heads: int | None = None) -> File:
   layout, state = of_layout(state)
   arguments = described(layout, state, heads)
   like = shapes(encoder(**arguments))
-  fused = _fused(layout, state)
-  params = tables.to_ours(TABLES[layout], fused, like, ignore=_IGNORE)
-  return File(arguments, params)
+  found = fused(layout, state)
+  params = tables.to_ours(TABLES[layout], found, like, ignore=IGNORE)
+  return arguments, params
 
 
 def of_layout(state: State) -> tuple[str, dict[str, np.ndarray]]:
@@ -303,16 +290,23 @@ def described(
   return found
 
 
+def written(params: Params) -> str:
+  """The layout in which transformers writes our parameters."""
+  if "before" in params:
+    return "clip"
+  return "dinov2" if "scales_0" in params["stack"]["block"] else "vit"
+
+
 def to_official(layout: str, params: Params) -> dict[str, np.ndarray]:
   """The state of our parameters, with the keys of a layout."""
   state = tables.to_official(TABLES[layout], params)
-  return _split(layout, state)
+  return split(layout, state)
 
 
 def shapes(module: Encoder) -> Any:
   """Shapes of the parameters of an encoder."""
-  image = np.zeros((1, module.patch, module.patch, module.in_channels))
-  image = jax.ShapeDtypeStruct(image.shape, np.float32)
+  shape = 1, module.patch, module.patch, module.in_channels
+  image = jax.ShapeDtypeStruct(shape, np.float32)
   return jax.eval_shape(module.init, jax.random.key(0), image)["params"]
 
 
@@ -323,7 +317,7 @@ _PARTS = {
 }
 
 
-def _fused(layout: str, state: State) -> dict[str, np.ndarray]:
+def fused(layout: str, state: State) -> dict[str, np.ndarray]:
   """Queries, keys and values as in our layers: one matrix, three biases."""
   if layout in _PARTS:
     weights = {k: x for k, x in state.items() if k.endswith(".weight")}
@@ -333,8 +327,8 @@ def _fused(layout: str, state: State) -> dict[str, np.ndarray]:
   return tables.split_biases(state)
 
 
-def _split(layout: str, state: State) -> dict[str, np.ndarray]:
-  """Undoes `_fused`."""
+def split(layout: str, state: State) -> dict[str, np.ndarray]:
+  """Undoes `fused`."""
   if layout in _PARTS:
     weights = {k: x for k, x in state.items() if k.endswith(".weight")}
     rest = {k: x for k, x in state.items() if k not in weights}

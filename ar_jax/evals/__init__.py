@@ -3,6 +3,7 @@
 likelihood       exact mean of the loss and its terms over the test split
 frechet          FID and relatives of samples, each with its floor
 pairs            images against what they should be: PSNR, SSIM, L1
+control          do samples follow the edges that they were given?
 transcripts      texts against what they should be: character and word errors
 ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
@@ -38,6 +39,7 @@ NAMES = {
   "judge_accuracy": "images.judge_accuracy",
   "series": "series.errors",
   "pairs": "images.pairs",
+  "control": "images.control",
   "transcripts": "text.transcripts",
   "ngrams": "text.ngrams",
   "probe": "probe",
@@ -51,6 +53,7 @@ _SCORE = {
   "reconstruction",
   "judge_accuracy",
   "pairs",
+  "control",
   "transcripts",
   "ngrams",
 }

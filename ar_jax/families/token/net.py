@@ -68,6 +68,11 @@ class NextToken(nn.Module):
     """Positions that are ever computed: P + L - 1."""
     return self.prefix.length + len(self.plan) - 1
 
+  @property
+  def ground(self) -> Plan:
+    """Where the units lie that rotations count, one after the other."""
+    return self.plan
+
   def example(self) -> Cond:
     """A condition of the right shape, of one example."""
     more = {} if self.memory is None else self.memory.example()
@@ -77,7 +82,7 @@ class NextToken(nn.Module):
     """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
     features = self.backbone.head_width(self.width)
     table = rope(
-      self.plan,
+      self.ground,
       features,
       prefix=self.prefix.length,
       prefix_rope=self.prefix_rope,
@@ -207,11 +212,17 @@ class NextToken(nn.Module):
     if valid is not None:
       mask = mask & padding_mask(mask, valid)
     # Clipped only for examples that are finished.
-    after = jnp.arange(new) if tree is None else tree[1]
-    at = jnp.reshape(cache.index, (-1, 1))
-    at = at + (after[None] if after.ndim == 1 else after)
+    at = self.places(cache, new, tree)
     pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
     return self._stack(self.units(units), mask, None, pos=pos, cache=cache)
+
+  def places(
+    self, cache: Cache, new: int, tree: tuple[Array, Array] | None = None
+  ) -> Array:
+    """i32[1 | B, T]: the positions of the new units of a `step`."""
+    after = jnp.arange(new) if tree is None else tree[1]
+    at = jnp.reshape(cache.index, (-1, 1))
+    return at + (after[None] if after.ndim == 1 else after)
 
   def _remember(self, cond: Cond, hidden: Array | None) -> Any:
     if self.memory is None:
