@@ -92,6 +92,25 @@ class ConfigsTest(parameterized.TestCase):
     self.assertEqual(system.tokenizer.drawn, preset != "bae_16_sure")
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    # LlamaGen, its encoder, and the maps from 384 numbers to D and on, 9 D^2.
+    ("canny_b", 110_888_448, 768, 22.06, 256),
+    ("canny_l", 342_910_976, 1024, 22.06, 256),
+    ("paper", 777_678_080, 1280, 22.06, 1024),
+    ("multi", 777_678_080, 1280, 22.06, 2304),
+  )
+  def test_controlar(self, preset, base, width, encoder, length):
+    config = importlib.import_module("configs.controlar").get_config(preset)
+    maps = 384 * width + 9 * width**2
+    sees = 1e6 * parameters(config) - base - maps
+    self.assertAlmostEqual(sees / 1e6, encoder, delta=0.5)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, length)
+    system.program(
+      **{k: v for k, v in config.sample.options.items() if k != "size"}
+    )
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   def test_llamagen_from_texts(self):
     module = importlib.import_module("configs.llamagen_text")
     for preset, length in (("paper", 256), ("stage2", 1024)):
@@ -147,7 +166,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "elm", "elm:masked",
+    "elm", "elm:masked", "controlar", "controlar:fashion",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var",
   )  # fmt: skip
