@@ -314,6 +314,7 @@ class Exceptions:
 EXCEPTIONS = Exceptions(
   no_order={
     "classifier": "an encoder sees an image at once",
+    "vit": "an encoder sees an image at once",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
     "bits": "a tokenizer makes all units at once",
@@ -323,6 +324,7 @@ EXCEPTIONS = Exceptions(
   },
   no_chance={
     "classifier": "an encoder says what it sees",
+    "vit": "an encoder says what it sees",
     "bits": "a tokenizer shows what it is shown",
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",
