@@ -36,7 +36,7 @@ from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
 STEPS, BATCH, RATE = 400, 64, 3e-3
-CLUSTERS, IMAGES, TURNS = 8, 1000, 5
+CLUSTERS, IMAGES, TURNS = 8, 500, 5
 CODES = dict(name="patch_codes", vocab=64, patch=2, size=8)
 SIZES = dict(depth=3, width=64, heads=4, num_classes=10, multiple_of=32)
 ONE, NEAR, RANDOM = "one stage", "k-means", "random clusters"
