@@ -78,17 +78,6 @@ class ARRATest(parameterized.TestCase):
     jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0), own)
     plain = {k: v for k, v in plain.items() if k != "projector"}
     jax.tree.map(np.testing.assert_array_equal, grads, plain)
-    # And all else begins alike, whatever the projector is.
-    one, two = (
-      build("arra", **TINY | dict(align={"features": n})) for n in (5, 7)
-    )
-    begin = lambda s: jax.jit(lambda key: s.init(key, {}))(KEY)["params"]
-    one, two = begin(one), begin(two)
-    self.assertNotEqual(
-      one.pop("projector")["fc2"]["bias"].shape,
-      two.pop("projector")["fc2"]["bias"].shape,
-    )
-    jax.tree.map(np.testing.assert_array_equal, one, two)
 
   def test_what_the_term_moves(self):
     """Layers up to l and what is read; nothing behind them."""
@@ -139,9 +128,9 @@ class ARRATest(parameterized.TestCase):
     np.testing.assert_array_equal(changed[:, :-1], mask)
     self.assertFalse(changed[:, -1].any())
     np.testing.assert_array_equal(np.asarray(read)[changed], 18)
-    places = np.argmax(mask, 1)
-    self.assertContainsSubset(places, system.layout.places)
-    self.assertGreater(len(set(places.tolist())), 8)
+    places = np.argmax(mask, 1).tolist()
+    self.assertContainsSubset(places, system.layout.places.tolist())
+    self.assertGreater(len(set(places)), 8)
     # It is read, and never predicted, nor there when something is drawn.
     shapes = jax.eval_shape(lambda key: system.init(key, {}), KEY)["params"]
     self.assertEqual(shapes["units"]["embedding"].shape, (19, 16))
@@ -242,12 +231,11 @@ class ARRATest(parameterized.TestCase):
     system, variables, batch = small()
     for other in (None, jnp.ones((2, 3))):
       batch = {**batch, "feature": other}
+      loss = lambda v, b=batch: system.loss(v, b, KEY, train=False).value
       with self.assertRaisesRegex(UserError, "model.teacher, or data.image"):
-        system.loss(variables, batch, KEY, train=False)
+        jax.eval_shape(loss, variables)
 
-  @parameterized.parameters(
-    ("b", 110_888_448), ("l", 342_910_976), ("3b", 3_096_659_200)
-  )
+  @parameterized.parameters(("b", 110_888_448), ("3b", 3_096_659_200))
   def test_published_llamagens(self, preset, count):
     config = importlib.import_module("configs.arra").get_config(preset)
     self.assertEqual(parameters(config), count)
@@ -332,7 +320,10 @@ class ChameleonTest(absltest.TestCase):
     with_it = np.asarray(find(variables, cond, units))
     without = np.asarray(find(variables, cond, units, jnp.ones(2, bool)))
     finite = np.isfinite(with_it)
-    guided = np.where(finite, 3.0 * with_it - 2.0 * without, -np.inf)
+    guided = 3.0 * np.where(finite, with_it, 0) - 2.0 * np.where(
+      finite, without, 0
+    )
+    guided = np.where(finite, guided, -np.inf)
     np.testing.assert_array_equal(units, guided.argmax(-1))
 
 
