@@ -13,7 +13,7 @@ from ar_jax.core.errors import UserError
 from ar_jax.data import digests, pipeline
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.images import reader
-from ar_jax.data.wrap import derived, features
+from ar_jax.data.wrap import derived, features, parts
 from ar_jax.data.wrap import peers as beside
 
 # Where each set is loaded: module of this package, function. What the function
@@ -43,13 +43,23 @@ LOADERS = {
 }
 _REQUIRED = inspect.Parameter.empty
 # What `load` takes for every set.
-_SHARED = ("text_features", "derive", "peers", "same_class", "order")
+_SHARED = (
+  "share",
+  "text_features",
+  "image_features",
+  "derive",
+  "peers",
+  "same_class",
+  "order",
+)
 
 
 def load(
   name: str,
   *,
+  share: float = 1.0,
   text_features: str = "",
+  image_features: str = "",
   derive: Mapping[str, Mapping] | None = None,
   peers: int = 0,
   same_class: bool = True,
@@ -61,7 +71,11 @@ def load(
   Args:
     name: a key of `LOADERS`, or the name of a prepared TFDS image set, as
       `cifar10` or `tfds:cifar10`.
-    text_features: a folder of features of the texts; see `features.py`.
+    share: how much of the training split is there, the first examples of it:
+      for a teacher that must not have seen all.
+    text_features: a folder of features, or of ids, of the texts; see
+      `features.py`.
+    image_features: a folder of features of the images.
     derive: rule -> its options; adds fields that are made of the others, see
       `derived.py`.
     peers: so many other examples stand beside each; see `peers.py`.
@@ -87,13 +101,19 @@ def load(
   loader = _loader(name)
   _check_options(name, loader, given)
   dataset = loader(**given)
-  if text_features:
-    dataset = features.add(dataset, text_features)
+  for option, folder in (
+    ("text_features", text_features),
+    ("image_features", image_features),
+  ):
+    if folder:
+      dataset = features.add(dataset, folder, option)
   given.pop("path", None)
   if dataset.digest:
     made_of = (reader.VERSION, name, given, dataset.digest)
     digest = digests.fingerprint(*made_of)
     dataset = dataclasses.replace(dataset, digest=digest)
+  if share != 1.0:
+    dataset = parts.first(dataset, share)
   if derive:
     dataset = derived.add(dataset, derive)
   if peers:

@@ -53,8 +53,9 @@ DATA_HEAD = """# Data
 further keys of `config.data`; an option that a set does not have is refused.
 Every set also takes
 
+- `share`: how much of the training split is there, from its beginning;
 - `text_features`: a folder of features of the texts, as a large frozen encoder
-  made them;
+  made them, or of their ids; `image_features`: the same of the images;
 - `derive`: rule -> its options; adds fields that are made of the others, as
   `--config.data.derive="{'edges': {'kind': 'canny'}}"`;
 - `peers`: so many other examples stand beside each, as `peer_image`,
