@@ -144,11 +144,13 @@ class Samples:
     cond: the conditions, [N, ...].
     truth: what is true of the first of them, of fields that are shown above
       it; {} where nothing is.
+    told: the means of `system.tells`.
   """
 
   made: dict[str, np.ndarray]
   cond: dict[str, np.ndarray]
   truth: dict[str, np.ndarray]
+  told: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def draw(
@@ -166,6 +168,7 @@ def draw(
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
   if config.sample.get("prompt"):
     cond |= prompted(system, dataset, count, config.sample.prompt)
+  told = []
   made = drawer(mesh)(
     system,
     variables,
@@ -173,6 +176,7 @@ def draw(
     jax.random.key(config.sample.seed),
     batch=min(config.sample.batch, count),
     options=config.sample.options.to_dict() | edit,
+    tell=told.append,
   )
   true = {}
   of = dataset.forms
@@ -180,7 +184,7 @@ def draw(
   if lines and of_examples(system):
     first = min(count, show.MOST)
     true = truth(system, dataset, first, fields=lines)
-  return Samples(forms.stored(made, of), cond, true)
+  return Samples(forms.stored(made, of), cond, true, step.means(told))
 
 
 # By value, so that a system that was traced once is known.
@@ -264,6 +268,7 @@ def run(
     "weights": str(workdir),
     **_pixels(of),
     "makes": list(drawn.made),
+    **drawn.told,
     **config.sample.to_dict(),
   }
   if processes.leads():

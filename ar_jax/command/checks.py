@@ -274,7 +274,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
   variables = _init.eval_shape(system, key, batch)
   shapes[str(stage.workdir)] = system, variables, rows
   for collection, source in config.weights.items():
-    _weights(collection, source, variables, shapes)
+    _weights(system, collection, source, variables, shapes)
   if first:
     return  # its first step is the next thing that happens
   if config.cache.views:
@@ -291,7 +291,7 @@ def _trace_sample(config, system, variables, rows) -> None:
   step.jit_draw.eval_shape(system, variables, cond, keys, options)
 
 
-def _weights(collection, source, variables, shapes) -> None:
+def _weights(system, collection, source, variables, shapes) -> None:
   if collection not in variables:
     raise UserError(
       f"weights.{collection}: the model has no such collection; it has "
@@ -304,6 +304,7 @@ def _weights(collection, source, variables, shapes) -> None:
   loaded = run["params"]
   if collection != "params":
     loaded = loaded.get(collection, run.get(collection, loaded))
+  loaded = jax.eval_shape(lambda x: system.adopt(collection, x), loaded)
   differs = trees.mismatch(variables[collection], loaded)
   if differs:
     raise UserError(f"weights.{collection}={source}: another model: {differs}")

@@ -28,11 +28,13 @@ What a system may say of itself, all with defaults:
   needs, takes   what `sample` reads of a batch, or may read
   control        which of them is a picture that samples follow
   makes          what it makes: names of fields, as in the data
+  tells          what `sample` says of each example beside them: numbers
   ordered        the field whose axis 1 is in the order of `plan`
   classes        labels lie below it
   moving         collections that updates may change
   trains         groups of `params` that this program updates
   at(step)       the program of this step
+  adopt          weights of another system, taken over
   ready, fitted  what is done once, before the first update
   encode         what is stored of an example once and for all
 """
@@ -104,6 +106,8 @@ class System(abc.ABC):
       person may give one, see `controls`. None for none.
     makes: the fields of an example that `sample` makes; the first is what is
       shown, scored and stored first.
+    tells: numbers of each example, such as the passes of a network, that
+      `sample` returns beside these; a report has their means.
     ordered: the entry of an encoded batch whose axis 1 is in the order of
       `plan`.
     moving: collections beside `params` that `Loss.updates` may change.
@@ -115,6 +119,7 @@ class System(abc.ABC):
   takes: tuple[str, ...] = ()
   control: str | None = None
   makes: tuple[str, ...] = ("image",)
+  tells: tuple[str, ...] = ()
   ordered: str = "units"
   moving: frozenset[str] = frozenset()
   trains: tuple[str, ...] | None = None
@@ -185,6 +190,12 @@ class System(abc.ABC):
     """
     del source, seed
     return variables
+
+  def adopt(self, collection: str, given: Any) -> Any:
+    """A collection that a run is given (`config.weights`), as this system has
+    it: for systems that go on with the weights of another one."""
+    del collection
+    return given
 
   def ready(self, variables: Vars) -> Vars:
     """The variables with which a run begins, once those that it was given are

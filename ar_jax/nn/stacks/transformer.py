@@ -20,6 +20,7 @@ from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.cross_attention import Memory
 from ar_jax.nn.layers.linear import TRANSPOSED, transposed
+from ar_jax.nn.layers.lora import LORA
 from ar_jax.nn.layers.norms import layer_norm
 from ar_jax.nn.stacks.blocks import Block, PlainBlock, drop_path, modulate
 
@@ -184,7 +185,9 @@ class Backbone(nn.Module):
       if policy := _policy(self.remat):
         layer = nn.remat(layer, prevent_cse=False, policy=policy)
       stack = nn.scan(
-        layer, variable_axes={"params": 0}, split_rngs={"params": True}
+        layer,
+        variable_axes={"params": 0, LORA: 0},
+        split_rngs={"params": True},
       )
       layers = jnp.arange(self.depth)
       (h, cache), _ = stack(self.block, (x, cache), (layers, mod, kv))
@@ -207,11 +210,14 @@ class Backbone(nn.Module):
     calls of a loop around it; `every` has a leading axis over layers, too."""
     block = self.block.clone(parent=None, _deep_clone=True, _reset_names=True)
     params = self.block.variables["params"]
+    lora = self.block.variables.get(LORA)
     for i in range(self.depth):
       if self.has_variable(TRANSPOSED, "layers"):
         own = self.get_variable(TRANSPOSED, "layers")[i]
       else:
         own = {"params": jax.tree.map(lambda p, i=i: p[i], params)}
+      if lora is not None:
+        own = {**own, LORA: jax.tree.map(lambda p, i=i: p[i], lora)}
       bound = functools.partial(block.apply, own)
       inputs = jax.tree.map(lambda y, i=i: y[i], every)
       (x, cache), _ = layer(bound, (x, cache), (i, *inputs))
