@@ -7,6 +7,7 @@ control          do samples follow the edges that they were given?
 transcripts      texts against what they should be: character and word errors
 ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
+watermark        is there a mark of green lists, in samples or in files?
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
 series           errors of forecasts, beside those that need no network
@@ -43,6 +44,7 @@ NAMES = {
   "transcripts": "text.transcripts",
   "ngrams": "text.ngrams",
   "probe": "probe",
+  "watermark": "safety.watermark",
   "speed": "speed",
 }
 
@@ -56,6 +58,7 @@ _SCORE = {
   "control",
   "transcripts",
   "ngrams",
+  "watermark",
 }
 # Those of them that compare each sample with its own test example.
 _PAIR = {"pairs", "transcripts"}
@@ -74,6 +77,11 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
     samples.check_makes(system, options.get("field", default), name)
   if name in _PAIR:
     samples.check_pairs(system, name)
+  if name == "watermark" and not hasattr(system, "pool"):
+    raise UserError(
+      "evals.watermark: this system has no green lists; look for a mark with "
+      "the config that made it, such as lbw"
+    )
 
 
 def check_name(name: str) -> None:

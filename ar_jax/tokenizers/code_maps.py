@@ -97,9 +97,16 @@ class CodeMap(OneGrid, Coded):
   `VectorQuantizer`.
   """
 
-  def encode(self, x: Array) -> Array:
-    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], row by row."""
-    return self.quantizer.encode(self.latent(x)).reshape(len(x), -1)
+  def encode(
+    self,
+    x: Array,
+    allowed: Array | None = None,
+    slack: float | None = None,
+  ) -> Array:
+    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], row by row; of
+    codes that are allowed, see `nn.quantize.vq.nearest_allowed`."""
+    given = {} if allowed is None else dict(allowed=allowed, slack=slack)
+    return self.quantizer.encode(self.latent(x), **given).reshape(len(x), -1)
 
   def decode(self, units: Array, grid: tuple[int, int] | None = None) -> Array:
     """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L], of a square if no
@@ -154,9 +161,15 @@ class Pyramid(Coded):
         "change scales"
       )
 
-  def encode(self, x: Array) -> Array:
-    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], coarse first."""
-    return self.quantizer.encode(self.latent(x))[0]
+  def encode(
+    self,
+    x: Array,
+    allowed: Array | None = None,
+    slack: float | None = None,
+  ) -> Array:
+    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], coarse first; of
+    codes that are allowed, see `nn.quantize.vq.nearest_allowed`."""
+    return self.quantizer.encode(self.latent(x), allowed, slack)[0]
 
   def decode(self, units: Array) -> Array:
     """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L]."""

@@ -105,11 +105,18 @@ class FlexVQ(nn.Module):
     """L."""
     return sum(h * w for h, w in self.shapes)
 
-  def encode(self, x: Array) -> Array:
-    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], coarse first."""
+  def encode(
+    self,
+    x: Array,
+    allowed: Array | None = None,
+    slack: float | None = None,
+  ) -> Array:
+    """Units i32[B, L] of images f32[B, H, W, c] in [-1, 1], coarse first; of
+    codes that are allowed, see `nn.quantize.vq.nearest_allowed`."""
     f = self.body.latent(x).astype(jnp.float32)
+    code = self.body.quantizer.encode
     maps = [
-      self.body.quantizer.encode(resize(f, shape, "area")).reshape(len(x), -1)
+      code(resize(f, shape, "area"), allowed, slack).reshape(len(x), -1)
       for shape in self.shapes
     ]
     return jnp.concatenate(maps, axis=1)

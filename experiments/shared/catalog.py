@@ -27,6 +27,7 @@ PLAN_MARKS = (
 FAMILIES = {
   "token": "One unit after the other, or a front of units a step.",
   "speculation": "Faster draws from a trained system of discrete units.",
+  "safety": "What samples carry unseen, around any system that draws units.",
   "scale": "Map by map, from coarse to fine.",
   "masked": "Units in any order, several a step.",
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
@@ -38,6 +39,7 @@ FAMILIES = {
 }
 # What the imports of a system do not tell.
 SPECULATION = ("speculation", "eagle")
+SAFETY = "decoding.green_lists"
 ARXIV = re.compile(r"arXiv\s+(\d{4}\.\d{4,5})")
 
 SYSTEMS_HEAD = """# Systems
@@ -128,6 +130,8 @@ def family(path: pathlib.Path) -> str:
   text = path.read_text()
   if re.search(rf"families\.token import .*({'|'.join(SPECULATION)})", text):
     return "speculation"
+  if SAFETY in text:
+    return "safety"
   found = [
     x for x in re.findall(r"ar_jax\.families\.(\w+)", text) if x != "base"
   ]

@@ -15,7 +15,8 @@ from ar_jax.core.decoding.speculate import Draft, Drafter
 
 def jacobi(k: int, **law: float) -> Drafter:
   """The target's own draws of the last forward, moved along (Speculative
-  Jacobi Decoding, arXiv 2410.01699); what is missing is filled at random.
+  Jacobi Decoding, arXiv 2410.01699); what is missing is filled at random,
+  with what no bias forbids.
 
   The draft for a place is drawn from what the last forward, over drafts that
   may have fallen since, said of it. A random unit counts as a point mass.
@@ -29,13 +30,20 @@ def jacobi(k: int, **law: float) -> Drafter:
   def draft(begun, progress, keys):
     rows, vocab = progress.logits.shape[1:]
     row = progress.fresh[:, None] + jnp.arange(k)[None]
-    certain = row < jnp.where(begun, rows, 1)
-    row = jnp.minimum(row, rows - 1)[..., None]
-    logp = pick.law(jnp.take_along_axis(progress.logits, row, 1), **law)
+    known = jnp.where(begun, rows, 1)
+    certain = row < known
+    last = jnp.minimum(row, rows - 1)[..., None]
+    logp = pick.law(jnp.take_along_axis(progress.logits, last, 1), **law)
     place = progress.count[:, None] + jnp.arange(k)[None]
     bits = jax.vmap(lambda key: jax.random.randint(key, (), 0, vocab))
     # Of its own numbers: those of the place itself have drawn, or will.
     fill = bits(keys_at(keys, place, FILL).reshape(-1)).reshape(place.shape)
+    # Not what a bias forbids: a relaxed rule might take it, for its neighbours.
+    own = jnp.minimum(row, known - 1)[..., None]
+    own = jnp.take_along_axis(progress.logits, own, 1)
+    never = jnp.take_along_axis(own, fill[..., None], 2)[..., 0]
+    best = jnp.argmax(own, -1).astype(fill.dtype)
+    fill = jnp.where(never <= pick.FORBIDDEN, best, fill)
     units = jnp.where(certain, draw_at(logp, keys, place), fill)
     point = jnp.log(jax.nn.one_hot(fill, vocab))
     logp = jnp.where(certain[..., None], logp, point)

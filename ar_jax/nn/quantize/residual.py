@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import ops
 from ar_jax.core.signals import bands
 from ar_jax.core.signals.resize import resize
 from ar_jax.nn.quantize.vq import (
   codebook_init,
   codebook_loss,
   commitment,
+  nearest_allowed,
   straight_through,
 )
 
@@ -160,14 +160,21 @@ class MultiScaleResidual(nn.Module):
     known = [self.start(len(units)), *self.walk(units)[:-1]]
     return jnp.concatenate([self.down(f, k) for k, f in enumerate(known)], 1)
 
-  def encode(self, f: Array) -> tuple[Array, list[Array]]:
-    """Units i32[B, L] of latents f[B, H, H, C], and the sums f_1 ... f_K."""
+  def encode(
+    self,
+    f: Array,
+    allowed: Array | None = None,
+    slack: float | None = None,
+  ) -> tuple[Array, list[Array]]:
+    """Units i32[B, L] of latents f[B, H, H, C], and the sums f_1 ... f_K; of
+    codes that are allowed, see `nearest_allowed`: what a map cannot say, those
+    after it may."""
     f = f.astype(jnp.float32)
     target = jax.lax.stop_gradient(f)
     fhat, units, sums = jnp.zeros_like(f), [], []
     for k in range(len(self.scales)):
       rest = jax.lax.stop_gradient(self.goal(target, k) - fhat)
-      ids = ops.nearest_code(self.down(rest, k), self.codes)
+      ids = nearest_allowed(self.down(rest, k), self.codes, allowed, slack)
       fhat = self.add(fhat, k, self.codes[ids])
       units.append(ids)
       sums.append(fhat)

@@ -24,6 +24,39 @@ def unit(z: Array, eps: float = 1e-12) -> Array:
   return z / jnp.maximum(norm, eps)
 
 
+# Where a code that is not allowed is put: nothing is nearer to it than to
+# another, and its square is still a float.
+_FAR = 1e15
+
+
+def nearest_allowed(
+  z: Array,
+  codebook: Array,
+  allowed: Array | None = None,
+  slack: float | None = None,
+) -> Array:
+  """Index i32[B, ...] of the nearest code that may be taken.
+
+  Args:
+    z: f32[B, ..., C].
+    codebook: f32[V, C].
+    allowed: bool[V] or bool[B, V]; None allows all.
+    slack: the nearest allowed code stands only where its squared distance is
+      at most 1 + slack times that of the nearest of all, which is taken
+      elsewhere; None always takes an allowed one.
+  """
+  if allowed is None:
+    return ops.nearest_code(z, codebook)
+  far = jnp.where(allowed[..., None], codebook, _FAR)
+  own = ops.nearest_code if allowed.ndim == 1 else jax.vmap(ops.nearest_code)
+  chosen = own(z, far)
+  if slack is None:
+    return chosen
+  free = ops.nearest_code(z, codebook)
+  apart = lambda ids: jnp.square(z - codebook[ids]).sum(-1)
+  return jnp.where(apart(chosen) <= (1 + slack) * apart(free), chosen, free)
+
+
 def straight_through(z: Array, e: Array) -> Array:
   """The value of e with the gradient of z."""
   return z + jax.lax.stop_gradient(e - z)
@@ -130,10 +163,16 @@ class VectorQuantizer(nn.Module):
     """f32[V, C], of unit length on the sphere."""
     return self._scaled(self.codes)
 
-  def encode(self, z: Array) -> Array:
-    """Ids i32[...] of latents [..., C]."""
+  def encode(
+    self,
+    z: Array,
+    allowed: Array | None = None,
+    slack: float | None = None,
+  ) -> Array:
+    """Ids i32[...] of latents [..., C]; of codes that are allowed, see
+    `nearest_allowed`."""
     z = self._scaled(z.astype(jnp.float32))
-    return ops.nearest_code(z, self.codebook())
+    return nearest_allowed(z, self.codebook(), allowed, slack)
 
   def __call__(self, z: Array) -> tuple[Array, dict[str, Array], Array]:
     """Quantises for training.

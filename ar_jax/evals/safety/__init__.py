@@ -1,0 +1,1 @@
+"""Evaluators of what samples carry or must not show."""

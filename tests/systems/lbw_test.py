@@ -1,0 +1,374 @@
+"""LBW: "It works when", and its law around whatever draws."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+from scipy import stats
+
+from ar_jax import data
+from ar_jax.core.decoding import near_codes
+from ar_jax.core.decoding.green_lists import Pool
+from ar_jax.core.system import UserError, build
+from ar_jax.tokenizers.autoencoder import signed
+from tests import filled
+from tests.systems import llamagen_models, scale_models
+
+V, N = 4, 6000
+LAW = dict(temperature=0.8, top_k=3)
+SIZES = dict(depth=1, width=16, heads=2, num_classes=2)
+CODES = dict(name="patch_codes", vocab=V, patch=4, size=8, in_channels=1)
+RASTER = dict(name="llamagen", tokenizer=CODES, multiple_of=16, **SIZES)
+MAPS = dict(
+  name="var", tokenizer=CODES | dict(form="pyramid", scales=(1, 2)),
+  gate_init=0.5, drop_path=0.0, **SIZES,
+)  # fmt: skip
+# What stands around the host, and its options; all of them are exact.
+EXACT = {
+  "llamagen by gsd": ("gsd", RASTER, {}, dict(window=3, size=1)),
+  "llamagen by lantern": ("lantern", RASTER, {}, dict(drafts=2, delta=0.0)),
+  "var": (None, MAPS, {}, {}),
+  "var by gsd": ("gsd", MAPS, {}, dict(size=1)),
+  "var by lantern": (
+    "lantern", MAPS, dict(drafter="itself"), dict(drafts=2, delta=0.0),
+  ),
+}  # fmt: skip
+
+
+@functools.cache
+def marked(name):
+  """(the system, its variables, its options) of EXACT."""
+  around, host, more, options = EXACT[name]
+  target = dict(name=around, target=host, **more) if around else host
+  system = build("lbw", target=target, key="k", lists=1)
+  return system, filled.variables(system, stddev=0.5), options
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _draw(system, variables, cond, keys, options):
+  drawn = system.generate(variables, cond, keys, **dict(options))
+  return drawn[0] if isinstance(drawn, tuple) else drawn
+
+
+def draw(system, variables, n=N, seed=0, cond=(), **options):
+  """Units i32[n, L] of class 1. Lists are data: they compile nothing."""
+  keys = jax.random.split(jax.random.key(seed), n)
+  cond = {"label": jnp.ones(n, int), **dict(cond)}
+  if hasattr(system, "pool"):
+    cond, options = system.marked(variables, cond, keys, **options)
+    system = system.target
+  options = tuple(sorted(options.items()))
+  return np.asarray(_draw(system, variables, cond, keys, options))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(system, variables, units):
+  return system.logits(variables, jnp.ones(len(units), int), units)
+
+
+def inner(system, variables):
+  """The host, and its variables."""
+  host = system.drawn_from
+  if "target" in variables:
+    variables = {**variables, "params": variables["target"]}
+  return host, variables
+
+
+def exact(system, variables, strength):
+  """(all i32[V^L, L] units, the chance f64[V^L] of each)."""
+  host, own = inner(system, variables)
+  length = len(host.plan)
+  every = np.array(list(itertools.product(range(V), repeat=length)))
+  logits = np.asarray(_logits(host, own, every), np.float64)
+  green = system.lists(variables)[0]
+  both = logits / LAW["temperature"] + strength * green
+  least = np.sort(both, -1)[..., -LAW["top_k"], None]
+  p = np.where(both >= least, np.exp(both), 0)
+  p /= p.sum(-1, keepdims=True)
+  own = np.take_along_axis(p, every[..., None], -1)[..., 0]
+  return every, own.prod(1)
+
+
+def p_value(units, chance):
+  """Of chi-square, rare outcomes together."""
+  code = (units * V ** np.arange(units.shape[1])[::-1]).sum(1)
+  seen, want = np.bincount(code, minlength=len(chance)), len(units) * chance
+  if seen[want == 0].any():
+    return 0.0
+  rare = want < 5
+  pool = lambda x: np.append(x[~rare], x[rare].sum())
+  seen, want = pool(seen), pool(want)
+  return stats.chisquare(seen[want > 0], want[want > 0]).pvalue
+
+
+class LawTest(parameterized.TestCase):
+  @parameterized.parameters(*EXACT)
+  def test_what_is_exact_follows_the_law_of_the_lists(self, name):
+    system, variables, options = marked(name)
+    units = draw(system, variables, strength=1.5, **options, **LAW)
+    every, chance = exact(system, variables, 1.5)
+    self.assertLen(every, len(chance))
+    self.assertAlmostEqual(chance.sum(), 1, places=6)
+    self.assertGreater(p_value(units, chance), 1e-4)
+    self.assertLess(p_value(units, exact(system, variables, 1.0)[1]), 1e-4)
+
+  def test_relaxed_groups_keep_the_law_of_groups(self):
+    """Fixed groups of GSD: the first unit and the group of the next one."""
+    system, variables, _ = marked("llamagen by gsd")
+    options = dict(window=3, size=2, grouping="fixed", **LAW)
+    units = draw(system, variables, strength=1.5, **options)
+    groups = np.asarray(
+      near_codes.partition(system.target.target.embedding(variables), 2)
+    )
+    both = lambda units: V * units[:, 0] + groups[units[:, 1]]
+    every, chance = exact(system, variables, 1.5)
+    want = N * np.bincount(both(every), chance, V * V)
+    seen = np.bincount(both(units), minlength=V * V)
+    on = want > 0
+    self.assertFalse(seen[~on].any())
+    self.assertGreater(stats.chisquare(seen[on], want[on]).pvalue, 1e-4)
+    self.assertLess(p_value(units, chance), 1e-4)  # the units themselves not
+    self.all_green(system, variables, options)
+
+  def test_a_relaxed_law_stays_within_its_budget(self):
+    """LANTERN: the second unit, given the first."""
+    system, variables, _ = marked("llamagen by lantern")
+    options = dict(drafts=2, delta=0.3, k=2, **LAW)
+    units = draw(system, variables, strength=1.5, **options)
+    every, chance = exact(system, variables, 1.5)
+    both = lambda units: V * units[:, 0] + units[:, 1]
+    want = np.bincount(both(every), chance, V * V).reshape(V, V)
+    seen = np.bincount(both(units), minlength=V * V).reshape(V, V) / N
+    apart = np.abs(seen - want).sum(1) / 2
+    self.assertLess((apart - 0.3 * want.sum(1)).max(), 0.015)
+    self.assertLess(p_value(units, chance), 1e-4)
+    self.all_green(system, variables, options)
+
+  def test_clusters_of_maps(self):
+    """GSD over VAR, whose groups are made anew for each draft."""
+    system, variables, _ = marked("var by gsd")
+    options = dict(size=3, quantile=None, delta_p=1.0, **LAW)
+    self.all_green(system, variables, options)
+
+  def all_green(self, system, variables, options):
+    """Hard lists hold under relaxed rules: a random draft that is forbidden is
+    not taken for its neighbours."""
+    units = draw(system, variables, hard=True, **options)
+    self.assertTrue(system.lists(variables)[0][units].all())
+
+
+class ListsTest(parameterized.TestCase):
+  @parameterized.parameters("llamagen", "var")
+  def test_no_strength_is_the_host_and_hard_is_green(self, host):
+    if host == "var":
+      plain, variables = scale_models.var()
+      sizes = dict(scale_models.SIZES, drop_path=0.0)
+      codes = dict(scale_models.TOKENIZER, form="pyramid")
+    else:
+      sizes = dict(llamagen_models.TINY, num_classes=3)
+      codes = sizes.pop("tokenizer")
+      plain = build("llamagen", tokenizer=codes, **sizes)
+      variables = filled.variables(plain)
+    system = build(
+      "lbw", target=dict(name=host, tokenizer=codes, **sizes), key="k", lists=4
+    )
+    self.assertEqual(system.target, plain)
+    which = jnp.arange(40) % 4
+    cond = {"green_list": which}
+    same = draw(system, variables, 40, strength=0.0, guidance=1.5)
+    want = draw(plain, variables, 40, guidance=1.5)
+    np.testing.assert_array_equal(same, want)
+    # At temperature 0, too, where a list that was multiplied would be NaN.
+    lists = np.asarray(system.lists(variables))
+    for temperature in (1.0, 0.0):
+      units = draw(
+        system, variables, 40, cond=cond, hard=True, temperature=temperature
+      )
+      green = np.take_along_axis(lists[which], units, 1)
+      self.assertTrue(green.all())
+    self.assertFalse(np.take_along_axis(lists[which], want, 1).all())
+
+  def test_soft_lists_are_as_green_as_their_law(self):
+    target = dict(name="llamagen", num_classes=3, **llamagen_models.TINY)
+    system = build("lbw", target=target, key="k", lists=4)
+    variables = filled.variables(system)
+    which = np.arange(100) % 4
+    cond = {"green_list": which}
+    units = draw(system, variables, 100, cond=cond, strength=1.0)
+    lists = np.asarray(system.lists(variables))[which]
+    law = np.asarray(
+      jax.nn.softmax(_logits(system.target, variables, units)), np.float64
+    )
+    mass = (law * lists[:, None]).sum(-1)
+    want = mass * np.e / (mass * np.e + 1 - mass)
+    error = np.sqrt((want * (1 - want)).sum()) / want.size
+    rate = np.take_along_axis(lists, units, 1).mean()
+    self.assertLess(abs(rate - want.mean()), 3 * error)
+    self.assertGreater(abs(rate - mass.mean()), 3 * error)
+
+  def test_greedy(self):
+    target = dict(name="llamagen", num_classes=3, **llamagen_models.TINY)
+    system = build("lbw", target=target, key="k", lists=1)
+    variables = filled.variables(system)
+    green = system.lists(variables)[0]
+    greedy = dict(temperature=0.0, strength=1.0)
+    plain = draw(system.target, variables, 4, temperature=0.0)
+    with self.assertLogs("ar_jax", "WARNING") as logs:
+      same = draw(system, variables, 4, **greedy)
+    self.assertIn("raw=True", logs.output[0])
+    np.testing.assert_array_equal(same, plain)
+    units = draw(system, variables, 4, raw=True, **greedy)
+    self.assertGreater(green[units].mean(), green[plain].mean())
+    logits = np.asarray(_logits(system.target, variables, units))
+    np.testing.assert_array_equal((logits + green).argmax(-1), units)
+
+  def test_least_mass_makes_hard_lists_soft(self):
+    system, variables, _ = marked("var")
+    options = dict(hard=True, min_green_mass=0.2)
+    made = lambda **options: system.marked(
+      variables, {"label": jnp.ones(1)}, jax.random.split(jax.random.key(0), 1),
+      **options,
+    )[0]["bias"]  # fmt: skip
+    np.testing.assert_allclose(
+      made(**options), made(strength=np.log(4)), rtol=1e-6
+    )
+
+  def test_coarse_maps_may_go_without(self):
+    system, variables, _ = marked("var")
+    green = system.lists(variables)[0]
+    units = draw(system, variables, hard=True, first_map=1)
+    rate = green[units].mean(0)
+    self.assertTrue((rate[1:] == 1).all())
+    plain = draw(system.target, variables)
+    self.assertAlmostEqual(rate[0], green[plain[:, 0]].mean(), delta=0.02)
+    np.testing.assert_array_equal(system.counted(1), [0, 1, 1, 1, 1])
+
+  def test_a_list_is_drawn_by_the_key_of_the_example(self):
+    system, _, _ = marked("var")
+    system = build("lbw", target=MAPS, key="k", lists=4)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    lists = np.asarray(system.chosen({}, keys))
+    np.testing.assert_array_equal(lists[:7], system.chosen({}, keys[:7]))
+    self.assertGreater(stats.chisquare(np.bincount(lists)).pvalue, 1e-4)
+
+  def test_another_bias_is_added(self):
+    system, variables, _ = marked("var")
+    never = jnp.where(jnp.arange(V) == 0, -jnp.inf, 0.0)
+    cond = {"bias": jnp.tile(never[None], (200, 1))}
+    units = draw(system, variables, 200, cond=cond, first_map=1)
+    self.assertTrue((units > 0).all())
+
+  def test_wrong_use(self):
+    system, variables, _ = marked("var")
+    call = lambda **options: jax.eval_shape(
+      lambda keys: system.sample(
+        variables, {"label": jnp.ones(2, int)}, keys, **options
+      ),
+      jax.random.split(jax.random.key(0), 2),
+    )
+    for options, message in (
+      (dict(strength=-1.0), "at least 0"),
+      (dict(first_map=2), "must be below 2"),
+      (dict(post_hoc=True), "no given image"),
+    ):
+      with self.assertRaisesRegex(UserError, message):
+        call(**options)
+    with self.assertRaisesRegex(UserError, "no discrete units"):
+      build("lbw", target=dict(name="mar", **_mar()), key="k")
+    with self.assertRaisesRegex(UserError, "some and not all"):
+      build("lbw", target=MAPS, share=0.1)
+    raster, own, _ = marked("llamagen by gsd")
+    cond = {"label": jnp.ones(1, int), "given": np.zeros((1, 8, 8, 1))}
+    with self.assertRaisesRegex(UserError, "post_hoc=True"):
+      raster.marked(own, cond, jax.random.split(jax.random.key(0), 1))
+
+
+def _mar():
+  from configs import mar
+
+  return mar.get_config("smoke").model.to_dict()
+
+
+class PoolTest(absltest.TestCase):
+  def test_lists_are_what_they_always_were(self):
+    lists = Pool("secret", 16, 2).lists()
+    found = ["".join(map(str, row.astype(int))) for row in lists]
+    self.assertEqual(found, ["0001110011011100", "1111000110100100"])
+
+  def test_lists_are_of_chance(self):
+    lists = Pool("k", 64, 4000, 0.25).lists()
+    np.testing.assert_array_equal(lists.sum(1), 16)
+    rate = lists.mean(0)
+    self.assertLess(np.abs(rate - 0.25).max(), 4.5 * np.sqrt(0.1875 / 4000))
+    both = (lists[:, :1] & lists[:, 1:]).mean(0)  # without replacement
+    self.assertLess(abs(both.mean() - 0.25 * 15 / 63), 0.003)
+    other = Pool("l", 64, 4000, 0.25).lists()
+    self.assertLess(abs((lists & other).mean() - 0.0625), 0.002)
+
+  def test_what_is_alike_has_one_colour(self):
+    codes = jax.random.normal(jax.random.key(0), (60, 2))
+    pool = Pool("k", 60, 50, cluster=4)
+    lists = np.asarray(pool.lists(codes))
+    own = np.asarray(near_codes.partition(codes, 4))
+    for group in np.unique(own):
+      inside = lists[:, own == group]
+      np.testing.assert_array_equal(inside.min(1), inside.max(1))
+    nearest = np.asarray(near_codes.order(codes))[:, 1]
+    same = (lists == lists[:, nearest]).mean()
+    self.assertGreater(same, 0.65)
+
+
+class PostHocTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.real = data.load("digits", size=20, channels=1)
+    rows = [cls.real.test[i]["image"] for i in range(20)]
+    cls.images = np.stack(rows)
+
+  def marked(self, **form):
+    """(PSNR of plain codes, of green ones, the units' green rate)."""
+    sizes = dict(vocab=32, size=20, in_channels=1) | form
+    codes = build("patch_codes", **sizes)
+    batch = {"image": self.images[:1]}
+    fresh = codes.init(jax.random.key(0), batch)
+    some = [self.real.train[i] for i in range(150)]
+    frozen = codes.fitted(fresh, some, 0)["params"]["tokenizer"]
+    host = dict(RASTER, name="var" if "scales" in form else "llamagen")
+    host["tokenizer"] = dict(name="patch_codes", **sizes)
+    if "scales" in form:
+      del host["multiple_of"]
+    system = build("lbw", target=host, key="k", lists=2)
+    variables = {"tokenizer": frozen}
+    keys = jax.random.split(jax.random.key(1), len(self.images))
+    cond = {"given": self.images}
+    units = np.asarray(system.green_units(variables, cond, keys))
+    green = np.asarray(system.lists(variables))[system.chosen(cond, keys)]
+    image = np.asarray(
+      system.sample(variables, cond, keys, post_hoc=True, guidance=3.0)
+    )
+    codec = system.drawn_from.codec(variables)
+    x = signed(jnp.asarray(self.images))
+    plain = (np.asarray(codec.decode(codec.encode(x))) + 1) / 2
+    rate = np.take_along_axis(green, units, 1).mean()
+    slack = system.green_units(variables, cond, keys, slack=1e9)
+    np.testing.assert_array_equal(slack, units)
+    none = system.green_units(variables, cond, keys, slack=0.0)
+    np.testing.assert_array_equal(none, codec.encode(x))
+    true = self.images / 255
+    psnr = lambda y: -10 * np.log10(np.square(y - true).mean())
+    return psnr(plain), psnr(image), rate
+
+  def test_units_are_green_and_residuals_lose_less(self):
+    one = self.marked(patch=4)
+    many = self.marked(form="pyramid", patch=5, scales=(3, 4))  # 25 units both
+    self.assertEqual((one[2], many[2]), (1.0, 1.0))
+    self.assertGreater(one[0] - one[1], many[0] - many[1])
+    self.assertGreater(many[0] - many[1], 0)
+
+
+if __name__ == "__main__":
+  absltest.main()
