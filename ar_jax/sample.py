@@ -31,7 +31,7 @@ Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
-_WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights")
+_WHAT = "count seed labels prompt options edit step weights".split()
 
 
 def edited(
@@ -158,12 +158,13 @@ def draw(
   mesh: jax.sharding.Mesh,
 ) -> Samples:
   """So many samples, as `config.sample` says."""
-  labels = numbers(config.sample.labels, dataset)
-  cond, edit = conditions(system, dataset, count, labels=labels), {}
+  labels, edit = numbers(config.sample.labels, dataset), {}
+  asked = config.sample.get("prompt", "")
+  cond = prompted(system, dataset, count, asked) if asked else {}
+  if not set(system.needs) <= set(cond) or not system.needs:
+    cond = conditions(system, dataset, count, labels=labels) | cond
   if "edit" in config.sample:
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
-  if config.sample.get("prompt"):
-    cond |= prompted(system, dataset, count, config.sample.prompt)
   made = drawer(mesh)(
     system,
     variables,
@@ -175,7 +176,7 @@ def draw(
   true = {}
   of = dataset.forms
   lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
-  if lines and of_examples(system):
+  if lines and of_examples(system) and not asked:
     first = min(count, show.MOST)
     true = truth(system, dataset, first, fields=lines)
   return Samples(forms.stored(made, of), cond, true)

@@ -8,6 +8,7 @@ ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
+concept          is a concept still drawn, and all else as before?
 series           errors of forecasts, beside those that need no network
 speed            images per second, compile time, traces
 """
@@ -41,6 +42,7 @@ NAMES = {
   "transcripts": "text.transcripts",
   "ngrams": "text.ngrams",
   "probe": "probe",
+  "concept": "safety.concept",
   "speed": "speed",
 }
 
@@ -50,6 +52,7 @@ _SCORE = {
   "frechet",
   "reconstruction",
   "judge_accuracy",
+  "concept",
   "pairs",
   "transcripts",
   "ngrams",

@@ -1,0 +1,1 @@
+"""Evaluators of what a system must not draw, or must show of itself."""
