@@ -64,22 +64,50 @@ def conditions(
 def prompted(
   system: System, data: Dataset, n: int, text: str
 ) -> dict[str, np.ndarray]:
-  """The conditions by which n samples begin with a text: `prompt` i32[n, M],
-  its ids, and `known` i32[n], how many they are.
+  """The conditions of n samples that are asked for by a text.
+
+  Of a system that reads texts it is the text that it reads; of one that goes
+  on with texts it is how each begins: `prompt` i32[n, M], its ids, and `known`
+  i32[n], how many they are.
 
   Raises:
-    UserError: the system makes no text, or cannot go on with one; or a symbol
-      is not in the vocabulary of the data.
+    UserError: the system does neither; a symbol is not in the vocabulary of
+      the data; or the text is too long.
   """
+  field = next((k for k in system.needs if k in TEXTS), None)
+  if field is not None:
+    return {field: np.repeat(_ids(data, field, text)[None], n, 0)}
   form = data.forms.get(system.makes[0])
   if "prompt" not in system.takes or not isinstance(form, Text):
     raise UserError(
-      f"sample.prompt={text[:40]!r}: this system makes "
-      f"{', '.join(system.makes)} and cannot go on with a text"
+      f"sample.prompt={text[:40]!r}: this system reads "
+      f"{', '.join(system.needs) or 'nothing'}, makes "
+      f"{', '.join(system.makes)}, and cannot go on with a text"
     )
   ids = form.ids(text)
   known = np.full(n, len(ids), np.int32)
   return {"prompt": np.repeat(ids[None], n, 0), "known": known}
+
+
+TEXTS = ("text",)  # conditions that may be typed
+
+
+def _ids(data: Dataset, field: str, text: str) -> np.ndarray:
+  """i32[P]: a text as the examples of the data have theirs."""
+  fields = getattr(data, "fields", None)  # a run knows them without reading
+  if fields is None:
+    fields = {k: (v.shape, str(v.dtype)) for k, v in data.test[0].items()}
+  shape, kind = fields.get(field, ((), ""))
+  if len(shape) != 1 or not kind.startswith("int"):
+    raise UserError(
+      f"sample.prompt={text[:40]!r}: this system reads {field} that another "
+      f"encoder made ({kind or 'none'} {list(shape)} in the data), no words"
+    )
+  form = data.forms.get(field, Text())  # without a form they are bytes
+  try:
+    return form.ids(text, shape[0])
+  except UserError as e:
+    raise UserError(f"sample.prompt: {e}") from e
 
 
 def labels_of(

@@ -40,8 +40,9 @@ Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
-_WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights",
-         "control", "extract", "sides")  # fmt: skip
+_WHAT = (
+  "count seed labels prompt options edit step weights control extract sides"
+).split()
 
 
 def edited(
@@ -162,13 +163,13 @@ def draw(
   mesh: jax.sharding.Mesh,
 ) -> Samples:
   """So many samples, as `config.sample` says."""
-  labels = numbers(config.sample.labels, dataset)
-  cond, edit = controls.asked(system, dataset, count, config, labels), {}
+  labels, edit, told = numbers(config.sample.labels, dataset), {}, []
+  asked = config.sample.get("prompt", "")
+  cond = prompted(system, dataset, count, asked) if asked else {}
+  if not set(system.needs) <= set(cond) or not system.needs:
+    cond = controls.asked(system, dataset, count, config, labels) | cond
   if "edit" in config.sample:
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
-  if config.sample.get("prompt"):
-    cond |= prompted(system, dataset, count, config.sample.prompt)
-  told = []
   made = drawer(mesh)(
     system,
     variables,
@@ -181,7 +182,7 @@ def draw(
   true = {}
   of = dataset.forms
   lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
-  if lines and of_examples(system):
+  if lines and of_examples(system) and not asked:
     first = min(count, show.MOST)
     true = truth(system, dataset, first, fields=lines)
   return Samples(forms.stored(made, of), cond, true, step.means(told))

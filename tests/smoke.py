@@ -262,7 +262,9 @@ def innermost(system, variables):
   """The system that others are around, and its own variables."""
   while (target := getattr(system, "target", None)) is not None:
     held = [name for name in BESIDE if name in variables]
-    if held:
+    if hasattr(system, "of_target"):
+      variables = system.of_target(variables)
+    elif held:
       rest = {k: v for k, v in variables.items() if k not in held}
       variables = {**rest, "params": variables[held[0]]}
     system = target

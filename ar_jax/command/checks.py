@@ -29,7 +29,7 @@ from ar_jax import (
 )
 from ar_jax.command import overrides
 from ar_jax.command.values import accumulate, check_values, evaluators
-from ar_jax.conditions import labels_of, of_examples
+from ar_jax.conditions import TEXTS, labels_of, prompted
 from ar_jax.core import forms, json_text, trees
 from ar_jax.core.system import System, UserError, build
 from ar_jax.tokenizers.given import Tokens
@@ -109,11 +109,14 @@ def _stage(
   if dataset is None and needed:
     dataset = datasets[settings] = data.load(**config.data)
   if dataset is None:  # the run knows what it must
-    _labels(config, run_files.Known(stage.workdir, config, system), system)
+    known = run_files.Known(stage.workdir, config, system)
+    _labels(config, known, system)
+    _prompt(config, known, system)
   else:
     classes(stage, system, dataset)
     symbols(stage, system, dataset)
     _labels(config, dataset, system)
+    _prompt(config, dataset, system)
     if trains and config.cache.views > 1 and not config.augment:
       _views(config, dataset)
   alone = trains and (config.train.eval_every or not stage.name)
@@ -140,9 +143,12 @@ def _system(config: Config) -> System:
 
 def _reads(system: System, config: Config) -> bool:
   """Whether samples are made of examples of the data."""
+  said = {"label"}
   if controls.given(config):
-    return not set(system.needs) <= {"label", system.control}
-  return of_examples(system) or _edits(config) == "test"
+    said.add(system.control)
+  if config.sample.get("prompt"):
+    said.update(TEXTS)
+  return not set(system.needs) <= said or _edits(config) == "test"
 
 
 def _edits(config: Config) -> str:
@@ -193,6 +199,12 @@ def _labels(config: Config, dataset, system: System) -> None:
   if len(config.sample.labels) and "label" in system.needs:
     chosen = sample.numbers(config.sample.labels, dataset)
     labels_of(system, dataset, 1, chosen)
+
+
+def _prompt(config: Config, dataset, system: System) -> None:
+  """Checks that what samples are asked for by can be read."""
+  if config.get("sample", {}).get("prompt"):
+    prompted(system, dataset, 1, config.sample.prompt)
 
 
 def _views(config: Config, dataset: data.Dataset) -> None:

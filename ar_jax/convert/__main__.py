@@ -92,6 +92,8 @@ def forward(
     if name not in known:
       raise UserError(f"--{name} means nothing for the family {family}")
   content = torch_file.read(source)
+  if hasattr(table, "flat"):
+    content = table.flat(content)
   try:
     state, said = wrappers.unwrap(content, only, _is_tokenizer(table))
     config = table.config(state, **options)
@@ -169,10 +171,13 @@ def reverse(source: str, target: str, family: str) -> None:
     raise UserError(f"{target}: must end in .safetensors")
   table = _table(family)
   variables, meta = checkpoint.load(source)
-  # Of videos, how many frames there are.
-  options = {k: v for k, v in meta["config"]["model"].items() if k == "frames"}
-  if "frames" not in inspect.signature(table.to_official).parameters:
-    options = {}
+  # Of videos, how many frames there are; of some, how many heads.
+  model = meta["config"]["model"]
+  takes = inspect.signature(table.to_official).parameters
+  told = {**model.get("target", {}), **model}
+  options = {
+    k: told[k] for k in ("frames", "heads") if k in told.keys() & takes
+  }
   try:
     params = functools.reduce(lambda tree, k: tree[k], table.PLACE, variables)
     state = table.to_official(params, **options)

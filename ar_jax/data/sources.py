@@ -15,6 +15,7 @@ from ar_jax.data.dataset import Dataset
 from ar_jax.data.images import reader
 from ar_jax.data.wrap import derived, features, parts
 from ar_jax.data.wrap import peers as beside
+from ar_jax.data.wrap import turns as repeated
 
 # Where each set is loaded: module of this package, function. What the function
 # takes is what the set takes, and its docstring is its part of docs/data.md.
@@ -40,6 +41,7 @@ LOADERS = {
   "words": ("text.corpora", "words"),
   "pages": ("text.corpora", "pages"),
   "spelled": ("text.spelled", "spelled"),
+  "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
   "markov_text": ("text.made", "markov_text"),
 }
 _REQUIRED = inspect.Parameter.empty
@@ -51,6 +53,7 @@ _SHARED = (
   "derive",
   "peers",
   "same_class",
+  "turns",
   "order",
 )
 
@@ -64,6 +67,7 @@ def load(
   derive: Mapping[str, Mapping] | None = None,
   peers: int = 0,
   same_class: bool = True,
+  turns: int = 0,
   order: str = "shuffled",
   **options,
 ) -> Dataset:
@@ -81,6 +85,8 @@ def load(
       `derived.py`.
     peers: so many other examples stand beside each; see `peers.py`.
     same_class: whether these are of its class.
+    turns: how often each training example comes, one time after the other; 0
+      is once, without saying so; see `turns.py`.
     order: in which training reads the examples: "shuffled", or "given" for
       that of the source.
     **options: of that set; see its function, and docs/data.md. None is as good
@@ -119,6 +125,8 @@ def load(
     dataset = derived.add(dataset, derive)
   if peers:
     dataset = beside.add(dataset, peers, same_class=same_class)
+  if turns:
+    dataset = repeated.add(dataset, turns)
   return dataclasses.replace(dataset, order=order)
 
 

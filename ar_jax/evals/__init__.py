@@ -10,6 +10,7 @@ probe            what the features of a system know of the classes
 watermark        is there a mark of green lists, in samples or in files?
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
+concept          is a concept still drawn, and all else as before?
 series           errors of forecasts, beside those that need no network
 speed            images per second, compile time, traces
 """
@@ -45,6 +46,7 @@ NAMES = {
   "ngrams": "text.ngrams",
   "probe": "probe",
   "watermark": "safety.watermark",
+  "concept": "safety.concept",
   "speed": "speed",
 }
 
@@ -54,6 +56,7 @@ _SCORE = {
   "frechet",
   "reconstruction",
   "judge_accuracy",
+  "concept",
   "pairs",
   "control",
   "transcripts",

@@ -62,6 +62,8 @@ Every set also takes
   `--config.data.derive="{'edges': {'kind': 'canny'}}"`;
 - `peers`: so many other examples stand beside each, as `peer_image`,
   `peer_label`, ..., of its class unless `same_class=False`;
+- `turns`: how often each example comes in a row, with `turn`, which time it
+  is;
 - `order`: "shuffled", or "given" where examples follow from each other.
 
 Written from the docstrings of the loaders by `python -m experiments.report`.

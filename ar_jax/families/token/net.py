@@ -114,6 +114,7 @@ class NextToken(nn.Module):
     units: Array,
     hidden: Array | None = None,
     keys: Array | None = None,
+    mask: Array | None = None,
   ) -> Array:
     """Hidden states f32[B, P + L - 1, D] of all positions.
 
@@ -122,13 +123,20 @@ class NextToken(nn.Module):
       units: [B, L, ...].
       hidden: bool[B], examples whose condition is not visible; None for none.
       keys: Key[B] for dropout and stochastic depth, or None.
+      mask: bool[P + L - 1, P + L - 1], which positions see which, in place of
+        those of the plan.
     """
     x, last = self._embed(cond, units[:, :-1], hidden)
     x = dropout(x, keys, self.dropout, self.backbone.depth)
     # A plan where it can be one: its hidden pairs are not computed.
-    mask, valid = self._visible(self.rows), self.prefix.valid(cond)
+    valid = self.prefix.valid(cond)
+    if mask is not None:
+      mask = mask[None, None]
+    else:
+      mask = self._visible(self.rows)
+      mask = mask if valid is None else jnp.asarray(mask.mask())[None, None]
     if valid is not None:
-      mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid)
+      mask = hide_padding(mask, valid)
     memory = self._remember(cond, hidden)
     pos = self.rotations()
     return self._stack(x, mask, last, pos=pos, memory=memory, keys=keys)[0]
