@@ -12,8 +12,10 @@ target's.
     plain samples is one of those between random halves of both;
 (b) one proposal of the residual for each verified draft;
 (c) of a diffusion head the noise that both share brings the units nearer to
-    each other and the acceptance of the paper's rule to twice that with noise
-    of their own;
+    each other and acceptance to twice that with noise of their own. The paper's
+    rule itself accepts nothing here, see the table: the deviation of the last
+    step is far below the distance of the units. So (c) is of the rule with
+    deviations 42 times as large, the factor of the released code;
 (d) what the two rules for diffusion heads cost: their energy distance to plain
     samples, beside that of two plain samples. They are no claim of exactness.
 
@@ -36,8 +38,8 @@ from ar_jax.core.system import System, build
 from experiments.shared import arms, energy, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 500, 64, 2e-3
-IMAGES, PART = 2000, 500  # drawn by each way; at once
+STEPS, BATCH, RATE = 300, 64, 3e-3
+IMAGES, PART = 1000, 500  # drawn by each way; at once
 DRAFTS, DENOISE = 4, 20
 HEADS = {
   "mixture": dict(head="mixture", components=8, least=0.1),
@@ -52,13 +54,17 @@ SMALL = dict(depth=1, width=64)
 WAYS = {
   "mixture, exact": ("mixture", dict(mode="exact")),
   "diffusion, surrogate": ("diffusion", dict(mode="surrogate")),
-  "diffusion, surrogate, own noise": (
+  "diffusion, surrogate by 42": (
     "diffusion",
-    dict(mode="surrogate", shared=False),
+    dict(mode="surrogate", inner=42.0),
+  ),
+  "the same, own noise": (
+    "diffusion",
+    dict(mode="surrogate", inner=42.0, shared=False),
   ),
   "diffusion, official": ("diffusion", dict(mode="official")),
 }
-EXACT, SURROGATE, APART, OFFICIAL = WAYS
+EXACT, SURROGATE, SOFT, APART, OFFICIAL = WAYS
 
 
 def model(dataset: data.Dataset, head: str) -> System:
@@ -207,10 +213,10 @@ def run() -> None:
     "(c) nearer by shared noise": all(
       a < b
       for a, b in zip(
-        every(SURROGATE, "distance"), every(APART, "distance"), strict=True
+        every(SOFT, "distance"), every(APART, "distance"), strict=True
       )
     ),
-    "(c) twice the acceptance": mean(SURROGATE, "acceptance")
+    "(c) twice the acceptance": mean(SOFT, "acceptance")
     >= 2 * mean(APART, "acceptance"),
   }
   told = lambda way, key, digits=2: mean_spread(every(way, key), digits)
@@ -221,10 +227,11 @@ def run() -> None:
     f"{min(every(EXACT, 'p')):.3f}; (b) {told(EXACT, 'proposals', 3)} "
     f"proposals; (c) acceptance {told(SURROGATE, 'acceptance')} by shared "
     f"noise, {told(APART, 'acceptance')} by own; (d) energy distance "
-    f"{told(SURROGATE, 'energy')} of the surrogate, {told(OFFICIAL, 'energy')} "
-    f"of the official rule, {told(SURROGATE, 'floor')} of two plain samples; "
-    f"passes {told(SURROGATE, 'fewer')} and {told(OFFICIAL, 'fewer')} times "
-    "fewer"
+    f"{told(SOFT, 'energy')} of the surrogate by 42, "
+    f"{told(OFFICIAL, 'energy')} of the official rule, "
+    f"{told(OFFICIAL, 'floor')} of two plain samples; passes "
+    f"{told(SOFT, 'fewer')} and {told(OFFICIAL, 'fewer')} times fewer, of the "
+    f"surrogate itself {told(SURROGATE, 'fewer')}"
   )
   print(ours, held, flush=True)
   if s.short:

@@ -11,8 +11,8 @@ Continuous Speculative Decoding for Autoregressive Image Generation (arXiv
 
 Modes, of which the first alone draws from the target's law:
 
-  exact      densities: of a mixture; of a diffusion head those of the whole way,
-             which hardly ever accept where there are many steps
+  exact      densities: of a mixture; of a diffusion head those of the whole
+             way, which hardly ever accept where there are many steps
   surrogate  the paper's rule
   official   that of the released code: the product of the scales is inverted,
              and the deviations are 42 times as large where a draft is judged
@@ -34,7 +34,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from ar_jax.core import system
@@ -116,7 +115,8 @@ class CSpD(Beside):
       prefill: share of the units that the target draws first, one at least; of
         a MAR of the steps.
       most: proposals of the residual at most, 64; 100 in mode "official".
-      inner: in place of the 42 of mode "official".
+      inner: how many times as large the deviations are by which the biased
+        modes judge a draft; 1, and 42 in mode "official".
       shared: whether target and drafter share their noise, which modes other
         than "exact" are made for.
       **options: guidance, its schedule and temperature; `denoise`, steps of a
@@ -131,8 +131,8 @@ class CSpD(Beside):
       )
     rule, official = densities.RULES[mode], mode == "official"
     if inner is not None:
-      if not official or not inner > 0:
-        raise UserError(f"inner={inner}: of mode='official', above 0")
+      if mode == "exact" or not inner > 0:
+        raise UserError(f"inner={inner}: of the biased modes, above 0")
       rule = dataclasses.replace(rule, inner=float(inner))
     diffused = isinstance(self.target.net.head, Diffusion)
     if mode != "exact" and not diffused:
@@ -248,8 +248,8 @@ def build(*, target: Mapping[str, Any], drafter: Mapping[str, Any]) -> CSpD:
       head, Mixture | Diffusion
     ):
       raise UserError(
-        f"cspd: {spec['name']!r} has no law of vectors that can be judged: take "
-        "'givt', or 'mar' with a diffusion head"
+        f"cspd: {spec['name']!r} has no law of vectors that can be judged: "
+        "take 'givt', or 'mar' with a diffusion head"
       )
   if type(large.net) is not type(small.net) or type(large.net.head) is not type(
     small.net.head

@@ -173,7 +173,9 @@ class _Run:
       use(place_keys.RESAMPLE), self.most,
     )  # fmt: skip
     unit = jnp.where(stands[:, None], flat(unit), again.unit)
-    canvas = _put(canvas, at, live.reshape(at.shape), unit.reshape(*at.shape, -1))
+    canvas = _put(
+      canvas, at, live.reshape(at.shape), unit.reshape(*at.shape, -1)
+    )
     total = lambda x: jnp.sum(x.reshape(at.shape), 1)
     chance = jnp.where(live, jnp.exp(jnp.minimum(ratio, 0.0)), 0.0)
     new = (1, total(live), total(stands), total(chance),

@@ -268,7 +268,9 @@ class Logistics(DensityHead):
     weights, mean, raw, rest = self._numbers(h, h_null, scale)
     c = self.channels
     below = [(j, i) for j in range(c) for i in range(j)]
-    pairs = jnp.tanh(rest.reshape(*rest.shape[:-1], self.components, len(below)))
+    pairs = jnp.tanh(
+      rest.reshape(*rest.shape[:-1], self.components, len(below))
+    )
     coupling = jnp.zeros((*mean.shape, c))
     for n, (j, i) in enumerate(below):
       coupling = coupling.at[..., j, i].set(pairs[..., n])
