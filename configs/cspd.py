@@ -32,6 +32,7 @@ def drafter(like, sizes, **options):
   c.system, c.model = fresh.system, fresh.model
   c.sample.options.update(drafts=4, mode="exact", prefill=0.05)
   c.sample.options.update(options)
+  c.evals.pop("likelihood", None)  # it would be the drafter's
   return c
 
 
