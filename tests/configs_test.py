@@ -150,6 +150,22 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  def test_cspd(self):
+    """MAR-H, drafted for by MAR-B; the counts are those of these."""
+    config = importlib.import_module("configs.cspd").get_config("paper")
+    for collection, millions in (("params", 207.9), ("target", 942.4)):
+      count = parameters(config, collection)
+      self.assertAlmostEqual(count / millions, 1, delta=5e-4)
+
+  @parameterized.parameters(
+    ("var_d16", 327), ("var_d20", 635), ("var_d24", 1090),
+    ("llamagen_b", 98), ("llamagen_l", 326),
+  )  # fmt: skip
+  def test_dd1(self, preset, millions):
+    config = importlib.import_module("configs.dd1").get_config(preset)
+    self.assertAlmostEqual(parameters(config) / millions, 1, delta=0.01)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters(("d16", 315.6), ("d20", 607.5), ("d24", 1041))
   def test_flexvar(self, preset, millions):
     config = importlib.import_module("configs.flexvar").get_config(preset)

@@ -317,6 +317,7 @@ EXCEPTIONS = Exceptions(
   no_order={
     "classifier": "an encoder sees an image at once",
     "vit": "an encoder sees an image at once",
+    "dd1": "noise has decided all units before any is drawn",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
     "bits": "a tokenizer makes all units at once",

@@ -26,7 +26,7 @@ PLAN_MARKS = (
 # Family -> what its systems do, in a line.
 FAMILIES = {
   "token": "One unit after the other, or a front of units a step.",
-  "speculation": "Faster draws from a trained system of discrete units.",
+  "speculation": "Faster draws from a trained system.",
   "safety": "What samples carry unseen, around any system that draws units.",
   "scale": "Map by map, from coarse to fine.",
   "masked": "Units in any order, several a step.",

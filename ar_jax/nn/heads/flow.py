@@ -20,7 +20,7 @@ import numpy as np
 
 from ar_jax.core.decoding import pairs, pick
 from ar_jax.core.errors import UserError
-from ar_jax.core.flows import ddpm, flow, solvers
+from ar_jax.core.flows import chains, ddpm, flow, solvers
 from ar_jax.core.plans import plan
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.heads.flow_nets import GroupTransformer, TokenMLP
@@ -294,6 +294,35 @@ class Diffusion(NoiseHead):
     `ddpm.Levels.bound`. Arguments as in `draw`."""
     levels = ddpm.cosine(self.levels).respaced(steps)
     return levels.bound(self._predict(h, None, 1.0), target, keys)
+
+  def law(
+    self,
+    h: Array,
+    *,
+    h_null: Array | None = None,
+    scale: Array | float = 1.0,
+    steps: int = 100,
+    temperature: float = 1.0,
+  ) -> chains.Chain:
+    """The law of the ways to N units, of h [N, D]; see `draw`, whose units, by
+    the same keys, are the ends of `walk` without the noise of the last step.
+
+    Args:
+      h: [N, D].
+      h_null: the same without the condition; None if guidance is off.
+      scale: of guidance, a number or [N, 1].
+      steps, temperature: as in `draw`.
+    """
+    row = lambda x: None if x is None else x[:, None]
+    scale = scale[:, None] if jnp.ndim(scale) else scale
+    predict = self._predict(h[:, None], row(h_null), scale)
+
+    def one(x, name):
+      guess, r = predict(x[:, None], name)
+      return guess[:, 0], r[:, 0]
+
+    levels = ddpm.cosine(self.levels).respaced(steps)
+    return chains.Chain(levels, one, self.channels, temperature)
 
   def _predict(self, h, h_null, scale):
     call = self._predictor(h, h_null)
