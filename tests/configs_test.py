@@ -147,6 +147,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
+    "transition_matching", "arflow", "arflow:sit",
     "elm", "elm:masked",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var",

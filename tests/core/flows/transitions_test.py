@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 from ar_jax.core.errors import UserError
 from ar_jax.core.flows import transitions
 
-COUNT = {"1": 1_000_000, "2": 50_000}  # samples, by the numbers of each
+COUNT = {"1": 250_000, "2": 20_000}  # samples, by the numbers of each
 KEY = jax.random.split(jax.random.key(0), 1)
 CORRELATED = np.array([[1.0, 0.9], [0.9, 1.0]])
 
@@ -69,7 +69,7 @@ class OraclesTest(parameterized.TestCase):
     found = sampled(steps, "1 joint")[0, 0]
     self.assertAlmostEqual(found, 0.25, delta=3 * deviation)
     found = sampled(steps, "1 mean")[0, 0]
-    self.assertAlmostEqual(found, euler, delta=1e-3)
+    self.assertAlmostEqual(found, euler, delta=1.5e-3)
 
   @parameterized.parameters(
     (1, 0.0, 1.0), (2, 0.519, 0.811), (4, 0.796, 0.831), (8, 0.853, 0.902),
