@@ -210,7 +210,6 @@ def build(
   head_width: int = 64,
   head_depth: int = 3,
   repeats: int = 1,
-  multiple_of: int = 256,
   label_dropout: float = 0.15,
   **layers,
 ) -> TransitionMatching:
@@ -234,9 +233,9 @@ def build(
     patch: side of a patch of units.
     head_width, head_depth: W and N of the head; see `TokenMLP`.
     repeats: noises with which a hidden state is trained.
-    multiple_of: of the MLPs of Llama's layers; see `llama`.
     label_dropout: see `TransitionMatching`.
-    **layers: dropout, remat, dtype, impl, ...; see `dit_zero` and `llama`.
+    **layers: dropout, remat, dtype, impl, ...; see `dit_zero`, and `llama`,
+      which takes others.
 
   Raises:
     UserError: sizes do not fit together, or there is no such choice.
@@ -255,6 +254,9 @@ def build(
   )
   head = Mean(channels) if mean else Flow(inner, repeats=repeats)
   if stack == "mlp":
+    if text or layers:
+      given = ", ".join(["text"] * bool(text) + sorted(layers))
+      raise UserError(f"{given}: residual MLPs (stack='mlp') have none")
     out = channels if mean else width
     net = TokenMLP(n * channels, width, depth, n * out)
     head = Mean(channels, linear=False) if mean else head
@@ -268,7 +270,7 @@ def build(
       Latents(channels, width),
       width,
       front,
-      llama(depth, width, heads, multiple_of=multiple_of, **layers),
+      llama(depth, width, heads, **layers),
       head,
       "line",
     )
@@ -286,5 +288,5 @@ def build(
       text=encoders.make(**text) if text else None,
     )
   if not (labels or text):
-    label_dropout = 0.0
+    label_dropout = 0.0  # there is nothing to hide
   return TransitionMatching(net, codes, chain, patch, label_dropout)

@@ -22,7 +22,7 @@ from tests import filled
 
 SMALL = dict(
   tokenizer=dict(name="patches", patch=2, size=4), num_classes=3, width=16,
-  depth=1, heads=2, head_width=16, head_depth=1, multiple_of=32, dropout=0.0,
+  depth=1, heads=2, head_width=16, head_depth=1, dropout=0.0,
 )  # fmt: skip
 N, C = 4, 4
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -33,6 +33,8 @@ TEXT = dict(name="bytes", length=4, width=8, depth=1, heads=2)
 @functools.cache
 def small(kind, stack="dit", steps=2, **more):
   own = SMALL | dict(kind=kind, stack=stack, steps=steps) | more
+  if stack == "mlp":
+    del own["dropout"]
   if own.get("text"):
     own["text"] = TEXT
   system = build("transition_matching", **own)
@@ -233,7 +235,7 @@ class TransitionsTest(parameterized.TestCase):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
   def test_llama_reads_states_behind_a_condition(self):
-    system, variables = small("fhtm", "llama")
+    system, variables = small("fhtm", "llama", multiple_of=32)
     self.assertLen(system.net.plan, 2 * N)
     batch = {"label": LABEL, "units": normal(2, N, 2 * C)}
     loss = system.loss(variables, batch, KEYS[0], train=False)
@@ -274,6 +276,7 @@ class TransitionsTest(parameterized.TestCase):
       (dict(kind="dm"), "kind='dm', stack='dit'"),
       (dict(stack="llama"), "kind='dtm', stack='llama'"),
       (dict(kind="artm"), "say steps"),
+      (dict(stack="mlp"), "dropout: residual MLPs"),
       (dict(process="independent"), "process='independent'"),
       (dict(steps=2, grid="log"), "grid 'log'"),
       (dict(patch=3), "patch=3"),
