@@ -34,7 +34,7 @@ from ar_jax.data.series import ring
 from experiments.shared import arms, measures, record
 from experiments.shared.arms import Trained
 
-STEPS, BATCH, RATE = 3000, 256, 2e-3
+STEPS, BATCH, RATE = 2500, 256, 2e-3
 COUNT = 2000  # samples of each figure
 TRANSITIONS = (1, 2, 4, 8, 16)
 HEAD_STEPS = (1, 2, 4, 8, 16)  # at four transitions
