@@ -35,6 +35,7 @@ LOADERS = {
   "unitary_process": ("series.processes", "unitary_process"),
   "sunspots": ("series.measured", "sunspots"),
   "co2": ("series.measured", "co2"),
+  "ring": ("series.ring", "ring"),
   "csv": ("series.table", "csv"),
   "text": ("text.own", "text"),
   "chars": ("text.corpora", "chars"),

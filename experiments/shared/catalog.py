@@ -31,6 +31,7 @@ FAMILIES = {
   "scale": "Map by map, from coarse to fine.",
   "masked": "Units in any order, several a step.",
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
+  "flow": "From noise to data: a whole image at once, or state after state.",
   "series": "Values over time, forecast from those before.",
   "tokenizers": "From pixels to units and back. Tokenizers train with the same "
   "command.",
@@ -148,7 +149,12 @@ def family(path: pathlib.Path) -> str:
 
 def verdicts(slug: str, records: dict[str, dict]) -> str:
   """Links to the results of a system."""
-  ours = lambda k: not measured(k) and slug in (k, _result_of(k))
+
+  def ours(k):
+    own = _result_of(k)
+    variant = own.startswith(f"{slug}_") and not _is_system(own)
+    return not measured(k) and (slug in (k, own) or variant)
+
   names = list(filter(ours, records))
   if not names:
     return "none yet"

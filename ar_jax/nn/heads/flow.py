@@ -65,8 +65,10 @@ class NoiseHead(nn.Module):
     guided = h_null is not None
     h = pairs.join(h, h_null) if guided else h
 
-    def predict(x, at, **options):
+    def predict(x, at, *, outer=None, **options):
       x = pairs.double(x, guided)
+      if outer is not None:
+        options["outer"] = pairs.double(outer, guided)
       at = jnp.full(x.shape[:2], at)
       out = net.apply(variables, x, at, h, **options)
       return pairs.split(out) if guided else (out, None)
@@ -104,6 +106,7 @@ class Flow(NoiseHead):
     *,
     plan: Plan | None = None,
     pos: Array | None = None,
+    outer: Array | None = None,
   ) -> Array:
     """f32[B, T]: squared error of the velocity of each unit, a mean over
     channels and repeats.
@@ -114,10 +117,14 @@ class Flow(NoiseHead):
       keys: Key[B].
       plan: the steps of the T units; None if they are all of one step.
       pos: where they are; see `GroupTransformer`.
+      outer: f32[B, T], a second time of nets that read one, from 0 to 1.
     """
     t = target.shape[1]
     grouped = self.net.grouped
     h = self._shared(h, plan)
+    second = {}
+    if outer is not None:
+      second["outer"] = self._repeated(keys, 1000 * outer)[2]
     keys, time_keys, h, x = self._repeated(keys, h, target)
     steps = 1 if plan is None else plan.steps
     draw = lambda key: self.times.draw(key, (steps if grouped else t,))
@@ -129,7 +136,7 @@ class Flow(NoiseHead):
     path = flow.path(self.path)
     xt = path.noisy(x, noise, times)
     mask = by_step(plan) if grouped and plan is not None else None
-    v = self.net(xt, thousandths(times), h, mask=mask, pos=pos)
+    v = self.net(xt, thousandths(times), h, mask=mask, pos=pos, **second)
     error = jnp.square(v - path.velocity(x, noise, times))
     return self._mean(error.mean(-1))
 
@@ -145,6 +152,7 @@ class Flow(NoiseHead):
     solver: str = "euler",
     interval: tuple[float, float] = (0.0, 1.0),
     temperature: float = 1.0,
+    outer: Array | None = None,
   ) -> Array:
     """Units f32[B, T, C] of one step.
 
@@ -158,6 +166,7 @@ class Flow(NoiseHead):
       solver: a key of `solvers.SOLVERS`, or "sde".
       interval: times between which guidance acts.
       temperature: multiplies the noise that it begins with.
+      outer: as in `loss`.
 
     Raises:
       UserError: no such solver.
@@ -165,7 +174,7 @@ class Flow(NoiseHead):
     grid = solvers.uniform_grid(times) if isinstance(times, int) else times
     h_null = None if h_null is None else self._shared(h_null, None)
     h = self._shared(h, None)
-    velocity = self._velocity(h, h_null, scale, pos, interval)
+    velocity = self._velocity(h, h_null, scale, pos, interval, outer)
     shape = h.shape[1], self.channels
     # The steps of a stochastic sampler take the numbers from 1 on.
     x = temperature * solvers.noise(keys, shape)
@@ -205,11 +214,12 @@ class Flow(NoiseHead):
     same = (step[:, None] == step[None]).astype(np.float32)
     return jnp.einsum("ts,bsd->btd", same / same.sum(1, keepdims=True), h)
 
-  def _velocity(self, h, h_null, scale, pos, interval):
+  def _velocity(self, h, h_null, scale, pos, interval, outer=None):
     predict = self._predictor(h, h_null)
+    outer = None if outer is None else 1000 * outer
 
     def velocity(x, t):
-      v, v_null = predict(x, thousandths(t), pos=pos)
+      v, v_null = predict(x, thousandths(t), pos=pos, outer=outer)
       if v_null is None:
         return v
       return flow.guide(v, v_null, scale, t, interval)

@@ -93,6 +93,22 @@ def grid_weights(plan: Plan, side: int) -> tuple[np.ndarray, np.ndarray]:
   return np.concatenate(rows), np.concatenate(cols)
 
 
+def sine_grid(h: int, w: int, width: int) -> np.ndarray:
+  """The fixed table of places of MAE, DiT and SiT, f32[h w, D], row by row:
+  sines, then cosines of the column, and then those of the row, of frequencies
+  10000^(-4 j / D).
+
+  Raises:
+    UserError: D is not a multiple of 4.
+  """
+  if width % 4:
+    raise UserError(f"width={width}: a table of places needs a multiple of 4")
+  frequency = 1e4 ** (-4 * np.arange(width // 4) / width)
+  rows, cols = np.indices((h, w)).reshape(2, -1, 1)
+  turn = lambda at: [np.sin(at * frequency), np.cos(at * frequency)]
+  return np.concatenate(turn(cols) + turn(rows), axis=1).astype(np.float32)
+
+
 PREFIX_ROPES = ("zero", "identity")
 
 

@@ -22,7 +22,13 @@ from ar_jax.nn.layers.cross_attention import Memory
 from ar_jax.nn.layers.linear import TRANSPOSED, transposed
 from ar_jax.nn.layers.lora import LORA
 from ar_jax.nn.layers.norms import layer_norm
-from ar_jax.nn.stacks.blocks import Block, PlainBlock, drop_path, modulate
+from ar_jax.nn.stacks.blocks import (
+  Block,
+  PlainBlock,
+  drop_path,
+  modulate,
+  parts,
+)
 
 Array = jax.Array
 
@@ -58,8 +64,9 @@ class Backbone(nn.Module):
     depth: N.
     ada: cond [B, D] -> modulations of the layers, [N, B, 6, D]: the gates of
       both branches of a block, their scales, their shifts; of blocks of three
-      branches [N, B, 9, D]. None with blocks that take none.
-    out_ada: the same of the last norm, [1, B, 2, D].
+      branches [N, B, 9, D]. None with blocks that take none. Of cond [B, E, D],
+      one for each of E runs of positions, [N, B, E, 6, D].
+    out_ada: the same of the last norm, [1, B, 2, D] or [1, B, E, 2, D].
     out_norm: the last norm itself where nothing modulates it.
     drop: rate of stochastic depth in the last layer.
     drop_from: the same in the first; linear between the two.
@@ -194,7 +201,7 @@ class Backbone(nn.Module):
     if self.out_norm is not None:
       h = self.out_norm(h).astype(jnp.float32)
     else:
-      scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
+      scale, shift = parts(out_mod[0].astype(jnp.float32), x.shape[1])
       h = modulate(layer_norm(h, self.block.eps), scale, shift)
     if cache is None:
       return h, None
