@@ -34,7 +34,7 @@ from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
 STEPS, BATCH, RATE = 400, 32, 3e-3
-EDGES = dict(kind="sobel", threshold=0.2)
+EDGES = dict(kind="sobel", threshold=0.3)
 GAIN, TIMES = 0.2, 1.7  # as claimed
 CODES = dict(name="patch_codes", vocab=128, patch=4, size=16)
 # Without dropout: nothing is overfitted in so few steps.

@@ -180,7 +180,8 @@ class PrefilledTest(absltest.TestCase):
   def test_the_same_rows_in_front(self):
     system, variables = tiny(fusion="prefilled")
     self.assertEqual(system.needs, ("label", "edges"))
-    self.assertEqual(system.net.rows, 1 + L + L - 1)
+    # Twice the rows: linear maps cost twice as much, scores four times.
+    self.assertEqual((tiny()[0].net.rows, system.net.rows), (L, 2 * L))
     self.assertEqual(system.net.prefix.slots, (*range(L), -1))
     own = batch()
     cond = {k: own[k] for k in ("label", "edges")}
