@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from ar_jax.convert import controlar as convert
 from ar_jax.core.system import UserError, build
-from tests import golden_weights, optimised
+from tests import golden_weights
 
 HEADS = dict(heads=4, encoder_heads=3)
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -62,7 +62,7 @@ class PublishedTest(absltest.TestCase):
     label, pixels = np.array(config["labels"]), picture("control", 80, 80)
     cond = {"label": jnp.asarray(label), "control": pixels}
     units = jnp.asarray(tokens(config["token_seed"], 25))
-    logits = optimised.jit(system.logits)
+    logits = jax.jit(system.logits)
     close(logits(variables, cond, units, jnp.zeros(2, bool)), arrays["logits"])
     dropped = logits(variables, cond, units, jnp.ones(2, bool))
     close(dropped[:1], arrays["logits_drop0"])
@@ -74,7 +74,7 @@ class PublishedTest(absltest.TestCase):
     cond = {"text": text, "control": picture("control_wide", 16 * h, 16 * w)}
     units = jnp.asarray(tokens(config["token_seed"], h * w))
 
-    @optimised.jit
+    @jax.jit
     def every(variables, hidden):
       control = system.net.bind(variables).control
       batch = {**cond, "units": units}
@@ -92,9 +92,7 @@ class PublishedTest(absltest.TestCase):
   def test_another_way_of_resizing(self):
     _, arrays, _, system, variables = official("controlar_t2i")
     control = system.net.control.clone(fit="bicubic_corners")
-    features = optimised.jit(
-      functools.partial(control.apply, method="features")
-    )
+    features = jax.jit(functools.partial(control.apply, method="features"))
     own = {"params": variables["params"]["control"]}
     found = features(own, picture("control_wide", 48, 96))
     close(found, arrays["features_wide_bicubic"])
@@ -111,7 +109,7 @@ class PublishedTest(absltest.TestCase):
     draw = functools.partial(
       system.generate, guidance=3.0, temperature=0.0, strength=0.6
     )
-    found = optimised.jit(draw)(variables, cond, KEYS)
+    found = jax.jit(draw)(variables, cond, KEYS)
     np.testing.assert_array_equal(found, arrays["greedy_wide_cfg3_i-1_s0.6"])
 
 
@@ -146,7 +144,7 @@ class StartTest(absltest.TestCase):
       "control": picture("any", 64, 64),
     }
     units = jnp.asarray(arrays["tokens"])
-    logits = optimised.jit(system.logits)(ours, cond, units)
+    logits = jax.jit(system.logits)(ours, cond, units)
     close(logits, arrays["logits"])
     with self.assertRaisesRegex(UserError, "--encoder=FILE"):
       convert.config(state, heads=4)

@@ -12,7 +12,7 @@ from ar_jax.core.system import UserError, build
 from ar_jax.families.base import hidden_conditions
 from ar_jax.families.token.controlled import Unbiased
 from ar_jax.families.token.net import NextToken
-from tests import filled, optimised, smoke
+from tests import filled, smoke
 
 B, L = 4, 16
 
@@ -135,7 +135,7 @@ class ControlTest(absltest.TestCase):
     program = system.program(guidance=2.0, strength=0.5, temperature=0.0)
     keys = jax.random.split(jax.random.key(0), B)
 
-    @optimised.jit
+    @jax.jit
     def both(variables):
       params = system.net_variables(variables)
       drawn = program.complete(params, cond, units[:, :11], known, keys)
@@ -187,7 +187,7 @@ class PrefilledTest(absltest.TestCase):
     cond = {k: own[k] for k in ("label", "edges")}
     keys = jax.random.split(jax.random.key(0), B)
 
-    @optimised.jit
+    @jax.jit
     def both(variables):
       drawn = system.generate(
         variables, cond, keys, guidance=2.0, temperature=0.0
