@@ -32,7 +32,7 @@ def following(c, **edges):
 
 
 def digits():
-  sobel = dict(kind="sobel", threshold=0.2)
+  sobel = dict(kind="sobel", threshold=0.3)
   return following(token.digits(NAME, depth=6), **sobel)
 
 
@@ -74,7 +74,7 @@ def smoke():
 get_config = common.presets(
   __file__,
   default=digits,
-  fashion=lambda: following(token.fashion(NAME), kind="sobel", threshold=0.2),
+  fashion=lambda: following(token.fashion(NAME), kind="sobel", threshold=0.3),
   smoke=smoke,
   canny_b=functools.partial(by_class, "b"),
   canny_l=functools.partial(by_class, "l"),

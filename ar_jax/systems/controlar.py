@@ -57,9 +57,10 @@ PARTS = 3  # of the stack, as published
 FUSIONS = ("added", "prefilled")
 FITS = ("nearest", "bicubic_corners")
 # The encoders of the published models: arguments of `encoders.vit.encoder`.
-DINOV2 = dict(patch=14, side=37, layer_scale=1.0)
+VIT = dict(patch=16, side=14, in_channels=3, eps=1e-12)
+DINOV2 = dict(patch=14, side=37, in_channels=3, layer_scale=1.0)
 ENCODERS = {
-  "vit_s": dict(depth=12, width=384, heads=6, patch=16, side=14, eps=1e-12),
+  "vit_s": dict(depth=12, width=384, heads=6, **VIT),
   "dinov2_s": dict(depth=12, width=384, heads=6, **DINOV2),
   "dinov2_b": dict(depth=12, width=768, heads=12, **DINOV2),
 }

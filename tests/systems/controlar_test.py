@@ -10,9 +10,9 @@ from absl.testing import absltest
 
 from ar_jax.core.system import UserError, build
 from ar_jax.families.base import hidden_conditions
+from ar_jax.families.token.controlled import Unbiased
 from ar_jax.families.token.net import NextToken
-from ar_jax.nn.stacks.segments import Segments
-from tests import filled, optimised, smoke
+from tests import filled, smoke
 
 B, L = 4, 16
 
@@ -119,7 +119,7 @@ class ControlTest(absltest.TestCase):
       jnp.asarray(gone),
     )
     null = variables["params"]["prefix"]["label"]["embedding"][-1]
-    no_class = np.abs(x[:, 0] - null).max(-1) == 0
+    no_class = np.abs(np.asarray(x)[:, 0] - np.asarray(null)).max(-1) == 0
     no_control = np.abs(rows).max((0, 2, 3)) == 0
     np.testing.assert_array_equal(no_class, gone)
     np.testing.assert_array_equal(no_control, gone)
@@ -135,7 +135,7 @@ class ControlTest(absltest.TestCase):
     program = system.program(guidance=2.0, strength=0.5, temperature=0.0)
     keys = jax.random.split(jax.random.key(0), B)
 
-    @optimised.jit
+    @jax.jit
     def both(variables):
       params = system.net_variables(variables)
       drawn = program.complete(params, cond, units[:, :11], known, keys)
@@ -180,13 +180,14 @@ class PrefilledTest(absltest.TestCase):
   def test_the_same_rows_in_front(self):
     system, variables = tiny(fusion="prefilled")
     self.assertEqual(system.needs, ("label", "edges"))
-    self.assertEqual(system.net.rows, 1 + L + L - 1)
+    # Twice the rows: linear maps cost twice as much, scores four times.
+    self.assertEqual((tiny()[0].net.rows, system.net.rows), (L, 2 * L))
     self.assertEqual(system.net.prefix.slots, (*range(L), -1))
     own = batch()
     cond = {k: own[k] for k in ("label", "edges")}
     keys = jax.random.split(jax.random.key(0), B)
 
-    @optimised.jit
+    @jax.jit
     def both(variables):
       drawn = system.generate(
         variables, cond, keys, guidance=2.0, temperature=0.0
@@ -240,16 +241,18 @@ class BuildTest(absltest.TestCase):
     np.testing.assert_array_equal(flat, square[: len(flat)])
     self.assertFalse(np.array_equal(flat, narrow.rotations()))
 
-  def test_released_start(self):
+  def test_starts(self):
+    x = jnp.ones((1, 2, 6))
     for start, zero in (("zero_last", True), ("released", False)):
       system, _ = tiny(control_init=start)
-      params = jax.jit(lambda key, s=system: s.init(key, {}))(
-        jax.random.key(0)
-      )["params"]
-      last = params["control"]["layers_1"]["fc2"]["kernel"]
-      self.assertEqual(not np.any(last), zero)
-    self.assertIsInstance(system.net.backbone, Segments)
-    self.assertAlmostEqual(float(np.std(last)), 0.02, delta=2e-3)
+      self.assertEqual(system.net.control.start, start)
+      of = Unbiased(64, zero, None if zero else 0.02)
+      params = of.init(jax.random.key(0), x)["params"]
+      self.assertEqual(not np.any(params["fc2"]["kernel"]), zero)
+      self.assertNotIn("bias", params["fc1"])
+    spread = float(np.std(params["fc1"]["kernel"]))
+    self.assertAlmostEqual(spread, 0.02, delta=3e-3)
+    self.assertFalse(np.any(of.apply({"params": params}, 0 * x)))
 
 
 if __name__ == "__main__":
