@@ -240,6 +240,16 @@ class ARRATest(parameterized.TestCase):
     config = importlib.import_module("configs.arra").get_config(preset)
     self.assertEqual(parameters(config), count)
 
+  def test_the_teacher_is_a_stage_of_half_of_the_images(self):
+    config = importlib.import_module("configs.arra").get_config()
+    self.assertEqual(config.stages[:3], ("tokenizer", "teacher", "generator"))
+    self.assertEqual(config.teacher.data.share, 0.5)
+    self.assertNotIn("share", config.generator.data)
+    self.assertEqual(config.generator.weights.teacher, "teacher")
+    system = build("arra", **config.generator.model.to_dict())
+    self.assertEqual(system.projector.features, 64)
+    self.assertEqual(system.align.layer, 2)
+
   def test_published_size(self):
     config = importlib.import_module("configs.arra").get_config("paper")
     table, layers = 2 * 65_536 * 4096, 4 * 4096**2 + 3 * 4096 * 11_008
