@@ -121,7 +121,7 @@ def world(short: bool) -> World:
   shuffled = dataclasses.replace(stored, train=mixed)
   seen = {"image": np.stack([row["image"] for row in test])}
   said = np.argmax(taught.system.logits(taught.variables, seen), 1)
-  right = said == [row["label"] for row in test]
+  right = np.asarray(said) == np.array([row["label"] for row in test])
   return World(
     real, of(images[half:]), given, stored, shuffled, float(right.mean())
   )
@@ -163,6 +163,7 @@ def run() -> None:
   begun = time.perf_counter()
   s = arms.settings("arra", steps=STEPS)
   it, n = world(s.short), s.fewer(IMAGES)
+  cost = costs(it, s.short)
 
   def make(seed: int, arm: str) -> Trained:
     layer = (AT | SHUFFLED).get(arm, LAYERS[0])
@@ -191,7 +192,6 @@ def run() -> None:
   names = (NONE, *AT, *SHUFFLED)
   makers = {k: functools.partial(make, arm=k) for k in names}
   found = arms.compare(makers, measure, s.seeds)
-  cost = costs(it, s.short)
   finish(s, found, cost, it, time.perf_counter() - begun)
 
 
