@@ -239,6 +239,8 @@ class ARRATest(parameterized.TestCase):
   def test_published_llamagens(self, preset, count):
     config = importlib.import_module("configs.arra").get_config(preset)
     self.assertEqual(parameters(config), count)
+    system = build("arra", **config.model.to_dict())
+    self.assertEqual(system.projector.features, 768)  # of CLIP-L/14
 
   def test_the_teacher_is_a_stage_of_half_of_the_images(self):
     config = importlib.import_module("configs.arra").get_config()
