@@ -178,7 +178,15 @@ def run() -> None:
     if not own.system.align.weight:  # it is as good as cut anywhere
       looked = {k: recut(own, k) for k in LAYERS}
     found = measures.likelihood(own, it.stored)
-    score = functools.partial(measures.score, own, it.other, seed=seed, n=n)
+    image = measures.sampled(own, it.real, seed=1000 + seed, n=n)
+
+    def given(system, variables, cond, key, *, start, **_):
+      del system, variables, key
+      return {"image": image[start : start + len(cond["label"])]}
+
+    score = functools.partial(
+      measures.score, None, it.other, seed=seed, n=n, draw=given
+    )
     return {
       "nats": found["nats"],
       "alignment": found["alignment"],
