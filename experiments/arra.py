@@ -38,8 +38,8 @@ from ar_jax.families.token import tapped
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 300, 64, 3e-3
-TRAIN, TEST, IMAGES, LABELS = 8000, 2000, 1000, 50
+STEPS, BATCH, RATE = 250, 64, 3e-3
+TRAIN, TEST, IMAGES, LABELS = 8000, 1000, 600, 50
 CODES = dict(name="patch_codes", vocab=128, patch=4, size=16)
 SIZES = dict(
   tokenizer=CODES, depth=4, width=64, heads=4, num_classes=10, multiple_of=32,
@@ -138,7 +138,7 @@ def recut(own: Trained, layer: int) -> Trained:
 
 def probed(own: Trained, it: World) -> float:
   """Accuracy of a linear probe."""
-  judge = probe.build(it.real, per_class=(LABELS,), n=1000, repeats=2)
+  judge = probe.build(it.real, per_class=(LABELS,), n=1000, repeats=1)
   found = judge(own.system, own.variables, None, None)
   return float(found[f"linear_{LABELS}"])
 
