@@ -70,7 +70,9 @@ def default():
 def paper():
   """Llama-2-7B, after maximum likelihood on the same texts (runs/
   sequencematch_mle), prompts of 256 tokens."""
-  data = common.data("text", path="texts", unit="words", length=512, vocab=32000)
+  data = common.data(
+    "text", path="texts", unit="words", length=512, vocab=32000
+  )
   replay = dict(size=2048, every=100, count=64)
   c = run(
     data, 32000, 512, **SIZES["llama2_7b"], prompt=256, noise=0.1, actions=1024,

@@ -38,8 +38,8 @@ from ar_jax.families.token import tapped
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 300, 64, 3e-3
-TRAIN, TEST, IMAGES, LABELS = 8000, 2000, 1000, 50
+STEPS, BATCH, RATE = 250, 64, 3e-3
+TRAIN, TEST, IMAGES, LABELS = 8000, 1000, 600, 50
 CODES = dict(name="patch_codes", vocab=128, patch=4, size=16)
 SIZES = dict(
   tokenizer=CODES, depth=4, width=64, heads=4, num_classes=10, multiple_of=32,
@@ -121,7 +121,7 @@ def world(short: bool) -> World:
   shuffled = dataclasses.replace(stored, train=mixed)
   seen = {"image": np.stack([row["image"] for row in test])}
   said = np.argmax(taught.system.logits(taught.variables, seen), 1)
-  right = said == [row["label"] for row in test]
+  right = np.asarray(said) == np.array([row["label"] for row in test])
   return World(
     real, of(images[half:]), given, stored, shuffled, float(right.mean())
   )
@@ -138,7 +138,7 @@ def recut(own: Trained, layer: int) -> Trained:
 
 def probed(own: Trained, it: World) -> float:
   """Accuracy of a linear probe."""
-  judge = probe.build(it.real, per_class=(LABELS,), n=1000, repeats=2)
+  judge = probe.build(it.real, per_class=(LABELS,), n=1000, repeats=1)
   found = judge(own.system, own.variables, None, None)
   return float(found[f"linear_{LABELS}"])
 
@@ -163,6 +163,7 @@ def run() -> None:
   begun = time.perf_counter()
   s = arms.settings("arra", steps=STEPS)
   it, n = world(s.short), s.fewer(IMAGES)
+  cost = costs(it, s.short)
 
   def make(seed: int, arm: str) -> Trained:
     layer = (AT | SHUFFLED).get(arm, LAYERS[0])
@@ -177,7 +178,15 @@ def run() -> None:
     if not own.system.align.weight:  # it is as good as cut anywhere
       looked = {k: recut(own, k) for k in LAYERS}
     found = measures.likelihood(own, it.stored)
-    score = functools.partial(measures.score, own, it.other, seed=seed, n=n)
+    image = measures.sampled(own, it.real, seed=1000 + seed, n=n)
+
+    def given(system, variables, cond, key, *, start, **_):
+      del system, variables, key
+      return {"image": image[start : start + len(cond["label"])]}
+
+    score = functools.partial(
+      measures.score, None, it.other, seed=seed, n=n, draw=given
+    )
     return {
       "nats": found["nats"],
       "alignment": found["alignment"],
@@ -191,7 +200,6 @@ def run() -> None:
   names = (NONE, *AT, *SHUFFLED)
   makers = {k: functools.partial(make, arm=k) for k in names}
   found = arms.compare(makers, measure, s.seeds)
-  cost = costs(it, s.short)
   finish(s, found, cost, it, time.perf_counter() - begun)
 
 

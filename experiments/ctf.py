@@ -240,7 +240,12 @@ def finish(
   holds = arms.said(held)
   if holds is not True:
     nats = every("nats", found.runs, 3)
-    holds = f"{holds or 'not at this size'}; total nats a code {nats}"
+    holds = (
+      f"{holds or 'not at this size'}: with 64 codes those of a cluster do not "
+      f"look alike, a swap costs {mean_spread(lost[NEAR], 1)} against "
+      f"{mean_spread(lost['codes'], 1)} of coding, so that codes which are "
+      f"drawn apart do not fit together; total nats a code {nats}"
+    )
   record.write(
     "ctf",
     claim="(a) Codes of a cluster look alike, (b) clusters of k-means are easy "

@@ -196,7 +196,8 @@ class ARRA(TokenWise):
 
   def features(self, variables: Vars, batch: Batch) -> Array:
     """f32[B, D]: the mean hidden state of the codes of an image behind layer
-    l, without a condition; what `evals.probe` reads."""
+    l, without a condition where training hides it; what `evals.probe`
+    reads."""
     batch = self.encode(variables, batch)
     units, hidden = batch["units"], None
     if self.label_dropout:

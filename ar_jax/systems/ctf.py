@@ -177,15 +177,8 @@ class CTF(Prefixed):
     hidden: Array | None = None,
     keys: Array | None = None,
   ) -> Array:
-    """f32[B, 2 L, V] of every unit; -inf where a cluster has no such number.
-
-    Args:
-      variables: as `init` makes them.
-      cond: `label` i32[B], or a batch that has it.
-      units: i32[B, 2 L].
-      hidden: bool[B], examples whose class is not shown.
-      keys: Key[B] for dropout, or None.
-    """
+    """f32[B, 2 L, V] of every unit, of which i32[B, 2 L] are known; -inf where
+    a cluster has no such number. Arguments as those of `TeacherForced`."""
     coarse, fine = self.both(variables, cond, units, hidden, keys)
     more = fine.shape[-1] - coarse.shape[-1]
     wide = ((0, 0), (0, 0), (0, more))
@@ -274,9 +267,8 @@ class CTF(Prefixed):
     guidance = self.scale(guidance)
     length = len(self.net.plan)
     scales = pick.schedule(schedule, guidance, length, stop=stop)
-    guided = guidance != 1.0
-    law = tuple(sorted(law.items()))
-    return TokenProgram(self.net, scales if guided else None, law)
+    scales = scales if guidance != 1.0 else None
+    return TokenProgram(self.net, scales, tuple(sorted(law.items())))
 
 
 @system.passes_on(llama)

@@ -33,70 +33,20 @@ from ar_jax.core import system
 from ar_jax.core.decoding import backspace
 from ar_jax.core.decoding.backspace import Walk
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.replay import Replay
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.families.token import stack_draw
+from ar_jax.families.token import endings, stack_draw, stack_net
 from ar_jax.families.token.prefix import Start
 from ar_jax.families.token.readers import Embed
 from ar_jax.families.token.stack_net import StackNet
 from ar_jax.families.token.system import TeacherForced, order, scored
 from ar_jax.nn.heads.categorical import Categorical
-from ar_jax.nn.losses import occupancy
-from ar_jax.nn.losses.occupancy import Steps
+from ar_jax.nn.losses.occupancy import Matching, Steps
 from ar_jax.nn.stacks.llama import llama
 
 SIZES = {"llama2_7b": dict(depth=32, width=4096, heads=32, hidden=11008)}
 OBJECTIVES = ("sequencematch", "mle")
-TERMINALS = ("zero", "learned")
 _DRAWS, _ROWS = 2**20, 2**21  # of the keys of roll-outs, of rows of the buffer
-
-
-@dataclasses.dataclass(frozen=True)
-class Replay:
-  """The buffer of texts that the model wrote.
-
-  Attributes:
-    size: R; the oldest give way.
-    every: updates from one filling to the next.
-    count: texts of a filling.
-    errors: share of their symbols that are random, as in sampling.
-  """
-
-  size: int = 1536
-  every: int = 40
-  count: int = 192
-  errors: float = 0.0
-
-  def __post_init__(self):
-    if not 1 <= self.count <= self.size or self.every < 1:
-      raise UserError(
-        f"replay: {self.count} texts every {self.every} updates into a buffer "
-        f"of {self.size}; it must hold them, and both be at least 1"
-      )
-
-  def empty(self, actions: int) -> dict[str, Array]:
-    """No text yet."""
-    none = jnp.zeros((), jnp.int32)
-    return {
-      "action": jnp.zeros((self.size, actions), jnp.int32),
-      "count": jnp.zeros(self.size, jnp.int32),
-      "written": none,
-    }
-
-  def add(self, held: dict[str, Array], action: Array, count: Array) -> dict:
-    """The buffer with these texts, i32[count, A] and i32[count]."""
-    at = (held["written"] + jnp.arange(self.count)) % self.size
-    return {
-      "action": held["action"].at[at].set(action),
-      "count": held["count"].at[at].set(count),
-      "written": held["written"] + self.count,
-    }
-
-  def rows(self, held: dict[str, Array], keys: Array) -> tuple[Array, Array]:
-    """(i32[B, A], i32[B]): a text of the buffer for each key."""
-    there = jnp.clip(held["written"], 1, self.size)
-    pick = lambda key: jax.random.randint(key, (), 0, there)
-    at = jax.vmap(pick)(keys)
-    return held["action"][at], held["count"][at]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,16 +57,12 @@ class SequenceMatch(TeacherForced):
   Attributes:
     net: the transformer over nodes.
     tokenizer: of symbols on a line, which ends texts with a `stop` or not.
-    objective: "sequencematch"; or "mle", maximum likelihood, whose likeliest
-      weights it is to begin with.
+    objective: "sequencematch"; or "mle", maximum likelihood, to begin with.
     backspace: whether there is such an action.
-    noise: how often a text is shown with a wrong key, taken back, before a
-      unit.
+    noise: how often a wrong key, taken back, is shown before a unit.
     actions: A.
     prompt: units at the beginning of a text that are given: they stay.
-    gamma, alpha, value, penalty, divergence: of `occupancy.terms`.
-    terminal: what a finished text is worth: "zero", or a "learned" number, of
-      a state that is never left.
+    match: see `occupancy`.
     ramp: updates in which the objective comes in place of the likelihood.
     replay: see `Replay`; None where the loss looks at data alone.
   """
@@ -128,12 +74,7 @@ class SequenceMatch(TeacherForced):
   noise: float
   actions: int
   prompt: int
-  gamma: float
-  alpha: float
-  value: str
-  penalty: str
-  divergence: str
-  terminal: str
+  match: Matching
   ramp: int
   replay: Replay | None
   label_dropout: float = 0.0
@@ -155,7 +96,7 @@ class SequenceMatch(TeacherForced):
 
   def init(self, key: Array, batch: Batch) -> Vars:
     made = super().init(key, batch)
-    if self.terminal == "learned":
+    if self.match.learned:
       made["params"] = {**made["params"], "terminal": jnp.zeros(())}
     if self.replay:
       made["replay"] = self.replay.empty(self.actions)
@@ -167,19 +108,20 @@ class SequenceMatch(TeacherForced):
 
   def logits(self, variables, cond, units, hidden=None, keys=None) -> Array:
     """f32[B, L, V] of each unit behind those before it: the law of a text
-    without a detour, and without the backspace."""
+    without a detour, and without the backspace; behind its end there is
+    nothing else."""
     every = super().logits(variables, cond, units, hidden, keys)
-    return every[..., : self.vocab]
+    return endings.closed(every[..., : self.vocab], units, self.stop)
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
   ) -> Loss:
-    """Outside of training `nll` is of a text without a detour, so above what
-    it costs in all of the ways in which it may be written."""
+    """Outside of training `nll` is of a text without a detour: above what it
+    costs in all of its ways."""
     batch = self.encode(variables, batch)
-    units = batch["units"]
     if not train:
       return self._straight(variables, batch)
+    units = batch["units"]
     keys = system.example_keys(key, batch)
     action, count, wrong = backspace.noised(
       units, keys, rate=self.noise, actions=self.actions, prompt=self.prompt,
@@ -206,18 +148,15 @@ class SequenceMatch(TeacherForced):
     spare = data.q.shape[1] - wrong.shape[1]
     unlearned = jnp.pad(wrong, ((0, 0), (0, spare)))
     data = dataclasses.replace(data, q=jnp.where(unlearned, data.v, data.q))
-    terms = occupancy.terms(
-      data, model if self.replay else None, gamma=self.gamma, alpha=self.alpha,
-      value=self.value, penalty=self.penalty, divergence=self.divergence,
-    )  # fmt: skip
+    terms = self.match.terms(data, model if self.replay else None)
     terms = {k: v / len(self.plan) for k, v in terms.items()}
     matched = terms["value"] + terms["penalty"] - terms["linear"]
     metrics |= terms
     if self.replay:
-      there = jnp.arange(self.actions) < drawn[1][:, None]
+      there = jnp.arange(self.actions)[None] < drawn[1][:, None]
       back = jnp.sum(there & (drawn[0] == self.vocab), 1)
       metrics["backspaces"] = back.astype(jnp.float32)
-    share = jnp.ones_like(nll)
+    share = 1.0
     if self.ramp and "step" in batch:
       share = jnp.clip(batch["step"] / self.ramp, 0.0, 1.0)
     return Loss(share * matched + (1 - share) * nll, metrics, updates)
@@ -233,12 +172,9 @@ class SequenceMatch(TeacherForced):
     """Logits f32[..., V + 1] behind so many symbols, i32[...]: a backspace is
     impossible where only `prompt` of them are there."""
     prompt = self.prompt if prompt is None else prompt
-    never = depth <= prompt
-    if not self.backspace:
-      never = jnp.ones_like(never)
-    return logits.at[..., self.vocab].set(
-      jnp.where(never, -1e9, logits[..., self.vocab])
-    )
+    never = (depth <= prompt) | (not self.backspace)
+    back = jnp.where(never, -1e9, logits[..., self.vocab])
+    return logits.at[..., self.vocab].set(back)
 
   def node_logits(
     self, variables: Vars, walk: Walk, keys: Array | None = None
@@ -257,26 +193,8 @@ class SequenceMatch(TeacherForced):
     out; with a learned end of one step more, that of the finished text."""
     walk = self.walk(action, count)
     logits = self.node_logits(variables, walk, keys)
-    total = jax.nn.logsumexp(logits, -1)
-    at = lambda x, node: jnp.take_along_axis(x, node, 1)
-    rows = jnp.take_along_axis(logits, walk.state[..., None], 1)
-    q = jnp.take_along_axis(rows, walk.action[..., None], 2)[..., 0]
-    time = jnp.arange(walk.action.shape[1]) - self.prompt
-    weight = jnp.where(walk.valid, self.gamma ** jnp.maximum(time, 0), 0.0)
-    learned = self.terminal == "learned"
-    end = variables["params"]["terminal"] if learned else 0.0
-    after = jnp.where(walk.ends, end, at(total, walk.next))
-    every = q, at(total, walk.state), after, weight
-    q, v, after, weight = (x[:, self.prompt :] for x in every)
-    if not learned:
-      return Steps(q, v, after, weight)
-    # It goes on for ever behind the last step: a geometric sum.
-    last = jnp.where(walk.ends[:, self.prompt :], weight, 0.0)
-    rest = jnp.sum(last, 1, keepdims=True) * self.gamma / (1 - self.gamma)
-    more = lambda x, y: jnp.concatenate([x, jnp.broadcast_to(y, rest.shape)], 1)
-    return Steps(
-      more(q, end), more(v, end), more(after, end), more(weight, rest)
-    )
+    end = variables["params"]["terminal"] if self.match.learned else None
+    return stack_net.steps(logits, walk, self.match.gamma, self.prompt, end)
 
   def _likelihood(
     self, data: Steps, wrong: Array
@@ -286,19 +204,17 @@ class SequenceMatch(TeacherForced):
     rows = slice(wrong.shape[1])
     counts = jnp.where(wrong, 0.0, data.weight[:, rows])
     total = jnp.sum(counts * (data.v - data.q)[:, rows], 1)
-    return total / len(self.plan), {"nats": total / jnp.sum(counts, 1)}
+    nats = total / jnp.maximum(jnp.sum(counts, 1), 1e-6)
+    return total / len(self.plan), {"nats": nats}
 
   def _straight(self, variables: Vars, batch: Batch) -> Loss:
     units = batch["units"]
     every = super().logits(variables, batch, units)
-    nll, hit = scored(self.legal(every, jnp.arange(len(self.plan))), units)
-    real = jnp.arange(len(self.plan)) >= self.prompt
-    if self.stop is not None:
-      ends = units == self.stop
-      real = real & (jnp.cumsum(ends, axis=1) - ends == 0)
-    real = jnp.broadcast_to(real, nll.shape)
+    place = jnp.broadcast_to(jnp.arange(len(self.plan))[None], units.shape)
+    nll, hit = scored(self.legal(every, place), units)
+    real = (place >= self.prompt) & endings.real(units, self.stop)
     nll = jnp.where(real, nll, 0.0)
-    counted = jnp.sum(real, 1).astype(jnp.float32)
+    counted = jnp.maximum(jnp.sum(real, 1), 1).astype(jnp.float32)
     mean = lambda x: jnp.sum(jnp.where(real, x, 0.0), 1) / counted
     return Loss(mean(nll), {"accuracy": mean(hit)}, nll=nll, units=counted)
 
@@ -306,11 +222,10 @@ class SequenceMatch(TeacherForced):
     """The buffer of this update, with new texts where they are due."""
     own = jax.lax.stop_gradient(self.net_variables(variables))
     held, step = variables["replay"], batch.get("step", jnp.zeros(1, int))[0]
+    key = jax.random.fold_in(key, _DRAWS)
 
     def more(held):
-      keys = jax.random.split(
-        jax.random.fold_in(key, _DRAWS), self.replay.count
-      )
+      keys = jax.random.split(key, self.replay.count)
       known = batch["units"][jnp.arange(len(keys)) % len(batch["units"])]
       given = known[:, : self.prompt]
       count = jnp.full(len(keys), self.prompt, jnp.int32)
@@ -322,11 +237,9 @@ class SequenceMatch(TeacherForced):
 
     return jax.lax.cond(step % self.replay.every == 0, more, lambda x: x, held)
 
-  def generate(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """The texts of `written`."""
-    return self.written(variables, cond, keys, **options).units
+  def generate(self, *inputs, **options) -> Array:
+    """The texts of `written`, i32[B, L]."""
+    return self.written(*inputs, **options).units
 
   def written(
     self,
@@ -351,7 +264,7 @@ class SequenceMatch(TeacherForced):
       actions: after so many of them a text is over as it is; A if None.
       errors: share of the symbols in whose place a random one is put, of which
         the model is not told.
-      **law: temperature, top_k, top_p, min_p, see `pick.law`.
+      **law: see `pick.law`.
 
     Raises:
       UserError: an option is out of range, or a prompt leaves nothing to draw.
@@ -361,15 +274,7 @@ class SequenceMatch(TeacherForced):
       raise UserError(
         f"errors={errors}, actions={actions}: must be in [0, 1], and at least 1"
       )
-    given = jnp.zeros((len(keys), 0), jnp.int32)
-    known = jnp.zeros(len(keys), jnp.int32)
-    if "prompt" in cond:
-      given, known = jnp.asarray(cond["prompt"]), jnp.asarray(cond["known"])
-    if given.shape[1] >= len(self.plan):
-      raise UserError(
-        f"a prompt of {given.shape[1]} units: an example has {len(self.plan)}, "
-        "so nothing is left to draw"
-      )
+    given, known = endings.given(cond, len(keys), len(self.plan))
     own = self
     if not backspace or law.get("temperature", 1.0) == 0:
       own = dataclasses.replace(self, backspace=False)
@@ -392,12 +297,7 @@ def build(
   noise: float = 0.15,
   actions: int | None = None,
   prompt: int = 0,
-  gamma: float = 0.998,
-  alpha: float = 0.01,
-  value: str = "mixture",
-  penalty: str = "mixture",
-  divergence: str = "chi2",
-  terminal: str = "zero",
+  match: Mapping[str, Any] | None = None,
   ramp: int = 0,
   replay: Mapping[str, Any] | None = None,
   **stack,
@@ -409,24 +309,21 @@ def build(
     depth: layers.
     width: D.
     heads: of attention.
-    objective, noise, actions, prompt, gamma, alpha, value, penalty, divergence,
-      terminal, ramp: see `SequenceMatch`; actions are 2 L if None.
+    objective, noise, actions, prompt, ramp: see `SequenceMatch`; actions are
+      2 L if None.
     backspace: whether there is such an action; without, no noise.
-    replay: arguments of `Replay`; {} or None for its own. Of no use to
-      objectives of the data alone.
+    match: arguments of `occupancy.Matching`: gamma, alpha, value, penalty,
+      divergence, terminal.
+    replay: arguments of `Replay`: size, every, count, errors.
     **stack: see `llama`.
 
   Raises:
     UserError: sizes do not fit together, or there is no such choice.
   """
-  for name, given, known in (
-    ("objective", objective, OBJECTIVES), ("terminal", terminal, TERMINALS)
-  ):  # fmt: skip
-    if given not in known:
-      raise UserError(f"{name}={given!r}: choose one of {', '.join(known)}")
-  if not 0 <= noise < 1 or not 0 < gamma < 1:
+  if objective not in OBJECTIVES or not 0 <= noise < 1:
     raise UserError(
-      f"noise={noise}, gamma={gamma}: must be in [0, 1), and between 0 and 1"
+      f"objective={objective!r}, noise={noise}: choose one of "
+      f"{', '.join(OBJECTIVES)}, and a number in [0, 1)"
     )
   codes = system.part(tokenizer).tokenizer
   plan = order(codes)
@@ -436,7 +333,8 @@ def build(
       f"actions={actions}, prompt={prompt}: a text has {len(plan)} units, and "
       "must find room in the actions, its prompt in it"
     )
-  looks = "mixture" in (value, penalty) and objective == "sequencematch"
+  matching = Matching(**(match or {}))
+  looks = matching.looks and objective == "sequencematch"
   net = StackNet(
     plan,
     Embed(codes.vocab, width),
@@ -448,6 +346,5 @@ def build(
   )
   return SequenceMatch(
     net, codes, objective, backspace, noise if backspace else 0.0, actions,
-    prompt, gamma, alpha, value, penalty, divergence, terminal, ramp,
-    Replay(**(replay or {})) if looks else None,
+    prompt, matching, ramp, Replay(**(replay or {})) if looks else None,
   )  # fmt: skip

@@ -239,6 +239,18 @@ class ARRATest(parameterized.TestCase):
   def test_published_llamagens(self, preset, count):
     config = importlib.import_module("configs.arra").get_config(preset)
     self.assertEqual(parameters(config), count)
+    system = build("arra", **config.model.to_dict())
+    self.assertEqual(system.projector.features, 768)  # of CLIP-L/14
+
+  def test_the_teacher_is_a_stage_of_half_of_the_images(self):
+    config = importlib.import_module("configs.arra").get_config()
+    self.assertEqual(config.stages[:3], ("tokenizer", "teacher", "generator"))
+    self.assertEqual(config.teacher.data.share, 0.5)
+    self.assertNotIn("share", config.generator.data)
+    self.assertEqual(config.generator.weights.teacher, "teacher")
+    system = build("arra", **config.generator.model.to_dict())
+    self.assertEqual(system.projector.features, 64)
+    self.assertEqual(system.align.layer, 2)
 
   def test_published_size(self):
     config = importlib.import_module("configs.arra").get_config("paper")

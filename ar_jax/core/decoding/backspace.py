@@ -64,23 +64,23 @@ def walk(
     size: N; see `nodes`.
   """
   batch, most = action.shape
-  at = jnp.arange(most)
+  at = jnp.arange(most)[None]
   valid = at < count[:, None]
   pops = valid & (action == vocab)
   ends = valid & (action == (-1 if stop is None else stop))
   push = valid & ~pops & ~ends
   after = jnp.cumsum(push.astype(jnp.int32) - pops, axis=1)
   # on[b, t, u]: what action t put there still lies there after action u.
-  since = jnp.where(at[None] >= at[:, None], after[:, None], most + 1)
+  later = (at >= at.T)[None]
+  since = jnp.where(later, after[:, None], most + 1)
   lowest = jax.lax.cummin(since, axis=2)
-  on = push[:, :, None] & (at[None] >= at[:, None])
-  on &= lowest >= after[:, :, None]
+  on = push[:, :, None] & later & (lowest >= after[:, :, None])
   made = jnp.cumsum(push, axis=1)
   top = jnp.max(jnp.where(on, made[:, :, None], 0), axis=1)
   state = jnp.pad(top, ((0, 0), (1, 0)))[:, :-1]
   # The action that made each node, the first one aside.
-  number = jnp.arange(1, size)
-  by = jnp.sum(made[:, None] < number[:, None], axis=2)
+  number = jnp.arange(1, size)[None, :, None]
+  by = jnp.sum(made[:, None] < number, axis=2)
   there = by < most
   by = jnp.minimum(by, most - 1)
   pick = lambda x: jnp.where(there, jnp.take_along_axis(x, by, 1), 0)
@@ -89,7 +89,7 @@ def walk(
   below = jnp.take_along_axis(rows, by[:, None], axis=2)  # [B, m, n]: m on n
   below &= there[:, :, None] & there[:, None]
   sees = jnp.pad(jnp.swapaxes(below, 1, 2), ((0, 0), (1, 0), (1, 0)))
-  own = jnp.eye(size, dtype=bool) | (jnp.arange(size) == 0)
+  own = jnp.eye(size, dtype=bool).at[:, 0].set(True)[None]
   # Nodes beyond the last one see themselves and the empty stack.
   return Walk(
     first(pick(action)), first(pick(after)), sees | own, action, state, top,
@@ -124,7 +124,7 @@ def noised(
     such wrong keys, bool[B, A].
   """
   batch, length = units.shape
-  at = jnp.arange(length)
+  at = jnp.arange(length)[None]
   ends = units == (-1 if stop is None else stop)
   real = jnp.cumsum(ends, 1) - ends == 0
 

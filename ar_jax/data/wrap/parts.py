@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests
-from ar_jax.data.dataset import Around, Dataset, Source
+from ar_jax.data.dataset import Around, Dataset, Example, Source, draw
 
 
 class _First(Around):
@@ -20,6 +22,12 @@ class _First(Around):
 
   def __len__(self) -> int:
     return self._count
+
+  def __getitem__(self, i: int) -> Example:
+    return self.source[i]
+
+  def draw(self, i: int, rng: np.random.Generator) -> Example:
+    return draw(self.source, i, rng)
 
 
 def first(dataset: Dataset, share: float) -> Dataset:

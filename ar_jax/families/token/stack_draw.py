@@ -33,12 +33,15 @@ class Written(NamedTuple):
     action: i32[B, A], the prompt's first.
     count: i32[B], how many actions there were.
     passes: i32[], of the network, behind the one that reads the prompt.
+    said: f32[B, L, V + 1], logits behind so many units of what is left; of
+      the last ones only where they were asked for.
   """
 
   units: Array
   action: Array
   count: Array
   passes: Array
+  said: Array
 
 
 class _State(NamedTuple):
@@ -61,7 +64,7 @@ def draw(
   legal: Callable[..., Array],
   stop: int | None,
   actions: int,
-  errors: float = 0.0,
+  errors: float | Array = 0.0,
   law: Mapping[str, float] | None = None,
 ) -> Written:
   """Writes until every text has ended, is full, or its actions are used up.
@@ -87,7 +90,7 @@ def draw(
   h, cache = bound.begin({}, given)
   said = bound.head.logits(h)
   said = jnp.pad(said, ((0, 0), (0, length - prompt - 1), (0, 0)))
-  at = jnp.arange(prompt)
+  at = jnp.arange(prompt)[None]
   begun = jnp.where(at < known[:, None], given, 0)
   room = lambda x, n: jnp.pad(x, ((0, 0), (0, n - prompt)))
   no = jnp.zeros(batch, bool)
@@ -101,7 +104,7 @@ def draw(
     logits = legal(state.said[rows, depth], depth, known)
     own = jax.vmap(jax.random.split)(fold(keys, state.count))
     drawn = pick.draw(pick.law(logits, **law), own[:, 0])
-    if errors:
+    if isinstance(errors, jax.Array) or errors:
       drawn = jax.vmap(slip)(own[:, 1], drawn)
     goes = ~(state.done | state.waits)
     pops = goes & (drawn == vocab)
@@ -156,6 +159,6 @@ def draw(
   cache = dataclasses.replace(cache, index=known)
   loop = go_on(state), cache, jnp.zeros((), jnp.int32)
   state, _, passes = jax.lax.while_loop(on, body, loop)
-  there = jnp.arange(length) < state.depth[:, None]
+  there = jnp.arange(length)[None] < state.depth[:, None]
   units = jnp.where(there, state.stack, 0 if stop is None else stop)
-  return Written(units, state.action, state.count, passes)
+  return Written(units, state.action, state.count, passes, state.said)

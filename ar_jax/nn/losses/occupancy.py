@@ -57,7 +57,9 @@ DIVERGENCES = {
   "chi2": lambda r, w: jnp.ones_like(r),
   "hellinger": lambda r, w: 1 / jnp.square(1 + r),
   "kl": lambda r, w: jnp.exp(-r - 1),
-  "kl_batch": lambda r, w: jnp.exp(-r) / (jnp.sum(w * jnp.exp(-r)) / jnp.sum(w)),
+  "kl_batch": lambda r, w: (
+    jnp.exp(-r) / (jnp.sum(w * jnp.exp(-r)) / jnp.sum(w))
+  ),
   "kl_unbiased": lambda r, w: jnp.exp(-r),
   "js": lambda r, w: jnp.exp(-r) / (2 - jnp.exp(-r)),
 }
@@ -94,13 +96,7 @@ def terms(
   Raises:
     UserError: there is no such choice.
   """
-  for name, given, known in (
-    ("value", value, VALUES),
-    ("penalty", penalty, PENALTIES),
-    ("divergence", divergence, DIVERGENCES),
-  ):
-    if given not in known:
-      raise UserError(f"{name}={given!r}: choose one of {', '.join(known)}")
+  _check(value, penalty, divergence)
   reward = lambda s: s.q - gamma * s.next
 
   def over(where, of):
@@ -116,6 +112,58 @@ def terms(
   else:
     second = over(value, lambda s: s.v - gamma * s.next)
   third = jnp.zeros_like(second)
-  if penalty != "none" and alpha:
+  if penalty != "none":
     third = alpha / 4 * over(penalty, lambda s: jnp.square(reward(s)))
   return {"linear": data.sum(slope * r), "value": second, "penalty": third}
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+  """What `terms` is told, and what the end of a text is worth.
+
+  Attributes:
+    gamma, alpha, value, penalty, divergence: see `terms`.
+    terminal: "zero", or a "learned" number, of a state that is never left.
+  """
+
+  gamma: float = 0.998
+  alpha: float = 0.01
+  value: str = "mixture"
+  penalty: str = "mixture"
+  divergence: str = "chi2"
+  terminal: str = "zero"
+
+  def __post_init__(self):
+    _check(self.value, self.penalty, self.divergence)
+    if self.terminal not in ("zero", "learned") or not 0 < self.gamma < 1:
+      raise UserError(
+        f"terminal={self.terminal!r}, gamma={self.gamma}: must be zero or "
+        "learned, and between 0 and 1"
+      )
+
+  @property
+  def looks(self) -> bool:
+    """Whether roll-outs are needed."""
+    return "mixture" in (self.value, self.penalty)
+
+  @property
+  def learned(self) -> bool:
+    """Whether the end has a parameter."""
+    return self.terminal == "learned"
+
+  def terms(self, data: Steps, model: Steps | None) -> dict[str, Array]:
+    """See `terms`."""
+    return terms(
+      data, model, gamma=self.gamma, alpha=self.alpha, value=self.value,
+      penalty=self.penalty, divergence=self.divergence,
+    )  # fmt: skip
+
+
+def _check(value: str, penalty: str, divergence: str) -> None:
+  for name, given, known in (
+    ("value", value, VALUES),
+    ("penalty", penalty, PENALTIES),
+    ("divergence", divergence, DIVERGENCES),
+  ):
+    if given not in known:
+      raise UserError(f"{name}={given!r}: choose one of {', '.join(known)}")
