@@ -19,6 +19,7 @@ from ar_jax.core.forms import Text
 from ar_jax.core.system import System
 from ar_jax.data import Dataset
 from ar_jax.data.dataset import Source, label
+from ar_jax.encoders.text import Bytes
 
 LAWS = ("balanced", "uniform", "data")
 _MOST = 20_000  # labels that are counted where they must be read one by one
@@ -76,7 +77,7 @@ def prompted(
   """
   field = next((k for k in system.needs if k in TEXTS), None)
   if field is not None:
-    return {field: np.repeat(_ids(data, field, text)[None], n, 0)}
+    return {field: np.repeat(_ids(system, data, field, text)[None], n, 0)}
   form = data.forms.get(system.makes[0])
   if "prompt" not in system.takes or not isinstance(form, Text):
     raise UserError(
@@ -92,18 +93,24 @@ def prompted(
 TEXTS = ("text",)  # conditions that may be typed
 
 
-def _ids(data: Dataset, field: str, text: str) -> np.ndarray:
+def _ids(system: System, data: Dataset, field: str, text: str) -> np.ndarray:
   """i32[P]: a text as the examples of the data have theirs."""
   fields = getattr(data, "fields", None)  # a run knows them without reading
   if fields is None:
     fields = {k: (v.shape, str(v.dtype)) for k, v in data.test[0].items()}
-  shape, kind = fields.get(field, ((), ""))
-  if len(shape) != 1 or not kind.startswith("int"):
+  while hasattr(system, "target"):
+    system = system.target
+  prefix = getattr(getattr(system, "net", None), "prefix", None)
+  form = data.forms.get(field)
+  if isinstance(getattr(prefix, "encoder", None), Bytes):
+    form = Text()
+  shape, kind = fields.get(field, ((), "no numbers"))
+  if form is None or len(shape) != 1:
     raise UserError(
-      f"sample.prompt={text[:40]!r}: this system reads {field} that another "
-      f"encoder made ({kind or 'none'} {list(shape)} in the data), no words"
+      f"sample.prompt={text[:40]!r}: this system reads {field} as another "
+      f"encoder made it, {kind} of shape {list(shape)}, and no words; give it "
+      "in the data"
     )
-  form = data.forms.get(field, Text())  # without a form they are bytes
   try:
     return form.ids(text, shape[0])
   except UserError as e:

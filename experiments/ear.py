@@ -36,7 +36,7 @@ from experiments.shared.arms import Trained, mean_spread
 
 STEPS, BATCH, RATE = 800, 64, 3e-3  # of the model that is erased from
 CONCEPT, IMAGES, PAIRS = 7, 200, 40
-UPDATES, ERASING = 160, 3e-4
+PASSES, UPDATES, ERASING = 4, 640, 3e-5
 WINDOW, THRESHOLD = 4, 0.5
 BEFORE, EAR, OPEN, WHOLE, PLAIN = (
   "before",
@@ -119,15 +119,20 @@ def _encode(system, variables, batch):
 
 
 def learned(shared: Setting, system: System, seed: int) -> list[dict]:
-  """What is learned from: the pairs with the draws of a seed."""
+  """What is learned from: the pairs with the draws of a seed, which are others
+  in each pass."""
   given = shared.given(seed)
   variables = system.ready({**given})
   (batch,) = data.epoch(shared.pairs.train, batch=PAIRS)
   batch = {k: v for k, v in batch.items() if k not in ("mask", "index")}
-  batch |= {"index": np.arange(PAIRS), "view": np.full(PAIRS, seed)}
-  found = jax.device_get(_encode(system, variables, batch))
-  names = [k for k in found if k != "index"]
-  return [{k: found[k][i] for k in names} for i in range(PAIRS)]
+  rows = []
+  for i in range(PASSES):
+    view = np.full(PAIRS, PASSES * seed + i)
+    part = {**batch, "index": np.arange(PAIRS), "view": view}
+    found = jax.device_get(_encode(system, variables, part))
+    names = [k for k in found if k != "index"]
+    rows += [{k: found[k][i] for k in names} for i in range(PAIRS)]
+  return rows
 
 
 def erase(

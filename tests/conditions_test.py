@@ -106,6 +106,10 @@ class ConditionsTest(parameterized.TestCase):
     data = dataclasses.replace(data, test=features)
     with self.assertRaisesRegex(UserError, "another encoder made"):
       conditions.prompted(system, data, 1, "a seven")
+    ids = [{"text": np.zeros(3, np.int32)}]  # of whatever tokenizer
+    data = dataclasses.replace(data, test=ids, forms={})
+    with self.assertRaisesRegex(UserError, "another encoder made"):
+      conditions.prompted(system, data, 1, "a seven")
 
   def test_bytes_are_asked_for_as_they_are(self):
     config = importlib.import_module("configs.llamagen_text").get_config(

@@ -81,6 +81,7 @@ class ConfigsTest(parameterized.TestCase):
     system = build(config.system, **config.model.to_dict())
     self.assertLen(system.plan, 256)
     self.assertGreater(config.cache.views, 1)  # bits are drawn anew
+    self.assertTrue(system.redraws)
     system.program(**config.sample.options)
     optim.make(config.optim.to_dict(), config.train.steps)
 

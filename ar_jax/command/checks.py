@@ -117,7 +117,8 @@ def _stage(
     symbols(stage, system, dataset)
     _labels(config, dataset, system)
     _prompt(config, dataset, system)
-    if trains and config.cache.views > 1 and not config.augment:
+    alike = not config.augment and not system.redraws
+    if trains and config.cache.views > 1 and alike:
       _views(config, dataset)
   alone = trains and (config.train.eval_every or not stage.name)
   if stage.does == "eval" or alone:

@@ -109,8 +109,10 @@ def join(
   rest = {k: v for k, v in target.items() if k != "params"}
   own = trained(state, model["heads"])
   both = {"params": own, "target": target["params"], **rest}
-  config_of = {"layers": layers, "target": {"name": "janus", **model}}
-  return both, {"system": "ear", "model": config_of}
+  spec = {"name": "janus", **model}
+  # What it was trained with, no file tells.
+  options = {"layers": layers, "window": None, "target": spec}
+  return both, {"system": "ear", "model": options}
 
 
 def to_official(variables: Params, *, heads: int) -> dict[str, np.ndarray]:

@@ -33,6 +33,7 @@ What a system may say of itself, all with defaults:
   classes        labels lie below it
   moving         collections that updates may change
   trains         groups of `params` that this program updates
+  redraws        whether `encode` draws
   at(step)       the program of this step
   adopt          weights of another system, taken over
   ready, fitted  what is done once, before the first update
@@ -113,6 +114,7 @@ class System(abc.ABC):
     moving: collections beside `params` that `Loss.updates` may change.
     trains: the top-level groups of `params` that this program updates, and
       whose optimiser moves; None for all.
+    redraws: whether `encode` makes something else of an example in each `view`.
   """
 
   needs: tuple[str, ...] = ("label",)
@@ -123,6 +125,7 @@ class System(abc.ABC):
   ordered: str = "units"
   moving: frozenset[str] = frozenset()
   trains: tuple[str, ...] | None = None
+  redraws: bool = False
 
   @property
   def plan(self) -> Plan | None:

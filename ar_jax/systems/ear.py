@@ -82,6 +82,8 @@ class Ear(Beside):
   judge: System | None = None
   seed: int = 0
 
+  redraws = True
+
   @property
   def field(self) -> str:
     """The field of a batch that is a prompt; the safe one is `safe_<field>`."""

@@ -50,6 +50,7 @@ def over(**options):
   system = build("ear", target=spec(), **default | options)
   _, base = golden()
   variables = {"target": base["params"], "tokenizer": base["tokenizer"]}
+  variables = jax.tree.map(jnp.array, variables)  # updates take what they get
   if system.judge is not None:
     variables["judge"] = filled.variables(system)["judge"]
   return system, system.ready(variables)

@@ -149,7 +149,7 @@ class Bright(System):
 
   def logits(self, variables, batch):
     bright = jnp.mean(batch["image"].astype(jnp.float32), (1, 2, 3)) > 127
-    return jax.nn.one_hot(bright, 2)
+    return jax.nn.one_hot(bright.astype(jnp.int32), 2)
 
 
 class EarTest(absltest.TestCase):

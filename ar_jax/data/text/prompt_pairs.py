@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ar_jax.core.errors import UserError
-from ar_jax.core.forms import Text
+from ar_jax.core.forms import Image, Text
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Arrays, Dataset
 from ar_jax.data.text import prompts as texts
@@ -142,6 +142,7 @@ def _dataset(fields, count: int, forms, digest: str) -> Dataset:
     {k: v[rows] for k, v in fields.items()}, where="prompt_pairs"
   )
   train, test = part(slice(count)), part(slice(count, None))
+  forms = {"image": Image(), **forms}  # of what is drawn from prompts
   return Dataset("prompt_pairs", train, test, digest=digest, forms=forms)
 
 

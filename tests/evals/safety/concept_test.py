@@ -25,7 +25,8 @@ class Erased(fakes.Fake):
 class ConceptTest(absltest.TestCase):
   def evaluate(self, system, **options):
     data = fakes.patterns()
-    found = evals.build("concept", data, n=12, batch=12, **options)
+    sizes = dict(n=12, batch=12, steps=60)
+    found = evals.build("concept", data, **sizes, **options)
     return found(system, {"params": {}}, None, jax.random.key(0))
 
   def test_rates(self):
