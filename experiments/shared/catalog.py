@@ -26,6 +26,7 @@ PLAN_MARKS = (
 # Family -> what its systems do, in a line.
 FAMILIES = {
   "token": "One unit after the other, or a front of units a step.",
+  "block": "Block after block, the units of each filled a few at a time.",
   "speculation": "Faster draws from a trained system of discrete units.",
   "scale": "Map by map, from coarse to fine.",
   "masked": "Units in any order, several a step.",
