@@ -97,7 +97,7 @@ class MTP(Beside):
       self.target.net, given, own, cond, units, anchors, hidden
     )
     # What mask j of anchor i is to say: unit i + j.
-    at = anchors[..., None] + jnp.arange(1, k + 1)
+    at = anchors[..., None] + jnp.arange(1, k + 1)[None, None]
     real, there = self._real(units), at < length
     pick = jax.vmap(lambda x, i: jnp.take(x, i, axis=0, mode="clip"))
     there &= pick(real, at)
