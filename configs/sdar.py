@@ -3,8 +3,8 @@
 Presets: default (digits) and fashion, with a stage that trains the model they
 begin with; text and smoke_text, language models over characters, the same way;
 smoke; and the published sizes 1.7b, 4b and 8b, by the recipe of fine-tuning:
-paper is 8b. These expect the published weights, converted, at
-runs/sdar_8b, and ids of texts of one's own.
+paper is 8b. These expect the published weights, converted, at runs/sdar_8b, and
+texts as ids of Qwen3's vocabulary, which is not here.
 """
 
 from ar_jax.systems.sdar import MASK_ID, QWEN, SIZES, VOCAB

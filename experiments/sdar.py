@@ -35,7 +35,7 @@ from ar_jax.nn.heads.categorical import cross_entropy
 from experiments.shared import arms, measures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE, BLOCK, LENGTH = 1000, 64, 4e-3, 4, 32
+STEPS, BATCH, RATE, BLOCK, LENGTH = 500, 64, 4e-3, 4, 32
 LAW = dict(symbols=16, sharpness=5.0)
 TEXT = dict(name="given", form="tokens", vocab=17, length=LENGTH, stop=None)
 NET = dict(depth=2, width=64, heads=4, multiple_of=32, num_classes=0)

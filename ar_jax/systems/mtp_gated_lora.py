@@ -67,6 +67,18 @@ class MTP(Beside):
 
   tells = ("forwards", "units")
 
+  def init(self, key: Array, batch: Batch) -> Vars:
+    """As always; but a target that is not given has a head that says
+    something, or no gradient would come through it."""
+    variables = super().init(key, batch)
+    head = variables[self.beside]["head"]["linear"]
+    kernel = jax.nn.initializers.lecun_normal()(
+      jax.random.fold_in(key, 1), head["kernel"].shape
+    )
+    params = {**variables[self.beside]}
+    params["head"] = {**params["head"], "linear": {**head, "kernel": kernel}}
+    return {**variables, self.beside: params}
+
   def own(self, key: Array, variables: Vars) -> Any:
     given = variables[self.beside]
     return self.drafter.init(key, self.target.net, given, self.rank)
@@ -97,7 +109,7 @@ class MTP(Beside):
       self.target.net, given, own, cond, units, anchors, hidden
     )
     # What mask j of anchor i is to say: unit i + j.
-    at = anchors[..., None] + jnp.arange(1, k + 1)
+    at = anchors[..., None] + jnp.arange(1, k + 1)[None, None]
     real, there = self._real(units), at < length
     pick = jax.vmap(lambda x, i: jnp.take(x, i, axis=0, mode="clip"))
     there &= pick(real, at)

@@ -26,6 +26,7 @@ PLAN_MARKS = (
 # Family -> what its systems do, in a line.
 FAMILIES = {
   "token": "One unit after the other, or a front of units a step.",
+  "block": "Block after block, the units of each filled a few at a time.",
   "speculation": "Faster draws from a trained system.",
   "safety": "What samples carry unseen, around any system that draws units.",
   "scale": "Map by map, from coarse to fine.",

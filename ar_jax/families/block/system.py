@@ -171,7 +171,9 @@ class BlockWise(Prefixed):
     steps: int | None = None,
     threshold: float = 0.9,
     bound: float = 0.35,
+    noise: float = 4.5,
     confidence: str = "plain",
+    reveal: str = "even",
     fused: bool = True,
     until_stop: bool = False,
     guidance: float | None = 1.0,
@@ -181,7 +183,10 @@ class BlockWise(Prefixed):
     """How units are drawn, as a value.
 
     Args:
-      strategy, steps, threshold, bound, confidence: see `confident.Fill`.
+      strategy, steps, threshold, bound, noise, confidence: see
+        `confident.Fill`.
+      reveal: of how many places a step commits, a key of
+        `confident.SCHEDULES`.
       fused: see `program`.
       until_stop: whether drawing is over as soon as every example has drawn
         the code that ends it.
@@ -201,7 +206,7 @@ class BlockWise(Prefixed):
       )
     return BlockProgram(
       self.net,
-      Fill(strategy, steps, threshold, bound, confidence=confidence),
+      Fill(strategy, steps, threshold, bound, noise, confidence, reveal),
       scales if guidance != 1.0 else None,
       tuple(sorted(law.items())),
       fused,
