@@ -22,9 +22,9 @@ PATCHES = dict(name="patches", size=8, patch=2)
 TINY = dict(tokenizer=PATCHES, depth=1, width=16, heads=2, num_classes=3)
 HEAD = dict(head_depth=1, head_width=16, levels=20, repeats=1)
 TARGETS = {
-  "mixture": dict(name="givt", multiple_of=16, components=2, **TINY),
+  "mixture": dict(name="cspd", multiple_of=16, components=2, **TINY),
   "diffusion": dict(
-    name="givt", multiple_of=16, head="diffusion", **TINY, **HEAD
+    name="cspd", multiple_of=16, head="diffusion", **TINY, **HEAD
   ),
   "mar": dict(name="mar", prefix=2, **TINY, **HEAD),
 }
