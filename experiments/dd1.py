@@ -37,6 +37,7 @@ from experiments.shared.arms import Trained, mean_spread
 STEPS, BATCH, RATE = 800, 64, 2e-3
 TEACHER, PAIRS, PART = 300, 8000, 500  # steps; pairs to learn; at once
 VOCAB, SECOND, TURNS = 32, 6, 5
+JUDGED = 290  # samples; the test split has a few more images
 TOKENIZER = dict(name="patch_codes", vocab=VOCAB, patch=2, size=8)
 NET = dict(
   name="llamagen", tokenizer=TOKENIZER, depth=3, width=96, heads=4,
@@ -200,10 +201,10 @@ def run() -> None:
     }
     shown = alone if own.options["arm"] == SHUFFLED else one
     if not s.short:
-      judged = measures.quality(images(frozen, shown), real)
+      judged = measures.quality(images(frozen, shown[:JUDGED]), real)
       found |= {"judge": judged["judge_accuracy"], "frechet": judged["frechet"]}
       if own.options["arm"] == STUDENT:
-        judged = measures.quality(images(frozen, true), real)
+        judged = measures.quality(images(frozen, true[:JUDGED]), real)
         taught_by["judge"].append(judged["judge_accuracy"])
         taught_by["frechet"].append(judged["frechet"])
     return found

@@ -65,6 +65,8 @@ class CSpD(Beside):
   target: Generator
   drafter: Generator
 
+  takes = ()  # drafts know of no prompt
+
   def own(self, key: Array, variables: Vars) -> Any:
     del variables
     return self.drafter.init(key, {})["params"]
