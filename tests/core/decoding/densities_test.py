@@ -15,7 +15,7 @@ from ar_jax.core.flows import chains, ddpm
 from ar_jax.nn.heads.density import Mixed
 from tests import golden_weights, laws, optimised
 
-N = 100_000
+N = 40_000
 
 
 def mixed(weights, mean, std):
