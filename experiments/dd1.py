@@ -57,7 +57,8 @@ def model() -> System:
 def codes(real: data.Dataset) -> Vars:
   """The tokenizer, fitted to the digits."""
   made = part(TOKENIZER)
-  fresh = made.init(jax.random.key(0), {})
+  like = {"image": np.zeros((1, 8, 8, 1), np.uint8)}
+  fresh = made.init(jax.random.key(0), like)
   return made.fitted(fresh, real.train, 0)["params"]["tokenizer"]
 
 

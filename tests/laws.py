@@ -61,7 +61,7 @@ def mixture_cdf(weights, means, stds):
   return cdf
 
 
-def energy_p(x: np.ndarray, y: np.ndarray, n: int = 500) -> float:
+def energy_p(x: np.ndarray, y: np.ndarray, n: int = 300) -> float:
   """The p-value of the energy distance of the first n of two samples, 1/2001
   at least."""
   x, y = (np.asarray(z)[:n] for z in (x, y))

@@ -123,7 +123,7 @@ class CSpD(Beside):
       shared: whether target and drafter share their noise, which modes other
         than "exact" are made for.
       **options: guidance, its schedule and temperature; `denoise`, steps of a
-        diffusion head; of a MAR also `steps`.
+        diffusion head; of a MAR also `steps` and `waste`.
 
     Raises:
       UserError: an option is out of range, or does not fit the target.
@@ -182,6 +182,7 @@ class CSpD(Beside):
   ) -> tuple[Array, Stats]:
     net = self.target.net
     steps = options.pop("steps", None) or net.length
+    waste = options.pop("waste", 0.5)
     schedule = options.pop("schedule", "linear")
     guidance = self.target.scale(options.pop("guidance", 1.0))
     head = {
@@ -226,6 +227,7 @@ class CSpD(Beside):
       keys,
       first=first,
       every=max(1, drafts),
+      waste=waste,
       **given,
     )
 

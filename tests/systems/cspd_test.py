@@ -83,7 +83,7 @@ class TwinsTest(parameterized.TestCase):
     np.testing.assert_allclose(units, wanted, rtol=1e-4, atol=1e-2)
 
   def test_blocks_of_one_step_of_a_mar(self):
-    law = dict(mode="exact", denoise=2, steps=2, guidance=1.5)
+    law = dict(mode="official", denoise=2, steps=2, guidance=1.5)
     units, took = run("mar", drafts=1, **law)
     alone, plain = run("mar", drafts=0, **law)
     np.testing.assert_allclose(units, alone, rtol=1e-4, atol=1e-1)
@@ -252,6 +252,7 @@ class GoldenTest(absltest.TestCase):
       drafts=run["num_draft"],
       prefill=run["ratio"],
       steps=run["num_iter"],
+      waste=3.0,
       denoise=6,
       guidance=run["cfg"],
       schedule=run["cfg_schedule"],

@@ -45,7 +45,8 @@ class Points(NamedTuple):
     """The law of the k likeliest codes alone, which costs k / V as much, and
     which codes they are, i32[..., k]."""
     logp, index = jax.lax.top_k(self.logp, k)
-    return Points(jax.nn.log_softmax(logp, -1), self.codes[index]), index
+    codes = jnp.asarray(self.codes)[index]
+    return Points(jax.nn.log_softmax(logp, -1), codes), index
 
 
 def posterior(x: Array, points: Points, a: Array, s: Array) -> Array:
