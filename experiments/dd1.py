@@ -236,7 +236,8 @@ def run() -> None:
   told = lambda arm, key, digits=3: mean_spread(every(arm, key), digits)
   ours = (
     f"(a) {forwards[0]} passes, of two rows, to {forwards[1]}, {faster:.1f} "
-    f"times as fast, {many:.1f} times for 100 images at once; (b) {told(STUDENT, 'accuracy')} of the codes against "
+    f"times as fast, {many:.1f} times for 100 images at once; (b) "
+    f"{told(STUDENT, 'accuracy')} of the codes against "
     f"{told(SHUFFLED, 'accuracy')}, with a second pass behind {SECOND} units "
     f"{told(STUDENT, 'second')}; (c) information of neighbours "
     f"{told(STUDENT, 'information')} nats, drawn alone "
