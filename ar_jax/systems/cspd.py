@@ -12,7 +12,7 @@ Continuous Speculative Decoding for Autoregressive Image Generation (arXiv
 Modes, of which the first alone draws from the target's law:
 
   exact      densities: of a mixture; of a diffusion head those of the whole
-             way, which hardly ever accept where there are many steps
+             way, which the paper found to accept nothing of large models
   surrogate  the paper's rule
   official   that of the released code: the product of the scales is inverted,
              and the deviations are 42 times as large where a draft is judged

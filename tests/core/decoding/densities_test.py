@@ -1,7 +1,6 @@
 """Speculation over vectors draws from the target's law: laws that can be
 integrated."""
 
-import dataclasses
 import functools
 
 import jax
@@ -16,7 +15,7 @@ from ar_jax.core.flows import chains, ddpm
 from ar_jax.nn.heads.density import Mixed
 from tests import golden_weights, laws
 
-N = 40_000
+N, FEWER = 40_000, 15_000
 
 
 def mixed(weights, mean, std):
@@ -117,7 +116,7 @@ LENGTH, TARGET, DRAFTER = 4, (0.8, 1.0), (0.5, 1.2)
 
 
 def following(slope, std, before):
-  """The laws of units behind `before` f32[N, 1]."""
+  """The laws of units behind `before` f32[FEWER, 1]."""
   mean = (slope * before)[:, None]
   log_std = jnp.full_like(mean, np.log(std))
   return Mixed(jnp.zeros((len(before), 1)), mean, log_std)
@@ -156,7 +155,7 @@ def sequences(keys, k):
 
 class LoopTest(absltest.TestCase):
   def test_sequences_follow_the_target(self):
-    keys = jax.random.split(jax.random.key(0), N)
+    keys = jax.random.split(jax.random.key(0), FEWER)
     units, took = jax.device_get(sequences(keys, 2))
     # What is left of each unit behind the one before is noise.
     rest = units[:, 1:, 0] - TARGET[0] * units[:, :-1, 0]
@@ -173,14 +172,16 @@ class LoopTest(absltest.TestCase):
     self.assertAlmostEqual(float(found["acceptance"]), rate, delta=0.01)
 
   def test_an_example_does_not_depend_on_its_batch(self):
-    keys = jax.random.split(jax.random.key(0), N)
+    keys = jax.random.split(jax.random.key(0), FEWER)
     units, took = jax.device_get(sequences(keys, 2))
     # Others beside it; as many, so that nothing is compiled.
-    other = jax.random.split(jax.random.key(3), N).at[: N - 5].set(keys[5:])
+    other = (
+      jax.random.split(jax.random.key(3), FEWER).at[: FEWER - 5].set(keys[5:])
+    )
     again, again_took = jax.device_get(sequences(other, 2))
-    np.testing.assert_array_equal(again[: N - 5], units[5:])
+    np.testing.assert_array_equal(again[: FEWER - 5], units[5:])
     np.testing.assert_array_equal(
-      again_took.forwards[: N - 5], took.forwards[5:]
+      again_took.forwards[: FEWER - 5], took.forwards[5:]
     )
 
 
@@ -198,14 +199,14 @@ P, Q = chain(0.7, 0.1, 0.2), chain(0.6, 0.25, 0.0)
 
 @functools.cache
 def of_chains(name):
-  keys = jax.random.split(jax.random.key(2), N)
+  keys = jax.random.split(jax.random.key(2), FEWER)
   run = lambda keys: judged(densities.RULES[name], Q, P, keys, 64)
   return jax.device_get(jax.jit(run)(keys))
 
 
 class ChainTest(absltest.TestCase):
-  def test_ways_are_exact_and_seldom_accepted(self):
-    keys = jax.random.split(jax.random.key(5), N)
+  def test_ways_are_exact(self):
+    keys = jax.random.split(jax.random.key(5), FEWER)
     unit, stands, _, again = of_chains("exact")
     wanted = jax.jit(lambda keys: P.walk(keys).states[:, -1])(keys)
     self.assertGreater(laws.kolmogorov(unit, wanted), 1e-4)
@@ -214,27 +215,8 @@ class ChainTest(absltest.TestCase):
     other = jax.jit(lambda keys: Q.walk(keys).states[:, -1])(keys)
     self.assertLess(laws.kolmogorov(other, wanted), 1e-6)
 
-  def test_long_ways_are_accepted_less_than_their_ends(self):
-    betas = tuple(np.linspace(0.05, 0.3, 16).tolist())
-    levels = ddpm.Levels(betas, tuple(range(16)))
-    p, q = (dataclasses.replace(x, levels=levels) for x in (P, Q))
-    keys = jax.random.split(jax.random.key(8), 1000)
-
-    @jax.jit
-    def chance(keys):
-      found = []
-      for name in ("exact", "surrogate"):
-        rule = densities.RULES[name]
-        sample, known = rule.draw(q, keys)
-        ratio = rule.log_ratio(q, p, sample, known, rule.look(p, keys))
-        found.append(jnp.exp(jnp.minimum(ratio, 0)).mean())
-      return found
-
-    exact, surrogate = chance(keys)
-    self.assertLess(exact, surrogate)
-
   def test_the_other_rules_are_biased(self):
-    keys = jax.random.split(jax.random.key(6), N)
+    keys = jax.random.split(jax.random.key(6), FEWER)
     plain = jax.jit(lambda keys: P.walk(keys, last=False).states[:, -1])(keys)
     for name in ("surrogate", "official"):
       self.assertLess(laws.kolmogorov(of_chains(name)[0], plain), 1e-6)
