@@ -26,7 +26,6 @@ def student(like, **model):
   given = common.base("dd1", target=target(like), pairs=pairs, **model)
   c.system, c.model, c.augment = given.system, given.model, ()
   c.sample.options = ml_collections.ConfigDict(dict(passes=1))
-  c.evals.pop("likelihood", None)
   return c
 
 

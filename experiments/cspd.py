@@ -69,9 +69,9 @@ EXACT, SURROGATE, SOFT, APART, SOFT_APART, OFFICIAL = WAYS
 
 
 def model(dataset: data.Dataset, head: str) -> System:
-  """CSpD over a GIVT of this head."""
+  """CSpD over a causal model of this head."""
   target = dict(
-    name="givt",
+    name="cspd",
     tokenizer=toys.patches(dataset, 2),
     token_dropout=0.0,
     dropout=0.0,

@@ -51,6 +51,8 @@ class NoisePairs(Beside):
   solver: int
   seed: int
 
+  takes = ()  # an image is a function of its noise and its class
+
   @property
   def channels(self) -> int:
     """C."""

@@ -12,17 +12,17 @@ Continuous Speculative Decoding for Autoregressive Image Generation (arXiv
 Modes, of which the first alone draws from the target's law:
 
   exact      densities: of a mixture; of a diffusion head those of the whole
-             way, which hardly ever accept where there are many steps
+             way, which the paper found to accept nothing of large models
   surrogate  the paper's rule
   official   that of the released code: the product of the scales is inverted,
              and the deviations are 42 times as large where a draft is judged
 
-A causal target (`givt`) verifies drafts left to right. MAR sees all units that
-are known, so that one forward judges the units of a block by what was verified
-before it, each by itself. By `exact` these follow the law of a MAR that draws
-the whole block at once, which it could do without a drafter: of what the
-drafter knows of the units of a block together, just the biased modes keep
-something.
+A causal target (`families.token.vectors`) verifies drafts left to right. MAR
+sees all units that are known, so that one forward judges the units of a block
+by what was verified before it, each by itself. By `exact` these follow the law
+of a MAR that draws the whole block at once, which it could do without a
+drafter: of what the drafter knows of the units of a block together, just the
+biased modes keep something.
 
 Shapes: B batch, L units, C channels of a unit.
 """
@@ -47,6 +47,7 @@ from ar_jax.families.masked import speculation as masked
 from ar_jax.families.masked.net import Masked, states_at
 from ar_jax.families.token import vector_speculation as causal
 from ar_jax.families.token.net import NextToken
+from ar_jax.families.token.vectors import VectorWise, vector_wise
 from ar_jax.nn.heads.density import Mixture
 from ar_jax.nn.heads.flow import Diffusion
 
@@ -57,12 +58,14 @@ class CSpD(Beside):
   drafter's system does; the frozen `target`; and the frozen `tokenizer`.
 
   Attributes:
-    target: what is drawn from, a GIVT or a MAR.
+    target: what is drawn from, a `VectorWise` or a MAR.
     drafter: another one of its kind, of the same units.
   """
 
   target: Generator
   drafter: Generator
+
+  takes = ()  # drafts know of no prompt
 
   def own(self, key: Array, variables: Vars) -> Any:
     del variables
@@ -120,7 +123,7 @@ class CSpD(Beside):
       shared: whether target and drafter share their noise, which modes other
         than "exact" are made for.
       **options: guidance, its schedule and temperature; `denoise`, steps of a
-        diffusion head; of a MAR also `steps`.
+        diffusion head; of a MAR also `steps` and `waste`.
 
     Raises:
       UserError: an option is out of range, or does not fit the target.
@@ -179,6 +182,7 @@ class CSpD(Beside):
   ) -> tuple[Array, Stats]:
     net = self.target.net
     steps = options.pop("steps", None) or net.length
+    waste = options.pop("waste", 0.5)
     schedule = options.pop("schedule", "linear")
     guidance = self.target.scale(options.pop("guidance", 1.0))
     head = {
@@ -223,24 +227,43 @@ class CSpD(Beside):
       keys,
       first=first,
       every=max(1, drafts),
+      waste=waste,
       **given,
     )
 
 
-def build(*, target: Mapping[str, Any], drafter: Mapping[str, Any]) -> CSpD:
-  """Builds CSpD over two systems.
+@system.passes_on(vector_wise)
+def build(
+  *,
+  target: Mapping[str, Any] | None = None,
+  drafter: Mapping[str, Any] | None = None,
+  **model,
+) -> CSpD | VectorWise:
+  """Builds CSpD, or a causal target for it.
 
   Args:
-    target: `{"name": "givt" or "mar", **arguments}`.
+    target: `{"name": "cspd", **model}` or `{"name": "mar", **arguments}`. None
+      builds the causal target itself, which is trained and drawn from by
+      itself.
     drafter: arguments of the drafter where they differ from the target's, such
       as depth and width.
+    **model: of a causal target: tokenizer, depth, width, heads, head, ...; see
+      `vector_wise`.
 
   Raises:
     UserError: the systems are none of vectors, or do not fit each other.
   """
+  if target is None:
+    if drafter is not None:
+      raise UserError("cspd: a drafter needs a target to draft for")
+    return vector_wise(**model)
+  if model:
+    raise UserError(
+      f"cspd: {', '.join(sorted(model))}: of the target; put it into `target`"
+    )
   spec = dict(target)
   large = system.part(spec)
-  small = system.part({**spec, **dict(drafter)})
+  small = system.part({**spec, **dict(drafter or {})})
   for one in (large, small):
     net = getattr(one, "net", None)
     head = getattr(net, "head", None)
@@ -249,7 +272,7 @@ def build(*, target: Mapping[str, Any], drafter: Mapping[str, Any]) -> CSpD:
     ):
       raise UserError(
         f"cspd: {spec['name']!r} has no law of vectors that can be judged: "
-        "take 'givt', or 'mar' with a diffusion head"
+        "take 'cspd', a causal model, or 'mar' with a diffusion head"
       )
   if type(large.net) is not type(small.net) or type(large.net.head) is not type(
     small.net.head

@@ -40,7 +40,7 @@ FAMILIES = {
   "train with the same command.",
 }
 # What the imports of a system do not tell.
-SPECULATION = ("speculation", "eagle")
+SPECULATION = ("speculation", "eagle", "at_once")
 SAFETY = "decoding.green_lists"
 ARXIV = re.compile(r"arXiv\s+(\d{4}\.\d{4,5})")
 

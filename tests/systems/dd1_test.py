@@ -74,8 +74,8 @@ class SlotsTest(parameterized.TestCase):
 
 
 class PassesTest(parameterized.TestCase):
-  @parameterized.parameters("llamagen", "var")
-  def test_a_pass_leaves_what_is_known(self, name):
+  def test_a_pass_leaves_what_is_known(self):
+    name = "var"
     system, variables = made(name)
     eps, length = system.noise(KEYS), len(system.plan)
     book = system.codebook(variables)
@@ -118,8 +118,8 @@ class PassesTest(parameterized.TestCase):
       got = system.decoded(variables, book[units])
       np.testing.assert_allclose(got, wanted, atol=1e-5)
 
-  @parameterized.parameters("llamagen", "var")
-  def test_the_teacher_again(self, name):
+  def test_the_teacher_again(self):
+    name = "llamagen"  # of VAR see the golden run
     system, variables = made(name)
     draw = lambda **options: jax.jit(
       functools.partial(system.generate, **options)

@@ -52,9 +52,9 @@ class Density(Protocol):
 class Exact:
   """The ratio of two densities; what is drawn follows p exactly.
 
-  Of chains the ways are judged, of which the unit is the end: exact as well,
-  and hardly ever accepted where a chain has many steps. Their last step adds
-  its noise, without which a unit would not follow the density that is judged.
+  Of chains the ways are judged, of which the unit is the end: exact as well.
+  Their last step adds its noise, without which a unit would not follow the
+  density that is judged.
   """
 
   def draw(self, law: Density, keys: Array) -> tuple[Array, Any]:

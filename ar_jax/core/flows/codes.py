@@ -45,7 +45,8 @@ class Points(NamedTuple):
     """The law of the k likeliest codes alone, which costs k / V as much, and
     which codes they are, i32[..., k]."""
     logp, index = jax.lax.top_k(self.logp, k)
-    return Points(jax.nn.log_softmax(logp, -1), self.codes[index]), index
+    codes = jnp.asarray(self.codes)[index]
+    return Points(jax.nn.log_softmax(logp, -1), codes), index
 
 
 def posterior(x: Array, points: Points, a: Array, s: Array) -> Array:
@@ -57,10 +58,13 @@ def posterior(x: Array, points: Points, a: Array, s: Array) -> Array:
     a, s: f32[], of the path; s > 0.
   """
   logp, codes = points
-  square = jnp.sum(jnp.square(codes), -1)
+  product = _product(x, codes)
+  # One law, or one codebook, may be that of all units.
+  like = lambda y: y.reshape((1,) * (product.ndim - y.ndim) + y.shape)
+  square = like(jnp.sum(jnp.square(codes), -1))
   # |x|^2 is the same for all codes.
-  near = a * _product(x, codes) - 0.5 * a**2 * square
-  return jax.nn.log_softmax(logp + near / s**2, -1)
+  near = a * product - 0.5 * a**2 * square
+  return jax.nn.log_softmax(like(logp) + near / s**2, -1)
 
 
 def mean(x: Array, points: Points, a: Array, s: Array) -> Array:

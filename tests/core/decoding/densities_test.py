@@ -13,9 +13,9 @@ from ar_jax.core.decoding import densities, place_keys, speculate_vectors
 from ar_jax.core.errors import UserError
 from ar_jax.core.flows import chains, ddpm
 from ar_jax.nn.heads.density import Mixed
-from tests import golden_weights, laws, optimised
+from tests import golden_weights, laws
 
-N = 100_000
+N, FEWER = 40_000, 15_000
 
 
 def mixed(weights, mean, std):
@@ -116,7 +116,7 @@ LENGTH, TARGET, DRAFTER = 4, (0.8, 1.0), (0.5, 1.2)
 
 
 def following(slope, std, before):
-  """The laws of units behind `before` f32[N, 1]."""
+  """The laws of units behind `before` f32[FEWER, 1]."""
   mean = (slope * before)[:, None]
   log_std = jnp.full_like(mean, np.log(std))
   return Mixed(jnp.zeros((len(before), 1)), mean, log_std)
@@ -143,7 +143,7 @@ def score(state, units, count, drafts):
   return lambda rows: following(*TARGET, seen[rows]), state
 
 
-@functools.partial(optimised.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def sequences(keys, k):
   first = densities.normal(keys, (1,))
   units = jnp.zeros((len(keys), LENGTH, 1)).at[:, 0].set(first)
@@ -155,7 +155,7 @@ def sequences(keys, k):
 
 class LoopTest(absltest.TestCase):
   def test_sequences_follow_the_target(self):
-    keys = jax.random.split(jax.random.key(0), N)
+    keys = jax.random.split(jax.random.key(0), FEWER)
     units, took = jax.device_get(sequences(keys, 2))
     # What is left of each unit behind the one before is noise.
     rest = units[:, 1:, 0] - TARGET[0] * units[:, :-1, 0]
@@ -172,15 +172,21 @@ class LoopTest(absltest.TestCase):
     self.assertAlmostEqual(float(found["acceptance"]), rate, delta=0.01)
 
   def test_an_example_does_not_depend_on_its_batch(self):
-    keys = jax.random.split(jax.random.key(3), 40)
-    units, took = sequences(keys, 2)
-    few, few_took = sequences(keys[20:24], 2)
-    np.testing.assert_allclose(few, units[20:24], atol=1e-6)
-    np.testing.assert_array_equal(few_took.forwards, took.forwards[20:24])
+    keys = jax.random.split(jax.random.key(0), FEWER)
+    units, took = jax.device_get(sequences(keys, 2))
+    # Others beside it; as many, so that nothing is compiled.
+    other = (
+      jax.random.split(jax.random.key(3), FEWER).at[: FEWER - 5].set(keys[5:])
+    )
+    again, again_took = jax.device_get(sequences(other, 2))
+    np.testing.assert_array_equal(again[: FEWER - 5], units[5:])
+    np.testing.assert_array_equal(
+      again_took.forwards[: FEWER - 5], took.forwards[5:]
+    )
 
 
 # Chains of three steps, whose prediction is a linear function of x_i.
-LEVELS = ddpm.cosine(20).respaced(3)
+LEVELS = ddpm.Levels((0.2, 0.3, 0.4), (0, 1, 2))
 
 
 def chain(slope, shift, r):
@@ -193,25 +199,24 @@ P, Q = chain(0.7, 0.1, 0.2), chain(0.6, 0.25, 0.0)
 
 @functools.cache
 def of_chains(name):
-  keys = jax.random.split(jax.random.key(2), N)
+  keys = jax.random.split(jax.random.key(2), FEWER)
   run = lambda keys: judged(densities.RULES[name], Q, P, keys, 64)
-  return jax.device_get(optimised.jit(run)(keys))
+  return jax.device_get(jax.jit(run)(keys))
 
 
 class ChainTest(absltest.TestCase):
-  def test_ways_are_exact_and_seldom_accepted(self):
-    keys = jax.random.split(jax.random.key(5), N)
-    unit, stands, _, again = of_chains("exact")
+  def test_ways_are_exact(self):
+    keys = jax.random.split(jax.random.key(5), FEWER)
+    unit, _, _, again = of_chains("exact")
     wanted = jax.jit(lambda keys: P.walk(keys).states[:, -1])(keys)
     self.assertGreater(laws.kolmogorov(unit, wanted), 1e-4)
     self.assertLess(again.capped.mean(), 1e-3)
     # Drawn from the drafter alone it is another law.
     other = jax.jit(lambda keys: Q.walk(keys).states[:, -1])(keys)
     self.assertLess(laws.kolmogorov(other, wanted), 1e-6)
-    self.assertLess(stands.mean(), of_chains("surrogate")[1].mean())
 
   def test_the_other_rules_are_biased(self):
-    keys = jax.random.split(jax.random.key(6), N)
+    keys = jax.random.split(jax.random.key(6), FEWER)
     plain = jax.jit(lambda keys: P.walk(keys, last=False).states[:, -1])(keys)
     for name in ("surrogate", "official"):
       self.assertLess(laws.kolmogorov(of_chains(name)[0], plain), 1e-6)

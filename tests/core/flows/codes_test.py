@@ -75,7 +75,7 @@ class FormsTest(absltest.TestCase):
     a, s, da, ds = (float(c) for c in path.coefficients(jnp.float32(t)))
 
     def log_density(x):
-      gap = jnp.sum(jnp.square(x - a * points.codes), -1)
+      gap = jnp.sum(jnp.square(x[None] - a * points.codes), -1)
       return jax.nn.logsumexp(points.logp - gap / (2 * s**2))
 
     x = jnp.asarray(np.random.default_rng(3).normal(size=(5, 3)), jnp.float32)

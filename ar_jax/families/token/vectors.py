@@ -1,14 +1,11 @@
-"""GIVT: a Llama over vectors, each drawn from a mixture of normal laws.
+"""A Llama over vectors, one after the other, each drawn from a law that its
+hidden state says.
 
-GIVT: Generative Infinite-Vocabulary Transformers (arXiv 2312.02116), its causal
-model. New in it:
-  - a unit is a vector of numbers; a linear map reads it in place of a table;
-  - the hidden state says the weights, means and deviations of a mixture of
-    normal laws with diagonal covariances, in place of logits over codes.
-The diffusion head of MAR (arXiv 2406.11838) may stand in its place.
-
-Guidance is of the numbers of the mixture, whose law stays a mixture; the
-paper's is of densities. Continuous speculation (`cspd`) has it as its target.
+With a mixture of normal laws it is the causal model of GIVT (Generative
+Infinite-Vocabulary Transformers, arXiv 2312.02116), but for guidance, which is
+of the numbers of the mixture, so that its law stays a mixture; the paper's is
+of densities. The diffusion head of MAR (arXiv 2406.11838) may stand in its
+place.
 
 Shapes: B batch, L units, C channels of a unit, D width.
 """
@@ -36,7 +33,7 @@ HEADS = ("mixture", "diffusion")
 
 
 @dataclasses.dataclass(frozen=True)
-class GIVT(TokenWise):
+class VectorWise(TokenWise):
   """The system. Variables: `params`, and the frozen `tokenizer`.
 
   Attributes:
@@ -52,7 +49,7 @@ class GIVT(TokenWise):
 
 
 @system.passes_on(llama)
-def build(
+def vector_wise(
   *,
   tokenizer: Mapping[str, Any],
   depth: int,
@@ -69,8 +66,8 @@ def build(
   label_dropout: float = 0.1,
   token_dropout: float = 0.1,
   **stack,
-) -> GIVT:
-  """Builds GIVT.
+) -> VectorWise:
+  """Builds the system.
 
   Args:
     tokenizer: `{"name": "kl_vae" or "patches", **arguments}`.
@@ -86,7 +83,7 @@ def build(
     head_width: its width.
     levels: of its noise.
     repeats: noises that every hidden state is trained with.
-    label_dropout: see `GIVT`.
+    label_dropout: see `VectorWise`.
     token_dropout: of the embeddings.
     **stack: multiple_of, dropout, drop_path, remat, dtype, impl; see `llama`.
 
@@ -118,4 +115,4 @@ def build(
     law,
     dropout=token_dropout,
   )
-  return GIVT(net, latents, label_dropout)
+  return VectorWise(net, latents, label_dropout)
