@@ -34,8 +34,8 @@ from ar_jax.data.series import ring
 from experiments.shared import arms, measures, record
 from experiments.shared.arms import Trained
 
-STEPS, BATCH, RATE = 2500, 256, 2e-3
-COUNT = 2000  # samples of each figure
+STEPS, BATCH, RATE = 2000, 256, 2e-3
+COUNT = 1500  # samples of each figure
 TRANSITIONS = (1, 2, 4, 8, 16)
 HEAD_STEPS = (1, 2, 4, 8, 16)  # at four transitions
 MIDDLE, PLACES, DRAWS = (0.3, 0.5, 0.7), 100, 400
@@ -43,7 +43,7 @@ LAW = dict(modes=8, radius=1.4, std=0.07)
 FM, DTM, APART = "flow matching", "DTM, a point at once", "DTM, apart"
 ARMS = {  # kind, units of a point, steps of the head
   FM: ("fm", 1, 1),
-  DTM: ("dtm", 1, 32),
+  DTM: ("dtm", 1, 16),
   APART: ("dtm", 2, 16),
 }
 
