@@ -41,6 +41,7 @@ LOADERS = {
   "pages": ("text.corpora", "pages"),
   "spelled": ("text.spelled", "spelled"),
   "markov_text": ("text.made", "markov_text"),
+  "creatures": ("science.creatures", "creatures"),
 }
 _REQUIRED = inspect.Parameter.empty
 # What `load` takes for every set.
