@@ -44,6 +44,7 @@ LOADERS = {
   "spelled": ("text.spelled", "spelled"),
   "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
   "markov_text": ("text.made", "markov_text"),
+  "creatures": ("science.creatures", "creatures"),
 }
 _REQUIRED = inspect.Parameter.empty
 # What `load` takes for every set.
