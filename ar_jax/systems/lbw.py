@@ -241,9 +241,10 @@ class LBW(Around):
       )
     if "keep" in cond:
       raise UserError("post_hoc: marks a whole image; leave the mask")
-    inner = self.drawn_from
+    codec = self.drawn_from.codec(variables)
+    # In the order of the tokenizer, whatever that of the plan.
     units = self.green_units(variables, cond, keys, slack=slack)
-    return inner.decode(variables, units)
+    return forms.shown(forms.named(codec.field), codec.decode(units))
 
   def green_units(
     self,
@@ -253,7 +254,7 @@ class LBW(Around):
     *,
     slack: float | None = None,
   ) -> Array:
-    """i32[B, L]: the units of `requantised`."""
+    """i32[B, L]: the units of `requantised`, as the tokenizer orders them."""
     codec = self.drawn_from.codec(variables)
     green = jnp.asarray(self.lists(variables))[self.chosen(cond, keys)]
     x = forms.raw(jnp.asarray(cond["given"]))
@@ -290,8 +291,13 @@ def build(
   inner = built = system.part(target)
   while hasattr(inner, "target"):
     inner = inner.target
-  vocab = getattr(getattr(inner, "tokenizer", None), "vocab", None)
-  if "bias" not in built.takes or not vocab:
+  codes = getattr(inner, "tokenizer", None)
+  vocab = getattr(codes, "vocab", None)
+  # Of bits, and of units in several parts, a list could name none.
+  head = getattr(getattr(inner, "net", None), "head", None)
+  named = vocab and hasattr(codes, "codebook")
+  named = named and getattr(head, "vocab", vocab) == vocab
+  if "bias" not in built.takes or not named:
     raise UserError(
       f"lbw: target {target['name']!r} draws no discrete units that can be "
       "preferred; take one that does, such as 'llamagen', 'nar' or 'var'"

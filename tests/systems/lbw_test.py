@@ -1,6 +1,7 @@
 """LBW: "It works when", and its law around whatever draws."""
 
 import functools
+import importlib
 import itertools
 
 import jax
@@ -276,8 +277,9 @@ class ListsTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(UserError, message):
         call(**options)
-    with self.assertRaisesRegex(UserError, "no discrete units"):
-      build("lbw", target=dict(name="mar", **_mar()), key="k")
+    for name in ("mar", "elm"):
+      with self.assertRaisesRegex(UserError, "no discrete units"):
+        build("lbw", target=_smoke(name), key="k")
     with self.assertRaisesRegex(UserError, "some and not all"):
       build("lbw", target=MAPS, share=0.1)
     raster, own, _ = marked("llamagen by gsd")
@@ -286,10 +288,30 @@ class ListsTest(parameterized.TestCase):
       raster.marked(own, cond, jax.random.split(jax.random.key(0), 1))
 
 
-def _mar():
-  from configs import mar
+class PresetsTest(absltest.TestCase):
+  def test_the_paper_s_is_a_published_var_marked(self):
+    """Of 310.3 million parameters, none of them LBW's."""
+    from configs import lbw, var
 
-  return mar.get_config("smoke").model.to_dict()
+    own, plain = lbw.get_config("paper"), var.get_config("d16")
+    system = build(own.system, **own.model.to_dict())
+    self.assertEqual(
+      system.target, build(plain.system, **plain.model.to_dict())
+    )
+    shapes = jax.eval_shape(lambda key: system.init(key, {}), jax.random.key(0))
+    count = sum(x.size for x in jax.tree.leaves(shapes["params"]))
+    self.assertAlmostEqual(count / 310.3e6, 1, delta=1e-3)
+    self.assertEqual((system.pool.vocab, system.pool.count), (4096, 8))
+    for preset in ("var", "gsd", "lantern", "fashion"):
+      stages = lbw.get_config(preset)
+      marked = [k for k in stages.stages if stages[k].get("system") == "lbw"]
+      self.assertLen(marked, 1)
+
+
+def _smoke(name):
+  module = importlib.import_module(f"configs.{name}")
+  c = module.get_config("smoke")
+  return {"name": name, **c.model.to_dict()}
 
 
 class PoolTest(absltest.TestCase):

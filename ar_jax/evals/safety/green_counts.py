@@ -109,6 +109,7 @@ class Detector:
     units = np.asarray(units)
     if self.counted is not None:
       units = units[:, self.counted]
+    units = units.reshape(len(units), -1)  # of windows of several codes, too
     found = np.zeros((len(units), self.pool.vocab), np.float32)
     np.add.at(found, (np.arange(len(units))[:, None], units), 1)
     return np.minimum(found, 1) if self.null == "unique" else found

@@ -145,7 +145,8 @@ def of_folder(own: Reader, folder: pathlib.Path, alpha: float) -> dict:
       try:
         image, remark = opened(entry.path, codes.size, codes.in_channels)
       except UserError as e:
-        files[name] = {"verdict": f"not looked at: {e}"}
+        why = str(e).removeprefix(f"{notes.printable(entry.path)}: ")
+        files[name] = {"verdict": f"not looked at: {why}"}
         continue
       files[name] = {"remark": remark} if remark else {}
       images.append(image)

@@ -26,7 +26,9 @@ from ar_jax.evals.safety.green_counts import Detector
 from ar_jax.evals.safety.mark_reader import Reader
 
 _RATE = 0.01  # of false alarms at which hits are counted
-_OTHERS = 50  # keys that nobody used, for the rate of false alarms
+# Keys that nobody used, for the rate of false alarms. Images share what is
+# common, such as a black background, so under one key they alarm together.
+_OTHERS = 500
 
 
 def build(
@@ -68,7 +70,7 @@ def build(
     images under keys that nobody used), `right_list`, `green_rate`,
     `retention` (the share of units that stay when the image of them is read
     again), `false_alarms` (the share of test images under such keys with p at
-    most alpha), and all but the last for each of `attacks`. Of a folder
+    most alpha), and all but these two for each of `attacks`. Of a folder
     `files`: name -> z, p, list and verdict, or why it cannot be read.
 
   Raises:
@@ -115,6 +117,7 @@ def build(
     return {
       **found,
       "false_alarms": chance["rate"],
+      "false_alarms_own_key": chance["own"],
       "z_most": own.detector.most(length),
       "protocol": {
         "images": count,
@@ -131,19 +134,27 @@ def of_chance(
   own: Reader, clean: np.ndarray, alpha: float, keys: int = _OTHERS
 ) -> dict[str, Any]:
   """What images u8[N, H, W, c] without a mark look like under keys that nobody
-  used: the `rate` of p at most alpha over all pairs, the `z` of the best list
-  that a share of 0.01 of them exceeds, and how many `keys`."""
+  used: the `rate` of p at most alpha over all pairs, that of the `worst` key,
+  and of the run's `own`; the `z` of the best list that a share of 0.01 of all
+  pairs exceeds; and how many `keys`."""
   units, detector = own.units(clean), own.detector
   random = None
   if detector.null == "permutation":
     random = detector.random(detector.counts(units))
   alarms, highest = [], []
   for i in range(keys):
-    found = detector.with_key(f"nobody's {i}")(units, random)
-    alarms.append(found.pooled() <= alpha)
+    other = f"not {detector.pool.key!r}, {i}"
+    found = detector.with_key(other)(units, random)
+    alarms.append(np.mean(found.pooled() <= alpha))
     highest.append(found.highest)
   level = np.quantile(np.concatenate(highest), 1 - _RATE)
-  return {"rate": float(np.mean(alarms)), "z": float(level), "keys": keys}
+  return {
+    "rate": float(np.mean(alarms)),
+    "own": float(np.mean(detector(units, random).pooled() <= alpha)),
+    "worst": float(np.max(alarms)),
+    "z": float(level),
+    "keys": keys,
+  }
 
 
 def scored(
