@@ -40,8 +40,8 @@ from ar_jax.families.token.aligned import (
   feature,
   numbers,
 )
-from ar_jax.families.token.layout import CHAMELEON, Layout, layout
 from ar_jax.families.token.joint_vocabulary import Ids, PromptProgram, without
+from ar_jax.families.token.layout import CHAMELEON, Layout, layout
 from ar_jax.families.token.readers import Embed
 from ar_jax.families.token.system import prefix
 from ar_jax.families.token.token_wise import TokenWise
