@@ -5,6 +5,7 @@ canny_l by class at 256 px, paper: Canny edges and texts at 512 px, and
 multi: the same between sides of 384 to 768. They expect LlamaGen's published
 tokenizers, converted, and images of the user's own. Published checkpoints are
 converted: `python -m ar_jax.convert FILE DIR --family=controlar`.
+Other control than edges: `--config.data.maps=DIR --config.model.control=map`.
 `--config.model.fusion=prefilled` puts the control in front instead.
 """
 

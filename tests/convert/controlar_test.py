@@ -98,8 +98,8 @@ class PublishedTest(absltest.TestCase):
     close(found, arrays["features_wide_bicubic"])
 
   def test_best_units_of_a_wide_grid(self):
-    """All runs on both grids, and both by class, were compared; this one has
-    guidance and a strength."""
+    """With guidance and a strength. Compared once and equal: an interval of
+    guidance, the square grid, guidance by class."""
     config, arrays, _, system, variables = official("controlar_t2i")
     h, w = config["grids"]["wide"]
     cond = {

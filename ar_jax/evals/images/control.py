@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from ar_jax import conditions
@@ -167,7 +168,6 @@ def _kept(
   system, variables, images: np.ndarray, field: str, batch: int
 ) -> np.ndarray:
   """Images as their units hold them."""
-  import jax
 
   @jax.jit
   def again(x):
