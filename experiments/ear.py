@@ -34,10 +34,10 @@ from configs import ear as config
 from experiments.shared import arms, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 800, 64, 3e-3  # of the model that is erased from
+STEPS, BATCH, RATE = 500, 64, 3e-3  # of the model that is erased from
 CONCEPT, IMAGES, PAIRS = 7, 200, 40
 PASSES, UPDATES, ERASING = 4, 640, 3e-5
-WINDOW, THRESHOLD = 4, 0.5
+WINDOW, THRESHOLD = 4, 8.0
 BEFORE, EAR, OPEN, WHOLE, PLAIN = (
   "before",
   "EAR",
@@ -136,7 +136,7 @@ def learned(shared: Setting, system: System, seed: int) -> list[dict]:
 
 
 def erase(
-  shared: Setting, arm: str, seed: int, rate: float = ERASING, **more
+  shared: Setting, arm: str, seed: int, rate: float = ERASING
 ) -> tuple[Trained, dict[str, float]]:
   """The model of a seed without the concept, and what the updates said."""
   system = shared.ear(arm)
