@@ -41,6 +41,7 @@ LOADERS = {
   "words": ("text.corpora", "words"),
   "pages": ("text.corpora", "pages"),
   "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
+  "spelled": ("text.spelled", "spelled"),
   "markov_text": ("text.made", "markov_text"),
 }
 _REQUIRED = inspect.Parameter.empty
