@@ -40,13 +40,14 @@ def digits():
   like = janus.get_config()
   judge = classifier.get_config("digits")
   judge.data = like.generator.data
-  # Windows are the rows of an image.
-  c = erasing(like.generator, 4, 0.5, 16, layers=2, guidance=3.0)
+  # Windows are the rows of an image. A threshold belongs to its model: here
+  # states are of norm 1 by their number, and much of them is chance.
+  c = erasing(like.generator, 4, 8.0, 16, layers=2, guidance=3.0)
   c.model.judge = {"name": "classifier", "num_classes": 10}
   c.weights.update(target="base", tokenizer="tokenizer", judge="judge")
-  c.optim.lr = 3e-4
-  c.eval_batch = 40
-  c.train.update(steps=40 * 4, log_every=20, save_every=80)
+  c.optim.lr = 3e-5
+  c.eval_batch, c.cache.views = 40, 4
+  c.train.update(steps=640, save_every=320)  # 40 pairs of 4 windows, 4 times
   c.evals.concept = {"concept": 7, "real": like.generator.data.to_dict()}
   return common.stages(
     tokenizer=like.tokenizer,
