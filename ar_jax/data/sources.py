@@ -41,13 +41,8 @@ LOADERS = {
   "chars": ("text.corpora", "chars"),
   "words": ("text.corpora", "words"),
   "pages": ("text.corpora", "pages"),
-<<<<<<< HEAD
   "spelled": ("text.spelled", "spelled"),
   "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
-=======
-  "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
-  "spelled": ("text.spelled", "spelled"),
->>>>>>> h3
   "markov_text": ("text.made", "markov_text"),
   "creatures": ("science.creatures", "creatures"),
 }
