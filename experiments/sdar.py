@@ -2,7 +2,7 @@
 
   python -m experiments.sdar [FOLDER] [--steps=N] [--seeds=N] [--short]
 
-Texts of a Markov chain of 16 letters, 32 a text, whose entropy is known; a
+Texts of a Markov chain of 16 letters, 16 a text, whose entropy is known; a
 Llama of one letter a step is trained, then SDAR in blocks of 4:
 
 (a) SDAR that goes on with the weights of the Llama comes in a tenth of the
@@ -35,10 +35,10 @@ from ar_jax.nn.heads.categorical import cross_entropy
 from experiments.shared import arms, measures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE, BLOCK, LENGTH = 500, 64, 4e-3, 4, 32
+STEPS, BATCH, RATE, BLOCK, LENGTH = 2000, 32, 4e-3, 4, 16
 LAW = dict(symbols=16, sharpness=5.0)
 TEXT = dict(name="given", form="tokens", vocab=17, length=LENGTH, stop=None)
-NET = dict(depth=2, width=64, heads=4, multiple_of=32, num_classes=0)
+NET = dict(depth=1, width=64, heads=4, multiple_of=32, num_classes=0)
 MODEL = NET | dict(dropout=0.0, token_dropout=0.0, prefix_rope="line")
 DRAWN = 256  # texts of every way to draw
 LLAMA, WHOLE, ADAPTED, FRESH = (

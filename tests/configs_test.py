@@ -149,7 +149,7 @@ class ConfigsTest(parameterized.TestCase):
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
     "elm", "elm:masked",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
-    "lantern", "lantern:nar", "lantern:var",
+    "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",
   )  # fmt: skip
   def test_staged_presets_build(self, name):
     name, _, preset = name.partition(":")
