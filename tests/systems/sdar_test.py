@@ -198,6 +198,28 @@ class SdarTest(parameterized.TestCase):
     swapped, _ = ask(known, np.array([1, 0]))
     np.testing.assert_array_equal(swapped[::-1], units)
 
+  def test_of_a_text_and_guided(self):
+    """Padding of the text is seen by nobody, with a cache as without; the last
+    block is short."""
+    text = dict(name="bytes", length=4, width=8, depth=1, heads=2)
+    words = dict(WORDS, length=6)
+    sizes = dict(TINY, num_classes=None, text=text)
+    system = build("sdar", tokenizer=words, **sizes)
+    variables = filled.variables(system, stddev=0.5)
+    cond = {"text": jnp.array([[3, 4, 0, 0], [5, 6, 7, 8]], jnp.uint8)}
+    keys = jax.random.split(KEY, 2)
+    law = dict(guidance=3.0, temperature=0.0, strategy="sequential")
+    draw = jax.jit(functools.partial(system.generate, **law))
+    units, _ = draw(variables, cond, keys)
+
+    @jax.jit
+    def best(units):
+      said = lambda hidden: system.logits(variables, cond, units, hidden)
+      with_it, without = said(jnp.zeros(2, bool)), said(jnp.ones(2, bool))
+      return jnp.argmax(without + 3.0 * (with_it - without), -1)
+
+    np.testing.assert_array_equal(units, best(units))
+
   def test_streams(self):
     system, variables, batch = small()
     cond, keys = {"label": batch["label"]}, jax.random.split(KEY, 2)
