@@ -44,7 +44,12 @@ DRAFTS, DENOISE = 4, 20
 HEADS = {
   "mixture": dict(head="mixture", components=8, least=0.1),
   "diffusion": dict(
-    head="diffusion", head_depth=3, head_width=96, levels=DENOISE, repeats=2
+    head="diffusion",
+    head_depth=3,
+    head_width=96,
+    levels=DENOISE,
+    repeats=2,
+    most=0.9,
   ),
 }
 LARGE = dict(depth=3, width=96, heads=4, multiple_of=32, num_classes=10)
