@@ -39,6 +39,7 @@ LOADERS = {
   "chars": ("text.corpora", "chars"),
   "words": ("text.corpora", "words"),
   "pages": ("text.corpora", "pages"),
+  "spelled": ("text.spelled", "spelled"),
   "markov_text": ("text.made", "markov_text"),
 }
 _REQUIRED = inspect.Parameter.empty
