@@ -37,14 +37,19 @@ from ar_jax.core.system import System, build
 from experiments.shared import arms, energy, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 300, 64, 3e-3
+STEPS, BATCH, RATE = 200, 64, 3e-3
 # Drawn by each way of a head, and by those with noise of their own; at once.
-IMAGES, FEW, PART = {"mixture": 1000, "diffusion": 500}, 100, 500
+IMAGES, FEW, PART = {"mixture": 1000, "diffusion": 300}, 100, 500
 DRAFTS, DENOISE = 4, 20
 HEADS = {
   "mixture": dict(head="mixture", components=8, least=0.1),
   "diffusion": dict(
-    head="diffusion", head_depth=3, head_width=96, levels=DENOISE, repeats=2
+    head="diffusion",
+    head_depth=2,
+    head_width=64,
+    levels=DENOISE,
+    repeats=2,
+    most=0.9,
   ),
 }
 LARGE = dict(depth=3, width=96, heads=4, multiple_of=32, num_classes=10)

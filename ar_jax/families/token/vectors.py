@@ -63,6 +63,7 @@ def vector_wise(
   head_width: int = 128,
   levels: int = 1000,
   repeats: int = 4,
+  most: float = 0.999,
   label_dropout: float = 0.1,
   token_dropout: float = 0.1,
   **stack,
@@ -83,6 +84,7 @@ def vector_wise(
     head_width: its width.
     levels: of its noise.
     repeats: noises that every hidden state is trained with.
+    most: of its noise that a level adds at most, see `Diffusion`.
     label_dropout: see `VectorWise`.
     token_dropout: of the embeddings.
     **stack: multiple_of, dropout, drop_path, remat, dtype, impl; see `llama`.
@@ -104,7 +106,9 @@ def vector_wise(
   law = (
     Mixture(c, components, least=least)
     if head == "mixture"
-    else Diffusion(TokenMLP(c, head_width, head_depth, 2 * c), levels, repeats)
+    else Diffusion(
+      TokenMLP(c, head_width, head_depth, 2 * c), levels, repeats, most
+    )
   )
   net = NextToken(
     order(latents),

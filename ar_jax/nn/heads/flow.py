@@ -235,11 +235,15 @@ class Diffusion(NoiseHead):
     net: with 2 C numbers out.
     levels: of training.
     repeats: M, `diffusion_batch_mul` in the published code.
+    most: of its noise that a level adds at most, as published. A step down
+      from the last level multiplies the error of the net by (1 - most)^-1/2,
+      which a net that is trained for minutes does not survive.
   """
 
   net: TokenMLP
   levels: int = 1000
   repeats: int = 4
+  most: float = 0.999
 
   def loss(
     self,
@@ -258,7 +262,7 @@ class Diffusion(NoiseHead):
   def terms(self, h: Array, target: Array, keys: Array) -> tuple[Array, Array]:
     """The two terms of the loss, f32[B, T] each; see `ddpm.Levels.losses`."""
     t = target.shape[1]
-    levels = ddpm.cosine(self.levels)
+    levels = ddpm.cosine(self.levels, self.most)
     keys, time_keys, h, x = self._repeated(keys, h, target)
     pick_level = lambda key: jax.random.randint(key, (t,), 0, len(levels))
     level = jax.vmap(pick_level)(time_keys)
@@ -293,7 +297,7 @@ class Diffusion(NoiseHead):
     """
     del pos
     predict = self._predict(h, h_null, scale)
-    levels = ddpm.cosine(self.levels).respaced(steps)
+    levels = ddpm.cosine(self.levels, self.most).respaced(steps)
     shape = h.shape[1], self.channels
     return levels.sample(predict, keys, shape, temperature=temperature)
 
@@ -302,7 +306,7 @@ class Diffusion(NoiseHead):
   ) -> Array:
     """An upper bound of -log p of each unit in nats, f32[B, T]; one draw, see
     `ddpm.Levels.bound`. Arguments as in `draw`."""
-    levels = ddpm.cosine(self.levels).respaced(steps)
+    levels = ddpm.cosine(self.levels, self.most).respaced(steps)
     return levels.bound(self._predict(h, None, 1.0), target, keys)
 
   def law(
@@ -331,7 +335,7 @@ class Diffusion(NoiseHead):
       guess, r = predict(x[:, None], name)
       return guess[:, 0], r[:, 0]
 
-    levels = ddpm.cosine(self.levels).respaced(steps)
+    levels = ddpm.cosine(self.levels, self.most).respaced(steps)
     return chains.Chain(levels, one, self.channels, temperature)
 
   def _predict(self, h, h_null, scale):
