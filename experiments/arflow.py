@@ -34,7 +34,7 @@ from ar_jax.core.system import System, build
 from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared.arms import Trained
 
-STEPS, BATCH, RATE = 600, 12, 2e-3
+STEPS, BATCH, RATE = 500, 12, 2e-3
 CHAIN, EARLY, REPEATS = 5, 0.3, 4
 COUNT = 297
 SAMPLING = dict(steps=50, guidance=1.0)
