@@ -26,9 +26,9 @@ from ar_jax.data.dataset import Around, Example
 from experiments.shared import arms, measures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE, TEST = 400, 16, 3e-3, 400
-LENGTH, CHUNK, VOCAB = 96, 24, 4000
-NET = dict(depth=4, width=64, heads=4, layers=(2, 4), encoder_depth=1)
+STEPS, BATCH, RATE, TEST = 600, 8, 3e-3, 400
+LENGTH, CHUNK, VOCAB = 64, 16, 2000
+NET = dict(depth=2, width=64, heads=4, layers=(2,), encoder_depth=1)
 LEAST = {"manpages": 0.08, "kjv": 0.01}
 OURS, RANDOM, GPT = "RETRO", "RETRO, random neighbours", "GPT"
 
