@@ -46,6 +46,7 @@ from experiments.shared.watermarks import (
   embedded,
   nulls,
   sampled,
+  smaller,
 )
 
 
@@ -55,7 +56,7 @@ def run() -> None:
   s = arms.settings("lbw", steps=STEPS, words=("fashion", "digits"))
   word, _, path = s.word.partition("=")
   name = "fashion_mnist" if word == "fashion" else "digits"
-  real = data.load(name, size=SIDE, channels=1, path=path)
+  real = smaller(data.load(name, size=SIDE, channels=1, path=path))
   bench = Bench(s, real)
   print(f"{time.perf_counter() - begun:.0f} s: fitted", flush=True)
   put, shown = embedded(bench)
