@@ -85,7 +85,7 @@ def read(state, ids):
 
 
 def system(state):
-  config = convert.config(state, size=8)
+  config = convert.config(state)
   model = config["model"]
   model["tokenizer"] = dict(name="patch_codes", vocab=16, patch=2, size=8)
   model["text"]["length"] = 3
@@ -96,7 +96,7 @@ class ChameleonTest(absltest.TestCase):
   def test_it_says_what_a_plain_reading_says(self):
     theirs = state()
     own = system(theirs)
-    params = convert.to_ours(theirs, size=8)
+    params = convert.to_ours(theirs)
     variables = {"params": jax.tree.map(jnp.asarray, params)}
     units = own.layout.units(jnp.arange(16)[None])
     text = jnp.array([[4000, 5, 60_000]])
@@ -120,14 +120,14 @@ class ChameleonTest(absltest.TestCase):
 
   def test_there_and_back(self):
     theirs = state()
-    back = convert.to_official(convert.to_ours(theirs, size=8))
+    back = convert.to_official(convert.to_ours(theirs))
     self.assertEqual(back.keys(), theirs.keys())
     for key, x in theirs.items():
       np.testing.assert_array_equal(back[key], x, key)
 
   def test_a_file_without_a_projector_gets_one(self):
     theirs = state(projector=False)
-    params = convert.to_ours(theirs, size=8)
+    params = convert.to_ours(theirs)
     shapes = jax.eval_shape(
       lambda key: system(theirs).init(key, {}), jax.random.key(0)
     )["params"]
