@@ -7,11 +7,15 @@ Llama of one letter a step is trained, then SDAR in blocks of 4:
 
 (a) SDAR that goes on with the weights of the Llama comes in a tenth of the
     steps within 3 % of the bound of SDAR that is trained from nothing for all
-    of them, and lower than as many steps from nothing;
+    of them, which as many steps from nothing do not;
 (b) with a threshold of 0.9 it draws at least 1.5 times as many letters a
     forward as with one letter a step, and the share of letters that are the
     likeliest ones behind the letter before falls by at most a point;
 (c) all letters of a block in one forward are worse than that.
+
+A first record of 500 steps said of (a) what this one does. It does not hold: the
+Llama of a chain looks at the letter before alone, and has little to hand over
+to a model that looks at both sides; as many steps from nothing come as far.
 
 The bound is exact: all 15 ways to hide letters of a block, each weighted with
 its probability over p. Nothing is kept in the folder.
@@ -175,18 +179,12 @@ def run() -> None:
   ]
   held = {
     "(a) within 3 %": max(near) < 0.03,
-    "(a) better than from nothing": max(near) < min(fresh),
+    "(a) not from nothing": min(fresh) > 0.03,
     "(b) 1.5 times the letters a forward": min(ratio) >= 1.5,
     "(b) at most a point": max(falls) <= 1.0,
     "(c) all at once is worse": max(of("all at once", "likeliest"))
     < min(of("threshold 0.9", "likeliest")),
   }
-  said = arms.said({k: bool(v) for k, v in held.items()})
-  if isinstance(said, str) and "(a)" in said:
-    said += (
-      ": the Llama of a chain looks at the letter before alone, so it has "
-      "little to hand over to a model that looks at both sides"
-    )
   entropy = float(law.entropy(LENGTH).mean())
   percent = lambda values: mean_spread([100 * x for x in values], 1)
   ours = (
@@ -197,7 +195,7 @@ def run() -> None:
     f"{percent(fresh)} and {percent(fresh_third)} %; threshold 0.9 draws "
     f"{mean_spread(of('threshold 0.9', 'rate'))} letters a forward, "
     f"{mean_spread(ratio)} times those of static, and "
-    f"{mean_spread([-x for x in falls])} points more likeliest letters"
+    f"{mean_spread(falls)} points fewer likeliest letters"
   )
   print(ours, held, flush=True)
   if s.short:
@@ -218,7 +216,7 @@ def run() -> None:
     baseline="SDAR from nothing, for all steps and for a tenth of them; static "
     "decoding, and the Llama itself",
     ours=ours,
-    holds=said,
+    holds=arms.said({k: bool(v) for k, v in held.items()}),
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
