@@ -236,8 +236,7 @@ class Diffusion(NoiseHead):
     levels: of training.
     repeats: M, `diffusion_batch_mul` in the published code.
     most: of its noise that a level adds at most, as published. A step down
-      from the last level multiplies the error of the net by (1 - most)^-1/2,
-      which a net that is trained for minutes does not survive.
+      from the last level multiplies the error of the net by (1 - most)^-1/2.
   """
 
   net: TokenMLP
