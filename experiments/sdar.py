@@ -13,9 +13,10 @@ Llama of one letter a step is trained, then SDAR in blocks of 4:
     likeliest ones behind the letter before falls by at most a point;
 (c) all letters of a block in one forward are worse than that.
 
-A first record of 500 steps said of (a) what this one does. It does not hold: the
-Llama of a chain looks at the letter before alone, and has little to hand over
-to a model that looks at both sides; as many steps from nothing come as far.
+(a) does not hold: the Llama of a chain looks at the letter before alone, and
+has little to hand over to a model that looks at both sides; as many steps from
+nothing come as far. So it was in a first try of 500 steps and one seed, which
+was broken off: 1.100 nats in a tenth, 1.128 from nothing, 0.495 in all.
 
 The bound is exact: all 15 ways to hide letters of a block, each weighted with
 its probability over p. Nothing is kept in the folder.
