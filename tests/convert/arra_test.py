@@ -110,8 +110,9 @@ class ChameleonTest(absltest.TestCase):
     # Behind the first layer, not before it.
     np.testing.assert_allclose(tapped["hidden"][0], states[0][4:], atol=1e-4)
     w = {k: v for k, v in theirs.items() if "adaptor" in k}
-    x = tapped["hidden"] @ w["adaptor.layers.0.weight"].T
-    x = jax.nn.gelu(x + w["adaptor.layers.0.bias"], approximate=False)
+    x = np.asarray(tapped["hidden"]) @ w["adaptor.layers.0.weight"].T
+    x = x + w["adaptor.layers.0.bias"]
+    x = np.asarray(jax.nn.gelu(x, approximate=False))
     x = x @ w["adaptor.layers.2.weight"].T + w["adaptor.layers.2.bias"]
     found = own.projector.apply(
       {"params": variables["params"]["projector"]}, tapped["hidden"]
