@@ -47,6 +47,11 @@ NET = dict(
 )  # fmt: skip
 LAW = dict(guidance=1.5)
 STUDENT, SHUFFLED = "student", "noise shuffled"
+# Where (a) fails.
+REASON = (
+  ": a pass over all units takes half of the arithmetic of as many cached "
+  "steps of two rows, and on one core the launches that it saves cost little"
+)
 
 
 @functools.cache
@@ -250,6 +255,9 @@ def run() -> None:
   print(ours, held, took, flush=True)
   if s.short:
     return
+  holds = arms.said({k: bool(v) for k, v in held.items()})
+  if not held["(a) five times as fast"] and isinstance(holds, str):
+    holds += REASON
   rows = taught(s.seeds[0])[2][:10]
   first, other = (found.trained[k] for k in (STUDENT, SHUFFLED))
   shown = {
@@ -292,7 +300,7 @@ def run() -> None:
     baseline="a student of shuffled noise, and codes drawn one by one from its "
     "laws; the teacher",
     ours=ours,
-    holds=arms.said({k: bool(v) for k, v in held.items()}),
+    holds=holds,
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
