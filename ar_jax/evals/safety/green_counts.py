@@ -9,7 +9,7 @@ gamma N. How far it may stray says one of three nulls:
   permutation   the units are what they are, and the list is any of its size,
                 drawn at random: exact, whatever repeats.
   unique        each code counts once, however often it is there; n is then
-                hypergeometric.
+                hypergeometric. It finds more where a background repeats.
 
 Where all units are green, z of the binomial is sqrt(N (1 - gamma) / gamma):
 with half of the codes green 8 for 64 units, 14 for 196, 16 for 256, 26 for 680.

@@ -66,7 +66,7 @@ def build(
   Returns:
     An evaluator. Of samples its results are `z` (the median of the best list),
     `z_most` (what no image can exceed), `detected` (the share with p at most
-    alpha), `tpr_at_1_fpr` (the share whose z is above that of 99 % of test
+    alpha), `tpr_at_1_fpr` (the share whose p is below that of 99 % of test
     images under keys that nobody used), `right_list`, `green_rate`,
     `retention` (the share of units that stay when the image of them is read
     again), `false_alarms` (the share of test images under such keys with p at
@@ -108,10 +108,10 @@ def build(
     images = np.concatenate(list(drawn))
     clean = conditions.truth(system, data, count, fields=("image",))["image"]
     chance = of_chance(own, clean, alpha)
-    found = scored(own, images, lists, alpha, chance["z"])
+    found = scored(own, images, lists, alpha, chance["p"])
     found["retention"] = retention(own, images)
     for name, make in done.items():
-      after = scored(own, make(images, 0), lists, alpha, chance["z"])
+      after = scored(own, make(images, 0), lists, alpha, chance["p"])
       found |= {f"{k} after {name}": v for k, v in after.items()}
     length = len(system.plan)
     return {
@@ -135,24 +135,24 @@ def of_chance(
 ) -> dict[str, Any]:
   """What images u8[N, H, W, c] without a mark look like under keys that nobody
   used: the `rate` of p at most alpha over all pairs, that of the `worst` key,
-  and of the run's `own`; the `z` of the best list that a share of 0.01 of all
-  pairs exceeds; and how many `keys`."""
+  and of the run's `own`; the `p` that a share of 0.01 of all pairs does not
+  exceed; and how many `keys`."""
   units, detector = own.units(clean), own.detector
   random = None
   if detector.null == "permutation":
     random = detector.random(detector.counts(units))
-  alarms, highest = [], []
+  alarms, chances = [], []
   for i in range(keys):
     other = f"not {detector.pool.key!r}, {i}"
     found = detector.with_key(other)(units, random)
-    alarms.append(np.mean(found.pooled() <= alpha))
-    highest.append(found.highest)
-  level = np.quantile(np.concatenate(highest), 1 - _RATE)
+    chances.append(found.pooled())
+    alarms.append(np.mean(chances[-1] <= alpha))
+  level = np.quantile(np.concatenate(chances), _RATE, method="lower")
   return {
     "rate": float(np.mean(alarms)),
     "own": float(np.mean(detector(units, random).pooled() <= alpha)),
     "worst": float(np.max(alarms)),
-    "z": float(level),
+    "p": float(level),
     "keys": keys,
   }
 
@@ -165,13 +165,14 @@ def scored(
   level: float,
 ) -> dict[str, float]:
   """Figures of marked images u8[N, H, W, c], whose lists are i32[N]; `level`
-  is the z that few images without a mark exceed."""
+  is the p that few images without a mark fall to. Not the z: what it can be
+  depends on how often the units of an image repeat."""
   found, p = own.look(images)
   rows = np.arange(len(images))
   return {
     "z": float(np.median(found.highest)),
     "detected": float(np.mean(p <= alpha)),
-    "tpr_at_1_fpr": float(np.mean(found.highest > level)),
+    "tpr_at_1_fpr": float(np.mean(p <= level)),
     "right_list": float(np.mean(found.best == lists)),
     "green_rate": float(np.mean(found.green[rows, lists])),
   }
