@@ -13,10 +13,13 @@ that are shuffled over the images.
     features;
 (b) test nats a code at most 0.01 above those without alignment;
 (c) samples are nearer to real images, as Frechet distance in a classifier of
-    the other half: at most 0.95 of the distance without alignment, and shuffled
-    features do not help;
+    the other half: at most 0.95 of the distance without alignment, in every
+    seed, and shuffled features do not help;
 (d) an update, features being stored, takes at most 3 % longer, and drawing as
     long as LlamaGen's.
+
+The distance of (c) must hold for every seed; this was decided after the record
+was made, whose mean behind layer 3, 0.91, would have passed.
 
 Nothing is kept in the folder.
 """
@@ -203,18 +206,25 @@ def run() -> None:
   finish(s, found, cost, it, time.perf_counter() - begun)
 
 
+def ratios(found: arms.Results, arm: str) -> list[float]:
+  """Frechet distance by that without alignment, of each seed."""
+  both = zip(
+    found.every(arm, "frechet"), found.every(NONE, "frechet"), strict=True
+  )
+  return [own / none for own, none in both]
+
+
 def verdict(found: arms.Results, cost: dict) -> dict[str, bool]:
   """Which parts of the claim hold, at each layer."""
   held, mean = {}, found.mean
   spread = max(found.spread(k, "frechet") for k in found.runs)
   for arm, layer in AT.items():
     control, key = f"{arm}, shuffled", f"probe {layer}"
-    ratio = mean(arm, "frechet") / mean(NONE, "frechet")
     held |= {
       f"(a) {arm}: 5 points": min(found.every(arm, key))
       >= max(found.every(control, key)) + POINTS,
       f"(b) {arm}: nats": mean(arm, "nats") <= mean(NONE, "nats") + NATS,
-      f"(c) {arm}: distance": ratio <= RATIO,
+      f"(c) {arm}: distance": max(ratios(found, arm)) <= RATIO,
       f"(c) {arm}: shuffled does not help": mean(control, "frechet")
       > mean(NONE, "frechet") - spread,
     }
@@ -250,6 +260,20 @@ def finish(
   print(ours, held, flush=True)
   if s.short:
     return
+  holds = arms.said(held)
+  if holds is not True:
+    shares = ", ".join(
+      f"{k} {min(x):.2f} to {max(x):.2f}"
+      for k, x in ((k, ratios(found, k)) for k in AT)
+    )
+    more = ", ".join(
+      f"{k} {found.mean(k, 'nats') - found.mean(NONE, 'nats'):+.3f}"
+      for k in (*AT, *SHUFFLED)
+    )
+    holds = (
+      f"{holds or 'not at this size'}; by the distance without alignment, over "
+      f"seeds: {shares}; nats above those without: {more}"
+    )
   real = np.stack([it.real.test[i]["image"] for i in range(10)]) / 255
   drawn = {k: measures.row_of_classes(v) for k, v in found.trained.items()}
   floor = statistics.mean(found.every(NONE, "frechet_floor"))
@@ -262,7 +286,7 @@ def finish(
     paper="FID 25.5 % lower on MIMIC-CXR, 7.5 % on ImageNet (LlamaGen)",
     baseline="a weight of 0; features that are shuffled over the images",
     ours=ours,
-    holds=arms.said(held),
+    holds=holds,
     seeds=list(s.seeds),
     seconds=seconds,
     tables={
