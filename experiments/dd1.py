@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import conditions, data, main
+from ar_jax import data, main
 from ar_jax.core.decoding import pick
 from ar_jax.core.system import System, Vars, build, part
 from experiments.shared import arms, measures, pictures, record
@@ -208,14 +208,11 @@ def run() -> None:
       "training": own.seconds,
     }
     shown = alone if own.options["arm"] == SHUFFLED else one
-    # The classes of pairs come in turns, those of evaluators in strides.
-    asked = np.arange(JUDGED) // 10 * 10
-    asked += conditions.draw_labels(real, JUDGED, "balanced")
     if not s.short:
-      judged = measures.quality(images(frozen, shown[asked]), real)
+      judged = measures.quality(images(frozen, shown[:JUDGED]), real)
       found |= {"judge": judged["judge_accuracy"], "frechet": judged["frechet"]}
       if own.options["arm"] == STUDENT:
-        judged = measures.quality(images(frozen, true[asked]), real)
+        judged = measures.quality(images(frozen, true[:JUDGED]), real)
         taught_by["judge"].append(judged["judge_accuracy"])
         taught_by["frechet"].append(judged["frechet"])
     return found
