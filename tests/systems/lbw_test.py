@@ -1,8 +1,6 @@
-"""LBW: "It works when", and its law around whatever draws."""
+"""LBW: "It works when"; its law is in `lbw_law_test`."""
 
-import functools
 import importlib
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,148 +15,7 @@ from ar_jax.core.system import UserError, build
 from ar_jax.tokenizers.autoencoder import signed
 from tests import filled
 from tests.systems import llamagen_models, scale_models
-
-V, N = 4, 6000
-LAW = dict(temperature=0.8, top_k=3)
-SIZES = dict(depth=1, width=16, heads=2, num_classes=2)
-CODES = dict(name="patch_codes", vocab=V, patch=4, size=8, in_channels=1)
-RASTER = dict(name="llamagen", tokenizer=CODES, multiple_of=16, **SIZES)
-MAPS = dict(
-  name="var", tokenizer=CODES | dict(form="pyramid", scales=(1, 2)),
-  gate_init=0.5, drop_path=0.0, **SIZES,
-)  # fmt: skip
-# What stands around the host, and its options; all of them are exact.
-EXACT = {
-  "llamagen by gsd": ("gsd", RASTER, {}, dict(window=3, size=1)),
-  "llamagen by lantern": ("lantern", RASTER, {}, dict(drafts=2, delta=0.0)),
-  "var": (None, MAPS, {}, {}),
-  "var by gsd": ("gsd", MAPS, {}, dict(size=1)),
-  "var by lantern": (
-    "lantern", MAPS, dict(drafter="itself"), dict(drafts=2, delta=0.0),
-  ),
-}  # fmt: skip
-
-
-@functools.cache
-def marked(name):
-  """(the system, its variables, its options) of EXACT."""
-  around, host, more, options = EXACT[name]
-  target = dict(name=around, target=host, **more) if around else host
-  system = build("lbw", target=target, key="k", lists=1)
-  return system, filled.variables(system, stddev=0.5), options
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _draw(system, variables, cond, keys, options):
-  drawn = system.generate(variables, cond, keys, **dict(options))
-  return drawn[0] if isinstance(drawn, tuple) else drawn
-
-
-def draw(system, variables, n=N, seed=0, cond=(), **options):
-  """Units i32[n, L] of class 1. Lists are data: they compile nothing."""
-  keys = jax.random.split(jax.random.key(seed), n)
-  cond = {"label": jnp.ones(n, int), **dict(cond)}
-  if hasattr(system, "pool"):
-    cond, options = system.marked(variables, cond, keys, **options)
-    system = system.target
-  options = tuple(sorted(options.items()))
-  return np.asarray(_draw(system, variables, cond, keys, options))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(system, variables, units):
-  return system.logits(variables, jnp.ones(len(units), int), units)
-
-
-def inner(system, variables):
-  """The host, and its variables."""
-  host = system.drawn_from
-  if "target" in variables:
-    variables = {**variables, "params": variables["target"]}
-  return host, variables
-
-
-def exact(system, variables, strength):
-  """(all i32[V^L, L] units, the chance f64[V^L] of each)."""
-  host, own = inner(system, variables)
-  length = len(host.plan)
-  every = np.array(list(itertools.product(range(V), repeat=length)))
-  logits = np.asarray(_logits(host, own, every), np.float64)
-  green = system.lists(variables)[0]
-  both = logits / LAW["temperature"] + strength * green
-  least = np.sort(both, -1)[..., -LAW["top_k"], None]
-  p = np.where(both >= least, np.exp(both), 0)
-  p /= p.sum(-1, keepdims=True)
-  own = np.take_along_axis(p, every[..., None], -1)[..., 0]
-  return every, own.prod(1)
-
-
-def p_value(units, chance):
-  """Of chi-square, rare outcomes together."""
-  code = (units * V ** np.arange(units.shape[1])[::-1]).sum(1)
-  seen, want = np.bincount(code, minlength=len(chance)), len(units) * chance
-  if seen[want == 0].any():
-    return 0.0
-  rare = want < 5
-  pool = lambda x: np.append(x[~rare], x[rare].sum())
-  seen, want = pool(seen), pool(want)
-  return stats.chisquare(seen[want > 0], want[want > 0]).pvalue
-
-
-class LawTest(parameterized.TestCase):
-  @parameterized.parameters(*EXACT)
-  def test_what_is_exact_follows_the_law_of_the_lists(self, name):
-    system, variables, options = marked(name)
-    units = draw(system, variables, strength=1.5, **options, **LAW)
-    every, chance = exact(system, variables, 1.5)
-    self.assertLen(every, len(chance))
-    self.assertAlmostEqual(chance.sum(), 1, places=6)
-    self.assertGreater(p_value(units, chance), 1e-4)
-    self.assertLess(p_value(units, exact(system, variables, 1.0)[1]), 1e-4)
-
-  def test_relaxed_groups_keep_the_law_of_groups(self):
-    """Fixed groups of GSD: the first unit and the group of the next one."""
-    system, variables, _ = marked("llamagen by gsd")
-    options = dict(window=3, size=2, grouping="fixed", **LAW)
-    units = draw(system, variables, strength=1.5, **options)
-    groups = np.asarray(
-      near_codes.partition(system.target.target.embedding(variables), 2)
-    )
-    both = lambda units: V * units[:, 0] + groups[units[:, 1]]
-    every, chance = exact(system, variables, 1.5)
-    want = N * np.bincount(both(every), chance, V * V)
-    seen = np.bincount(both(units), minlength=V * V)
-    on = want > 0
-    self.assertFalse(seen[~on].any())
-    self.assertGreater(stats.chisquare(seen[on], want[on]).pvalue, 1e-4)
-    self.assertLess(p_value(units, chance), 1e-4)  # the units themselves not
-    self.all_green(system, variables, options)
-
-  def test_a_relaxed_law_stays_within_its_budget(self):
-    """LANTERN: the second unit, given the first."""
-    system, variables, _ = marked("llamagen by lantern")
-    options = dict(drafts=2, delta=0.3, k=2, **LAW)
-    units = draw(system, variables, strength=1.5, **options)
-    every, chance = exact(system, variables, 1.5)
-    both = lambda units: V * units[:, 0] + units[:, 1]
-    want = np.bincount(both(every), chance, V * V).reshape(V, V)
-    seen = np.bincount(both(units), minlength=V * V).reshape(V, V) / N
-    apart = np.abs(seen - want).sum(1) / 2
-    self.assertLess((apart - 0.3 * want.sum(1)).max(), 0.015)
-    self.assertLess(p_value(units, chance), 1e-4)
-    self.all_green(system, variables, options)
-
-  def test_clusters_of_maps(self):
-    """GSD over VAR, whose groups are made anew for each draft."""
-    system, variables, _ = marked("var by gsd")
-    options = dict(size=3, quantile=None, delta_p=1.0, **LAW)
-    self.all_green(system, variables, options)
-
-  def all_green(self, system, variables, options):
-    """Hard lists hold under relaxed rules: a random draft that is forbidden is
-    not taken for its neighbours."""
-    units = draw(system, variables, hard=True, **options)
-    self.assertTrue(system.lists(variables)[0][units].all())
+from tests.systems.lbw_models import MAPS, RASTER, V, draw, logits, marked
 
 
 class ListsTest(parameterized.TestCase):
@@ -201,7 +58,7 @@ class ListsTest(parameterized.TestCase):
     units = draw(system, variables, 100, cond=cond, strength=1.0)
     lists = np.asarray(system.lists(variables))[which]
     law = np.asarray(
-      jax.nn.softmax(_logits(system.target, variables, units)), np.float64
+      jax.nn.softmax(logits(system.target, variables, units)), np.float64
     )
     mass = (law * lists[:, None]).sum(-1)
     want = mass * np.e / (mass * np.e + 1 - mass)
@@ -223,8 +80,8 @@ class ListsTest(parameterized.TestCase):
     np.testing.assert_array_equal(same, plain)
     units = draw(system, variables, 4, raw=True, **greedy)
     self.assertGreater(green[units].mean(), green[plain].mean())
-    logits = np.asarray(_logits(system.target, variables, units))
-    np.testing.assert_array_equal((logits + green).argmax(-1), units)
+    own = np.asarray(logits(system.target, variables, units))
+    np.testing.assert_array_equal((own + green).argmax(-1), units)
 
   def test_least_mass_makes_hard_lists_soft(self):
     system, variables, _ = marked("var")
