@@ -19,6 +19,7 @@ from ar_jax.core.forms import Text
 from ar_jax.core.system import System
 from ar_jax.data import Dataset
 from ar_jax.data.dataset import Source, label
+from ar_jax.encoders.text import Bytes
 
 LAWS = ("balanced", "uniform", "data")
 _MOST = 20_000  # labels that are counted where they must be read one by one
@@ -55,7 +56,7 @@ def conditions(
       examples lack something.
   """
   if of_examples(system):
-    return _rows(data, system.needs, "the system needs", n)
+    return rows(data, system.needs, "the system needs", n)
   if "label" not in system.needs:
     return {"index": np.arange(n, dtype=np.int32)}
   return {"label": labels_of(system, data, n, labels, law)}
@@ -64,22 +65,56 @@ def conditions(
 def prompted(
   system: System, data: Dataset, n: int, text: str
 ) -> dict[str, np.ndarray]:
-  """The conditions by which n samples begin with a text: `prompt` i32[n, M],
-  its ids, and `known` i32[n], how many they are.
+  """The conditions of n samples that are asked for by a text.
+
+  Of a system that reads texts it is the text that it reads; of one that goes
+  on with texts it is how each begins: `prompt` i32[n, M], its ids, and `known`
+  i32[n], how many they are.
 
   Raises:
-    UserError: the system makes no text, or cannot go on with one; or a symbol
-      is not in the vocabulary of the data.
+    UserError: the system does neither; a symbol is not in the vocabulary of
+      the data; or the text is too long.
   """
+  field = next((k for k in system.needs if k in TEXTS), None)
+  if field is not None:
+    return {field: np.repeat(_ids(system, data, field, text)[None], n, 0)}
   form = data.forms.get(system.makes[0])
   if "prompt" not in system.takes or not isinstance(form, Text):
     raise UserError(
-      f"sample.prompt={text[:40]!r}: this system makes "
-      f"{', '.join(system.makes)} and cannot go on with a text"
+      f"sample.prompt={text[:40]!r}: this system reads "
+      f"{', '.join(system.needs) or 'nothing'}, makes "
+      f"{', '.join(system.makes)}, and cannot go on with a text"
     )
   ids = form.ids(text)
   known = np.full(n, len(ids), np.int32)
   return {"prompt": np.repeat(ids[None], n, 0), "known": known}
+
+
+TEXTS = ("text",)  # conditions that may be typed
+
+
+def _ids(system: System, data: Dataset, field: str, text: str) -> np.ndarray:
+  """i32[P]: a text as the examples of the data have theirs."""
+  fields = getattr(data, "fields", None)  # a run knows them without reading
+  if fields is None:
+    fields = {k: (v.shape, str(v.dtype)) for k, v in data.test[0].items()}
+  while hasattr(system, "target"):
+    system = system.target
+  prefix = getattr(getattr(system, "net", None), "prefix", None)
+  form = data.forms.get(field)
+  if isinstance(getattr(prefix, "encoder", None), Bytes):
+    form = Text()
+  shape, kind = fields.get(field, ((), "no numbers"))
+  if form is None or len(shape) != 1:
+    raise UserError(
+      f"sample.prompt={text[:40]!r}: this system reads {field} as another "
+      f"encoder made it, {kind} of shape {list(shape)}, and no words; give it "
+      "in the data"
+    )
+  try:
+    return form.ids(text, shape[0])
+  except UserError as e:
+    raise UserError(f"sample.prompt: {e}") from e
 
 
 def labels_of(
@@ -137,24 +172,29 @@ def truth(
     UserError: the examples lack such a field.
   """
   names = tuple(fields or system.makes)
-  return _rows(data, names, "the truth of a sample is", n, start)
+  return rows(data, names, "the truth of a sample is", n, start)
 
 
-def _rows(
+def rows(
   data: Dataset, names: Sequence[str], why: str, n: int, start: int = 0
 ) -> dict[str, np.ndarray]:
-  """Fields of the test examples of the samples start .. start + n - 1."""
+  """Fields of the test examples of the samples start .. start + n - 1; `why`
+  they are read is said where they are lacking.
+
+  Raises:
+    UserError: the examples lack one of them.
+  """
   if not len(data.test):
     raise UserError(f"{data.name}: its test split holds no example")
   order = some(len(data.test), start + n)[start:]
-  rows = [data.test[int(i)] for i in order]
-  missing = [name for name in names if rows and name not in rows[0]]
+  examples = [data.test[int(i)] for i in order]
+  missing = [k for k in names if examples and k not in examples[0]]
   if missing:
     raise UserError(
       f"{why} {', '.join(missing)}, which the examples of {data.name!r} do not "
       "have"
     )
-  return {name: np.stack([r[name] for r in rows]) for name in names}
+  return {name: np.stack([e[name] for e in examples]) for name in names}
 
 
 def draw_labels(data: Dataset, n: int, law: str) -> np.ndarray:

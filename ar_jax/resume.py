@@ -43,7 +43,7 @@ def initial_state(
   def fresh():
     given = {
       collection: jax.device_put(
-        _weights(collection, source, abstract.variables, mesh),
+        _weights(system, collection, source, abstract.variables, mesh),
         placed.variables[collection],
       )
       for collection, source in config.weights.items()
@@ -93,7 +93,9 @@ def _fitted(config: Config, system, state: TrainState, source) -> TrainState:
   return dataclasses.replace(state, variables=variables, ema=ema)
 
 
-def _weights(collection: str, source: str, variables: dict, mesh) -> dict:
+def _weights(
+  system, collection: str, source: str, variables: dict, mesh
+) -> dict:
   """One collection, from the checkpoint of the run at `source`, placed by rule
   on the mesh of this run, so that no device holds more than its share.
 
@@ -111,6 +113,7 @@ def _weights(collection: str, source: str, variables: dict, mesh) -> dict:
   loaded = run["params"]
   if collection != "params":
     loaded = loaded.get(collection, run.get(collection, loaded))
+  loaded = system.adopt(collection, loaded)
   differs = mismatch(variables[collection], loaded)
   if differs:
     raise UserError(f"weights.{collection}={source}: another model: {differs}")

@@ -19,8 +19,17 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, metrics, parallel, run_files, show, step
-from ar_jax.conditions import conditions, of_examples, prompted, truth
+from ar_jax import (
+  checkpoint,
+  controls,
+  data,
+  metrics,
+  parallel,
+  run_files,
+  show,
+  step,
+)
+from ar_jax.conditions import of_examples, prompted, truth
 from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
@@ -31,7 +40,9 @@ Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
-_WHAT = ("count", "seed", "labels", "options", "edit", "step", "weights")
+_WHAT = (
+  "count seed labels prompt options edit step weights control extract sides"
+).split()
 
 
 def edited(
@@ -68,7 +79,7 @@ def edited(
     if not len(labels) and "label" in cond:
       cond = {**cond, "label": np.stack([row["label"] for row in rows])}
   else:
-    image = reader.open_image(edit.image, _channels(dataset))
+    image = reader.open_image(edit.image, controls.shape(dataset)[2])
     given = np.repeat(transforms.to_array(image)[None], count, 0)
   cond, (height, width) = {**cond, "given": given}, given.shape[1:3]
   if edit.mask or len(edit.box):
@@ -86,14 +97,6 @@ def edited(
   if edit.force_first_scales is not None:
     options["force_first_scales"] = edit.force_first_scales
   return cond, options
-
-
-def _channels(dataset: data.Dataset | run_files.Known) -> int:
-  if isinstance(dataset, run_files.Known):
-    shape = dataset.fields.get("image", ((3,), ""))[0]
-  else:
-    shape = np.shape(dataset.test[0].get("image", np.zeros(3)))
-  return shape[-1]
 
 
 def numbers(labels: Sequence[int | str], dataset) -> tuple[int, ...]:
@@ -142,11 +145,13 @@ class Samples:
     cond: the conditions, [N, ...].
     truth: what is true of the first of them, of fields that are shown above
       it; {} where nothing is.
+    told: the means of `system.tells`.
   """
 
   made: dict[str, np.ndarray]
   cond: dict[str, np.ndarray]
   truth: dict[str, np.ndarray]
+  told: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def draw(
@@ -158,12 +163,13 @@ def draw(
   mesh: jax.sharding.Mesh,
 ) -> Samples:
   """So many samples, as `config.sample` says."""
-  labels = numbers(config.sample.labels, dataset)
-  cond, edit = conditions(system, dataset, count, labels=labels), {}
+  labels, edit, told = numbers(config.sample.labels, dataset), {}, []
+  asked = config.sample.get("prompt", "")
+  cond = prompted(system, dataset, count, asked) if asked else {}
+  if not set(system.needs) <= set(cond) or not system.needs:
+    cond = controls.asked(system, dataset, count, config, labels) | cond
   if "edit" in config.sample:
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
-  if config.sample.get("prompt"):
-    cond |= prompted(system, dataset, count, config.sample.prompt)
   made = drawer(mesh)(
     system,
     variables,
@@ -171,14 +177,15 @@ def draw(
     jax.random.key(config.sample.seed),
     batch=min(config.sample.batch, count),
     options=config.sample.options.to_dict() | edit,
+    tell=told.append,
   )
   true = {}
   of = dataset.forms
   lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
-  if lines and of_examples(system):
+  if lines and of_examples(system) and not asked:
     first = min(count, show.MOST)
     true = truth(system, dataset, first, fields=lines)
-  return Samples(forms.stored(made, of), cond, true)
+  return Samples(forms.stored(made, of), cond, true, step.means(told))
 
 
 # By value, so that a system that was traced once is known.
@@ -262,6 +269,7 @@ def run(
     "weights": str(workdir),
     **_pixels(of),
     "makes": list(drawn.made),
+    **drawn.told,
     **config.sample.to_dict(),
   }
   if processes.leads():

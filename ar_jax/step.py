@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -186,14 +186,15 @@ def jit_draw(system, variables, cond, keys, options):
 
 
 def made(system: System, drawn) -> dict[str, Any]:
-  """What `system.sample` returned, by the names of `system.makes`.
+  """What `system.sample` returned, by the names of `system.makes`; what it
+  tells beside that is left out.
 
   Raises:
     UserError: it is not what the system says that it makes.
   """
   if not isinstance(drawn, Mapping):
     return {system.makes[0]: drawn}
-  if set(drawn) != set(system.makes):
+  if set(drawn) not in (set(system.makes), {*system.makes, *system.tells}):
     raise UserError(
       f"{type(system).__name__}: sample returns {', '.join(drawn)}; it says "
       f"that it makes {', '.join(system.makes)}"
@@ -211,6 +212,7 @@ def draw(
   start: int = 0,
   options: Mapping[str, Any] | None = None,
   put=lambda batch: batch,
+  tell=lambda told: None,
 ) -> dict[str, np.ndarray]:
   """Draws one example per row of `cond`, in batches of one compiled size.
 
@@ -226,6 +228,7 @@ def draw(
     start: index of the first row.
     options: of `system.sample`; hashable values.
     put: places a batch, of which every process has all rows, on the devices.
+    tell: is given, once for each batch, name -> [rows] of `system.tells`.
 
   Returns:
     name -> [N, ...] for the fields of `system.makes`, as its `sample` returns
@@ -245,4 +248,18 @@ def draw(
     placed = put({k: v[rows] for k, v in cond.items()}) if cond else {}
     drawn = processes.fetch(jit_draw(system, variables, placed, keys, static))
     out.append({k: v[: n - i] for k, v in made(system, drawn).items()})
+    if system.tells:
+      tell({k: drawn[k][: n - i] for k in system.tells if k in drawn})
   return {k: np.concatenate([part[k] for part in out]) for k in out[0]}
+
+
+def means(told: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+  """Of what a system tells, over all samples; and units a forward, of those
+  that tell both."""
+  names = told[0] if told else ()
+  found = {
+    k: float(np.mean(np.concatenate([t[k] for t in told]))) for k in names
+  }
+  if found.keys() >= {"units", "forwards"}:
+    found["units_per_forward"] = found["units"] / found["forwards"]
+  return {k: round(v, 4) for k, v in found.items()}

@@ -31,7 +31,7 @@ from ar_jax.core import json_text, processes
 from ar_jax.core.system import UserError, build
 from ar_jax.data.digests import fingerprint
 from ar_jax.data.images.transforms import augmentation
-from ar_jax.data.wrap import cache, peers
+from ar_jax.data.wrap import cache, peers, turns
 from ar_jax.resume import check_same_model, initial_state, restored
 from ar_jax.step import Options, jit_step, train_step
 from ar_jax.stop import Preempted, Stop
@@ -202,9 +202,10 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
   random = config.augment or config.cache.views > 1
   seed = config.seed if random else None
   batch = parallel.rounded(mesh, config.eval_batch)
+  each = turns.alone(dataset.train)  # once, however often it comes
   units = cache.up_to_date(
     workdir / "units",
-    peers.alone(dataset.train),
+    peers.alone(each),
     lambda batch: processes.fetch(
       encode(state.variables, parallel.put_batch(batch, mesh))
     ),
@@ -221,7 +222,7 @@ def _source(config, system, state, dataset, augment, workdir, mesh):
       "tokenizer": fingerprint(processes.fetch(frozen)),
     },
   )
-  return peers.around(units, dataset.train)
+  return turns.around(peers.around(units, each), dataset.train)
 
 
 def _check_labels(system, dataset) -> None:

@@ -24,6 +24,7 @@ def emoji():
     multiple_of=32,
     text=dict(name="bytes", length=32, width=96, depth=2, heads=4),
   )
+  c.sample.prompt = ""  # "rocket": every sample is asked for by this
   c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
   c.train.update(steps=1500, save_every=500, ema=0.99)
   return common.from_nothing(tokenizer, c)

@@ -207,7 +207,9 @@ class PlaceTest(ToyTest):
 
     wanted = toy.Toy().init(jax.random.key(1), toy.batch(2))
     with mock.patch.object(parallel, "shardings", shardings):
-      given = resume._weights("params", str(self.workdir), wanted, mesh)
+      given = resume._weights(
+        toy.Toy(), "params", str(self.workdir), wanted, mesh
+      )
     self.assertNotEmpty(placed)
     for leaf in jax.tree.leaves(given):
       self.assertEqual(leaf.sharding.mesh, mesh)

@@ -1,10 +1,15 @@
 """What is asked for does not depend on how much of it is asked for."""
 
+import dataclasses
+import importlib
+
 import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax import conditions
+from ar_jax import data as sets
 from ar_jax.core.errors import UserError
+from ar_jax.core.system import build
 from ar_jax.data import Dataset
 from tests.evals import fakes
 
@@ -81,6 +86,40 @@ class ConditionsTest(parameterized.TestCase):
     chosen, columns = conditions.by_class(label, 8)
     self.assertEqual((len(chosen), columns), (64, 8))
     np.testing.assert_array_equal(label[chosen], np.sort(label))
+
+  def test_a_system_that_reads_texts_is_asked_by_one(self):
+    config = importlib.import_module("configs.janus").get_config("smoke")
+    system = build(config.system, **config.model.to_dict())
+    data = sets.load(**config.data)
+    found = conditions.prompted(system, data, 3, "a seven")
+    self.assertEqual(found.keys(), {"text"})
+    self.assertEqual(found["text"].shape[0], 3)
+    for row in found["text"]:
+      self.assertEqual(data.forms["text"].read(row), "a seven")
+    for text, said in (
+      ("a sevn", "sample.prompt: .*'sevn' is not among"),
+      ("a " * 9 + "a", "there is room for 6"),
+    ):
+      with self.assertRaisesRegex(UserError, said):
+        conditions.prompted(system, data, 1, text)
+    features = [{"text": np.zeros((3, 2), np.float32)}]
+    data = dataclasses.replace(data, test=features)
+    with self.assertRaisesRegex(UserError, "another encoder made"):
+      conditions.prompted(system, data, 1, "a seven")
+    ids = [{"text": np.zeros(3, np.int32)}]  # of whatever tokenizer
+    data = dataclasses.replace(data, test=ids, forms={})
+    with self.assertRaisesRegex(UserError, "another encoder made"):
+      conditions.prompted(system, data, 1, "a seven")
+
+  def test_bytes_are_asked_for_as_they_are(self):
+    config = importlib.import_module("configs.llamagen_text").get_config(
+      "smoke"
+    )
+    system = build(config.system, **config.model.to_dict())
+    found = conditions.prompted(system, sets.load(**config.data), 2, "class 1")
+    self.assertEqual(bytes(found["text"][1].tolist()), b"class 1\0")
+    with self.assertRaisesRegex(UserError, "reads label, makes image"):
+      conditions.prompted(fakes.Fake(), fakes.patterns(), 1, "a seven")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ class ConfigsTest(parameterized.TestCase):
     system = build(config.system, **config.model.to_dict())
     self.assertLen(system.plan, 256)
     self.assertGreater(config.cache.views, 1)  # bits are drawn anew
+    self.assertTrue(system.redraws)
     system.program(**config.sample.options)
     optim.make(config.optim.to_dict(), config.train.steps)
 
@@ -90,6 +91,25 @@ class ConfigsTest(parameterized.TestCase):
     system = build(config.system, **config.model.to_dict())
     self.assertEqual(system.adversary.most, 1.0)
     self.assertEqual(system.tokenizer.drawn, preset != "bae_16_sure")
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters(
+    # LlamaGen, its encoder, and the maps from 384 numbers to D and on, 9 D^2.
+    ("canny_b", 110_888_448, 768, 21.666, 256),
+    ("canny_l", 342_910_976, 1024, 21.666, 256),
+    ("paper", 777_678_080, 1280, 22.056, 1024),
+    ("multi", 777_678_080, 1280, 22.056, 2304),
+  )
+  def test_controlar(self, preset, base, width, encoder, length):
+    config = importlib.import_module("configs.controlar").get_config(preset)
+    maps = 384 * width + 9 * width**2
+    sees = 1e6 * parameters(config) - base - maps
+    self.assertAlmostEqual(sees / 1e6, encoder, places=3)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, length)
+    system.program(
+      **{k: v for k, v in config.sample.options.items() if k != "size"}
+    )
     optim.make(config.optim.to_dict(), config.train.steps)
 
   def test_llamagen_from_texts(self):
@@ -131,6 +151,24 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  def test_cspd(self):
+    """MAR-H, drafted for by MAR-B; the counts are those of these."""
+    config = importlib.import_module("configs.cspd").get_config("paper")
+    self.assertAlmostEqual(parameters(config) / 207.9, 1, delta=5e-4)
+    target = importlib.import_module("configs.mar").get_config("h").model
+    self.assertEqual(
+      config.model.target.to_dict(), {"name": "mar", **target.to_dict()}
+    )
+
+  @parameterized.parameters(
+    ("var_d16", 327), ("var_d24", 1090), ("llamagen_b", 98),
+    ("llamagen_l", 326),
+  )  # fmt: skip
+  def test_dd1(self, preset, millions):
+    config = importlib.import_module("configs.dd1").get_config(preset)
+    self.assertAlmostEqual(parameters(config) / millions, 1, delta=0.01)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters(("d16", 315.6), ("d20", 607.5), ("d24", 1041))
   def test_flexvar(self, preset, millions):
     config = importlib.import_module("configs.flexvar").get_config(preset)
@@ -147,9 +185,10 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "elm", "elm:masked",
+    "elm", "elm:masked", "controlar", "controlar:fashion",
+    "transition_matching", "arflow", "arflow:sit",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
-    "lantern", "lantern:nar", "lantern:var",
+    "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",
   )  # fmt: skip
   def test_staged_presets_build(self, name):
     name, _, preset = name.partition(":")

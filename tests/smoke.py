@@ -262,7 +262,9 @@ def innermost(system, variables):
   """The system that others are around, and its own variables."""
   while (target := getattr(system, "target", None)) is not None:
     held = [name for name in BESIDE if name in variables]
-    if held:
+    if hasattr(system, "of_target"):
+      variables = system.of_target(variables)
+    elif held:
       rest = {k: v for k, v in variables.items() if k not in held}
       variables = {**rest, "params": variables[held[0]]}
     system = target
@@ -314,6 +316,8 @@ class Exceptions:
 EXCEPTIONS = Exceptions(
   no_order={
     "classifier": "an encoder sees an image at once",
+    "vit": "an encoder sees an image at once",
+    "dd1": "noise has decided all units before any is drawn",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
     "bits": "a tokenizer makes all units at once",
@@ -323,6 +327,7 @@ EXCEPTIONS = Exceptions(
   },
   no_chance={
     "classifier": "an encoder says what it sees",
+    "vit": "an encoder says what it sees",
     "bits": "a tokenizer shows what it is shown",
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",

@@ -17,10 +17,19 @@ import jax
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, evals, parallel, run_files, sample, step
+from ar_jax import (
+  checkpoint,
+  controls,
+  data,
+  evals,
+  parallel,
+  run_files,
+  sample,
+  step,
+)
 from ar_jax.command import overrides
 from ar_jax.command.values import accumulate, check_values, evaluators
-from ar_jax.conditions import labels_of, of_examples
+from ar_jax.conditions import TEXTS, labels_of, prompted
 from ar_jax.core import forms, json_text, trees
 from ar_jax.core.system import System, UserError, build
 from ar_jax.tokenizers.given import Tokens
@@ -87,6 +96,8 @@ def _stage(
     parallel.rows(mesh, config.batch)
     accumulate(config, mesh)
     resumed(stage)
+  if controls.given(config):
+    controls.files(config.sample.control)
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
     raise UserError(
@@ -98,12 +109,16 @@ def _stage(
   if dataset is None and needed:
     dataset = datasets[settings] = data.load(**config.data)
   if dataset is None:  # the run knows what it must
-    _labels(config, run_files.Known(stage.workdir, config, system), system)
+    known = run_files.Known(stage.workdir, config, system)
+    _labels(config, known, system)
+    _prompt(config, known, system)
   else:
     classes(stage, system, dataset)
     symbols(stage, system, dataset)
     _labels(config, dataset, system)
-    if trains and config.cache.views > 1 and not config.augment:
+    _prompt(config, dataset, system)
+    alike = not config.augment and not system.redraws
+    if trains and config.cache.views > 1 and alike:
       _views(config, dataset)
   alone = trains and (config.train.eval_every or not stage.name)
   if stage.does == "eval" or alone:
@@ -129,7 +144,12 @@ def _system(config: Config) -> System:
 
 def _reads(system: System, config: Config) -> bool:
   """Whether samples are made of examples of the data."""
-  return of_examples(system) or _edits(config) == "test"
+  said = {"label"}
+  if controls.given(config):
+    said.add(system.control)
+  if config.sample.get("prompt"):
+    said.update(TEXTS)
+  return not set(system.needs) <= said or _edits(config) == "test"
 
 
 def _edits(config: Config) -> str:
@@ -180,6 +200,12 @@ def _labels(config: Config, dataset, system: System) -> None:
   if len(config.sample.labels) and "label" in system.needs:
     chosen = sample.numbers(config.sample.labels, dataset)
     labels_of(system, dataset, 1, chosen)
+
+
+def _prompt(config: Config, dataset, system: System) -> None:
+  """Checks that what samples are asked for by can be read."""
+  if config.get("sample", {}).get("prompt"):
+    prompted(system, dataset, 1, config.sample.prompt)
 
 
 def _views(config: Config, dataset: data.Dataset) -> None:
@@ -261,7 +287,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
   variables = _init.eval_shape(system, key, batch)
   shapes[str(stage.workdir)] = system, variables, rows
   for collection, source in config.weights.items():
-    _weights(collection, source, variables, shapes)
+    _weights(system, collection, source, variables, shapes)
   if first:
     return  # its first step is the next thing that happens
   if config.cache.views:
@@ -270,7 +296,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
 
 
 def _trace_sample(config, system, variables, rows) -> None:
-  if _edits(config):
+  if _edits(config) or controls.given(config):
     return  # the given image has a size of its own
   cond = {k: rows[k] for k in system.needs if k in rows}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
@@ -278,7 +304,7 @@ def _trace_sample(config, system, variables, rows) -> None:
   step.jit_draw.eval_shape(system, variables, cond, keys, options)
 
 
-def _weights(collection, source, variables, shapes) -> None:
+def _weights(system, collection, source, variables, shapes) -> None:
   if collection not in variables:
     raise UserError(
       f"weights.{collection}: the model has no such collection; it has "
@@ -291,6 +317,7 @@ def _weights(collection, source, variables, shapes) -> None:
   loaded = run["params"]
   if collection != "params":
     loaded = loaded.get(collection, run.get(collection, loaded))
+  loaded = jax.eval_shape(lambda x: system.adopt(collection, x), loaded)
   differs = trees.mismatch(variables[collection], loaded)
   if differs:
     raise UserError(f"weights.{collection}={source}: another model: {differs}")

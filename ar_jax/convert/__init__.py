@@ -7,6 +7,7 @@ A family is a module here with
   PLACE     where params sit among the variables, as ("params", "tokenizer")
   HEADS     width -> heads, where the published files do not tell; optional
   join      puts it over the model that it belongs to; optional
+  flat      makes a state of a file of another shape; optional
 
 where `state` maps official keys to NumPy arrays and `options` are what a file
 may not tell: heads, scales, size, frames. `wrappers` finds the state in what a

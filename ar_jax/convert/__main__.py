@@ -33,10 +33,11 @@ from ar_jax.files.pickles import shown
 _MACHINERY = ("__main__", "heads", "wrappers")
 
 
-_OPTIONS = ("heads", "scales", "size", "frames")
+_OPTIONS = ("heads", "scales", "size", "frames", "encoder")
 _SET = "weights of a training checkpoint: ema, model, ...; averages, if there"
 _TARGET = "workdir of the model that a drafter drafts for"
 _SCALES = "sides of the maps of a generator, if they are no published list"
+_ENCODER = "file of the encoder that a generator begins with"
 _SIZE = "side of the images of a generator whose file does not tell"
 
 
@@ -91,6 +92,8 @@ def forward(
     if name not in known:
       raise UserError(f"--{name} means nothing for the family {family}")
   content = torch_file.read(source)
+  if hasattr(table, "flat"):
+    content = table.flat(content)
   try:
     state, said = wrappers.unwrap(content, only, _is_tokenizer(table))
     config = table.config(state, **options)
@@ -168,10 +171,13 @@ def reverse(source: str, target: str, family: str) -> None:
     raise UserError(f"{target}: must end in .safetensors")
   table = _table(family)
   variables, meta = checkpoint.load(source)
-  # Of videos, how many frames there are.
-  options = {k: v for k, v in meta["config"]["model"].items() if k == "frames"}
-  if "frames" not in inspect.signature(table.to_official).parameters:
-    options = {}
+  # Of videos, how many frames there are; of some, how many heads.
+  model = meta["config"]["model"]
+  takes = inspect.signature(table.to_official).parameters
+  told = {**model.get("target", {}), **model}
+  options = {
+    k: told[k] for k in ("frames", "heads") if k in told.keys() & takes
+  }
   try:
     params = functools.reduce(lambda tree, k: tree[k], table.PLACE, variables)
     state = table.to_official(params, **options)
@@ -207,6 +213,7 @@ def main(argv: list[str] | None = None) -> int:
   add("--heads", type=int, help="of attention, where no table knows them")
   add("--scales", type=_numbers, metavar="1,2,...", help=_SCALES)
   add("--size", type=int, help=_SIZE)
+  add("--encoder", metavar="FILE", help=_ENCODER)
   add("--frames", type=int, help="of the videos of a generator")
   add("--reverse", action="store_true")
   args = parser.parse_args(argv)

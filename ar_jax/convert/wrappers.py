@@ -17,7 +17,8 @@ from ar_jax.files.pickles import shown
 # Names of wrappers, the best first: averages of the weights, as the scripts of
 # LlamaGen, MAR and xAR take them for sampling, and then the weights.
 AVERAGES = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema",
-            "params_ema", "shadow", "shadow_params")  # fmt: skip
+            "params_ema", "ema_parameters", "shadow",
+            "shadow_params")  # fmt: skip
 WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "net", "params",
            "weights", "generator", "transformer", "trainer", "var_wo_ddp",
            "var")  # fmt: skip

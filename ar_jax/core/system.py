@@ -26,12 +26,16 @@ numbers of a field mean is its form, see `core.forms`.
 What a system may say of itself, all with defaults:
 
   needs, takes   what `sample` reads of a batch, or may read
+  control        which of them is a picture that samples follow
   makes          what it makes: names of fields, as in the data
+  tells          what `sample` says of each example beside them: numbers
   ordered        the field whose axis 1 is in the order of `plan`
   classes        labels lie below it
   moving         collections that updates may change
   trains         groups of `params` that this program updates
+  redraws        whether `encode` draws
   at(step)       the program of this step
+  adopt          weights of another system, taken over
   ready, fitted  what is done once, before the first update
   encode         what is stored of an example once and for all
 """
@@ -99,21 +103,29 @@ class System(abc.ABC):
   Attributes:
     needs: the entries of a batch that `sample` reads as its condition.
     takes: those that it reads if they are there.
+    control: the one of `needs` that is a picture which samples follow: a
+      person may give one, see `controls`. None for none.
     makes: the fields of an example that `sample` makes; the first is what is
       shown, scored and stored first.
+    tells: numbers of each example, such as the passes of a network, that
+      `sample` returns beside these; a report has their means.
     ordered: the entry of an encoded batch whose axis 1 is in the order of
       `plan`.
     moving: collections beside `params` that `Loss.updates` may change.
     trains: the top-level groups of `params` that this program updates, and
       whose optimiser moves; None for all.
+    redraws: whether `encode` makes something else of an example in each `view`.
   """
 
   needs: tuple[str, ...] = ("label",)
   takes: tuple[str, ...] = ()
+  control: str | None = None
   makes: tuple[str, ...] = ("image",)
+  tells: tuple[str, ...] = ()
   ordered: str = "units"
   moving: frozenset[str] = frozenset()
   trains: tuple[str, ...] | None = None
+  redraws: bool = False
 
   @property
   def plan(self) -> Plan | None:
@@ -181,6 +193,12 @@ class System(abc.ABC):
     """
     del source, seed
     return variables
+
+  def adopt(self, collection: str, given: Any) -> Any:
+    """A collection that a run is given (`config.weights`), as this system has
+    it: for systems that go on with the weights of another one."""
+    del collection
+    return given
 
   def ready(self, variables: Vars) -> Vars:
     """The variables with which a run begins, once those that it was given are

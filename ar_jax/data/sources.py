@@ -13,8 +13,9 @@ from ar_jax.core.errors import UserError
 from ar_jax.data import digests, pipeline
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.images import reader
-from ar_jax.data.wrap import derived, features
+from ar_jax.data.wrap import derived, features, parts
 from ar_jax.data.wrap import peers as beside
+from ar_jax.data.wrap import turns as repeated
 
 # Where each set is loaded: module of this package, function. What the function
 # takes is what the set takes, and its docstring is its part of docs/data.md.
@@ -34,26 +35,41 @@ LOADERS = {
   "unitary_process": ("series.processes", "unitary_process"),
   "sunspots": ("series.measured", "sunspots"),
   "co2": ("series.measured", "co2"),
+  "ring": ("series.ring", "ring"),
   "csv": ("series.table", "csv"),
   "text": ("text.own", "text"),
   "chars": ("text.corpora", "chars"),
   "words": ("text.corpora", "words"),
   "pages": ("text.corpora", "pages"),
   "spelled": ("text.spelled", "spelled"),
+  "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
   "markov_text": ("text.made", "markov_text"),
+  "creatures": ("science.creatures", "creatures"),
 }
 _REQUIRED = inspect.Parameter.empty
 # What `load` takes for every set.
-_SHARED = ("text_features", "derive", "peers", "same_class", "order")
+_SHARED = (
+  "share",
+  "text_features",
+  "image_features",
+  "derive",
+  "peers",
+  "same_class",
+  "turns",
+  "order",
+)
 
 
 def load(
   name: str,
   *,
+  share: float = 1.0,
   text_features: str = "",
+  image_features: str = "",
   derive: Mapping[str, Mapping] | None = None,
   peers: int = 0,
   same_class: bool = True,
+  turns: int = 0,
   order: str = "shuffled",
   **options,
 ) -> Dataset:
@@ -62,11 +78,17 @@ def load(
   Args:
     name: a key of `LOADERS`, or the name of a prepared TFDS image set, as
       `cifar10` or `tfds:cifar10`.
-    text_features: a folder of features of the texts; see `features.py`.
+    share: how much of the training split is there, the first examples of it:
+      for a teacher that must not have seen all.
+    text_features: a folder of features, or of ids, of the texts; see
+      `features.py`.
+    image_features: a folder of features of the images.
     derive: rule -> its options; adds fields that are made of the others, see
       `derived.py`.
     peers: so many other examples stand beside each; see `peers.py`.
     same_class: whether these are of its class.
+    turns: how often each training example comes, one time after the other; 0
+      is once, without saying so; see `turns.py`.
     order: in which training reads the examples: "shuffled", or "given" for
       that of the source.
     **options: of that set; see its function, and docs/data.md. None is as good
@@ -88,17 +110,25 @@ def load(
   loader = _loader(name)
   _check_options(name, loader, given)
   dataset = loader(**given)
-  if text_features:
-    dataset = features.add(dataset, text_features)
+  for option, folder in (
+    ("text_features", text_features),
+    ("image_features", image_features),
+  ):
+    if folder:
+      dataset = features.add(dataset, folder, option)
   given.pop("path", None)
   if dataset.digest:
     made_of = (reader.VERSION, name, given, dataset.digest)
     digest = digests.fingerprint(*made_of)
     dataset = dataclasses.replace(dataset, digest=digest)
+  if share != 1.0:
+    dataset = parts.first(dataset, share)
   if derive:
     dataset = derived.add(dataset, derive)
   if peers:
     dataset = beside.add(dataset, peers, same_class=same_class)
+  if turns:
+    dataset = repeated.add(dataset, turns)
   return dataclasses.replace(dataset, order=order)
 
 

@@ -3,12 +3,14 @@
 likelihood       exact mean of the loss and its terms over the test split
 frechet          FID and relatives of samples, each with its floor
 pairs            images against what they should be: PSNR, SSIM, L1
+control          do samples follow the edges that they were given?
 transcripts      texts against what they should be: character and word errors
 ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
 watermark        is there a mark of green lists, in samples or in files?
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
 judge_accuracy   do samples show the class that was asked for?
+concept          is a concept still drawn, and all else as before?
 series           errors of forecasts, beside those that need no network
 speed            images per second, compile time, traces
 """
@@ -39,10 +41,12 @@ NAMES = {
   "judge_accuracy": "images.judge_accuracy",
   "series": "series.errors",
   "pairs": "images.pairs",
+  "control": "images.control",
   "transcripts": "text.transcripts",
   "ngrams": "text.ngrams",
   "probe": "probe",
   "watermark": "safety.watermark",
+  "concept": "safety.concept",
   "speed": "speed",
 }
 
@@ -52,7 +56,9 @@ _SCORE = {
   "frechet",
   "reconstruction",
   "judge_accuracy",
+  "concept",
   "pairs",
+  "control",
   "transcripts",
   "ngrams",
   "watermark",

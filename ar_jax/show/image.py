@@ -26,10 +26,11 @@ def picture(
   form: Image, x: np.ndarray, beside: dict, *, columns: int, truth=None
 ) -> np.ndarray:
   """The grid of samples: `columns` of each class per row, others in order.
-  Where a system reads an image, that comes before what was drawn; and between
-  them, of an edited one, what is kept, with the rest faded."""
+  Where a system reads an image or follows a picture, that comes before what
+  was drawn; and between them, of an edited one, what is kept, with the rest
+  faded."""
   del form, truth
-  original = beside.get("image", beside.get("given"))
+  original = beside.get("image", beside.get("given", _followed(x, beside)))
   if original is not None and original.shape == x.shape:
     parts = [original, x]
     if "keep" in beside:
@@ -43,6 +44,21 @@ def picture(
     return grid(x[: columns * columns], columns)
   chosen, columns = by_class(beside["label"], columns)
   return grid(x[chosen], columns)
+
+
+def _followed(x: np.ndarray, beside: dict) -> np.ndarray | None:
+  """u8, of the shape of x: the first picture [N, H, W, c] beside the samples
+  that is as large as they are; None where there is none."""
+  for other in beside.values():
+    other = np.asarray(other)
+    if other.dtype != np.uint8 or other.shape[:-1] != x.shape[:-1]:
+      continue
+    if other.shape[-1] == 1:
+      return np.repeat(other, x.shape[-1], -1)
+    if other.shape != x.shape:  # grey samples
+      other = np.floor(other.mean(-1, keepdims=True) + 0.5)
+    return other.astype(np.uint8)
+  return None
 
 
 def write(folder, stem, form, x, beside, columns, most) -> list[pathlib.Path]:

@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
-from ar_jax.core.decoding import pairs, refine
+from ar_jax.core.decoding import refine
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
-from ar_jax.families.masked.net import Masked
+from ar_jax.families.masked.net import Masked, states_at
 from ar_jax.nn.heads.flow import Diffusion, Flow
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from ar_jax.nn.stacks.vit import vit
@@ -179,25 +179,20 @@ class MAR(Generator):
     sizes = makers.cosine(length, length if steps is None else steps)
     guidance = self.scale(guidance)
     guided = guidance != 1.0
-    scales = self._scales(guidance, schedule, sizes)
+    scales = self.scales(guidance, schedule, sizes)
     if "denoise" in head:
       head["steps"] = head.pop("denoise")
-    own = {"params": variables["params"]}
+    params = variables["params"]
     order = self.orders(fold(keys, length))
-    label = cond["label"]
-    pair = lambda x: pairs.double(x, guided)
-    if guided:
-      label = self.with_null(label)
+    label = self.with_null(cond["label"]) if guided else cond["label"]
 
     def predict(canvas, known, at, s, keys, *, rows):
-      h = self.net.apply(
-        own, label, pair(canvas), pair(order), known, rows=max(1, rows)
+      h, h_null = states_at(
+        self.net, params, label, canvas, order, known, at, rows
       )
-      h = jnp.take_along_axis(h, pair(at)[..., None], axis=1)
-      h, h_null = pairs.split(h) if guided else (h, None)
       draw = lambda net, *args, **options: net.head.draw(*args, **options)
       return self.net.apply(
-        own,
+        {"params": params},
         h,
         keys,
         h_null=h_null,
@@ -209,7 +204,7 @@ class MAR(Generator):
     canvas = jnp.zeros((b, length, self.tokenizer.channels))
     return refine.refine(predict, canvas, order, sizes, keys, waste=waste)
 
-  def _scales(self, guidance, schedule, sizes) -> np.ndarray:
+  def scales(self, guidance, schedule, sizes) -> np.ndarray:
     """f32[K], of guidance."""
     if not guidance >= 0:
       raise UserError(f"guidance={guidance}: must be at least 0; 1.0 is off")

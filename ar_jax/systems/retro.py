@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ar_jax.core import likeness, system
@@ -233,6 +234,34 @@ class Retro(Generator):
       neighbours=max(self.neighbours, 1), law=law,
     )  # fmt: skip
     return jnp.pad(units[:, before:], ((0, 0), (0, before)))
+
+
+def from_gpt(system: Retro, params: Any, key: Array) -> Any:
+  """The params of a RETRO that begins as a GPT of as many layers ("RETRO
+  fitting"): what is looked up counts nothing at first.
+
+  Args:
+    system: the RETRO.
+    params: of the GPT, a `build` with neighbours=0.
+    key: of what a GPT has not.
+  """
+  made = system.init(key, {})["params"]
+  gpt, stack = params["stack"], system.net.stack
+  layers, at = gpt["runs_0"]["block"], 0
+  own = {**made["stack"], "out_norm": gpt.get("out_norm", {})}
+  for i, run in enumerate(stack.runs):
+    if run is not None:
+      rows = slice(at, at + run.depth)
+      some = jax.tree.map(lambda x, rows=rows: x[rows], layers)
+      own[f"runs_{i}"], at = {"block": some}, at + run.depth
+    if i < len(stack.layers):
+      one = jax.tree.map(lambda x, at=at: x[at], layers)
+      layer = {**own[f"layers_{i}"], **one}
+      out = jax.tree.map(jnp.zeros_like, layer["cross"]["out"])
+      own[f"layers_{i}"] = layer | {"cross": {**layer["cross"], "out": out}}
+      at += 1
+  own = {k: v for k, v in own.items() if v}
+  return {**made, **params, "stack": own}
 
 
 def build(

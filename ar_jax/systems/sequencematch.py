@@ -10,10 +10,9 @@ Backtracking (arXiv 2306.05426). New in it:
     a buffer (`replay`) that is filled while it trains.
 
 No code was published. Of what it may have done otherwise: a wrong key of the
-data counts as if it had been certain, V in place of l, so nothing teaches it
-and what telescopes still does; which of alpha and its reciprocal the paper's
-0.01 is nobody knows, here r^2 has alpha / 4. LoRA, by which the paper trains
-its 7B model, is left out: all of the model is trained.
+data counts as if it had been certain (`match.wrong`); which of alpha and its
+reciprocal the paper's 0.01 is nobody knows, here r^2 has alpha / 4. LoRA, by
+which the paper trains its 7B model, is left out: all of the model is trained.
 
 Shapes: B batch, L units of a text, V symbols, A actions, N nodes, M units of a
 prompt, R texts of the buffer, D width. Action V is the backspace.
@@ -145,9 +144,7 @@ class SequenceMatch(TeacherForced):
     data = jax.tree.map(lambda x: x[: len(units)], steps)
     model = jax.tree.map(lambda x: x[len(units) :], steps)
     nll, metrics = self._likelihood(data, wrong)
-    spare = data.q.shape[1] - wrong.shape[1]
-    unlearned = jnp.pad(wrong, ((0, 0), (0, spare)))
-    data = dataclasses.replace(data, q=jnp.where(unlearned, data.v, data.q))
+    data = self.match.unlearned(data, wrong)
     terms = self.match.terms(data, model if self.replay else None)
     terms = {k: v / len(self.plan) for k, v in terms.items()}
     matched = terms["value"] + terms["penalty"] - terms["linear"]
@@ -313,7 +310,7 @@ def build(
       2 L if None.
     backspace: whether there is such an action; without, no noise.
     match: arguments of `occupancy.Matching`: gamma, alpha, value, penalty,
-      divergence, terminal.
+      divergence, terminal, wrong.
     replay: arguments of `Replay`: size, every, count, errors.
     **stack: see `llama`.
 

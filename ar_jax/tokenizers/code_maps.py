@@ -108,18 +108,24 @@ class CodeMap(OneGrid, Coded):
     given = {} if allowed is None else dict(allowed=allowed, slack=slack)
     return self.quantizer.encode(self.latent(x), **given).reshape(len(x), -1)
 
-  def decode(self, units: Array) -> Array:
-    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L] of a square."""
-    side = round(units.shape[1] ** 0.5)
-    codes = self.embed(units)
-    return self.decode_latent(codes.reshape(len(units), side, side, -1))
+  def decode(self, units: Array, grid: tuple[int, int] | None = None) -> Array:
+    """Images f32[B, H, W, c] in [-1, 1] of units i32[B, L], of a square if no
+    grid (h, w) is given."""
+    h, w = grid or (round(units.shape[1] ** 0.5),) * 2
+    return self.decode_latent(self.embed(units).reshape(len(units), h, w, -1))
 
-  def decode_part(self, units: Array, done: Array | int) -> Array:
-    """As `decode`, of the first `done` units only; the rest is 0, grey."""
+  def decode_part(
+    self,
+    units: Array,
+    done: Array | int,
+    grid: tuple[int, int] | None = None,
+  ) -> Array:
+    """As `decode`, of the first `done` units only; the rest is 0, grey. The
+    grid is that of an image of `size` if none is given."""
     drawn = (jnp.arange(units.shape[1]) < done).astype(jnp.float32)
-    grid = lambda x: x.reshape(len(x), *self.grid, -1)
-    image = self.decode_latent(grid(self.embed(units) * drawn[None, :, None]))
-    return image * resize(grid(drawn[None]), image.shape[1:3], "nearest")
+    lie = lambda x: x.reshape(len(x), *(grid or self.grid), -1)
+    image = self.decode_latent(lie(self.embed(units) * drawn[None, :, None]))
+    return image * resize(lie(drawn[None]), image.shape[1:3], "nearest")
 
   def embed(self, units: Array) -> Array:
     """The codes f32[..., C] of units i32[...]."""

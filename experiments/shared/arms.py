@@ -276,15 +276,16 @@ def deviation(values: Sequence[float]) -> float:
   return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def said(held: Mapping[str, bool]) -> bool | str:
+def said(held: Mapping[str, bool], why: str = "") -> bool | str:
   """What a record says of the parts of a claim: True, False, or which of them
-  do not hold."""
+  do not hold, and why."""
   failed = [name for name, holds in held.items() if not holds]
   if not failed:
     return True
   if len(failed) == len(held):
     return False
-  return f"in part: {', '.join(failed)} does not hold"
+  why = why and f": {why}"
+  return f"in part: {', '.join(failed)} does not hold{why}"
 
 
 def _short(found: Mapping[str, Any]) -> dict[str, float]:

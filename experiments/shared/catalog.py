@@ -26,11 +26,13 @@ PLAN_MARKS = (
 # Family -> what its systems do, in a line.
 FAMILIES = {
   "token": "One unit after the other, or a front of units a step.",
-  "speculation": "Faster draws from a trained system of discrete units.",
+  "block": "Block after block, the units of each filled a few at a time.",
+  "speculation": "Faster draws from a trained system.",
   "safety": "What samples carry unseen, around any system that draws units.",
   "scale": "Map by map, from coarse to fine.",
   "masked": "Units in any order, several a step.",
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
+  "flow": "From noise to data: a whole image at once, or state after state.",
   "series": "Values over time, forecast from those before.",
   "tokenizers": "From pixels to units and back. Tokenizers train with the same "
   "command.",
@@ -38,7 +40,7 @@ FAMILIES = {
   "train with the same command.",
 }
 # What the imports of a system do not tell.
-SPECULATION = ("speculation", "eagle")
+SPECULATION = ("speculation", "eagle", "at_once")
 SAFETY = "decoding.green_lists"
 ARXIV = re.compile(r"arXiv\s+(\d{4}\.\d{4,5})")
 
@@ -55,12 +57,15 @@ DATA_HEAD = """# Data
 further keys of `config.data`; an option that a set does not have is refused.
 Every set also takes
 
+- `share`: how much of the training split is there, from its beginning;
 - `text_features`: a folder of features of the texts, as a large frozen encoder
-  made them;
+  made them, or of their ids; `image_features`: the same of the images;
 - `derive`: rule -> its options; adds fields that are made of the others, as
   `--config.data.derive="{'edges': {'kind': 'canny'}}"`;
 - `peers`: so many other examples stand beside each, as `peer_image`,
   `peer_label`, ..., of its class unless `same_class=False`;
+- `turns`: how often each example comes in a row, with `turn`, which time it
+  is;
 - `order`: "shuffled", or "given" where examples follow from each other.
 
 Written from the docstrings of the loaders by `python -m experiments.report`.
@@ -145,7 +150,12 @@ def family(path: pathlib.Path) -> str:
 
 def verdicts(slug: str, records: dict[str, dict]) -> str:
   """Links to the results of a system."""
-  ours = lambda k: not measured(k) and slug in (k, _result_of(k))
+
+  def ours(k):
+    own = _result_of(k)
+    variant = own.startswith(f"{slug}_") and not _is_system(own)
+    return not measured(k) and (slug in (k, own) or variant)
+
   names = list(filter(ours, records))
   if not names:
     return "none yet"

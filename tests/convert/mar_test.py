@@ -88,13 +88,13 @@ class SamplingTest(parameterized.TestCase):
       sizes = makers.cosine(units, steps)
       np.testing.assert_array_equal(sizes, arrays[f"counts_{units}_{steps}"])
       np.testing.assert_allclose(
-        system._scales(4.0, "linear", sizes),
+        system.scales(4.0, "linear", sizes),
         arrays[f"scales_{units}_{steps}"],
         rtol=1e-6,
       )
     for name, run in config["runs"].items():
       schedule = run.get("cfg_schedule", "linear")
-      got = system._scales(run["cfg"], schedule, makers.cosine(25, 4))
+      got = system.scales(run["cfg"], schedule, makers.cosine(25, 4))
       np.testing.assert_allclose(got, arrays[f"scales_{name}"], rtol=1e-6)
 
   @parameterized.parameters("plain", "linear_hot")

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
-from scipy import special, stats
+from scipy import special
 
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token import eagle_drafts, speculation
-from tests import filled, optimised
+from tests import filled, laws, optimised
 from tests.systems import scale_models
 
 V, L, N = 4, 4, 50_000  # codes, units of an image, images
@@ -80,15 +80,7 @@ def _speculated(by, system, variables, keys, bias):
 
 
 def p_value(units, wanted):
-  counts = np.bincount(
-    np.ravel_multi_index(np.asarray(units).T, (V,) * L), minlength=V**L
-  )
-  wanted = wanted * len(units)
-  keep = wanted >= 5
-  pool = lambda x: np.append(x[keep], x[~keep].sum())
-  # What is impossible has a share, too, that can be divided by.
-  counts, wanted = pool(counts), np.maximum(pool(wanted), 1e-9)
-  return stats.chisquare(counts, wanted * counts.sum() / wanted.sum()).pvalue
+  return laws.chi_square(units, wanted, V)
 
 
 class SpeculationTest(parameterized.TestCase):

@@ -180,10 +180,10 @@ class MARTest(absltest.TestCase):
     self.assertGreater(np.abs(plain - run(guidance=3.0)).max(), 1e-3)
 
   def test_scales_of_guidance(self):
-    scales = self.system._scales(3.0, "linear", makers.cosine(256, 8))
+    scales = self.system.scales(3.0, "linear", makers.cosine(256, 8))
     known = np.cumsum([5, 15, 24, 31, 39, 45, 48, 48])
     np.testing.assert_allclose(scales, 1 + 2 * known / 256, rtol=1e-6)
-    scales = self.system._scales(3.0, "constant", (1, 2))
+    scales = self.system.scales(3.0, "constant", (1, 2))
     np.testing.assert_array_equal(scales, [3, 3])
 
   def test_bad_arguments(self):

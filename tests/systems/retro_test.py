@@ -14,6 +14,7 @@ from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token.database import chunks
+from ar_jax.systems.retro import from_gpt
 from configs import retro as config
 from tests import filled, smoke
 
@@ -116,6 +117,26 @@ class RetroTest(absltest.TestCase):
     np.testing.assert_allclose(
       self.logits(units, half), self.logits(units, other), atol=1e-5
     )
+
+  def test_a_retro_begins_as_a_gpt(self):
+    c = smoke.config("retro").model.to_dict()
+    both = c | dict(depth=4, layers=(2, 3), database=None)
+    system = build("retro", **both)
+    gpt = build("retro", **both | dict(neighbours=0))
+    own = filled.variables(gpt)
+    params = from_gpt(system, own["params"], KEY)
+    shapes = jax.eval_shape(lambda k: system.init(k, {}), KEY)["params"]
+    self.assertEqual(
+      jax.tree.map(jnp.shape, params), jax.tree.map(jnp.shape, shapes)
+    )
+    units, neighbours = batch()
+    found = jax.jit(
+      lambda p, q: (
+        system.logits({"params": p}, {"neighbours": neighbours}, units),
+        gpt.logits({"params": q}, {}, units),
+      )
+    )(params, own["params"])
+    np.testing.assert_allclose(*found, atol=1e-6)
 
   def test_what_is_drawn_is_drawn_from_the_pass(self):
     """Cached = uncached over the borders of chunks, with what is looked up on

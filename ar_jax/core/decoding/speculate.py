@@ -42,11 +42,14 @@ class Draft(NamedTuple):
       None for units that were chosen, not drawn (point masses).
     parents: i32[B, K], the row of the parent of each, 0 being the unit before
       all drafts and j + 1 draft j; at most its index. None for a chain.
+    count: i32[B], how many of a chain there are, where it is not K; None for
+      all. The others are not verified.
   """
 
   units: Array
   logp: Array | None = None
   parents: Array | None = None
+  count: Array | None = None
 
 
 class Progress(NamedTuple):
@@ -162,7 +165,8 @@ def speculate(
     _check(new, mode)
     logits, hidden, target = score(target, progress, new)
     left = length - progress.count
-    valid = jnp.clip(left - 1, 0, new.units.shape[1])
+    most = new.units.shape[1] if new.count is None else new.count
+    valid = jnp.clip(left - 1, 0, most)
     depth = None if new.parents is None else draft_tree.ancestry(new.parents)[1]
     verdict = verify(
       logits[:, None],
@@ -189,9 +193,8 @@ def speculate(
     )
     units = progress.units.at[rows, place].set(units, mode="drop")
     fresh = jnp.minimum(verdict.accepted + 1, left)
-    trials = jnp.minimum(
-      verdict.accepted + 1, jnp.minimum(left - 1, path.shape[1] - 1)
-    )
+    most = path.shape[1] - 1 if new.count is None else new.count
+    trials = jnp.minimum(verdict.accepted + 1, jnp.minimum(left - 1, most))
     accepted = jnp.minimum(verdict.accepted, jnp.maximum(left - 1, 0))
     chance = accepted
     if depth is None and mode != "gumbel":

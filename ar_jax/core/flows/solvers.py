@@ -136,6 +136,7 @@ def noise(keys: Array, shape: Sequence[int], step: Array | int = 0) -> Array:
 DIFFUSIONS = {
   "sigma": lambda s: s,
   "sigma^2": jnp.square,
+  "none": jnp.zeros_like,
 }
 LAST_STEPS = ("mean", "euler", "data")
 
@@ -151,6 +152,7 @@ def euler_maruyama(
   last: str = "mean",
   start: int = 0,
   trail: bool = False,
+  carry: Any = None,
 ) -> Any:
   """Solves dx = (v + w score) dt + sqrt(2 w) dW, which has the laws of the
   path for any w >= 0 (SiT, arXiv 2401.08740).
@@ -170,6 +172,8 @@ def euler_maruyama(
       "data" returns the data that the velocity implies.
     start: number of the first step, folded into the keys.
     trail: whether to return the way as well.
+    carry: a state, if any, of a velocity that is then called (x, t, carry) and
+      returns (v, carry): a network that remembers where it has been.
 
   Returns:
     x at times[-1]; with `trail` also x at times[1:], f32[n, B, ...].
@@ -186,21 +190,24 @@ def euler_maruyama(
   if dt.min() < 0 or t.max() >= 1:
     raise UserError("times of a stochastic sampler must rise, to 1 at the end")
 
-  def step(x, row):
+  def step(state, row):
     # One loop for all steps, so that the network is compiled once.
-    t, dt, index, final = row
-    v = velocity(x, t)
+    (x, carry), (t, dt, index, final) = state, row
+    if carry is None:
+      v = velocity(x, t)
+    else:
+      v, carry = velocity(x, t, carry)
     w = DIFFUSIONS[diffusion](path.coefficients(t)[1])
     form = path.convert("velocity", v, x, t)
     mean = x + dt * (v + w * form.score)
     fresh = noise(keys, x.shape[1:], index)
     end = {"mean": mean, "euler": x + dt * v, "data": form.data}[last]
     x = jnp.where(final, end, mean + jnp.sqrt(2 * w * dt) * fresh)
-    return x, x if trail else None
+    return (x, carry), x if trail else None
 
   index = start + np.arange(len(t))
   final = np.arange(len(t)) == len(t) - 1
-  x, seen = jax.lax.scan(step, x, (t, dt, index, final))
+  (x, _), seen = jax.lax.scan(step, (x, carry), (t, dt, index, final))
   return (x, seen) if trail else x
 
 

@@ -16,6 +16,7 @@ from ar_jax.core.plans.plan import (
   ancestors,
   causal,
   denoising,
+  drafting,
   plan,
   recent,
 )
@@ -137,16 +138,61 @@ def sliding(length: int, size: int) -> Plan:
   return plan((1,) * length, recent, first=first)
 
 
-def noisy_clean(p: Plan) -> Plan:
-  """A noisy and a clean copy of the slots of `p`, to train block diffusion.
+def noisy_clean(
+  p: Plan, prefix: int = 0, *, each: bool = False, copies: int = 1
+) -> Plan:
+  """Noisy copies and a clean one of the slots of `p`, to train block diffusion.
 
-  The first half is noisy, the second clean; `block` is the step in `p`.
+  The last part is clean; `block` is the step in `p`. Noisy copies do not see
+  each other.
+
+  Args:
+    p: a plan, whose steps are blocks.
+    prefix: slots before them all, clean ones, which all of `p` see.
+    each: whether the prefix is causal, rather than one block that sees itself.
+    copies: noisy ones.
   """
-  columns = {n: np.tile(c, 2) for n, c in p.slots.items()}
+  columns = {n: np.tile(c, copies + 1) for n, c in p.slots.items()}
   columns["block"] = columns.pop("step")
   columns["position"] = columns.pop("index")
-  clean = np.repeat([0, 1], len(p))
-  return plan(p.sizes * 2, denoising, clean=clean, **columns)
+  clean = np.repeat(np.arange(1 - copies, 2), len(p))
+  sizes = p.sizes * (copies + 1)
+  if prefix:
+    columns = {n: np.pad(c, (prefix, 0)) for n, c in columns.items()}
+    columns["block"][:prefix] = np.arange(-prefix, 0) if each else -1
+    clean = np.pad(clean, (prefix, 0), constant_values=1)
+    sizes = (1,) * prefix + sizes if each else (prefix, *sizes)
+  return plan(sizes, denoising, clean=clean, **columns)
+
+
+def groups(
+  anchors: Sequence[int], count: int, length: int | None = None
+) -> Plan:
+  """Drafts behind some units of a line (gated LoRA, arXiv 2507.11851).
+
+  First `length` ordinary slots, which see those before them; then, for each
+  anchor, `count` drafts, which see the ordinary slots up to the anchor and the
+  earlier drafts of their own group, and which nothing else sees. `anchor` is
+  the ordinary slot of a slot, `draft` its number in the group, 0 for ordinary
+  slots; it lies at the place anchor + draft.
+
+  Args:
+    anchors: ordinary slots.
+    count: drafts of each.
+    length: ordinary slots; up to the last anchor if None.
+
+  Raises:
+    UserError: an anchor is no ordinary slot.
+  """
+  length = max(anchors) + 1 if length is None else length
+  if not all(0 <= anchor < length for anchor in anchors):
+    raise UserError(f"groups: anchors {anchors} of {length} slots")
+  anchor = np.concatenate([np.arange(length), np.repeat(anchors, count)])
+  draft = np.concatenate(
+    [np.zeros(length, int), np.tile(np.arange(1, count + 1), len(anchors))]
+  )
+  sizes = (1,) * length + (count,) * len(anchors)
+  return plan(sizes, drafting, anchor=anchor, draft=draft)
 
 
 def tree(parents: Sequence[int]) -> Plan:

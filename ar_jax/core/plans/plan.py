@@ -54,6 +54,14 @@ def denoising(q: Slots, k: Slots) -> np.ndarray:
   return own | ((q["block"] > k["block"]) & (k["clean"] > 0))
 
 
+def drafting(q: Slots, k: Slots) -> np.ndarray:
+  """Ordinary slots see those before them; drafts see these up to their anchor
+  and the earlier drafts of their own group (arXiv 2507.11851)."""
+  ordinary = (k["draft"] == 0) & (q["anchor"] >= k["anchor"])
+  own = (q["anchor"] == k["anchor"]) & (q["draft"] >= k["draft"])
+  return ordinary | own
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """The order of generation and the pattern of visibility; hashable.

@@ -9,6 +9,10 @@ computed once on the host; an image becomes A_h X A_w^T.
             floor(i n / m) ... ceil((i + 1) n / m) - 1, so cells overlap
             where m does not divide n
   bicubic   half-pixel centres, kernel a = -0.75, index clamped at borders
+  bicubic_corners  the same kernel, outer pixels upon outer pixels
+                   (align_corners=True)
+  bicubic_tenth    as bicubic by the factor (m + 0.1) / n, which older readers
+                   of DINOv2's position tables take
   bilinear  half-pixel centres, clamped
   nearest   input floor(i n / m)
 """
@@ -41,7 +45,10 @@ def _taps(size: int, to: int, offsets, weights) -> np.ndarray:
 
 def _centres(size: int, to: int) -> tuple[np.ndarray, np.ndarray]:
   """Floor and fraction of where output pixels fall among input pixels."""
-  at = (np.arange(to) + 0.5) * size / to - 0.5
+  return _split((np.arange(to) + 0.5) * size / to - 0.5)
+
+
+def _split(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   floor = np.floor(at)
   return floor.astype(int)[:, None], (at - floor)[:, None]
 
@@ -52,9 +59,23 @@ def _bilinear(size: int, to: int) -> np.ndarray:
   return _taps(size, to, offsets, np.concatenate([1 - t, t], axis=1))
 
 
-def _bicubic(size: int, to: int, a: float = -0.75) -> np.ndarray:
-  floor, t = _centres(size, to)
-  offsets = np.arange(-1, 3)
+def _bicubic(size: int, to: int) -> np.ndarray:
+  return _cubic(size, *_centres(size, to))
+
+
+def _bicubic_corners(size: int, to: int) -> np.ndarray:
+  return _cubic(size, *_split(np.arange(to) * (size - 1) / max(to - 1, 1)))
+
+
+def _bicubic_tenth(size: int, to: int) -> np.ndarray:
+  return _cubic(size, *_split((np.arange(to) + 0.5) * size / (to + 0.1) - 0.5))
+
+
+def _cubic(
+  size: int, floor: np.ndarray, t: np.ndarray, a: float = -0.75
+) -> np.ndarray:
+  """Rows for outputs that fall `t` behind the inputs `floor`, [to, 1] both."""
+  to, offsets = len(floor), np.arange(-1, 3)
   x = np.abs(t - offsets)
   near = (a + 2) * x**3 - (a + 3) * x**2 + 1
   far = a * (x**3 - 5 * x**2 + 8 * x - 4)
@@ -71,6 +92,8 @@ def _nearest(size: int, to: int) -> np.ndarray:
 _METHODS = {
   "area": _area,
   "bicubic": _bicubic,
+  "bicubic_corners": _bicubic_corners,
+  "bicubic_tenth": _bicubic_tenth,
   "bilinear": _bilinear,
   "nearest": _nearest,
 }
@@ -83,7 +106,7 @@ def matrix(size: int, to: int, method: str) -> np.ndarray:
   Args:
     size: input length.
     to: output length.
-    method: "area", "bicubic", "bilinear" or "nearest".
+    method: a name of the list above.
 
   Raises:
     ValueError: unknown method.

@@ -6,12 +6,14 @@ import pathlib
 
 from PIL import Image
 
+from ar_jax.core import forms
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.folders import layout as layouts
 from ar_jax.data.folders import parts
 from ar_jax.data.images import reader, scan, transforms
+from ar_jax.data.images.maps import Maps, WithMaps
 from ar_jax.data.images.pictures import Pictures
 
 
@@ -24,13 +26,14 @@ def folder(
   classes: int | None = None,
   test_fraction: float = 0.1,
   skip_bad: bool = False,
+  maps: str = "",
 ) -> Dataset:
   """Your own pictures, one sub-folder per class.
 
   From: any folder; `path/CLASS/*.jpg`, or `path/train/CLASS/` and
   `path/test/CLASS/`.
   Command: --config.data.name=folder --config.data.path=DIR
-  Fields: image, label.
+  Fields: image, label; with `maps`, map.
 
   All of the folder is looked at before anything is read, and one line says
   what was found: how many pictures, which classes, what was left out. Classes
@@ -50,6 +53,8 @@ def folder(
       models; another number is checked against the sub-folders.
     test_fraction: the part held out where there is no test folder, 0 to 1.
     skip_bad: leave out pictures that cannot be read, in place of an error.
+    maps: a folder of control maps (depth, segments, lines), one for each
+      picture: `maps/CLASS/NAME.png` for `path/CLASS/NAME.jpg`, cut as it is.
 
   Raises:
     UserError: no such folder, no images, one class only, a class without a
@@ -85,12 +90,23 @@ def folder(
       read, lambda i: chosen[i][1], len(chosen), size=size, crop=crop
     )
 
+  of, stats = part, [("train", train), ("test", test)]
+  form = {"image": forms.Image()}
+  if maps:
+    beside, form["map"] = Maps(maps, crop), forms.Image()
+
+    def of(chosen: list[layouts.Labelled]) -> WithMaps:
+      found = [(e, 0) for e in beside.of([e for e, _ in chosen])]
+      stats.append(("maps", found))
+      return WithMaps(part(chosen), part(found))
+
+  parts_of = of(train), of(test)
   digest = digests.of_stats(
     ("/".join((side, *e.parts)), e.size, e.changed)
-    for side, files in (("train", train), ("test", test))
+    for side, files in stats
     for e, _ in files
   )
-  return Dataset("folder", part(train), part(test), len(names), names, digest)
+  return Dataset("folder", *parts_of, len(names), names, digest, forms=form)
 
 
 def _readable(

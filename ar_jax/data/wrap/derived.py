@@ -29,6 +29,7 @@ from ar_jax.data.dataset import Around, Dataset, Example, Source, draw
 # the options of the rule and returns it.
 RULES = {
   "edges": ("wrap.edges", "edges"),
+  "prompts": ("wrap.prompts", "prompts"),
 }
 
 

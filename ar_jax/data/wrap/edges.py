@@ -22,6 +22,7 @@ def edges(
   sigma: float = 1.0,
   low: float = 0.04,
   high: float = 0.1,
+  threshold: float | None = None,
 ) -> Rule:
   """Adds `edges`, u8[H, W, 1]: black but where the image changes.
 
@@ -33,6 +34,8 @@ def edges(
     low: gradients of at least so much go on with a line of "canny", as a share
       of the largest that there can be.
     high: those of at least so much begin one.
+    threshold: of "sobel", the size from which on a pixel is 255, and else 0;
+      None for the sizes themselves.
 
   Raises:
     UserError: there is no such kind, the thresholds are not in order, or the
@@ -41,6 +44,11 @@ def edges(
   if kind not in ("sobel", "canny"):
     raise UserError(
       f"data.derive.edges.kind={kind!r}: must be 'sobel' or 'canny'"
+    )
+  if threshold is not None and (kind != "sobel" or not 0 < threshold <= 1):
+    raise UserError(
+      f"data.derive.edges.threshold={threshold}: is of kind='sobel', above 0 "
+      "and at most 1"
     )
   if not 0 <= low <= high <= 1 or sigma < 0:
     raise UserError(
@@ -57,7 +65,9 @@ def edges(
         f"{image.shape}, not the pixels of an image"
       )
     grey = luminance(image)
-    if kind == "sobel":
+    if threshold is not None:
+      found = np.uint8(255) * (sobel(grey)[0] >= threshold)
+    elif kind == "sobel":
       found = np.floor(255 * sobel(grey)[0] + 0.5).astype(np.uint8)
     else:
       found = np.uint8(255) * canny(grey, sigma, low, high)

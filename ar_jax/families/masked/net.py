@@ -12,10 +12,13 @@ D width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.decoding import pairs
 from ar_jax.core.decoding.steps import fold
 from ar_jax.nn.layers.norms import LayerNorm
 from ar_jax.nn.stacks.transformer import Backbone
@@ -128,3 +131,42 @@ class Masked(nn.Module):
     x = x.at[:, : self.prefix].set(h[:, : self.prefix])
     x, _ = self.decoder(x + self.decoder_slots[None], keys=keys)
     return x[:, self.prefix :] + self.head_slots[None]
+
+
+def states_at(
+  net: Masked,
+  params: Any,
+  label: Array,
+  canvas: Array,
+  order: Array,
+  known: Array | int,
+  at: Array,
+  rows: int,
+) -> tuple[Array, Array | None]:
+  """Hidden states f32[B, w, D] of some places, with the class and without.
+
+  Args:
+    net: not bound.
+    params: of it.
+    label: i32[B], or of `pairs` with the null label, i32[2 B].
+    canvas: f32[B, L, C].
+    order: i32[B, L].
+    known: how many are visible, i32[].
+    at: i32[B, w], the places.
+    rows: S, static; at least `known`.
+
+  Returns:
+    Both; the second is None without pairs.
+  """
+  guided = len(label) > len(canvas)
+  pair = lambda x: pairs.double(x, guided)
+  h = net.apply(
+    {"params": params},
+    label,
+    pair(canvas),
+    pair(order),
+    known,
+    rows=max(1, rows),
+  )
+  h = jnp.take_along_axis(h, pair(at)[..., None], axis=1)
+  return pairs.split(h) if guided else (h, None)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.plans.makers import blocks
-from ar_jax.core.plans.plan import Plan, plan
+from ar_jax.core.plans.plan import Plan, drafting, plan
 from ar_jax.core.system import Vars
 from ar_jax.families.token import prefix as prefixes
 from ar_jax.families.token.prefix import Cond
@@ -68,6 +68,11 @@ class NextToken(nn.Module):
     """Positions that are ever computed: P + L - 1."""
     return self.prefix.length + len(self.plan) - 1
 
+  @property
+  def ground(self) -> Plan:
+    """Where the units lie that rotations count, one after the other."""
+    return self.plan
+
   def example(self) -> Cond:
     """A condition of the right shape, of one example."""
     more = {} if self.memory is None else self.memory.example()
@@ -77,7 +82,7 @@ class NextToken(nn.Module):
     """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
     features = self.backbone.head_width(self.width)
     table = rope(
-      self.plan,
+      self.ground,
       features,
       prefix=self.prefix.length,
       prefix_rope=self.prefix_rope,
@@ -109,6 +114,7 @@ class NextToken(nn.Module):
     units: Array,
     hidden: Array | None = None,
     keys: Array | None = None,
+    mask: Array | None = None,
   ) -> Array:
     """Hidden states f32[B, P + L - 1, D] of all positions.
 
@@ -117,16 +123,62 @@ class NextToken(nn.Module):
       units: [B, L, ...].
       hidden: bool[B], examples whose condition is not visible; None for none.
       keys: Key[B] for dropout and stochastic depth, or None.
+      mask: bool[P + L - 1, P + L - 1], which positions see which, in place of
+        those of the plan.
     """
     x, last = self._embed(cond, units[:, :-1], hidden)
     x = dropout(x, keys, self.dropout, self.backbone.depth)
     # A plan where it can be one: its hidden pairs are not computed.
-    mask, valid = self._visible(self.rows), self.prefix.valid(cond)
+    valid = self.prefix.valid(cond)
+    if mask is not None:
+      mask = mask[None, None]
+    else:
+      mask = self._visible(self.rows)
+      mask = mask if valid is None else jnp.asarray(mask.mask())[None, None]
     if valid is not None:
-      mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid)
+      mask = hide_padding(mask, valid)
     memory = self._remember(cond, hidden)
     pos = self.rotations()
     return self._stack(x, mask, last, pos=pos, memory=memory, keys=keys)[0]
+
+  def grouped(
+    self,
+    cond: Cond,
+    units: Array,
+    drafts: Array,
+    anchors: Array,
+    hidden: Array | None = None,
+  ) -> tuple[Array, Array]:
+    """The states before units, and those of drafts behind some of them, which
+    nothing else sees; see `plan.drafting`.
+
+    Args:
+      cond, hidden: as in `features`.
+      units: [B, L, ...].
+      drafts: [k, D], what is read in their place.
+      anchors: i32[B, A], units: draft j = 1 .. k of anchor i lies j places
+        behind the position that says unit i, and is to say unit i + j.
+
+    Returns:
+      f32[B, L, D], and f32[B, A, k, D].
+    """
+    x, last = self._embed(cond, units[:, :-1], hidden)
+    b, count, before = len(x), x.shape[1], self.prefix.length - 1
+    own = jnp.tile(drafts[None].astype(x.dtype), (b, anchors.shape[1], 1))
+    x = jnp.concatenate([x, own], axis=1)
+    ordinary = jnp.arange(count)
+    if not self.prefix.causal:
+      ordinary = jnp.maximum(ordinary, before)
+    mask, place = groups(ordinary, before + anchors, len(drafts))
+    mask, valid = mask[:, None], self.prefix.valid(cond)
+    if valid is not None:
+      mask = hide_padding(mask, valid)
+    place = place.at[:, :count].set(jnp.arange(count))
+    pos = jnp.take(self.rotations(), place, axis=0, mode="clip")
+    memory = self._remember(cond, hidden)
+    h, _ = self._stack(x, mask, last, pos=pos, memory=memory)
+    drafted = h[:, count:].reshape(b, anchors.shape[1], len(drafts), -1)
+    return h[:, before:count], drafted
 
   def ready(self, variables: Vars, rows: int) -> Vars:
     """The variables, made ready for a loop of steps of so many rows."""
@@ -202,16 +254,32 @@ class NextToken(nn.Module):
       Hidden states [B, T, D] after these units, and the cache with T more
       rows.
     """
-    new = units.shape[1]
+    return self.look(self.units(units), cache, valid, tree)
+
+  def look(
+    self,
+    x: Array,
+    cache: Cache,
+    valid: Array | None = None,
+    tree: tuple[Array, Array] | None = None,
+  ) -> tuple[Array, Cache]:
+    """As `step`, of what is read already, [B, T, D]."""
+    new = x.shape[1]
     mask = cache.causal(new) if tree is None else cache.tree(tree[0])
     if valid is not None:
       mask = mask & padding_mask(mask, valid)
     # Clipped only for examples that are finished.
+    at = self.places(cache, new, tree)
+    pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
+    return self._stack(x, mask, None, pos=pos, cache=cache)
+
+  def places(
+    self, cache: Cache, new: int, tree: tuple[Array, Array] | None = None
+  ) -> Array:
+    """i32[1 | B, T]: the positions of the new units of a `step`."""
     after = jnp.arange(new) if tree is None else tree[1]
     at = jnp.reshape(cache.index, (-1, 1))
-    at = at + (after[None] if after.ndim == 1 else after)
-    pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
-    return self._stack(self.units(units), mask, None, pos=pos, cache=cache)
+    return at + (after[None] if after.ndim == 1 else after)
 
   def _remember(self, cond: Cond, hidden: Array | None) -> Any:
     if self.memory is None:
@@ -242,6 +310,27 @@ class NextToken(nn.Module):
       return blocks(rows, 1)
     count = self.prefix.length
     return plan((count,) + (1,) * (rows - count))
+
+
+def groups(ordinary: Array, anchors: Array, count: int) -> tuple[Array, Array]:
+  """Who sees whom, bool[B, T, T], and where they lie, i32[B, T], of T slots:
+  ordinary ones, and behind them `count` drafts of each anchor.
+
+  Args:
+    ordinary: i32[n], the numbers of ordinary slots.
+    anchors: i32[B, A], numbers among these.
+    count: k.
+  """
+  b, many = anchors.shape
+  each = jnp.repeat(anchors, count, axis=1)
+  line = jnp.broadcast_to(ordinary, (b, len(ordinary)))
+  anchor = jnp.concatenate([line, each], axis=1)
+  draft = jnp.concatenate(
+    [jnp.zeros(len(ordinary), int), jnp.tile(jnp.arange(1, count + 1), many)]
+  )
+  q = {"anchor": anchor[:, :, None], "draft": draft[None, :, None]}
+  k = {"anchor": anchor[:, None], "draft": draft[None, None]}
+  return drafting(q, k), anchor + draft[None]
 
 
 def padding_mask(mask: Array, valid: Array) -> Array:

@@ -48,6 +48,10 @@ class Packed(Generator):
     """b."""
     return code_bits(bits_of(self.tokenizer), self.codes)
 
+  @property
+  def redraws(self) -> bool:
+    return bool(getattr(self.tokenizer, "drawn", False))
+
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """Bits that are drawn depend on `index` and `view`, where a batch has it:
     several views of an example are several draws."""

@@ -82,6 +82,23 @@ class Start(Prefix):
     return self._rows("start", 1)[None]
 
 
+class Nothing(Prefix):
+  """No position, for nets of `width` D whose first unit needs none before."""
+
+  width: int
+  fields = ()
+  length = 0
+  labels = None
+
+  def example(self) -> Cond:
+    return {}
+
+  def __call__(self, cond: Cond, hidden: Array | None = None) -> Array:
+    """[1, 0, D]."""
+    del cond, hidden
+    return jnp.zeros((1, 0, self.width))
+
+
 class ClassPrefix(Prefix):
   """One position: a row of a table, whose last row stands for no class.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.decoding import pairs, pick, programs, steps
+from ar_jax.core.decoding import pairs, programs, steps
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
 from ar_jax.families.token.net import NextToken
@@ -230,11 +230,9 @@ class TokenProgram:
         i32[B] for each example, or i32[B, T].
     """
     head = self.net.bind(variables).head
-    if self.scales is not None:
-      # The head is linear: guiding its input guides the logits, at half the
-      # cost.
-      h = pick.guide(*self._states(h), self._scale(place))
-    return head.logits(h)
+    if self.scales is None:
+      return head.logits(h)
+    return head.guided(*self._states(h), self._scale(place))
 
   def _states(self, h: Array) -> tuple[Array, Array]:
     """Hidden states with the condition and without."""

@@ -75,6 +75,34 @@ class Latents(Reader):
     return self.linear(units)
 
 
+class Projected(Embed):
+  """A table of short rows, of codes as the decoder of a tokenizer has them,
+  through linear, exact GELU, linear (Janus, arXiv 2410.13848).
+
+  Attributes:
+    vocab, width, stddev: as there.
+    channels: C, the numbers of a row.
+    dtype: of the products.
+  """
+
+  channels: int = 8
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    init = nn.initializers.normal(self.stddev)
+    # A row is as large as a code of a tokenizer, not as a row of D numbers.
+    rows = nn.initializers.normal(self.channels**-0.5)
+    shape = self.vocab, self.channels
+    self.embedding = self.param("embedding", rows, shape)
+    dense = lambda: nn.Dense(self.width, kernel_init=init, dtype=self.dtype)
+    self.fc1, self.fc2 = dense(), dense()
+
+  def __call__(self, units: Array) -> Array:
+    """[B, T, D] of i32[B, T]."""
+    x = self.fc1(super().__call__(units))
+    return self.fc2(nn.gelu(x, approximate=False))
+
+
 class Folded(Embed):
   """The k codes of a window as one vector (Token-Shuffle, arXiv 2504.17789):
   each through the same table and the same linear map to D / k numbers, side by

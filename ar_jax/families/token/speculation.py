@@ -66,11 +66,19 @@ class Source(NamedTuple):
     k: K, drafts a forward.
     begin: makes the drafter and its first state.
     levels: of a tree; None for chains.
+    score: the target's forward, where it brings more than laws, with
+      (program, variables, valid, bias) first, see `speculate.Score`.
+    wrap: what that one says of its rows, of the hidden state f32[rows, 1, D]
+      of the forward that reads the condition.
+    spare: rows of the cache that a forward needs beyond the first; None for K.
   """
 
   k: int
   begin: Callable[[Start], tuple[Drafter, Any]]
   levels: int | None = None
+  score: Callable | None = None
+  wrap: Callable[[Array], Any] = lambda hidden: hidden
+  spare: int | None = None
 
 
 def generate(
@@ -129,22 +137,26 @@ def generate(
     known = jnp.zeros(len(keys), jnp.int32)
   known = jnp.clip(known, 0, prompt.shape[1]).astype(jnp.int32)
   prefix, law = program.net.prefix.length, dict(program.law)
-  rows = len(program.rows(known)) * (source.k + 1)
+  spare = source.k if source.spare is None else source.spare
+  rows = len(program.rows(known)) * (spare + 1)
   variables = program.net.ready(variables, rows)
-  h, cache, valid = program.read(variables, cond, prompt, spare=source.k)
+  h, cache, valid = program.read(variables, cond, prompt, spare=spare)
   row = program.rows(prefix + known)
   hidden = jnp.take_along_axis(h, row[:, None, None] - 1, axis=1)
-  logits = _logits(program, variables, bias, hidden, known)
+  logits = biased_logits(program, variables, bias, hidden, known)
   first = pick.draw(pick.law(logits, **law), steps.fold(keys, known))[:, 0]
   rest = ((0, 0), (0, program.length - prompt.shape[1]))
   units = jnp.pad(prompt, rest).at[jnp.arange(len(keys)), known].set(first)
+  hidden = source.wrap(hidden)
   progress = speculate.begin(
     units, known + 1, hidden, logits, source.k, source.levels
   )
   drafter, state = source.begin(
     Start(program, variables, cond, prompt, h, valid, bias)
   )
-  score = functools.partial(_score, program, variables, valid, bias)
+  score = functools.partial(
+    source.score or _score, program, variables, valid, bias
+  )
   verify = functools.partial(
     ops.verify, rule=rule, table=table, radius=radius, impl=impl, **law
   )
@@ -167,7 +179,7 @@ def _verify_relaxed(
   return ops.verify(logp[:, None], drafts, noise, impl=impl, **kwargs)
 
 
-def _logits(
+def biased_logits(
   program: TokenProgram,
   variables: Vars,
   bias: Array | None,
@@ -206,7 +218,7 @@ def _score(
   units = jnp.concatenate([progress.last[:, None], draft.units], axis=1)
   h, cache = net.step(rows(units), cache, valid, tree)
   place = progress.count[:, None] + after
-  return _logits(program, variables, bias, h, place), h, cache
+  return biased_logits(program, variables, bias, h, place), h, cache
 
 
 def jacobi(k: int, program: TokenProgram) -> Source:
@@ -247,7 +259,7 @@ def model(k: int, program: TokenProgram, variables: Vars) -> Source:
         net = program.net.bind(variables)
         h, cache = net.step(rows(unit[:, None]), cache, valid)
         place = (progress.count + i)[:, None]
-        logits = _logits(program, variables, start.bias, h, place)
+        logits = biased_logits(program, variables, start.bias, h, place)
         logp = pick.law(logits, **law)
         unit = place_keys.draw_at(logp, keys, place)[:, 0]
         return (unit, cache), (unit, logp[:, 0])

@@ -154,7 +154,7 @@ class TokenWise(TeacherForced):
       **options: as in `generate`.
     """
     units = self.generate(variables, cond, keys, **options)
-    return _sized(self.decode(variables, units), size)
+    return show(self.decode(variables, units), size)
 
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -263,7 +263,8 @@ class TokenWise(TeacherForced):
     )
 
 
-def _sized(image: Array, size: int | None) -> Array:
+def show(image: Array, size: int | None) -> Array:
+  """Images brought to this side bicubically, or as they are."""
   if size is None:
     return image
   return jnp.clip(resize(image, (size, size), "bicubic"), 0.0, 1.0)
@@ -273,4 +274,4 @@ def _sized(image: Array, size: int | None) -> Array:
 def _show(system, variables, units, done, size):
   if not hasattr(system.tokenizer, "decode_part"):
     return system.decode(variables, units)
-  return _sized(system.decode_part(variables, units, done), size)
+  return show(system.decode_part(variables, units, done), size)

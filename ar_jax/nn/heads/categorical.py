@@ -101,13 +101,19 @@ class Categorical(nn.Module):
       bias: see `pick.biased`.
       **law: see `pick.law`.
     """
-    if h_null is not None:
-      # The head is linear: guiding its input guides the logits, at half the
-      # cost.
-      h, h_null = h.astype(jnp.float32), h_null.astype(jnp.float32)
-      h = pick.guide(h, h_null, scale)
     temperature = law.get("temperature", 1.0)
-    return pick.law(pick.biased(self.logits(h), bias, temperature), **law)
+    if h_null is None:
+      logits = self.logits(h)
+    else:
+      logits = self.guided(h, h_null, scale)
+    return pick.law(pick.biased(logits, bias, temperature), **law)
+
+  def guided(self, h: Array, h_null: Array, scale: Array | float) -> Array:
+    """Guided logits f32[B, T, V]; arguments as in `law`."""
+    # The head is linear: guiding its input guides the logits, at half the
+    # cost.
+    h, h_null = h.astype(jnp.float32), h_null.astype(jnp.float32)
+    return self.logits(pick.guide(h, h_null, scale))
 
   def draw(
     self, h: Array, keys: Array, *, pos: Array | None = None, **options
@@ -115,3 +121,27 @@ class Categorical(nn.Module):
     """Units i32[B, T], drawn with keys Key[B]; options as in `law`."""
     del pos
     return pick.draw(self.law(h, **options), keys)
+
+
+class Hidden(Categorical):
+  """As `Categorical`, behind a hidden layer: linear, exact GELU, linear.
+
+  Attributes:
+    vocab, stddev, bias: as there.
+    width: E, of the hidden layer.
+  """
+
+  width: int = 64
+
+  def setup(self):
+    super().setup()
+    init = nn.initializers.normal(0.02)
+    self.fc1 = nn.Dense(self.width, kernel_init=init, dtype=jnp.float32)
+
+  def logits(self, h: Array) -> Array:
+    x = self.fc1(h.astype(jnp.float32))
+    return self.linear(nn.gelu(x, approximate=False))
+
+  def guided(self, h: Array, h_null: Array, scale: Array | float) -> Array:
+    # Not linear: it is the logits that are guided.
+    return pick.guide(self.logits(h), self.logits(h_null), scale)

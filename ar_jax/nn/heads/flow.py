@@ -20,7 +20,7 @@ import numpy as np
 
 from ar_jax.core.decoding import pairs, pick
 from ar_jax.core.errors import UserError
-from ar_jax.core.flows import ddpm, flow, solvers
+from ar_jax.core.flows import chains, ddpm, flow, solvers
 from ar_jax.core.plans import plan
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.heads.flow_nets import GroupTransformer, TokenMLP
@@ -65,8 +65,10 @@ class NoiseHead(nn.Module):
     guided = h_null is not None
     h = pairs.join(h, h_null) if guided else h
 
-    def predict(x, at, **options):
+    def predict(x, at, *, outer=None, **options):
       x = pairs.double(x, guided)
+      if outer is not None:
+        options["outer"] = pairs.double(outer, guided)
       at = jnp.full(x.shape[:2], at)
       out = net.apply(variables, x, at, h, **options)
       return pairs.split(out) if guided else (out, None)
@@ -104,6 +106,7 @@ class Flow(NoiseHead):
     *,
     plan: Plan | None = None,
     pos: Array | None = None,
+    outer: Array | None = None,
   ) -> Array:
     """f32[B, T]: squared error of the velocity of each unit, a mean over
     channels and repeats.
@@ -114,10 +117,14 @@ class Flow(NoiseHead):
       keys: Key[B].
       plan: the steps of the T units; None if they are all of one step.
       pos: where they are; see `GroupTransformer`.
+      outer: f32[B, T], a second time of nets that read one, from 0 to 1.
     """
     t = target.shape[1]
     grouped = self.net.grouped
     h = self._shared(h, plan)
+    second = {}
+    if outer is not None:
+      second["outer"] = self._repeated(keys, 1000 * outer)[2]
     keys, time_keys, h, x = self._repeated(keys, h, target)
     steps = 1 if plan is None else plan.steps
     draw = lambda key: self.times.draw(key, (steps if grouped else t,))
@@ -129,7 +136,7 @@ class Flow(NoiseHead):
     path = flow.path(self.path)
     xt = path.noisy(x, noise, times)
     mask = by_step(plan) if grouped and plan is not None else None
-    v = self.net(xt, thousandths(times), h, mask=mask, pos=pos)
+    v = self.net(xt, thousandths(times), h, mask=mask, pos=pos, **second)
     error = jnp.square(v - path.velocity(x, noise, times))
     return self._mean(error.mean(-1))
 
@@ -145,6 +152,7 @@ class Flow(NoiseHead):
     solver: str = "euler",
     interval: tuple[float, float] = (0.0, 1.0),
     temperature: float = 1.0,
+    outer: Array | None = None,
   ) -> Array:
     """Units f32[B, T, C] of one step.
 
@@ -158,6 +166,7 @@ class Flow(NoiseHead):
       solver: a key of `solvers.SOLVERS`, or "sde".
       interval: times between which guidance acts.
       temperature: multiplies the noise that it begins with.
+      outer: as in `loss`.
 
     Raises:
       UserError: no such solver.
@@ -165,7 +174,7 @@ class Flow(NoiseHead):
     grid = solvers.uniform_grid(times) if isinstance(times, int) else times
     h_null = None if h_null is None else self._shared(h_null, None)
     h = self._shared(h, None)
-    velocity = self._velocity(h, h_null, scale, pos, interval)
+    velocity = self._velocity(h, h_null, scale, pos, interval, outer)
     shape = h.shape[1], self.channels
     # The steps of a stochastic sampler take the numbers from 1 on.
     x = temperature * solvers.noise(keys, shape)
@@ -205,11 +214,12 @@ class Flow(NoiseHead):
     same = (step[:, None] == step[None]).astype(np.float32)
     return jnp.einsum("ts,bsd->btd", same / same.sum(1, keepdims=True), h)
 
-  def _velocity(self, h, h_null, scale, pos, interval):
+  def _velocity(self, h, h_null, scale, pos, interval, outer=None):
     predict = self._predictor(h, h_null)
+    outer = None if outer is None else 1000 * outer
 
     def velocity(x, t):
-      v, v_null = predict(x, thousandths(t), pos=pos)
+      v, v_null = predict(x, thousandths(t), pos=pos, outer=outer)
       if v_null is None:
         return v
       return flow.guide(v, v_null, scale, t, interval)
@@ -225,11 +235,14 @@ class Diffusion(NoiseHead):
     net: with 2 C numbers out.
     levels: of training.
     repeats: M, `diffusion_batch_mul` in the published code.
+    most: of its noise that a level adds at most, as published. A step down
+      from the last level multiplies the error of the net by (1 - most)^-1/2.
   """
 
   net: TokenMLP
   levels: int = 1000
   repeats: int = 4
+  most: float = 0.999
 
   def loss(
     self,
@@ -248,7 +261,7 @@ class Diffusion(NoiseHead):
   def terms(self, h: Array, target: Array, keys: Array) -> tuple[Array, Array]:
     """The two terms of the loss, f32[B, T] each; see `ddpm.Levels.losses`."""
     t = target.shape[1]
-    levels = ddpm.cosine(self.levels)
+    levels = ddpm.cosine(self.levels, self.most)
     keys, time_keys, h, x = self._repeated(keys, h, target)
     pick_level = lambda key: jax.random.randint(key, (t,), 0, len(levels))
     level = jax.vmap(pick_level)(time_keys)
@@ -283,7 +296,7 @@ class Diffusion(NoiseHead):
     """
     del pos
     predict = self._predict(h, h_null, scale)
-    levels = ddpm.cosine(self.levels).respaced(steps)
+    levels = ddpm.cosine(self.levels, self.most).respaced(steps)
     shape = h.shape[1], self.channels
     return levels.sample(predict, keys, shape, temperature=temperature)
 
@@ -292,8 +305,37 @@ class Diffusion(NoiseHead):
   ) -> Array:
     """An upper bound of -log p of each unit in nats, f32[B, T]; one draw, see
     `ddpm.Levels.bound`. Arguments as in `draw`."""
-    levels = ddpm.cosine(self.levels).respaced(steps)
+    levels = ddpm.cosine(self.levels, self.most).respaced(steps)
     return levels.bound(self._predict(h, None, 1.0), target, keys)
+
+  def law(
+    self,
+    h: Array,
+    *,
+    h_null: Array | None = None,
+    scale: Array | float = 1.0,
+    steps: int = 100,
+    temperature: float = 1.0,
+  ) -> chains.Chain:
+    """The law of the ways to N units, of h [N, D]; see `draw`, whose units, by
+    the same keys, are the ends of `walk` without the noise of the last step.
+
+    Args:
+      h: [N, D].
+      h_null: the same without the condition; None if guidance is off.
+      scale: of guidance, a number or [N, 1].
+      steps, temperature: as in `draw`.
+    """
+    row = lambda x: None if x is None else x[:, None]
+    scale = scale[:, None] if jnp.ndim(scale) else scale
+    predict = self._predict(h[:, None], row(h_null), scale)
+
+    def one(x, name):
+      guess, r = predict(x[:, None], name)
+      return guess[:, 0], r[:, 0]
+
+    levels = ddpm.cosine(self.levels, self.most).respaced(steps)
+    return chains.Chain(levels, one, self.channels, temperature)
 
   def _predict(self, h, h_null, scale):
     call = self._predictor(h, h_null)

@@ -53,12 +53,15 @@ class TokenMLP(nn.Module):
     width: W.
     depth: N.
     out: numbers per unit that come out: C of a velocity, 2 C with a variance.
+    outer: whether it reads a second time, that of the state around the unit
+      (Transition Matching, arXiv 2506.23589).
   """
 
   channels: int
   width: int
   depth: int
   out: int
+  outer: bool = False
 
   # Whether units of a step see each other.
   grouped = False
@@ -72,6 +75,7 @@ class TokenMLP(nn.Module):
     *,
     mask: Plan | None = None,
     pos: Array | None = None,
+    outer: Array | None = None,
   ) -> Array:
     """f32[B, T, out].
 
@@ -81,9 +85,12 @@ class TokenMLP(nn.Module):
       h: [B, T, D].
       mask: not used, like pos: each unit is alone.
       pos: not used.
+      outer: f32[B, T], the second time, as `TimeEmbed` takes it.
     """
     del mask, pos
     y = TimeEmbed(self.width, name="time")(at)
+    if self.outer:
+      y = y + TimeEmbed(self.width, name="outer_time")(outer)
     y = y + _dense(self.width, "cond")(h.astype(jnp.float32))
     y = nn.silu(y)
     x = _dense(self.width, "latent")(x)

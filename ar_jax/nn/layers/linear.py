@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.nn.layers import lora
+
 Array = jax.Array
 
 # The collection of the layers of a stack, each with its own matrices, and of
@@ -36,8 +38,9 @@ def initial(stddev: float | None) -> nn.initializers.Initializer:
 
 
 class Linear(nn.Module):
-  """`nn.Dense`, with the same parameters, but for one thing: a kernel that
-  the collection `turned` holds as well, transposed, is read from there.
+  """`nn.Dense`, with the same parameters, but for two things: a kernel that
+  the collection `turned` holds as well, transposed, is read from there; and
+  what the collection `lora` holds for it is added, see `lora.gated`.
 
   Attributes:
     features: m.
@@ -59,6 +62,7 @@ class Linear(nn.Module):
     if self.has_variable(TRANSPOSED, "kernel"):
       kernel, axis = self.get_variable(TRANSPOSED, "kernel"), 1
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    added = lora.added(self, x)
     rows = x.size // x.shape[-1]
     if 1 < rows <= _FEW and jax.default_backend() == "cpu":
       axes = (((0,), (axis,)), ((), ()))
@@ -68,6 +72,7 @@ class Linear(nn.Module):
     else:
       axes = (((x.ndim - 1,), (axis,)), ((), ()))
       y = jax.lax.dot_general(x, kernel, axes)
+    y = added(y)
     if not self.use_bias:
       return y
     bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -17,6 +17,7 @@ Array = jax.Array
 ACTIVATIONS = {
   "gelu": lambda x: nn.gelu(x, approximate=False),
   "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+  "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
   "relu": nn.relu,
   "silu": nn.silu,
 }

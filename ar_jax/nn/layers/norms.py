@@ -75,6 +75,24 @@ class RMSNorm(nn.Module):
     return y * scale.astype(x.dtype).reshape(shape)
 
 
+class LayerScale(nn.Module):
+  """x times a learned row, which begins small: of a branch of a deep net
+  (CaiT, arXiv 2103.17239).
+
+  Attributes:
+    start: what each number of the row begins with.
+  """
+
+  start: float
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[..., D] of x [..., D]."""
+    init = nn.initializers.constant(self.start)
+    scale = self.param("scale", init, x.shape[-1:])
+    return x * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 class Identity(nn.Module):
   """No norm at the end of a stack that another one continues."""
 

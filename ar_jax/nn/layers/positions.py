@@ -93,6 +93,22 @@ def grid_weights(plan: Plan, side: int) -> tuple[np.ndarray, np.ndarray]:
   return np.concatenate(rows), np.concatenate(cols)
 
 
+def sine_grid(h: int, w: int, width: int) -> np.ndarray:
+  """The fixed table of places of MAE, DiT and SiT, f32[h w, D], row by row:
+  sines, then cosines of the column, and then those of the row, of frequencies
+  10000^(-4 j / D).
+
+  Raises:
+    UserError: D is not a multiple of 4.
+  """
+  if width % 4:
+    raise UserError(f"width={width}: a table of places needs a multiple of 4")
+  frequency = 1e4 ** (-4 * np.arange(width // 4) / width)
+  rows, cols = np.indices((h, w)).reshape(2, -1, 1)
+  turn = lambda at: [np.sin(at * frequency), np.cos(at * frequency)]
+  return np.concatenate(turn(cols) + turn(rows), axis=1).astype(np.float32)
+
+
 PREFIX_ROPES = ("zero", "identity")
 
 
@@ -103,11 +119,12 @@ def rope(
   prefix: int,
   prefix_rope: str,
   slots: Sequence[int] = (),
+  base: float = 1e4,
 ) -> np.ndarray:
   """Rotations (RoPE) of a prefix and the slots behind it: two-dimensional
   where the plan has rows and columns, see `rope_grid`, else those of a line.
 
-  On a line slot i turns by i, all pairs with the frequencies 10000^(-2 j / K),
+  On a line slot i turns by i, all pairs with the frequencies base^(-2 j / K),
   j = 0 .. K/2 - 1 (arXiv 2104.09864).
 
   Args:
@@ -118,6 +135,7 @@ def rope(
       line before slot 0, its last position at -1.
     slots: for each position of the prefix the slot at whose place it lies, -1
       for none; () for none at all.
+    base: of the frequencies of a line.
 
   Returns:
     f32[prefix + L, K / 2, 2], cosines and sines, for `rotate`.
@@ -131,7 +149,7 @@ def rope(
       raise UserError("prefix_rope='line': these units lie on a grid")
     table = rope_grid(plan, features, prefix=prefix, prefix_rope=prefix_rope)
   else:
-    table = _rope_line(len(plan), features, prefix, prefix_rope)
+    table = _rope_line(len(plan), features, prefix, prefix_rope, base)
   if slots and max(slots) >= len(plan):
     raise UserError(
       f"a prefix at the place of unit {max(slots)}: there are {len(plan)}"
@@ -143,7 +161,7 @@ def rope(
 
 
 def _rope_line(
-  length: int, features: int, prefix: int, prefix_rope: str
+  length: int, features: int, prefix: int, prefix_rope: str, base: float
 ) -> np.ndarray:
   if prefix_rope not in (*PREFIX_ROPES, "line"):
     raise UserError(
@@ -155,7 +173,7 @@ def _rope_line(
   at = np.arange(-prefix, length)
   if prefix_rope != "line":
     at = np.maximum(at, 0)
-  angle = at[:, None] * 1e4 ** (-2 * np.arange(features // 2) / features)
+  angle = at[:, None] * base ** (-2 * np.arange(features // 2) / features)
   table = np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
   if prefix_rope == "zero":
     table[:prefix] = 0

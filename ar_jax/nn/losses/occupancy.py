@@ -39,12 +39,14 @@ class Steps:
     v: V(s).
     next: V(s'), with the value of the end where the action ends all.
     weight: gamma^t, or 0 of a step that does not count.
+    linear: the same of the first term alone; None for `weight`.
   """
 
   q: Array
   v: Array
   next: Array
   weight: Array
+  linear: Array | None = None
 
   def sum(self, x: Array) -> Array:
     """f32[...], of x f32[..., T]."""
@@ -114,7 +116,9 @@ def terms(
   third = jnp.zeros_like(second)
   if penalty != "none":
     third = alpha / 4 * over(penalty, lambda s: jnp.square(reward(s)))
-  return {"linear": data.sum(slope * r), "value": second, "penalty": third}
+  weight = data.weight if data.linear is None else data.linear
+  first = jnp.sum(weight * slope * r, -1)
+  return {"linear": first, "value": second, "penalty": third}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +128,10 @@ class Matching:
   Attributes:
     gamma, alpha, value, penalty, divergence: see `terms`.
     terminal: "zero", or a "learned" number, of a state that is never left.
+    wrong: what becomes of an action of the data that is not to be learned:
+      "certain", V(s) stands for its l, so that all that telescopes still does;
+      or "left_out", it has no part in the first term, and then nothing
+      balances the value of where it leads.
   """
 
   gamma: float = 0.998
@@ -132,9 +140,12 @@ class Matching:
   penalty: str = "mixture"
   divergence: str = "chi2"
   terminal: str = "zero"
+  wrong: str = "certain"
 
   def __post_init__(self):
     _check(self.value, self.penalty, self.divergence)
+    if self.wrong not in ("certain", "left_out"):
+      raise UserError(f"wrong={self.wrong!r}: choose one of certain, left_out")
     if self.terminal not in ("zero", "learned") or not 0 < self.gamma < 1:
       raise UserError(
         f"terminal={self.terminal!r}, gamma={self.gamma}: must be zero or "
@@ -150,6 +161,16 @@ class Matching:
   def learned(self) -> bool:
     """Whether the end has a parameter."""
     return self.terminal == "learned"
+
+  def unlearned(self, data: Steps, wrong: Array) -> Steps:
+    """The steps without what the actions `wrong` bool[..., T'] would teach;
+    steps behind the last T' are none of these."""
+    spare = data.q.shape[-1] - wrong.shape[-1]
+    wrong = jnp.pad(wrong, (*[(0, 0)] * (wrong.ndim - 1), (0, spare)))
+    if self.wrong == "certain":
+      return dataclasses.replace(data, q=jnp.where(wrong, data.v, data.q))
+    linear = jnp.where(wrong, 0.0, data.weight)
+    return dataclasses.replace(data, linear=linear)
 
   def terms(self, data: Steps, model: Steps | None) -> dict[str, Array]:
     """See `terms`."""

@@ -16,7 +16,13 @@ from ar_jax.core.errors import UserError
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.cross_attention import CrossAttention, Memory
-from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
+from ar_jax.nn.layers.norms import (
+  LayerNorm,
+  LayerScale,
+  RMSNorm,
+  layer_norm,
+  rms_norm,
+)
 
 Array = jax.Array
 
@@ -126,6 +132,8 @@ class PlainBlock(nn.Module):
     cross_norm: its norm; if None, one like the others.
     order: "pre", as above; or "post", x = norm(x + mixer(x)), as in the first
       transformer (arXiv 1706.03762), whose stack needs no last norm.
+    layer_scale: what the factors of a `LayerScale` behind each branch begin
+      with; None for no such factors.
   """
 
   mixer: nn.Module
@@ -136,6 +144,7 @@ class PlainBlock(nn.Module):
   cross: CrossAttention | None = None
   cross_norm: nn.Module | None = None
   order: str = "pre"
+  layer_scale: float | None = None
 
   def setup(self):
     if self.order not in ("pre", "post"):
@@ -145,6 +154,9 @@ class PlainBlock(nn.Module):
     self.norm2 = norm(self.eps)
     if self.cross is not None and self.cross_norm is None:
       self.norm3 = norm(self.eps)
+    if self.layer_scale is not None:
+      start = self.layer_scale
+      self.scales = [LayerScale(start) for _ in range(self.branches)]
 
   @property
   def branches(self) -> int:
@@ -173,6 +185,8 @@ class PlainBlock(nn.Module):
 
     def add(x, place, norm, branch):
       h, cache = branch(norm(x) if self.order == "pre" else x)
+      if self.layer_scale is not None:
+        h = self.scales[place](h)
       factor = 1 if mod is None else mod[:, None, place]
       h = factor * dropout(h, keys, self.dropout, place)
       x = x + h.astype(x.dtype)

@@ -1,9 +1,10 @@
-"""The layers of DiT (arXiv 2212.09748) with those changes of LightningDiT
-that FlowAR and xAR have: RMS norms, SwiGLU (here with a GELU), modulations of
-every layer by a condition."""
+"""The layers of DiT (arXiv 2212.09748), modulated by a condition: with those
+changes of LightningDiT that FlowAR and xAR have (RMS norms, SwiGLU, here with
+a GELU); and as DiT and SiT publish them."""
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from ar_jax.nn.layers.attention import (
@@ -13,8 +14,8 @@ from ar_jax.nn.layers.attention import (
   make_head_norm,
 )
 from ar_jax.nn.layers.cross_attention import crossing
-from ar_jax.nn.layers.mlp import SwiGLU
-from ar_jax.nn.layers.norms import AdaLN, RMSNorm
+from ar_jax.nn.layers.mlp import Mlp, SwiGLU
+from ar_jax.nn.layers.norms import AdaLN, RMSNorm, SharedAdaLN
 from ar_jax.nn.stacks.blocks import Block
 from ar_jax.nn.stacks.transformer import Backbone
 
@@ -75,3 +76,64 @@ def dit(
     remat=remat,
     dtype=stream,
   )
+
+
+def dit_zero(
+  depth: int,
+  width: int,
+  heads: int,
+  cross: bool = False,
+  mixer: nn.Module | None = None,
+  *,
+  shared: bool = False,
+  features: int | None = None,
+  head_norm: HeadNorm | str | None = None,
+  dropout: float = 0.0,
+  remat: bool | str = False,
+  dtype: str = "float32",
+  impl: str | None = None,
+) -> Backbone:
+  """A stack of DiT's own layers: layer norms without parameters, an MLP 4 D
+  wide, and AdaLN-zero: all modulations begin at zero, so that every layer
+  begins as the identity. The last norm is modulated, too.
+
+  Args:
+    depth: layers.
+    width: D.
+    heads: of attention.
+    cross: whether the layers look at a memory, too, between attention and MLP
+      and not modulated; see `Backbone.remember`.
+    mixer: in place of attention; then the heads are its own.
+    shared: whether all layers share one matrix of modulations, and each adds
+      a learned table, as PixArt does (arXiv 2310.00426).
+    features, head_norm, dropout, remat, dtype, impl: as in `dit`.
+
+  Raises:
+    UserError: sizes do not fit together.
+  """
+  check_heads(width, heads, features)
+  products = jnp.dtype(dtype)
+  attention = Attention(
+    heads,
+    features=features,
+    norm=make_head_norm(head_norm),
+    bias="qkv",
+    stddev=None,
+    out_stddev=None,
+    dtype=products,
+    impl=impl,
+  )
+  block = Block(
+    mixer or attention,
+    Mlp(4 * width, None, None, products),
+    dropout=dropout,
+    cross=crossing(width, attention) if cross else None,
+  )
+  zeros = (0.0,) * 6
+  ada = (
+    SharedAdaLN(depth, 0.0, zeros, products)
+    if shared
+    else AdaLN(depth, zeros, products)
+  )
+  last = AdaLN(1, zeros[:2], products)
+  return Backbone(block, depth, ada, last, remat=remat, dtype=products)

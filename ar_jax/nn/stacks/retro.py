@@ -316,8 +316,9 @@ def decoder(
     return made.clone(out_norm=Identity())
 
   def layer() -> LookingLayer:
-    mixer = Attention(heads, bias="qkv")
-    mlp = Mlp(hidden or 4 * width, act="gelu")
+    # Xavier-uniform, as the plain layers.
+    mixer = Attention(heads, bias="qkv", stddev=None, out_stddev=None)
+    mlp = Mlp(hidden or 4 * width, None, None, act="gelu")
     return LookingLayer(mixer, mlp, crossing(width, mixer), eps, dropout)
 
   ends, encoder = (0, *layers, depth + 1), None

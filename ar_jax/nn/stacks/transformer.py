@@ -20,8 +20,15 @@ from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.cross_attention import Memory
 from ar_jax.nn.layers.linear import TRANSPOSED, transposed
+from ar_jax.nn.layers.lora import LORA
 from ar_jax.nn.layers.norms import layer_norm
-from ar_jax.nn.stacks.blocks import Block, PlainBlock, drop_path, modulate
+from ar_jax.nn.stacks.blocks import (
+  Block,
+  PlainBlock,
+  drop_path,
+  modulate,
+  parts,
+)
 
 Array = jax.Array
 
@@ -57,8 +64,9 @@ class Backbone(nn.Module):
     depth: N.
     ada: cond [B, D] -> modulations of the layers, [N, B, 6, D]: the gates of
       both branches of a block, their scales, their shifts; of blocks of three
-      branches [N, B, 9, D]. None with blocks that take none.
-    out_ada: the same of the last norm, [1, B, 2, D].
+      branches [N, B, 9, D]. None with blocks that take none. Of cond [B, E, D],
+      one for each of E runs of positions, [N, B, E, 6, D].
+    out_ada: the same of the last norm, [1, B, 2, D] or [1, B, E, 2, D].
     out_norm: the last norm itself where nothing modulates it.
     drop: rate of stochastic depth in the last layer.
     drop_from: the same in the first; linear between the two.
@@ -184,14 +192,16 @@ class Backbone(nn.Module):
       if policy := _policy(self.remat):
         layer = nn.remat(layer, prevent_cse=False, policy=policy)
       stack = nn.scan(
-        layer, variable_axes={"params": 0}, split_rngs={"params": True}
+        layer,
+        variable_axes={"params": 0, LORA: 0},
+        split_rngs={"params": True},
       )
       layers = jnp.arange(self.depth)
       (h, cache), _ = stack(self.block, (x, cache), (layers, mod, kv))
     if self.out_norm is not None:
       h = self.out_norm(h).astype(jnp.float32)
     else:
-      scale, shift = jnp.split(out_mod[0].astype(jnp.float32), 2, axis=1)
+      scale, shift = parts(out_mod[0].astype(jnp.float32), x.shape[1])
       h = modulate(layer_norm(h, self.block.eps), scale, shift)
     if cache is None:
       return h, None
@@ -207,11 +217,14 @@ class Backbone(nn.Module):
     calls of a loop around it; `every` has a leading axis over layers, too."""
     block = self.block.clone(parent=None, _deep_clone=True, _reset_names=True)
     params = self.block.variables["params"]
+    lora = self.block.variables.get(LORA)
     for i in range(self.depth):
       if self.has_variable(TRANSPOSED, "layers"):
         own = self.get_variable(TRANSPOSED, "layers")[i]
       else:
         own = {"params": jax.tree.map(lambda p, i=i: p[i], params)}
+      if lora is not None:
+        own = {**own, LORA: jax.tree.map(lambda p, i=i: p[i], lora)}
       bound = functools.partial(block.apply, own)
       inputs = jax.tree.map(lambda y, i=i: y[i], every)
       (x, cache), _ = layer(bound, (x, cache), (i, *inputs))

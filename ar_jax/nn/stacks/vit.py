@@ -30,6 +30,7 @@ def vit(
   hidden: int | None = None,
   act: str = "gelu",
   order: str = "pre",
+  layer_scale: float | None = None,
   dropout: float = 0.1,
   eps: float = 1e-6,
   remat: bool | str = False,
@@ -49,6 +50,7 @@ def vit(
     hidden: width of the MLP; 4 D if None.
     act: of the MLP; see `mlp.Mlp`.
     order: "pre" or "post"; see `blocks.PlainBlock`.
+    layer_scale: as there.
     dropout: of the branches of every layer.
     eps: of the norms.
     remat: saves memory in training for time; see `transformer.Backbone`.
@@ -73,7 +75,16 @@ def vit(
   mlp = Mlp(hidden or 4 * width, None, None, products, act)
   looks = crossing(width, mixer) if cross else None
   return Backbone(
-    PlainBlock(mixer, mlp, eps, dropout, False, looks, order=order),
+    PlainBlock(
+      mixer,
+      mlp,
+      eps,
+      dropout,
+      False,
+      looks,
+      order=order,
+      layer_scale=layer_scale,
+    ),
     depth,
     out_norm=LayerNorm(eps) if order == "pre" else Identity(),
     remat=remat,

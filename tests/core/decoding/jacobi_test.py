@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
-from scipy import stats
 
 from ar_jax import ops
 from ar_jax.core.decoding import jacobi, pick, place_keys
 from ar_jax.core.decoding.editing import Edit
 from ar_jax.core.plans.plan import plan
-from tests import optimised
+from tests import laws, optimised
 
 V, PLAN = 3, plan((1, 2, 1))
 L, N = len(PLAN), 40_000
@@ -35,7 +34,7 @@ def score(units):
 
 def exact():
   """f64[V^L], the probability of every sequence."""
-  every = np.indices((V,) * L).reshape(L, -1).T
+  every = laws.sequences(V, L)
   logp = np.asarray(jax.nn.log_softmax(TABLE), np.float64)
   own = logp[np.arange(L)[None], rows(every), every]
   return np.exp(own.sum(1))
@@ -57,12 +56,7 @@ def drawn(verify=ops.verify):
 
 
 def p_value(units):
-  index = np.ravel_multi_index(np.asarray(units).T, (V,) * L)
-  wanted = N * exact()
-  keep = wanted >= 5
-  pool = lambda x: np.append(x[keep], x[~keep].sum())
-  counts, wanted = pool(np.bincount(index, minlength=V**L)), pool(wanted)
-  return stats.chisquare(counts, wanted * counts.sum() / wanted.sum()).pvalue
+  return laws.chi_square(units, exact(), V)
 
 
 class JacobiTest(absltest.TestCase):

@@ -17,7 +17,7 @@ from ar_jax.core.decoding import (
 )
 from ar_jax.core.errors import UserError
 from pallas_kernels.spec_verify import reference, rules
-from tests import optimised
+from tests import laws, optimised
 
 V, L, K = 5, 4, 3
 # One row for each prefix of up to L - 1 units, numbered in base V + 1.
@@ -96,7 +96,7 @@ def tree(state, progress, keys):
 
 def exact():
   """f64[V^L], the probability of every sequence."""
-  sequences = np.indices((V,) * L).reshape(L, -1).T
+  sequences = laws.sequences(V, L)
   logp = np.asarray(jax.nn.log_softmax(TABLE), np.float64)
   total = np.zeros(len(sequences))
   for i in range(L):
@@ -108,15 +108,7 @@ def exact():
 
 def p_value(units):
   """Of the chi-square test of i32[N, L] against `exact`."""
-  from scipy import stats
-
-  index = np.ravel_multi_index(np.asarray(units).T, (V,) * L)
-  counts = np.bincount(index, minlength=V**L)
-  wanted = exact() * len(units)
-  rare = wanted < 5
-  pool = lambda x: np.append(x[~rare], x[rare].sum())
-  counts, wanted = pool(counts), pool(wanted)
-  return stats.chisquare(counts, wanted * counts.sum() / wanted.sum()).pvalue
+  return laws.chi_square(units, exact(), V)
 
 
 def no_residual(*args, **kwargs):

@@ -84,6 +84,8 @@ class DerivedTest(parameterized.TestCase):
       ({"edges": {"kynd": 1}}, "edges.kynd: no option .*did you mean kind"),
       ({"edges": {"kind": "x"}}, "must be 'sobel' or 'canny'"),
       ({"edges": {"low": 0.5}}, "must be 0 <= low <= high"),
+      ({"edges": {"threshold": 0}}, "threshold=0: is of kind='sobel'"),
+      ({"edges": {"kind": "canny", "threshold": 0.1}}, "of kind='sobel'"),
       ({"edges": {"field": "video"}}, "reads 'video', these examples have"),
       ({"edges": {"field": "label"}}, "int32 of shape .* not the pixels"),
     ):
@@ -107,6 +109,13 @@ class EdgesTest(absltest.TestCase):
     self.assertEqual(found[12, 15, 0], 0)
     flat = np.full((5, 7, 3), 90, np.uint8)
     self.assertFalse(make({"image": flat}, None)["edges"].any())
+
+  def test_a_threshold_leaves_black_and_white(self):
+    graded = edges.edges().make({"image": self.square}, None)["edges"]
+    found = edges.edges(threshold=0.5).make({"image": self.square}, None)
+    found = found["edges"]
+    np.testing.assert_array_equal(found, np.where(graded >= 128, 255, 0))
+    self.assertTrue(found.any())
 
   def test_canny_draws_one_thin_closed_line(self):
     found = edges.edges(kind="canny").make({"image": self.square}, None)

@@ -35,6 +35,21 @@ class FeaturesTest(absltest.TestCase):
     batch = data.batch_at(loaded.train, 0, batch=4, seed=0)
     self.assertEqual(batch["text"].shape, (4, 5, 3))
 
+  def test_of_images_and_ids_of_texts(self):
+    for name, n in (("train", 16), ("test", 2)):
+      np.save(self.root / f"{name}.npy", np.full((n, 7), n, np.int64))
+    ids = self.load().train[3]["text"]
+    self.assertEqual((ids.dtype, ids.tolist()), (np.int32, [16] * 7))
+    with self.assertRaisesRegex(UserError, "data.image_features: .* missing"):
+      data.load("fake", size=8, length=16, image_features="nowhere")
+    for name, n in (("train", 16), ("test", 2)):
+      np.save(self.root / f"{name}.npy", np.arange(3.0 * n).reshape(n, 3))
+    loaded = data.load(
+      "fake", size=8, length=16, image_features=str(self.root), share=0.25
+    )
+    self.assertEqual(loaded.train[2]["feature"].tolist(), [6, 7, 8])
+    self.assertLen(loaded.train, 4)  # a part of the examples has its rows
+
   def test_a_class_has_a_name(self):
     example = data.load("fake", size=8, num_classes=3, text=9).train[4]
     name = bytes(example["text"].astype(np.uint8)).decode()

@@ -175,12 +175,40 @@ class OccupancyTest(parameterized.TestCase):
     )
     self.assertAlmostEqual(float(found["value"]), 3.0)
 
+  def test_what_is_not_to_be_learned(self):
+    """Neither way teaches the action itself, and only one telescopes."""
+    rng = np.random.default_rng(0)
+    wrong = jnp.array([False, True, False])
+
+    def made(q, v, how):
+      match = occupancy.Matching(
+        gamma=0.9, alpha=0.0, value="data", penalty="none", wrong=how
+      )
+      # Three states in a row, and the end.
+      after = jnp.concatenate([v[1:], jnp.zeros(1)])
+      data = match.unlearned(Steps(q, v, after, 0.9 ** jnp.arange(3)), wrong)
+      found = match.terms(data, None)
+      return found["linear"] - found["value"]
+
+    q, v = (jnp.asarray(rng.normal(size=3)) for _ in range(2))
+    slope = {
+      how: jax.grad(made, (0, 1))(q, v, how) for how in ("certain", "left_out")
+    }
+    for of_q, _ in slope.values():
+      np.testing.assert_allclose(of_q, [1, 0, 0.81])
+    # log pi of the others alone: what is left of V(s) is 1 for each of them.
+    np.testing.assert_allclose(slope["certain"][1], [-1, 0, -0.81], atol=1e-9)
+    self.assertGreater(abs(float(slope["left_out"][1][2]) + 0.81), 0.5)
+
   def test_choices(self):
     for options in (
       dict(value="all"), dict(penalty="initial"), dict(divergence="tv")
     ):  # fmt: skip
       with self.assertRaisesRegex(UserError, next(iter(options))):
         occupancy.terms(None, None, gamma=0.9, alpha=0.1, **options)
+    for options in (dict(wrong="no"), dict(terminal="no"), dict(gamma=1.0)):
+      with self.assertRaisesRegex(UserError, next(iter(options))):
+        occupancy.Matching(**options)
 
 
 def golden_tensor(key):

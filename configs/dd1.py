@@ -1,0 +1,71 @@
+"""DD1: all units in one or two passes, distilled (arXiv 2412.17153).
+
+Presets: default (digits) and fashion over LlamaGen, var (digits) over VAR, four
+stages: tokenizer, teacher, student, then what is drawn is looked at; smoke; and
+the published students at 256 px: var_d16, var_d20, var_d24, llamagen_b and
+llamagen_l; paper is var_d16. These expect their teacher and its tokenizer,
+converted, at runs/<their name> and where configs/var.py and configs/llamagen.py
+expect them, and ImageNet in TFDS for its classes. Batch, rate and average are
+said to be the paper's; the number of updates is ours.
+"""
+
+import ml_collections
+
+from ar_jax.systems.dd1 import SIZES
+from configs import common, llamagen, var
+from configs.families.around import behind, target
+
+
+def student(like, **model):
+  """A run that trains the student of the run `like`, which draws the pairs as
+  it draws its samples."""
+  pairs = like.sample.options.to_dict()
+  pairs.pop("size", None)
+  c = like.copy_and_resolve_references()
+  c.data = like.data  # the very same: an override reaches both
+  given = common.base("dd1", target=target(like), pairs=pairs, **model)
+  c.system, c.model, c.augment = given.system, given.model, ()
+  c.sample.options = ml_collections.ConfigDict(dict(passes=1))
+  return c
+
+
+def staged(like, *, step, **model):
+  """The stages of another config with a student behind its generator, whose
+  second pass begins at `step`."""
+  c = student(like.generator, starts=(0, step), split=step, **model)
+  c.weights.target = "generator"
+  c.cache.views = 8  # pairs of each image's class
+  c.optim.update(lr=1e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=1000, save_every=500, ema=0.99)
+  return behind(like, "student", c)
+
+
+def published(name):
+  kind, size = name.rsplit("_", 1)
+  like = (var if kind == "var" else llamagen).get_config(size)
+  like.sample.options.update(
+    dict(guidance=3.0, top_k=900, top_p=0.95)
+    if kind == "var"
+    else dict(guidance=2.0)
+  )
+  c = student(like, **SIZES[name])
+  c.weights.target = f"runs/{name}"
+  c.cache.views, c.batch = 1, 512
+  c.optim.update(lr=1e-4, schedule="constant", warmup=0)
+  c.train.update(steps=200_000, ema=0.9999, log_every=100, save_every=5000)
+  return common.fid(c)
+
+
+def smoke():
+  """Seconds on two cores: fake data, a teacher that knows nothing."""
+  return student(llamagen.get_config("smoke"), starts=(0, 6), split=6)
+
+
+get_config = common.presets(
+  __file__,
+  default=lambda: staged(llamagen.get_config("default"), step=16),
+  fashion=lambda: staged(llamagen.get_config("fashion"), step=16),
+  var=lambda: staged(var.get_config("default"), step=2),
+  smoke=smoke,
+  **common.published(published, SIZES, "var_d16"),
+)
