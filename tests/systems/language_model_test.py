@@ -51,7 +51,7 @@ class LanguageModelTest(absltest.TestCase):
         )
     images = llamagen.get_config("smoke")
     system = build("llamagen", **images.model.to_dict())
-    with self.assertRaisesRegex(UserError, "makes image and cannot go on"):
+    with self.assertRaisesRegex(UserError, "makes image, and cannot go on"):
       conditions.prompted(system, data.load(**images.data), 1, "a")
 
   def test_a_model_has_the_symbols_of_the_data(self):
