@@ -122,6 +122,34 @@ def check_heads(
     raise UserError(f"heads={heads} is not a multiple of kv_heads={kv_heads}")
 
 
+def xavier_attention(
+  width: int,
+  heads: int,
+  *,
+  features: int | None = None,
+  head_norm: HeadNorm | str | None = None,
+  dtype: str = "float32",
+  impl: str | None = None,
+) -> Attention:
+  """Attention as ViT and DiT have it: biases of queries, keys and values, and
+  weights that begin Xavier-uniform; arguments as of their makers.
+
+  Raises:
+    UserError: sizes do not fit together.
+  """
+  check_heads(width, heads, features)
+  return Attention(
+    heads,
+    features=features,
+    norm=make_head_norm(head_norm),
+    bias="qkv",
+    stddev=None,
+    out_stddev=None,
+    dtype=jnp.dtype(dtype),
+    impl=impl,
+  )
+
+
 class Attention(nn.Module):
   """Multi-head self-attention with one matrix for queries, keys and values.
 

@@ -7,12 +7,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ar_jax.nn.layers.attention import (
-  Attention,
-  HeadNorm,
-  check_heads,
-  make_head_norm,
-)
+from ar_jax.nn.layers.attention import HeadNorm, xavier_attention
 from ar_jax.nn.layers.cross_attention import crossing
 from ar_jax.nn.layers.mlp import Mlp, SwiGLU
 from ar_jax.nn.layers.norms import AdaLN, RMSNorm, SharedAdaLN
@@ -54,18 +49,9 @@ def dit(
   Raises:
     UserError: sizes do not fit together.
   """
-  check_heads(width, heads, features)
   products, stream = jnp.dtype(dtype), jnp.dtype(residual or dtype)
-  mixer = Attention(
-    heads,
-    features=features,
-    norm=make_head_norm(head_norm),
-    bias="qkv",
-    stddev=None,
-    out_stddev=None,
-    dtype=products,
-    impl=impl,
-  )
+  own = dict(features=features, head_norm=head_norm)
+  mixer = xavier_attention(width, heads, **own, dtype=dtype, impl=impl)
   mlp = SwiGLU(int(8 * width / 3), None, None, products, gelu=True)
   looks = crossing(width, mixer) if cross else None
   return Backbone(
@@ -111,18 +97,9 @@ def dit_zero(
   Raises:
     UserError: sizes do not fit together.
   """
-  check_heads(width, heads, features)
   products = jnp.dtype(dtype)
-  attention = Attention(
-    heads,
-    features=features,
-    norm=make_head_norm(head_norm),
-    bias="qkv",
-    stddev=None,
-    out_stddev=None,
-    dtype=products,
-    impl=impl,
-  )
+  own = dict(features=features, head_norm=head_norm)
+  attention = xavier_attention(width, heads, **own, dtype=dtype, impl=impl)
   block = Block(
     mixer or attention,
     Mlp(4 * width, None, None, products),

@@ -6,12 +6,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from ar_jax.nn.layers.attention import (
-  Attention,
-  HeadNorm,
-  check_heads,
-  make_head_norm,
-)
+from ar_jax.nn.layers.attention import HeadNorm, xavier_attention
 from ar_jax.nn.layers.cross_attention import crossing
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.norms import Identity, LayerNorm
@@ -60,18 +55,9 @@ def vit(
   Raises:
     UserError: sizes do not fit together.
   """
-  check_heads(width, heads, features)
   products = jnp.dtype(dtype)
-  mixer = Attention(
-    heads,
-    features=features,
-    norm=make_head_norm(head_norm),
-    bias="qkv",
-    stddev=None,
-    out_stddev=None,
-    dtype=products,
-    impl=impl,
-  )
+  own = dict(features=features, head_norm=head_norm)
+  mixer = xavier_attention(width, heads, **own, dtype=dtype, impl=impl)
   mlp = Mlp(hidden or 4 * width, None, None, products, act)
   looks = crossing(width, mixer) if cross else None
   return Backbone(
