@@ -145,13 +145,13 @@ class Samples:
     cond: the conditions, [N, ...].
     truth: what is true of the first of them, of fields that are shown above
       it; {} where nothing is.
-    told: the means of `system.tells`.
+    counts: the means of `system.counts`.
   """
 
   made: dict[str, np.ndarray]
   cond: dict[str, np.ndarray]
   truth: dict[str, np.ndarray]
-  told: dict[str, float] = dataclasses.field(default_factory=dict)
+  counts: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def draw(
@@ -163,7 +163,7 @@ def draw(
   mesh: jax.sharding.Mesh,
 ) -> Samples:
   """So many samples, as `config.sample` says."""
-  labels, edit, told = numbers(config.sample.labels, dataset), {}, []
+  labels, edit, counts = numbers(config.sample.labels, dataset), {}, []
   asked = config.sample.get("prompt", "")
   cond = prompted(system, dataset, count, asked) if asked else {}
   if not set(system.needs) <= set(cond) or not system.needs:
@@ -177,7 +177,7 @@ def draw(
     jax.random.key(config.sample.seed),
     batch=min(config.sample.batch, count),
     options=config.sample.options.to_dict() | edit,
-    tell=told.append,
+    counted=counts.append,
   )
   true = {}
   of = dataset.forms
@@ -185,7 +185,7 @@ def draw(
   if lines and of_examples(system) and not asked:
     first = min(count, show.MOST)
     true = truth(system, dataset, first, fields=lines)
-  return Samples(forms.stored(made, of), cond, true, step.means(told))
+  return Samples(forms.stored(made, of), cond, true, step.means(counts))
 
 
 # By value, so that a system that was traced once is known.
@@ -269,7 +269,7 @@ def run(
     "weights": str(workdir),
     **_pixels(of),
     "makes": list(drawn.made),
-    **drawn.told,
+    **drawn.counts,
     **config.sample.to_dict(),
   }
   if processes.leads():

@@ -187,14 +187,14 @@ def jit_draw(system, variables, cond, keys, options):
 
 def made(system: System, drawn) -> dict[str, Any]:
   """What `system.sample` returned, by the names of `system.makes`; what it
-  tells beside that is left out.
+  counts beside that is left out.
 
   Raises:
     UserError: it is not what the system says that it makes.
   """
   if not isinstance(drawn, Mapping):
     return {system.makes[0]: drawn}
-  if set(drawn) not in (set(system.makes), {*system.makes, *system.tells}):
+  if set(drawn) not in (set(system.makes), {*system.makes, *system.counts}):
     raise UserError(
       f"{type(system).__name__}: sample returns {', '.join(drawn)}; it says "
       f"that it makes {', '.join(system.makes)}"
@@ -212,7 +212,7 @@ def draw(
   start: int = 0,
   options: Mapping[str, Any] | None = None,
   put=lambda batch: batch,
-  tell=lambda told: None,
+  counted=lambda counts: None,
 ) -> dict[str, np.ndarray]:
   """Draws one example per row of `cond`, in batches of one compiled size.
 
@@ -228,7 +228,7 @@ def draw(
     start: index of the first row.
     options: of `system.sample`; hashable values.
     put: places a batch, of which every process has all rows, on the devices.
-    tell: is given, once for each batch, name -> [rows] of `system.tells`.
+    counted: is given, once for each batch, name -> [rows] of `system.counts`.
 
   Returns:
     name -> [N, ...] for the fields of `system.makes`, as its `sample` returns
@@ -248,17 +248,17 @@ def draw(
     placed = put({k: v[rows] for k, v in cond.items()}) if cond else {}
     drawn = processes.fetch(jit_draw(system, variables, placed, keys, static))
     out.append({k: v[: n - i] for k, v in made(system, drawn).items()})
-    if system.tells:
-      tell({k: drawn[k][: n - i] for k in system.tells if k in drawn})
+    if system.counts:
+      counted({k: drawn[k][: n - i] for k in system.counts if k in drawn})
   return {k: np.concatenate([part[k] for part in out]) for k in out[0]}
 
 
-def means(told: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-  """Of what a system tells, over all samples; and units a forward, of those
-  that tell both."""
-  names = told[0] if told else ()
+def means(counts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+  """Of what a system counts, over all samples; and units a forward, of those
+  that count both."""
+  names = counts[0] if counts else ()
   found = {
-    k: float(np.mean(np.concatenate([t[k] for t in told]))) for k in names
+    k: float(np.mean(np.concatenate([c[k] for c in counts]))) for k in names
   }
   if found.keys() >= {"units", "forwards"}:
     found["units_per_forward"] = found["units"] / found["forwards"]

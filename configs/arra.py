@@ -24,7 +24,7 @@ CLIP = dict(
 CODES = dict(name="vq", vocab=8192, channels=256, sphere=False, size=512)
 
 
-def taught(make, teacher):
+def with_teacher(make, teacher):
   """The stages of a system behind those of its teacher, a classifier of half
   of the images."""
   seer = classifier.get_config(teacher)
@@ -91,8 +91,8 @@ def smoke():
 
 get_config = common.presets(
   __file__,
-  default=functools.partial(taught, token.digits, "digits"),
-  fashion=functools.partial(taught, token.fashion, "fashion"),
+  default=functools.partial(with_teacher, token.digits, "digits"),
+  fashion=functools.partial(with_teacher, token.fashion, "fashion"),
   smoke=smoke,
   paper=adapt,
   arra=arra,

@@ -98,10 +98,10 @@ def world(short: bool) -> World:
   fitted = codes.fitted(variables, images[: min(1500, half)], 0)
   own = dict(batch=128, seed=0, lr=2e-3, ema=0.0)
   steps = 4 if short else 400
-  taught = arms.train(seer, of(images[:half]), steps=steps, **own)
+  teacher = arms.train(seer, of(images[:half]), steps=steps, **own)
   given = {
     "tokenizer": fitted["params"]["tokenizer"],
-    "teacher": taught.variables["params"],
+    "teacher": teacher.variables["params"],
   }
   system = model()
   encode = jax.jit(lambda batch: system.encode(given, batch))
@@ -123,7 +123,7 @@ def world(short: bool) -> World:
   ]
   shuffled = dataclasses.replace(stored, train=mixed)
   seen = {"image": np.stack([row["image"] for row in test])}
-  said = np.argmax(taught.system.logits(taught.variables, seen), 1)
+  said = np.argmax(teacher.system.logits(teacher.variables, seen), 1)
   right = np.asarray(said) == np.array([row["label"] for row in test])
   return World(
     real, of(images[half:]), given, stored, shuffled, float(right.mean())

@@ -239,21 +239,21 @@ def run() -> None:
     "(c) twice the acceptance by 42": mean(SOFT, "acceptance")
     > 2 * mean(SOFT_APART, "acceptance"),
   }
-  told = lambda way, key, digits=2: mean_spread(every(way, key), digits)
+  show = lambda way, key, digits=2: mean_spread(every(way, key), digits)
   ours = (
-    f"(a) {told(EXACT, 'fewer')} times fewer passes, acceptance "
-    f"{told(EXACT, 'acceptance')}, energy distance {told(EXACT, 'energy')} "
-    f"(x 1000) against {told(EXACT, 'floor')} of two plain samples, p at least "
-    f"{min(every(EXACT, 'p')):.3f}; (b) {told(EXACT, 'proposals', 3)} "
+    f"(a) {show(EXACT, 'fewer')} times fewer passes, acceptance "
+    f"{show(EXACT, 'acceptance')}, energy distance {show(EXACT, 'energy')} "
+    f"(x 1000) against {show(EXACT, 'floor')} of two plain samples, p at least "
+    f"{min(every(EXACT, 'p')):.3f}; (b) {show(EXACT, 'proposals', 3)} "
     f"proposals; (c) acceptance of the surrogate "
-    f"{told(SURROGATE, 'acceptance')} by shared noise, "
-    f"{told(APART, 'acceptance')} by own, with deviations times 42 "
-    f"{told(SOFT, 'acceptance')} and {told(SOFT_APART, 'acceptance')}; (d) "
-    f"energy distance {told(SURROGATE, 'energy')} of the surrogate, "
-    f"{told(SOFT, 'energy')} of it by 42, {told(OFFICIAL, 'energy')} of the "
-    f"official rule, {told(OFFICIAL, 'floor')} of two plain samples; passes "
-    f"{told(SURROGATE, 'fewer')}, {told(SOFT, 'fewer')} and "
-    f"{told(OFFICIAL, 'fewer')} times fewer"
+    f"{show(SURROGATE, 'acceptance')} by shared noise, "
+    f"{show(APART, 'acceptance')} by own, with deviations times 42 "
+    f"{show(SOFT, 'acceptance')} and {show(SOFT_APART, 'acceptance')}; (d) "
+    f"energy distance {show(SURROGATE, 'energy')} of the surrogate, "
+    f"{show(SOFT, 'energy')} of it by 42, {show(OFFICIAL, 'energy')} of the "
+    f"official rule, {show(OFFICIAL, 'floor')} of two plain samples; passes "
+    f"{show(SURROGATE, 'fewer')}, {show(SOFT, 'fewer')} and "
+    f"{show(OFFICIAL, 'fewer')} times fewer"
   )
   print(ours, held, flush=True)
   if s.short:

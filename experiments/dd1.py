@@ -178,7 +178,7 @@ def run() -> None:
   count, test = s.fewer(PAIRS, PART), s.fewer(1000, PART)
 
   @functools.cache
-  def taught(seed: int):
+  def setting(seed: int):
     """The collections beside the student, pairs to learn and to test."""
     steps = s.fewer(TEACHER, s.steps)
     own = teacher(real, frozen, seed, steps)
@@ -186,7 +186,7 @@ def run() -> None:
     return given, pairs(given, 0, count), pairs(given, 1_000_000, test)
 
   def make(seed: int, arm: str) -> Trained:
-    given, rows, _ = taught(seed)
+    given, rows, _ = setting(seed)
     rows = shuffled(rows, seed) if arm == SHUFFLED else rows
     dataset = dataclasses.replace(real, train=rows, test=rows, digest="")
     own = dict(steps=s.steps, batch=BATCH, seed=seed, lr=RATE, ema=0.98)
@@ -194,7 +194,7 @@ def run() -> None:
     return made._replace(options={"arm": arm})
 
   def measure(own: Trained, seed: int) -> dict[str, float]:
-    _, _, rows = taught(seed)
+    _, _, rows = setting(seed)
     true = np.stack([r["codes"] for r in rows])
     one, two = (said(own, rows, passes) for passes in (1, 2))
     alone = said(own, rows, "alone")
@@ -213,11 +213,11 @@ def run() -> None:
       found |= {"judge": judged["judge_accuracy"], "frechet": judged["frechet"]}
       if own.options["arm"] == STUDENT:
         judged = measures.quality(images(frozen, true[:JUDGED]), real)
-        taught_by["judge"].append(judged["judge_accuracy"])
-        taught_by["frechet"].append(judged["frechet"])
+        teachers["judge"].append(judged["judge_accuracy"])
+        teachers["frechet"].append(judged["frechet"])
     return found
 
-  taught_by: dict[str, list[float]] = {"judge": [], "frechet": []}
+  teachers: dict[str, list[float]] = {"judge": [], "frechet": []}
   makers = {k: functools.partial(make, arm=k) for k in (STUDENT, SHUFFLED)}
   found = arms.compare(makers, measure, s.seeds)
   every = found.every
@@ -238,16 +238,16 @@ def run() -> None:
     ),
     "(c) nearer to the teacher": bool((near < far).all()),
   }
-  told = lambda arm, key, digits=3: mean_spread(every(arm, key), digits)
+  show = lambda arm, key, digits=3: mean_spread(every(arm, key), digits)
   ours = (
     f"(a) {forwards[0]} passes, of two rows, to {forwards[1]}, {faster:.1f} "
     f"times as fast, {many:.1f} times for 100 images at once; (b) "
-    f"{told(STUDENT, 'accuracy')} of the codes against "
-    f"{told(SHUFFLED, 'accuracy')}, with a second pass behind {SECOND} units "
-    f"{told(STUDENT, 'second')}; (c) information of neighbours "
-    f"{told(STUDENT, 'information')} nats, drawn alone "
-    f"{told(SHUFFLED, 'information alone')}, of the teacher "
-    f"{told(STUDENT, 'teacher')}"
+    f"{show(STUDENT, 'accuracy')} of the codes against "
+    f"{show(SHUFFLED, 'accuracy')}, with a second pass behind {SECOND} units "
+    f"{show(STUDENT, 'second')}; (c) information of neighbours "
+    f"{show(STUDENT, 'information')} nats, drawn alone "
+    f"{show(SHUFFLED, 'information alone')}, of the teacher "
+    f"{show(STUDENT, 'teacher')}"
   )
   print(ours, held, took, flush=True)
   if s.short:
@@ -255,7 +255,7 @@ def run() -> None:
   holds = arms.said({k: bool(v) for k, v in held.items()})
   if not held["(a) five times as fast"] and isinstance(holds, str):
     holds += REASON
-  rows = taught(s.seeds[0])[2][:10]
+  rows = setting(s.seeds[0])[2][:10]
   first, other = (found.trained[k] for k in (STUDENT, SHUFFLED))
   shown = {
     "teacher": np.stack([r["codes"] for r in rows]),
@@ -282,9 +282,9 @@ def run() -> None:
     {key: "" for key in table[0]}
     | {
       "arm": "the teacher",
-      "information of neighbours, nats": told(STUDENT, "teacher"),
-      "judge": mean_spread(taught_by["judge"], 3),
-      "Frechet distance": mean_spread(taught_by["frechet"], 3),
+      "information of neighbours, nats": show(STUDENT, "teacher"),
+      "judge": mean_spread(teachers["judge"], 3),
+      "Frechet distance": mean_spread(teachers["frechet"], 3),
     }
   )
   record.write(

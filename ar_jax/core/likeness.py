@@ -77,7 +77,7 @@ class Index:
   """The chunks that may be found.
 
   Attributes:
-    ids: i32[n, R], what is told of each, its own m ids first.
+    ids: i32[n, R], what is returned of each, its own m ids first.
     number: i32[n, E], its different stretches.
     weight: f32[n, E], their share of its vector, of length 1; 0 of none.
     rarity: f32[F], the factor of each stretch in a question.
@@ -89,11 +89,11 @@ class Index:
   rarity: Array
 
 
-def empty(n: int, told: int, chunk: int, orders: tuple[int, ...]) -> Index:
+def empty(n: int, width: int, chunk: int, orders: tuple[int, ...]) -> Index:
   """An index of nothing, with room for n chunks."""
   stretches = sum(max(chunk - order + 1, 0) for order in orders)
   return Index(
-    jnp.zeros((n, told), jnp.int32),
+    jnp.zeros((n, width), jnp.int32),
     jnp.zeros((n, stretches), jnp.int32),
     jnp.zeros((n, stretches)),
     jnp.ones(FEATURES),
@@ -107,7 +107,7 @@ def fill(
 
   Args:
     n: it has room for so many; further ones are left out.
-    ids: i32[n', R], what is told of each.
+    ids: i32[n', R], what is returned of each.
     own: i32[n', m], its own ids, negative where no stretch may cross.
     orders: lengths of the stretches.
   """
@@ -145,8 +145,8 @@ def search(
   where no stretch may cross.
 
   Returns:
-    i32[B, k, R], what is told of the k most like, the most like first, and 0
-    where nothing is like it; and which are there, bool[B, k]. A chunk with the
+    i32[B, k, R], those of the k most like, the most like first, and 0 where
+    nothing is like it; and which are there, bool[B, k]. A chunk with the
     very same ids is not found: it would be the one that asks.
   """
   index = jax.tree.map(jnp.asarray, index)

@@ -28,7 +28,7 @@ What a system may say of itself, all with defaults:
   needs, takes   what `sample` reads of a batch, or may read
   control        which of them is a picture that samples follow
   makes          what it makes: names of fields, as in the data
-  tells          what `sample` says of each example beside them: numbers
+  counts         numbers that `sample` returns of each example beside them
   ordered        the field whose axis 1 is in the order of `plan`
   classes        labels lie below it
   moving         collections that updates may change
@@ -107,7 +107,7 @@ class System(abc.ABC):
       person may give one, see `controls`. None for none.
     makes: the fields of an example that `sample` makes; the first is what is
       shown, scored and stored first.
-    tells: numbers of each example, such as the passes of a network, that
+    counts: numbers of each example, such as the passes of a network, that
       `sample` returns beside these; a report has their means.
     ordered: the entry of an encoded batch whose axis 1 is in the order of
       `plan`.
@@ -121,7 +121,7 @@ class System(abc.ABC):
   takes: tuple[str, ...] = ()
   control: str | None = None
   makes: tuple[str, ...] = ("image",)
-  tells: tuple[str, ...] = ()
+  counts: tuple[str, ...] = ()
   ordered: str = "units"
   moving: frozenset[str] = frozenset()
   trains: tuple[str, ...] | None = None

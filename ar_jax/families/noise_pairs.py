@@ -140,18 +140,21 @@ class NoisePairs(Beside):
     view = batch.get("view", jnp.zeros(len(keys), jnp.int32))
     keys = fold(keys, view)
     noise = self.noise(keys)
-    return {**rest, "noise": noise, "codes": self.taught(variables, rest, keys)}
+    return {
+      **rest,
+      "noise": noise,
+      "codes": self.teacher_codes(variables, rest, keys),
+    }
 
-  def taught(self, variables: Vars, cond: Batch, keys: Array) -> Array:
+  def teacher_codes(self, variables: Vars, cond: Batch, keys: Array) -> Array:
     """Codes i32[B, L] of the teacher for the noise of keys Key[B]."""
     options = dict(self.pairs)
     choose = self.chosen(variables, options.get("top_k", 0))
     given = self.of_target(variables)
     if self.maps:
       redraw = lambda s, state, units, logp, keys, **law: choose(logp, keys)
-      return self.target.generate(given, cond, keys, redraw=redraw, **options)[
-        0
-      ]
+      options["redraw"] = redraw
+      return self.target.generate(given, cond, keys, **options)[0]
     blank = jnp.zeros((len(keys), 0), jnp.int32)
     return token_wise.continued(
       self.target.program(**options),

@@ -174,7 +174,7 @@ class DD1(noise_pairs.NoisePairs):
     if teacher is not None:
       if teacher:
         x = run(x, 0)
-      x = self._taught_again(variables, cond, keys, x, teacher, released, law)
+      x = self._by_teacher(variables, cond, keys, x, teacher, released, law)
       return run(x, self.starts[1])
     for start in self.starts[:passes]:
       x = run(x, start)
@@ -193,7 +193,7 @@ class DD1(noise_pairs.NoisePairs):
     rest = jnp.where(slot < known, x, vectors)
     return jnp.where(slot < codes, snapped, rest)
 
-  def _taught_again(
+  def _by_teacher(
     self, variables, cond, keys, x, teacher, released, law
   ) -> Array:
     """x with the codes of steps teacher .. starts[1] - 1 by the teacher."""

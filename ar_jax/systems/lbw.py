@@ -93,7 +93,7 @@ class LBW(Around):
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> Any:
     """Draws what the target's `generate` does, marked: units i32[B, L], and
-    whatever the target tells beside them. Arguments as in `sample`."""
+    whatever the target counts beside them. Arguments as in `sample`."""
     cond, options = self.marked(variables, cond, keys, **options)
     return self.target.generate(variables, cond, keys, **options)
 

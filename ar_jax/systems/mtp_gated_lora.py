@@ -46,7 +46,7 @@ PAPER = dict(drafts=8, rank=128)
 @dataclasses.dataclass(frozen=True)
 class MTP(Beside):
   """The system: `target` with params of its own beside it. Beside what it
-  makes, `sample` tells `forwards` and `units`.
+  makes, `sample` returns `forwards` and `units`.
 
   Attributes:
     target: one unit a step, frozen.
@@ -65,7 +65,7 @@ class MTP(Beside):
   consistency: float = 1.0
   label_dropout: float = 0.0
 
-  tells = ("forwards", "units")
+  counts = ("forwards", "units")
 
   def init(self, key: Array, batch: Batch) -> Vars:
     """As always; but a target that is not given has a head that says
@@ -220,8 +220,8 @@ class MTP(Beside):
     drawn = jnp.full(len(keys), units.shape[1])
     if "known" in cond:
       drawn = drawn - cond["known"]
-    told = {"forwards": stats.forwards, "units": drawn}
-    return {self.makes[0]: show(made, size), **told}
+    counts = {"forwards": stats.forwards, "units": drawn}
+    return {self.makes[0]: show(made, size), **counts}
 
 
 def build(

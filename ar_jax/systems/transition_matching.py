@@ -15,7 +15,7 @@ unit of what comes next, given the hidden state of that unit.
   - fm: flow matching, the baseline: dtm with the mean in place of a draw.
 
 For artm and fhtm the states must have noise of their own each (the process
-"independent"): with one noise for all, a state is told by two before it.
+"independent"): with one noise for all, a state follows from two before it.
 
 Not documented in the paper, and our choice: a learned row for each state beside
 the places of its units; classes, which modulate as the time does; no time for

@@ -142,7 +142,7 @@ class GoldenTest(parameterized.TestCase):
     given = dataclasses.replace(system, starts=(0, stop))
     for start, name in cases:
       new = optimised.jit(
-        lambda x, start=start: given._taught_again(
+        lambda x, start=start: given._by_teacher(
           variables, LABELS, KEYS, x, start, at.get("released", False), greedy
         )
       )(x)

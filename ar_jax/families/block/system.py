@@ -30,12 +30,12 @@ class BlockWise(Prefixed):
   which the likelihood of its own conditionals is exact.
 
   Variables: `params`, the frozen `tokenizer`, and for texts the constant
-  `null`. Beside what it makes, `sample` tells `forwards` and `units`, how many
-  passes of the net each example took and how many units it drew.
+  `null`. Beside what it makes, `sample` returns `forwards` and `units`: passes
+  of the net that an example took, and units that it drew.
   """
 
   takes = ("prompt", "known", "bias")
-  tells = ("forwards", "units")
+  counts = ("forwards", "units")
 
   @property
   def stop(self) -> int | None:
@@ -127,8 +127,8 @@ class BlockWise(Prefixed):
     """Draws one example per key; arguments as in `TokenWise.sample`."""
     units, counts = self.generate(variables, cond, keys, **options)
     made = show(self.decode(variables, units), size)
-    told = {"forwards": counts.forwards, "units": counts.units}
-    return {self.makes[0]: made, **told}
+    counts = {"forwards": counts.forwards, "units": counts.units}
+    return {self.makes[0]: made, **counts}
 
   def stream(
     self,

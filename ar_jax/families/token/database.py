@@ -41,11 +41,13 @@ class Database:
 
   def filled(self, source: Any, field: str) -> Index:
     """The chunks of a source; of more than n evenly spread ones."""
-    told = chunks(source, self.chunk, field, 4 * self.size)
-    if len(told) > self.size:
-      told = told[np.linspace(0, len(told) - 1, self.size).astype(int)]
-    own = self._compared(told[:, : self.chunk])
-    return likeness.fill(self.size, told, own, self.orders)
+    passages = chunks(source, self.chunk, field, 4 * self.size)
+    if len(passages) > self.size:
+      passages = passages[
+        np.linspace(0, len(passages) - 1, self.size).astype(int)
+      ]
+    own = self._compared(passages[:, : self.chunk])
+    return likeness.fill(self.size, passages, own, self.orders)
 
   def search(self, index: Index, own: Array, k: int) -> tuple[Array, Array]:
     """As `likeness.search`, of chunks i32[B, m]."""

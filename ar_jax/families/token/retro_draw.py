@@ -48,7 +48,7 @@ def draw(
   """
   batch, length, width, m = len(keys), net.length, net.width, net.stack.chunk
   prompt = jnp.pad(given, ((0, 0), (0, length - given.shape[1])))
-  told = neighbours * 2 * m
+  rows = neighbours * 2 * m
   bound = lambda: net.bind(variables)
 
   def look(history, s, chunk):
@@ -78,7 +78,7 @@ def draw(
     jnp.zeros((batch, length), jnp.int32),
     tuple(dataclasses.replace(c, index=index) for c in caches),
     jnp.zeros((batch, m, width), jnp.float32),
-    net.stack.blank(batch, told, width),
-    jnp.zeros((batch, told), bool),
+    net.stack.blank(batch, rows, width),
+    jnp.zeros((batch, rows), bool),
   )
   return steps.until_steps(step, carry, length, keys).units

@@ -77,10 +77,10 @@ class RetroNet(nn.Module):
 
   def _logits(self, x, neighbours, seen, **options) -> Array:
     x = x + self.place[None, : x.shape[1]]
-    e = None if neighbours is None else self.told(neighbours)
+    e = None if neighbours is None else self.neighbour_states(neighbours)
     return self.read(self.stack(x, e, seen, **options))
 
-  def told(self, neighbours: Array) -> Array:
+  def neighbour_states(self, neighbours: Array) -> Array:
     """Embeddings [..., r, D] of neighbours i32[..., r]."""
     place = self.place[: neighbours.shape[-1]]
     e = self.units(neighbours)
@@ -101,7 +101,7 @@ class RetroNet(nn.Module):
 
   def remember(self, neighbours: Array, chunk: Array) -> tuple:
     """Of neighbours i32[B, k, r]."""
-    return self.stack.remember(self.told(neighbours), chunk)
+    return self.stack.remember(self.neighbour_states(neighbours), chunk)
 
   def answer(self, *state) -> tuple:
     """(logits f32[B, V], caches)."""

@@ -209,12 +209,12 @@ class RetroStack(nn.Module):
         made.append(layer.mixer.empty(1, batch, rows, width, layer.mixer.dtype))
     return tuple(made)
 
-  def blank(self, batch: int, told: int, width: int) -> tuple[Memory, ...]:
+  def blank(self, batch: int, rows: int, width: int) -> tuple[Memory, ...]:
     """What the looking layers remember before there are neighbours."""
     made = []
     for layer in self.layers:
       heads = layer.cross.heads
-      zeros = jnp.zeros((batch, heads, told, width // heads), layer.cross.dtype)
+      zeros = jnp.zeros((batch, heads, rows, width // heads), layer.cross.dtype)
       made.append((zeros, zeros))
     return tuple(made)
 
