@@ -22,20 +22,20 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from ar_jax import data, evals, main, optim, step
+from ar_jax import data, main, optim, step
 from ar_jax.core import prng
 from ar_jax.core.system import System, Vars, build
 from ar_jax.data.wrap import turns
-from configs import ear as config
-from experiments.shared import arms, pictures, record, toys
+from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
+from experiments.shared.prompted import BATCH, GUIDANCE, STEPS, Prompted
 
-STEPS, BATCH, RATE = 500, 64, 3e-3  # of the model that is erased from
-CONCEPT, IMAGES, PAIRS = 7, 200, 40
+PAIRS = 40
 PASSES, UPDATES, ERASING = 4, 640, 3e-5
 WINDOW, THRESHOLD = 4, 8.0
 BEFORE, EAR, OPEN, WHOLE, PLAIN = (
@@ -52,64 +52,25 @@ ARMS = {
   PLAIN: dict(window=16, threshold=0.0, objective="tokens"),
 }
 KEPT, LOST, DROP = 0.9, 0.2, 0.05  # what is claimed of rates
-GUIDANCE = 3.0
 WHY = "no threshold fits all seeds; what moves one digit moves the others"
 
 
-class Setting:
+class Setting(Prompted):
   """What all arms share: data, tokenizer, judge and the model of each seed."""
 
   def __init__(self, s: arms.Settings):
-    stages = config.get_config()
-    self.settings, self.base = s, stages.base
-    self._models: dict[int, Trained] = {}
-    self.real = data.load(**stages.base.data)
+    super().__init__(s)
     self.pairs = data.load("prompt_pairs", count=PAIRS)
-    self.codes = toys.tokenizer(stages.tokenizer, s.folder / "tokenizer")
     net = build("classifier", num_classes=10)
     self.judge = arms.train(
       net, self.real, steps=s.fewer(400), batch=128, seed=0, lr=2e-3
     ).variables["params"]
-    self.samples = 2 * s.fewer(IMAGES)
-    self.evaluate, self.unguided = (
-      evals.build(
-        "concept",
-        self.real,
-        concept=CONCEPT,
-        n=self.samples // 2,
-        options={"guidance": guidance},
-      )
-      for guidance in (GUIDANCE, 1.0)
-    )
-
-  @functools.cached_property
-  def janus(self) -> System:
-    return build("janus", **self.base.model.to_dict())
 
   def ear(self, arm: str) -> System:
     target = {"name": "janus", **self.base.model.to_dict()}
     more = dict(judge={"name": "classifier", "num_classes": 10}, layers=2)
     more |= dict(guidance=GUIDANCE) | ARMS[arm]
     return build("ear", target=target, **more)
-
-  def model(self, seed: int) -> Trained:
-    """What is erased from, of a seed."""
-    if seed not in self._models:
-      self._models[seed] = self._train(seed)
-    return self._models[seed]
-
-  def _train(self, seed: int) -> Trained:
-    return arms.train(
-      self.janus,
-      self.real,
-      steps=self.settings.steps,
-      batch=BATCH,
-      seed=seed,
-      lr=RATE,
-      ema=0.99,
-      given={"tokenizer": self.codes},
-      options={"guidance": GUIDANCE},
-    )
 
   def given(self, seed: int) -> Vars:
     """The frozen variables of EAR over the model of a seed."""
@@ -175,13 +136,12 @@ def erase(
 
 
 def measured(
-  shared: Setting, own: Trained, seed: int, found: dict[str, float]
+  evaluate: Callable, own: Trained, seed: int, found: dict[str, float]
 ) -> dict[str, float]:
   """Rates of a model, as shares of those of real images."""
   key = jax.random.key(1000 + seed)
-  rates = shared.evaluate(own.system, own.variables, None, key)
+  rates = evaluate(own.system, own.variables, None, key)
   figures = {k: v for k, v in rates.items() if isinstance(v, float)}
-  figures["right"] = float(np.mean(list(rates["per_class"].values())))
   target = figures["concept_rate"] / figures["real_concept_rate"]
   others = figures["other_accuracy"] / figures["real_other_accuracy"]
   return {**figures, **found, "target": target, "others": others}
@@ -192,6 +152,7 @@ def run() -> None:
   begun = time.perf_counter()
   s = arms.settings("ear", steps=STEPS)
   shared, said = Setting(s), {}
+  evaluate = shared.evaluator(GUIDANCE)
 
   def make(seed: int, arm: str) -> Trained:
     if arm == BEFORE:
@@ -203,13 +164,9 @@ def run() -> None:
     """All arms of a seed are held against the model before."""
     seed = len(figures)
     rows = {
-      arm: measured(shared, own, seed, said.get((seed, arm), {}))
+      arm: measured(evaluate, own, seed, said.get((seed, arm), {}))
       for arm, own in trained.items()
     }
-    key = jax.random.key(1000 + seed)
-    plain = shared.unguided(*trained[BEFORE][:2], None, key)
-    right = np.mean(list(plain["per_class"].values()))
-    rows[BEFORE]["unguided"] = float(right)
     for row in rows.values():
       row["drop"] = rows[BEFORE]["others"] - row["others"]
     figures.append(rows)
@@ -251,7 +208,6 @@ def finish(
   print(ours, held, flush=True)
   if s.short:
     return
-  of_janus(s, found, seconds)
   record.write(
     "ear",
     claim="A concept that is drawn before (0.9 of what the judge says of real "
@@ -282,36 +238,6 @@ def finish(
       "What the updates saw": updates(found),
     },
     picture=pictures.save("ear", rows(shared, found)),
-  )
-
-
-def of_janus(s: arms.Settings, found: arms.Results, seconds: float) -> None:
-  """What the models before say of Janus itself."""
-  right, plain = (found.every(BEFORE, k) for k in ("right", "unguided"))
-  record.write(
-    "janus",
-    claim="A decoder of text draws what its prompt names, and guidance by a "
-    "prompt of padding makes it do so more often.",
-    paper="GenEval 0.80 of Janus-Pro-7B, 0.61 of Janus",
-    baseline="the same models without guidance; chance is 0.1",
-    ours=f"the judge sees the digit that the prompt names in "
-    f"{mean_spread(right, 3)} of the samples at guidance {GUIDANCE:g}, in "
-    f"{mean_spread(plain, 3)} without",
-    holds=arms.said(
-      {
-        "what prompts name": bool(min(plain) > 0.5),
-        "guidance": bool(min(right) > max(plain)),
-      }
-    ),
-    seeds=list(s.seeds),
-    seconds=seconds,
-    tables={
-      f"Digits at 8 px by prompts, {s.steps} steps of {BATCH}, mean ± "
-      "deviation over seeds": [
-        {"guidance": f"{GUIDANCE:g}", "accuracy": mean_spread(right, 3)},
-        {"guidance": "none", "accuracy": mean_spread(plain, 3)},
-      ]
-    },
   )
 
 

@@ -106,6 +106,13 @@ class Retro(Generator):
       made["database"] = dataclasses.asdict(self.database.empty())
     return made
 
+  def adopt(self, collection: str, given: Any) -> Any:
+    """The params of a RETRO that begins as a GPT of as many layers (a `build`
+    with neighbours=0), where they are given ("RETRO fitting"): at first nothing
+    that is looked up counts."""
+    own = "layers_0" in given.get("stack", {}) or not self.net.stack.layers
+    return given if own or collection != "params" else _from_gpt(self, given)
+
   def fitted(self, variables: Vars, source: Any, seed: int) -> Vars:
     """The database, of chunks of the training texts."""
     del seed  # nothing random
@@ -236,16 +243,10 @@ class Retro(Generator):
     return jnp.pad(units[:, before:], ((0, 0), (0, before)))
 
 
-def from_gpt(system: Retro, params: Any, key: Array) -> Any:
-  """The params of a RETRO that begins as a GPT of as many layers ("RETRO
-  fitting"): what is looked up counts nothing at first.
-
-  Args:
-    system: the RETRO.
-    params: of the GPT, a `build` with neighbours=0.
-    key: of what a GPT has not.
-  """
-  made = system.init(key, {})["params"]
+def _from_gpt(system: Retro, params: Any) -> Any:
+  """See `Retro.adopt`."""
+  init = jax.jit(lambda key: system.init(key, {})["params"])
+  made = init(jax.random.key(0))
   gpt, stack = params["stack"], system.net.stack
   layers, at = gpt["runs_0"]["block"], 0
   own = {**made["stack"], "out_norm": gpt.get("out_norm", {})}

@@ -27,8 +27,6 @@ CONFIGS = {
   "fashion": "configs/var.py:fashion",
   "quickstart": "configs/quickstart.py",
 }
-# Results that the experiment of another system writes beside its own.
-BESIDE = {"janus": "ear"}
 ORDER = ("fails", "in part", "holds")
 
 
@@ -61,7 +59,6 @@ def command(name: str) -> str:
   """What measures a result again."""
   if name in CONFIGS:
     return f"python -m ar_jax.main --config={CONFIGS[name]}"
-  name = BESIDE.get(name, name)
   here = ROOT / "experiments"
   bare = name.removeprefix("bench_")
   words = bare.split("_")

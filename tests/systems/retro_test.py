@@ -14,7 +14,6 @@ from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token.database import chunks
-from ar_jax.systems.retro import from_gpt
 from configs import retro as config
 from tests import filled, smoke
 
@@ -124,7 +123,7 @@ class RetroTest(absltest.TestCase):
     system = build("retro", **both)
     gpt = build("retro", **both | dict(neighbours=0))
     own = filled.variables(gpt)
-    params = from_gpt(system, own["params"], KEY)
+    params = system.adopt("params", own["params"])
     shapes = jax.eval_shape(lambda k: system.init(k, {}), KEY)["params"]
     self.assertEqual(
       jax.tree.map(jnp.shape, params), jax.tree.map(jnp.shape, shapes)
