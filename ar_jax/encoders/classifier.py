@@ -15,10 +15,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from ar_jax.core.errors import UserError
-from ar_jax.core.system import Array, Batch, Loss, System, Vars, example_keys
+from ar_jax.core.system import Array, Batch, Loss, Vars, example_keys
+from ar_jax.encoders.base import Recognition, classified
 
 
 class Seen(NamedTuple):
@@ -97,7 +97,7 @@ def shifted(images: Array, keys: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Classifier(System):
+class Classifier(Recognition):
   """The classifier in training; `sample` says the class of given images.
 
   Attributes:
@@ -108,15 +108,9 @@ class Classifier(System):
   net: Network
   shifts: bool = True
 
-  needs = ("image",)
-  makes = ("label",)
-
   @property
   def classes(self) -> int:
     return self.net.classes
-
-  def init(self, key: Array, batch: Batch) -> Vars:
-    return self.net.init(key, jnp.zeros_like(batch["image"][:1]))
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -125,19 +119,7 @@ class Classifier(System):
     if train and self.shifts:
       images = shifted(images, example_keys(key, batch))
     logits = self.net.apply(variables, images).logits
-    value = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-    right = jnp.argmax(logits, -1) == label
-    return Loss(value, {"accuracy": right.astype(jnp.float32)})
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> dict[str, Array]:
-    """The likeliest class, `label` i32[B], of `cond["image"]`."""
-    if options:
-      raise UserError(f"a classifier takes no options: {sorted(options)}")
-    del keys
-    logits = self.logits(variables, cond)
-    return {"label": jnp.argmax(logits, -1).astype(jnp.int32)}
+    return classified(logits, label)
 
   def logits(self, variables: Vars, batch: Batch) -> Array:
     """f32[B, K] of the images of a batch."""
@@ -150,10 +132,6 @@ class Classifier(System):
   def grid(self, variables: Vars, batch: Batch) -> Array:
     """f32[B, h, w, 64] of the images of a batch."""
     return self.net.apply(variables, batch["image"]).grid
-
-  def features(self, variables: Vars, batch: Batch) -> Array:
-    """`pooled`; what `evals.probe` reads."""
-    return self.pooled(variables, batch)
 
 
 def build(*, num_classes: int = 10, shifts: bool = True) -> Classifier:

@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-import optax
 
 from ar_jax.core import forms, system
 from ar_jax.core.errors import UserError
 from ar_jax.core.signals.resize import resize
-from ar_jax.core.system import Array, Batch, Loss, System, Vars, example_keys
+from ar_jax.core.system import Array, Batch, Loss, Vars, example_keys
+from ar_jax.encoders.base import Recognition, classified
 from ar_jax.nn.layers.norms import Identity, LayerNorm
 from ar_jax.nn.stacks.transformer import Backbone
 from ar_jax.nn.stacks.vit import vit
@@ -187,7 +187,7 @@ class Labelled(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class ViT(System):
+class ViT(Recognition):
   """The encoder as a system: trained as a classifier; `sample` says the class
   of given images. A teacher beside another system is called as a `classifier`
   is.
@@ -198,15 +198,9 @@ class ViT(System):
 
   net: Labelled
 
-  needs = ("image",)
-  makes = ("label",)
-
   @property
   def classes(self) -> int | None:
     return self.net.classes or None
-
-  def init(self, key: Array, batch: Batch) -> Vars:
-    return self.net.init(key, jnp.zeros_like(batch["image"][:1]))
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -214,20 +208,7 @@ class ViT(System):
     self._needs_classes()
     keys = example_keys(key, batch) if train else None
     logits = self.net.apply(variables, batch["image"], keys)[1]
-    label = batch["label"]
-    value = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-    right = jnp.argmax(logits, -1) == label
-    return Loss(value, {"accuracy": right.astype(jnp.float32)})
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> dict[str, Array]:
-    """The likeliest class, `label` i32[B], of `cond["image"]`."""
-    if options:
-      raise UserError(f"an encoder takes no options: {sorted(options)}")
-    del keys
-    logits = self.logits(variables, cond)
-    return {"label": jnp.argmax(logits, -1).astype(jnp.int32)}
+    return classified(logits, batch["label"])
 
   def logits(self, variables: Vars, batch: Batch) -> Array:
     """f32[B, K] of the images of a batch."""
@@ -245,10 +226,6 @@ class ViT(System):
   def grid(self, variables: Vars, batch: Batch) -> Array:
     """f32[B, h, w, D]; see `Seen`."""
     return self.seen(variables, batch).grid
-
-  def features(self, variables: Vars, batch: Batch) -> Array:
-    """`pooled`; what `evals.probe` reads."""
-    return self.pooled(variables, batch)
 
   def _needs_classes(self) -> None:
     if not self.net.classes:
