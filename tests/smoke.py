@@ -324,6 +324,8 @@ EXCEPTIONS = Exceptions(
     "vq": "a tokenizer makes all units at once",
     "multiscale_vq": "a tokenizer makes all units at once",
     "kl_vae": "a tokenizer makes all units at once",
+    "lookup_free": "a tokenizer makes all units at once",
+    "vtbench": "a codec sees an image at once",
   },
   no_chance={
     "classifier": "an encoder says what it sees",
@@ -332,6 +334,8 @@ EXCEPTIONS = Exceptions(
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",
     "kl_vae": "a tokenizer shows what it is shown",
+    "lookup_free": "a tokenizer shows what it is shown",
+    "vtbench": "a codec shows what it is shown",
     "ar_net": "a forecast is a mean",
     "mesa_optimization": "a forecast is a step of descent",
   },

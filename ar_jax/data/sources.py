@@ -25,6 +25,8 @@ LOADERS = {
   "fake": ("images.embedded", "fake"),
   "photos": ("images.photos", "photos"),
   "emoji": ("images.emoji", "emoji"),
+  "patterns": ("images.made", "patterns"),
+  "rendered_text": ("images.made", "rendered_text"),
   "folder": ("images.folder", "folder"),
   "clips": ("video.clips", "clips"),
   "video_folder": ("video.folder", "folder"),

@@ -9,6 +9,7 @@ ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
 watermark        is there a mark of green lists, in samples or in files?
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
+vtbench          tokenizers by three tasks and six metrics, text among them
 judge_accuracy   do samples show the class that was asked for?
 concept          is a concept still drawn, and all else as before?
 series           errors of forecasts, beside those that need no network
@@ -38,6 +39,7 @@ NAMES = {
   "likelihood": "likelihood",
   "frechet": "images.frechet",
   "reconstruction": "images.reconstruction",
+  "vtbench": "images.vtbench",
   "judge_accuracy": "images.judge_accuracy",
   "series": "series.errors",
   "pairs": "images.pairs",
@@ -55,6 +57,7 @@ NAMES = {
 _SCORE = {
   "frechet",
   "reconstruction",
+  "vtbench",
   "judge_accuracy",
   "concept",
   "pairs",

@@ -141,6 +141,8 @@ def family(path: pathlib.Path) -> str:
   ]
   if found:
     return found[0]
+  if "ar_jax.tokenizers" in text:
+    return "tokenizers"
   # It builds another system, and is of its family.
   inner = re.search(r"build\(\s*\"(\w+)\"", text)
   if inner is None:
@@ -265,11 +267,34 @@ def scale(record: dict) -> str:
   return between(text, PLAN_MARKS, body)
 
 
+def tokenizers(record: dict) -> str:
+  """`docs/tokenizers.md` with what `experiments.vtbench` found."""
+  tasks = ("text", "patterns", "images")
+  cost = record["tables"]["what they cost"]
+  found: dict[str, dict] = {row["tokenizer"]: dict(row) for row in cost}
+  for task in tasks:
+    for row in record["tables"][task]:
+      own = found[row["tokenizer"]]
+      own[f"PSNR, {task}"] = row["psnr"]
+      if "cer" in row:
+        own["characters wrong"] = row["cer"]
+  # The best on text first, as that is where they differ most.
+  first = sorted(
+    found.values(), key=lambda row: -float(row["PSNR, text"].split()[0])
+  )
+  body = (
+    f"{table(first)}\n\n![tokenizers](images/{record['picture']})\n\n"
+    "Mean and deviation over the seeds; PSNR in dB; images: Fashion-MNIST."
+  )
+  return between((DOCS / "tokenizers.md").read_text(), MARKS, body)
+
+
 def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   """Path -> what belongs there."""
   found = rows(records)
   written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
   written[DOCS / "scale.md"] = scale(records["plan"])
+  written[DOCS / "tokenizers.md"] = tokenizers(records["vtbench"])
   for name, own in found.items():
     written[DOCS / "systems" / f"{name}.md"] = of_family(name, own)
   return written

@@ -47,8 +47,9 @@ def folder(
       `test`, `testing`, `val`, `valid`, `validation` and `eval`, in any case,
       these are the two parts, the first of the latter that has the class
       folders; otherwise a fixed random part of the images is held out.
-    crop: "center", "random" for random crops in training, or "pad" for black
-      margins around what is smaller (what is larger is made smaller).
+    crop: "center", "cover" for the same by Lanczos (as VTBench does it),
+      "random" for random crops in training, or "pad" for black margins around
+      what is smaller (what is larger is made smaller).
     classes: 1 takes every image below `path` as one class, for unconditional
       models; another number is checked against the sub-folders.
     test_fraction: the part held out where there is no test folder, 0 to 1.

@@ -11,7 +11,7 @@ from ar_jax.core.system import UserError
 from ar_jax.data.dataset import Example
 from ar_jax.data.images import transforms
 
-_CROPS = ("center", "random", "pad")
+_CROPS = ("center", "cover", "random", "pad")
 
 
 class Pictures:
@@ -22,7 +22,8 @@ class Pictures:
     label: i -> its label, without decoding it.
     length: how many there are.
     size: side of the images made of them.
-    crop: "center" (ADM's central square), "random" (ADM's random crop in
+    crop: "center" (ADM's central square), "cover" (the central square of a
+      picture brought to the size by Lanczos), "random" (ADM's random crop in
       `draw`, the central square in `[i]`) or "pad" (black margins; a picture
       that is larger is made smaller first).
 
@@ -58,6 +59,8 @@ class Pictures:
       inside = transforms.fit_inside(picture, self._size)
       array = transforms.to_array(inside)
       image = transforms.pad(array, self._size, array.shape[-1])
+    elif self._crop == "cover":
+      image = transforms.cover(picture, self._size)
     else:
       image = transforms.center_crop(picture, self._size)
     return {"image": image, "label": np.int32(self._label(i))}

@@ -43,7 +43,8 @@ def prepared(
     size: side in pixels.
     channels: 1 or 3.
     path: data_dir of TFDS; by default that of TFDS itself.
-    crop: "center", "random" for random crops in training, or "pad".
+    crop: "center", "cover" for the same by Lanczos (as VTBench does it),
+      "random" for random crops in training, or "pad".
     train_split: in the notation of TFDS, as "train[:95%]".
     test_split: by default `validation` or `test`, whichever exists first.
     hint: what else the user may do where the set is missing.

@@ -102,6 +102,27 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
   return to_array(image.crop((left, top, left + size, top + size)))
 
 
+def cover(image: Image.Image, size: int | tuple[int, int]) -> np.ndarray:
+  """VTBench's central rectangle (arXiv 2505.13439): by Lanczos to the least
+  size that covers it, then the middle.
+
+  Args:
+    image: any.
+    size: of a square, or (width, height).
+  """
+  wanted = (size, size) if isinstance(size, int) else size
+  scale = max(w / side for w, side in zip(wanted, image.size, strict=True))
+  # Never a pixel too small.
+  shape = tuple(
+    max(w, round(side * scale))
+    for w, side in zip(wanted, image.size, strict=True)
+  )
+  if shape != image.size:
+    image = image.resize(shape, Image.Resampling.LANCZOS)
+  left, top = ((a - b) // 2 for a, b in zip(shape, wanted, strict=True))
+  return to_array(image.crop((left, top, left + wanted[0], top + wanted[1])))
+
+
 def random_crop(
   image: Image.Image,
   size: int,

@@ -14,7 +14,7 @@ from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 from ar_jax.evals import samples
 
-_SIGMA, _RADIUS = 1.5, 5  # an 11-pixel window
+_SIGMA, RADIUS = 1.5, 5  # an 11-pixel window
 _MOST_DB = 100.0
 _MEAN_OF = 2000  # training images that the baseline is the mean of
 
@@ -40,40 +40,40 @@ def decibel(error: np.ndarray) -> np.ndarray:
   )
 
 
-def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def ssim(x: np.ndarray, y: np.ndarray, peak: float = 255.0) -> np.ndarray:
   """Structural similarity of u8[N, H, W, C], f64[N] (Wang et al. 2004).
 
   Gaussian window of sigma 1.5 and 11 pixels, the valid region only, each
-  channel by itself.
+  channel by itself. Images may be of floats, whose values span `peak`.
 
   Raises:
     UserError: the images are smaller than the window.
   """
   if not fits(x):
     raise UserError(
-      f"SSIM needs images of at least {2 * _RADIUS + 1} pixels, not "
+      f"SSIM needs images of at least {2 * RADIUS + 1} pixels, not "
       f"{x.shape[1]}x{x.shape[2]}"
     )
   x, y = x.astype(np.float64), y.astype(np.float64)
   mx, my = _blur(x), _blur(y)
   vx, vy = _blur(x * x) - mx * mx, _blur(y * y) - my * my
   cov = _blur(x * y) - mx * my
-  c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+  c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
   same = (2 * mx * my + c1) * (2 * cov + c2)
   return (same / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean((1, 2, 3))
 
 
 def fits(x: np.ndarray) -> bool:
   """Whether the window of SSIM fits into images [N, H, W, C]."""
-  return min(x.shape[1:3]) > 2 * _RADIUS
+  return min(x.shape[1:3]) > 2 * RADIUS
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
   """Gaussian mean over the window, where it lies within the image."""
-  taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
+  taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / _SIGMA) ** 2)
   taps /= taps.sum()
   for axis in (1, 2):
-    size = x.shape[axis] - 2 * _RADIUS
+    size = x.shape[axis] - 2 * RADIUS
     cut = lambda i, x=x, axis=axis, size=size: x.take(range(i, i + size), axis)
     x = sum(tap * cut(i) for i, tap in enumerate(taps))
   return x
