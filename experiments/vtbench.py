@@ -30,15 +30,16 @@ from ar_jax.data.dataset import Arrays, Dataset
 from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 300, 32, 4e-3
+STEPS, BATCH, RATE = 250, 32, 4e-3
 EACH, TESTS = 2000, 100  # training and test images of a task
 SIZE = 32
-NET = dict(ch=8, mult=(1, 2, 4), blocks=1, z=32, in_channels=1)
-ONE = NET | dict(size=SIZE)
+NET = dict(ch=8, mult=(1, 2, 4), blocks=1, in_channels=1)
+FLAT = NET | dict(size=SIZE)
+ONE = FLAT | dict(z=32)
 CONTINUOUS, RESIDUAL = "KL, 4 numbers", "VQ, maps of 1, 2, 4, 8"
 # Name -> (system, its options).
 TRAINED = {
-  CONTINUOUS: ("kl_vae", dict(channels=4) | ONE),
+  CONTINUOUS: ("kl_vae", dict(channels=4, attention=(2,)) | FLAT),
   "VQ": ("vq", dict(vocab=256, channels=4, spread=0.5) | ONE),
   RESIDUAL: (
     "multiscale_vq",
