@@ -31,7 +31,13 @@ class Forks:
     self._server = subprocess.Popen(
       [sys.executable, "-m", "tests.forks"],
       cwd=ROOT,
-      env={**os.environ, "JAX_PLATFORMS": "cpu"},
+      # Hundreds of programs too small to be kept elsewhere are what a child
+      # compiles; here the next child has them, too.
+      env={
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+      },
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -191,6 +197,7 @@ def serve() -> None:
   warnings.filterwarnings("ignore", "os.fork")  # no backend has started yet
   logging.getLogger().handlers.clear()
   gc.freeze()
+  gc.set_threshold(100_000, 20, 20)  # as conftest has it
   codes: dict[int, int] = {}
   out = sys.stdout
   for line in sys.stdin:
