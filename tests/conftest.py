@@ -13,6 +13,9 @@ _CACHE = pathlib.Path(
     "AR_JAX_CACHE", str(pathlib.Path.home() / ".cache" / "ar_jax")
   )
 )
+# The processes that tests start compile a hundred small programs each; those
+# of one serve the next.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -36,6 +39,9 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Where an operation was called from, frame by frame, is for those who read
+# compiled programs, and costs a tenth of lowering them.
+jax.config.update("jax_include_full_tracebacks_in_locations", False)
 
 
 # A Linux process may hold 65530 memory maps, and every compiled program takes

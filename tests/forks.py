@@ -31,13 +31,7 @@ class Forks:
     self._server = subprocess.Popen(
       [sys.executable, "-m", "tests.forks"],
       cwd=ROOT,
-      # Hundreds of programs too small to be kept elsewhere are what a child
-      # compiles; here the next child has them, too.
-      env={
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-      },
+      env={**os.environ, "JAX_PLATFORMS": "cpu"},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
