@@ -46,7 +46,7 @@ jax.config.update("jax_include_full_tracebacks_in_locations", False)
 
 # A Linux process may hold 65530 memory maps, and every compiled program takes
 # some of them: a worker that kept those of all modules would die.
-_MAPS, _MEGABYTES = 30_000, 3_000
+_MAPS, _MEGABYTES = 30_000, 2_000
 
 
 def pytest_collection_finish():
