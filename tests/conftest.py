@@ -1,5 +1,6 @@
 """The strict mode of the suite, set before JAX starts."""
 
+import gc
 import os
 import pathlib
 import sys
@@ -12,6 +13,9 @@ _CACHE = pathlib.Path(
     "AR_JAX_CACHE", str(pathlib.Path.home() / ".cache" / "ar_jax")
   )
 )
+# The processes that tests start compile a hundred small programs each; those
+# of one serve the next.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -35,13 +39,40 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Where an operation was called from, frame by frame, is for those who read
+# compiled programs, and costs a tenth of lowering them.
+jax.config.update("jax_include_full_tracebacks_in_locations", False)
+
+
+# A Linux process may hold 65530 memory maps, and every compiled program takes
+# some of them: a worker that kept those of all modules would die.
+_MAPS, _MEGABYTES = 30_000, 2_000
+
+
+def pytest_collection_finish():
+  """Tracing makes millions of short-lived objects; with Python's own
+  thresholds a fifth of the whole time goes into looking for cycles in what
+  is imported and in what caches hold."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(100_000, 20, 20)
+
+
+def _crowded() -> bool:
+  try:
+    maps = pathlib.Path("/proc/self/maps").read_bytes().count(b"\n")
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+  except OSError:  # not Linux: there is nothing to read
+    return True
+  return maps > _MAPS or pages * os.sysconf("SC_PAGE_SIZE") > _MEGABYTES << 20
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-  """Every compiled program takes some of the 65530 memory maps that Linux
-  grants a process; a worker that kept those of all modules would die."""
+  """Programs of earlier modules serve later ones, while there is room."""
   yield
-  jax.clear_caches()
-  if "tests.smoke" in sys.modules:
-    sys.modules["tests.smoke"].case.cache_clear()
+  if _crowded():
+    jax.clear_caches()
+    if "tests.smoke" in sys.modules:
+      sys.modules["tests.smoke"].case.cache_clear()
+    gc.collect()

@@ -191,6 +191,7 @@ def serve() -> None:
   warnings.filterwarnings("ignore", "os.fork")  # no backend has started yet
   logging.getLogger().handlers.clear()
   gc.freeze()
+  gc.set_threshold(100_000, 20, 20)  # as conftest has it
   codes: dict[int, int] = {}
   out = sys.stdout
   for line in sys.stdin:

@@ -106,22 +106,27 @@ class GoldenTest(parameterized.TestCase):
   def test_sampling_in_two_passes(self, kind):
     _, arrays, _, system, variables = golden(kind)
     noise, _ = _data(kind)
-    for passes in (1, 2):
-      x = optimised.jit(functools.partial(system.generate, passes=passes))(
-        variables, LABELS, KEYS, noise=noise
+
+    @optimised.jit
+    def every(variables):
+      given = variables, LABELS, KEYS
+      one, two = (
+        system.generate(*given, noise=noise, passes=passes) for passes in (1, 2)
       )
-      np.testing.assert_allclose(
-        x, arrays[f"x_step{passes}"], rtol=1e-3, atol=2e-4
-      )
-    if kind == "var":
-      codec, latent = system.target.codec(variables), None
+      if kind != "var":
+        return one, two, None
+      codec = system.target.codec(variables)
       latent = codec.start(2)
       for s in range(system.plan.steps):
-        part = x[:, system.plan.span(s)]
+        part = two[:, system.plan.span(s)]
         latent, _ = codec.advance_soft(latent, s, part)
-      np.testing.assert_allclose(
-        jnp.moveaxis(latent, -1, 1), arrays["fhat"], rtol=1e-3, atol=5e-4
-      )
+      return one, two, jnp.moveaxis(latent, -1, 1)
+
+    one, two, latent = every(variables)
+    for x, name in ((one, "x_step1"), (two, "x_step2")):
+      np.testing.assert_allclose(x, arrays[name], rtol=1e-3, atol=2e-4)
+    if kind == "var":
+      np.testing.assert_allclose(latent, arrays["fhat"], rtol=1e-3, atol=5e-4)
 
   @parameterized.parameters("var", "llamagen")
   def test_the_teacher_goes_on(self, kind):
@@ -142,10 +147,10 @@ class GoldenTest(parameterized.TestCase):
     given = dataclasses.replace(system, starts=(0, stop))
     for start, name in cases:
       new = optimised.jit(
-        lambda x, start=start: given._by_teacher(
+        lambda variables, x, start=start: given._by_teacher(
           variables, LABELS, KEYS, x, start, at.get("released", False), greedy
         )
-      )(x)
+      )(variables, x)
       book = np.asarray(system.codebook(variables))
       part = np.asarray(new)[:, : arrays[name].shape[1]]
       gap = np.abs(part[:, :, None] - book[None, None]).sum(-1)

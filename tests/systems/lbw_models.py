@@ -9,7 +9,7 @@ import numpy as np
 from ar_jax.core.system import build
 from tests import filled
 
-V, N = 4, 6000
+V, N = 4, 3000
 LAW = dict(temperature=0.8, top_k=3)
 SIZES = dict(depth=1, width=16, heads=2, num_classes=2)
 CODES = dict(name="patch_codes", vocab=V, patch=4, size=8, in_channels=1)

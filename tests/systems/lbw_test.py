@@ -15,7 +15,17 @@ from ar_jax.core.system import UserError, build
 from ar_jax.tokenizers.autoencoder import signed
 from tests import filled
 from tests.systems import llamagen_models, scale_models
-from tests.systems.lbw_models import MAPS, RASTER, V, draw, logits, marked
+from tests.systems.lbw_models import (
+  MAPS,
+  RASTER,
+  N,
+  V,
+  draw,
+  logits,
+  marked,
+)
+
+MANY = 100  # as many in several tests, so that they share their programs
 
 
 class ListsTest(parameterized.TestCase):
@@ -34,16 +44,16 @@ class ListsTest(parameterized.TestCase):
       "lbw", target=dict(name=host, tokenizer=codes, **sizes), key="k", lists=4
     )
     self.assertEqual(system.target, plain)
-    which = jnp.arange(40) % 4
+    which = jnp.arange(MANY) % 4
     cond = {"green_list": which}
-    same = draw(system, variables, 40, strength=0.0, guidance=1.5)
-    want = draw(plain, variables, 40, guidance=1.5)
+    same = draw(system, variables, MANY, strength=0.0, guidance=1.5)
+    want = draw(plain, variables, MANY, guidance=1.5)
     np.testing.assert_array_equal(same, want)
     # At temperature 0, too, where a list that was multiplied would be NaN.
     lists = np.asarray(system.lists(variables))
     for temperature in (1.0, 0.0):
       units = draw(
-        system, variables, 40, cond=cond, hard=True, temperature=temperature
+        system, variables, MANY, cond=cond, hard=True, temperature=temperature
       )
       green = np.take_along_axis(lists[which], units, 1)
       self.assertTrue(green.all())
@@ -53,9 +63,10 @@ class ListsTest(parameterized.TestCase):
     target = dict(name="llamagen", num_classes=3, **llamagen_models.TINY)
     system = build("lbw", target=target, key="k", lists=4)
     variables = filled.variables(system)
-    which = np.arange(100) % 4
+    which = np.arange(MANY) % 4
     cond = {"green_list": which}
-    units = draw(system, variables, 100, cond=cond, strength=1.0)
+    law = dict(strength=1.0, temperature=1.0)
+    units = draw(system, variables, MANY, cond=cond, **law)
     lists = np.asarray(system.lists(variables))[which]
     law = np.asarray(
       jax.nn.softmax(logits(system.target, variables, units)), np.float64
@@ -73,12 +84,12 @@ class ListsTest(parameterized.TestCase):
     variables = filled.variables(system)
     green = system.lists(variables)[0]
     greedy = dict(temperature=0.0, strength=1.0)
-    plain = draw(system.target, variables, 4, temperature=0.0)
+    plain = draw(system.target, variables, MANY, temperature=0.0)
     with self.assertLogs("ar_jax", "WARNING") as logs:
-      same = draw(system, variables, 4, **greedy)
+      same = draw(system, variables, MANY, **greedy)
     self.assertIn("raw=True", logs.output[0])
     np.testing.assert_array_equal(same, plain)
-    units = draw(system, variables, 4, raw=True, **greedy)
+    units = draw(system, variables, MANY, raw=True, **greedy)
     self.assertGreater(green[units].mean(), green[plain].mean())
     own = np.asarray(logits(system.target, variables, units))
     np.testing.assert_array_equal((own + green).argmax(-1), units)
@@ -115,8 +126,8 @@ class ListsTest(parameterized.TestCase):
   def test_another_bias_is_added(self):
     system, variables, _ = marked("var")
     never = jnp.where(jnp.arange(V) == 0, -jnp.inf, 0.0)
-    cond = {"bias": jnp.tile(never[None], (200, 1))}
-    units = draw(system, variables, 200, cond=cond, first_map=1)
+    cond = {"bias": jnp.tile(never[None], (N, 1))}
+    units = draw(system, variables, cond=cond, first_map=1)
     self.assertTrue((units > 0).all())
 
   def test_wrong_use(self):
@@ -190,12 +201,16 @@ class PoolTest(absltest.TestCase):
   def test_what_is_alike_has_one_colour(self):
     codes = jax.random.normal(jax.random.key(0), (60, 2))
     pool = Pool("k", 60, 50, cluster=4)
-    lists = np.asarray(pool.lists(codes))
-    own = np.asarray(near_codes.partition(codes, 4))
+
+    @jax.jit
+    def every(codes):
+      own = near_codes.partition(codes, 4)
+      return pool.lists(codes), own, near_codes.order(codes)[:, 1]
+
+    lists, own, nearest = map(np.asarray, every(codes))
     for group in np.unique(own):
       inside = lists[:, own == group]
       np.testing.assert_array_equal(inside.min(1), inside.max(1))
-    nearest = np.asarray(near_codes.order(codes))[:, 1]
     same = (lists == lists[:, nearest]).mean()
     self.assertGreater(same, 0.65)
 
@@ -212,8 +227,7 @@ class PostHocTest(absltest.TestCase):
     """(PSNR of plain codes, of green ones, the units' green rate)."""
     sizes = dict(vocab=32, size=20, in_channels=1) | form
     codes = build("patch_codes", **sizes)
-    batch = {"image": self.images[:1]}
-    fresh = codes.init(jax.random.key(0), batch)
+    fresh = filled.variables(codes, batch={"image": self.images[:1]})
     some = [self.real.train[i] for i in range(150)]
     frozen = codes.fitted(fresh, some, 0)["params"]["tokenizer"]
     host = dict(RASTER, name="var" if "scales" in form else "llamagen")
@@ -221,25 +235,34 @@ class PostHocTest(absltest.TestCase):
     if "scales" in form:
       del host["multiple_of"]
     system = build("lbw", target=host, key="k", lists=2)
-    variables = {"tokenizer": frozen}
     keys = jax.random.split(jax.random.key(1), len(self.images))
-    cond = {"given": self.images}
-    units = np.asarray(system.green_units(variables, cond, keys))
-    green = np.asarray(system.lists(variables))[system.chosen(cond, keys)]
-    image = np.asarray(
-      system.sample(variables, cond, keys, post_hoc=True, guidance=3.0)
-    )
-    codec = system.drawn_from.codec(variables)
-    x = signed(jnp.asarray(self.images))
-    plain = (np.asarray(codec.decode(codec.encode(x))) + 1) / 2
-    rate = np.take_along_axis(green, units, 1).mean()
-    slack = system.green_units(variables, cond, keys, slack=1e9)
-    np.testing.assert_array_equal(slack, units)
-    none = system.green_units(variables, cond, keys, slack=0.0)
-    np.testing.assert_array_equal(none, codec.encode(x))
+
+    @jax.jit
+    def every(tokenizer, given, keys):
+      variables, cond = {"tokenizer": tokenizer}, {"given": given}
+      codec = system.drawn_from.codec(variables)
+      own = codec.encode(signed(given))
+      green = lambda **more: system.green_units(variables, cond, keys, **more)
+      return {
+        "units": green(),
+        "slack": green(slack=1e9),
+        "none": green(slack=0.0),
+        "own": own,
+        "plain": (codec.decode(own) + 1) / 2,
+        "image": system.sample(
+          variables, cond, keys, post_hoc=True, guidance=3.0
+        ),
+        "lists": system.chosen(cond, keys),
+      }
+
+    found = jax.device_get(every(frozen, self.images, keys))
+    lists = np.asarray(system.lists({"tokenizer": frozen}))[found["lists"]]
+    rate = np.take_along_axis(lists, found["units"], 1).mean()
+    np.testing.assert_array_equal(found["slack"], found["units"])
+    np.testing.assert_array_equal(found["none"], found["own"])
     true = self.images / 255
     psnr = lambda y: -10 * np.log10(np.square(y - true).mean())
-    return psnr(plain), psnr(image), rate
+    return psnr(found["plain"]), psnr(found["image"]), rate
 
   def test_units_are_green_and_residuals_lose_less(self):
     one = self.marked(patch=4)

@@ -45,14 +45,25 @@ def normal(*shape, seed=0):
   return jax.random.normal(jax.random.key(seed), shape)
 
 
-class LeaksTest(parameterized.TestCase):
-  def read(self, kind, x, mask):
-    system = small(kind)[0]
-    variables = filled.variables(system, stddev=0.1)  # nothing saturates
-    t = jnp.full(2, 0.5) if kind == "artm" else None
+@functools.cache
+def reader(kind, mask):
+  """States x f32[2, T, C] -> the outputs of a pass over them."""
+  system = small(kind)[0]
+  variables = filled.variables(system, stddev=0.1)  # nothing saturates
+  t = jnp.full(2, 0.5) if kind == "artm" else None
+
+  @jax.jit
+  def read(x):
     given = functools.partial(system.net.apply, system.net_variables(variables))
     cond = given({"label": LABEL}, None, t, 2, method="given")
-    return np.asarray(given(x, np.arange(x.shape[1]), cond, mask)[0])
+    return given(x, np.arange(x.shape[1]), cond, mask)[0]
+
+  return read
+
+
+class LeaksTest(parameterized.TestCase):
+  def read(self, kind, x, mask):
+    return np.asarray(reader(kind, mask)(x))
 
   def test_fhtm_sees_nothing_later(self):
     x, mask = normal(2, 3 * N - 1, C), makers.blocks(3 * N - 1, 1)
@@ -119,11 +130,16 @@ class LeaksTest(parameterized.TestCase):
     start = solvers.noise(KEYS, (N, C), 1)
     x = jnp.concatenate([start, units[:, :-1]], 1)
     t = jnp.zeros(2) if kind == "artm" else None
-    call = functools.partial(system.net.apply, own)
-    given = call(cond, None, t, 2, method="given")
     causal = makers.blocks(2 * N - 1, 1)
     mask = chain.behind(N) if kind == "artm" else causal
-    h, _ = call(x, np.arange(2 * N - 1), given, mask)
+
+    @jax.jit
+    def whole(own, x):
+      call = functools.partial(system.net.apply, own)
+      given = call(cond, None, t, 2, method="given")
+      return call(x, np.arange(2 * N - 1), given, mask)[0]
+
+    h = np.asarray(whole(own, x))
     got = np.concatenate(drawn, 1)
     np.testing.assert_allclose(got, h[:, N - 1 :], rtol=1e-5, atol=1e-5)
 
@@ -206,41 +222,51 @@ class TransitionsTest(parameterized.TestCase):
     for kind in ("dtm", "artm"):
       system, variables = small(kind)
       null = {"label": jnp.full(2, system.classes)}
-      draw = lambda cond, guidance, system=system, variables=variables: (
-        system.generate(variables, cond, KEYS, head_steps=2, guidance=guidance)
-      )
-      zero = draw({"label": LABEL}, 0.0)
-      np.testing.assert_allclose(zero, draw(null, None), rtol=1e-4, atol=1e-4)
+
+      @jax.jit
+      def both(variables, system=system, null=null):
+        draw = functools.partial(
+          system.generate, variables, keys=KEYS, head_steps=2
+        )
+        zero = draw(cond={"label": LABEL}, guidance=0.0)
+        return zero, draw(cond=null, guidance=None)
+
+      np.testing.assert_allclose(*both(variables), rtol=1e-4, atol=1e-4)
     system, variables = small("fm", "mlp")
-    draw = lambda cond, guidance: system.generate(
-      variables, cond, KEYS, steps=2, guidance=guidance
-    )
-    plain, twice = (draw({"label": LABEL}, scale) for scale in (1.0, 2.0))
+    cond = {"label": LABEL}
+
+    @jax.jit
+    def draws(variables):
+      draw = functools.partial(system.generate, variables, cond, KEYS, steps=2)
+      return draw(guidance=1.0), draw(guidance=2.0)
+
+    plain, twice = draws(variables)
     self.assertFalse(np.allclose(plain, twice))
 
   def test_texts_are_looked_at_and_hidden(self):
     system, variables = small("dtm", num_classes=None, text=True)
     self.assertEqual(system.needs, ("text",))
     text = jnp.array([[104, 105, 0, 0], [111, 0, 0, 0]])
-    draw = functools.partial(system.generate, variables, keys=KEYS)
-    one = draw(cond={"text": text}, head_steps=1)
-    other = draw(cond={"text": text.at[0, 1].set(99)}, head_steps=1)
+    draw = functools.partial(system.generate, keys=KEYS, head_steps=1)
+    run = jax.jit(lambda text: draw(variables, {"text": text}))
+    one, other = run(text), run(text.at[0, 1].set(99))
     self.assertFalse(np.allclose(one[0], other[0]))
     np.testing.assert_allclose(one[1], other[1], rtol=1e-5, atol=1e-6)
     # At scale 0 what it says does not count, but for how long it is.
-    one = draw(cond={"text": text}, head_steps=1, guidance=0.0)
-    other = draw(
-      cond={"text": text + 7 * (text > 0)}, head_steps=1, guidance=0.0
-    )
+    run = jax.jit(lambda text: draw(variables, {"text": text}, guidance=0.0))
+    one, other = run(text), run(text + 7 * (text > 0))
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
   def test_llama_reads_states_behind_a_condition(self):
     system, variables = small("fhtm", "llama", multiple_of=32)
     self.assertLen(system.net.plan, 2 * N)
     batch = {"label": LABEL, "units": normal(2, N, 2 * C)}
-    loss = system.loss(variables, batch, KEYS[0], train=False)
+    loss = jax.eval_shape(
+      functools.partial(system.loss, train=False), variables, batch, KEYS[0]
+    )
     self.assertEqual(loss.errors.shape, (2, N))
-    x = system.generate(variables, batch, KEYS, head_steps=2, guidance=2.0)
+    draw = functools.partial(system.generate, head_steps=2, guidance=2.0)
+    x = jax.jit(draw)(variables, batch, KEYS)
     self.assertEqual(x.shape, (2, N, C))
     self.assertTrue(np.isfinite(x).all())
 
@@ -255,10 +281,13 @@ class TransitionsTest(parameterized.TestCase):
     constant = jnp.array([[[3.0, -1.0]]])
     still = lambda self, x, *_, **__: (constant + 0 * x, None)
     with mock.patch.object(Whole, "__call__", still):
-      for steps in (1, 3):
-        x = system.sample(variables, {}, KEYS, steps=steps)
-        start = system.sample(variables, {}, KEYS, steps=1) - constant
-        np.testing.assert_allclose(x, start + constant, atol=1e-5)
+      draw = jax.jit(
+        lambda: [
+          system.sample(variables, {}, KEYS, steps=steps) for steps in (1, 3)
+        ]
+      )
+      one, three = draw()
+    np.testing.assert_allclose(three, one, atol=1e-5)
     self.assertEqual(system.makes, ("series",))
 
   def test_patches_of_units(self):
