@@ -34,6 +34,7 @@ def generate(
   bias: Array | None = None,
   known: Array | None = None,
   deep: int | None = None,
+  cache: Any = None,
 ) -> tuple[Array, Any]:
   """Draws the maps of one image per key, one forward for each.
 
@@ -57,6 +58,7 @@ def generate(
       forward; of nets with `read`.
     deep: guides the hidden states behind this layer in place of the logits; of
       nets whose `step` takes `after`.
+    cache: what the net has read before the first map; empty if None.
 
   Returns:
     Units i32[B, L], and the state of the tokenizer after the last map.
@@ -99,7 +101,7 @@ def generate(
       x = pairs.double(net.latent(x), guided)
     return (state, x, cache), units
 
-  carry = codes.start(b), first, net.cache(rows)
+  carry = codes.start(b), first, net.cache(rows) if cache is None else cache
   begun = 0
   if known is not None:
     carry, begun = _read(net, codes, known, ada, carry, guided)
