@@ -45,9 +45,7 @@ def _wrapped(key: str) -> str:
   return f"{stem}.{'norm' if name.startswith('norm') else 'conv'}.{leaf}"
 
 
-def config(
-  state: State, scales: Sequence[Any] | None = None
-) -> dict[str, Any]:
+def config(state: State, scales: Sequence[Any] | None = None) -> dict[str, Any]:
   """The config of a state, as far as shapes tell.
 
   Args:

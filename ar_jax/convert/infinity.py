@@ -178,9 +178,7 @@ def to_ours(
   return tables.to_ours(TABLE, flattened(state), like, ignore=IGNORE)
 
 
-def to_official(
-  params: Params, chunks: int = _CHUNKS
-) -> dict[str, np.ndarray]:
+def to_official(params: Params, chunks: int = _CHUNKS) -> dict[str, np.ndarray]:
   """The official state of the `params` of Infinity, its layers in so many
   chunks, if they can be."""
   return _chunked(tables.to_official(TABLE, params), chunks)

@@ -51,6 +51,7 @@ class VAREdit(BitScales):
       without guidance.
     correction: wrong bits in training; None for none.
     weights: what the error at a unit counts; see `families.scale.bitwise`.
+    source: the field of the data that is edited.
   """
 
   net: Referred
@@ -58,24 +59,26 @@ class VAREdit(BitScales):
   label_dropout: float = 0.1
   correction: Correction | None = None
   weights: str = "side"
+  source: str = "source"
 
-  needs = ("text", "source")
-  edits = "source"  # the field of the data that a given image stands for
+  @property
+  def needs(self) -> tuple[str, ...]:
+    return "text", self.source
 
   # The source.
 
   def condition(self, cond: Batch | Array) -> dict[str, Array]:
     """The text and the source of a batch, the latter as it is there."""
-    names = "text", "source", "reference"
+    names = "text", self.source, "reference"
     return {name: cond[name] for name in names if name in cond}
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """As of `BitScales`, with `reference` f32[B, N, K] in place of `source`."""
     batch = super().encode(variables, batch)
-    if "source" not in batch:
+    if self.source not in batch:
       return batch
     found = self.shown(variables, batch)
-    batch.pop("source")
+    batch.pop(self.source)
     return batch | {"reference": found["reference"]}
 
   def shown(self, variables: Vars, cond: Batch) -> dict[str, Array]:
@@ -83,10 +86,11 @@ class VAREdit(BitScales):
     it is made bits, as units of the grids that stand in front of the maps."""
     if "reference" in cond:
       return {"text": cond["text"], "reference": cond["reference"]}
+    source = cond[self.source]
     if not self.net.before:
-      rows = jnp.zeros((len(cond["source"]), 0, self.tokenizer.channels))
+      rows = jnp.zeros((len(source), 0, self.tokenizer.channels))
       return {"text": cond["text"], "reference": rows}
-    source = framed(forms.raw(cond["source"]), self.tokenizer.sides)
+    source = framed(forms.raw(source), self.tokenizer.sides)
     latent = self.codec(variables).latent(source)
     maps, parts = self.tokenizer.maps, []
     grids = dict(zip(maps.shapes, maps.grids, strict=True))
@@ -202,7 +206,7 @@ class VAREdit(BitScales):
         "or a box"
       )
     if "given" in cond:
-      cond = {**cond, "source": cond["given"]}
+      cond = {**cond, self.source: cond["given"]}
     return here.drawn(
       variables,
       cond,
@@ -262,6 +266,7 @@ def build(
   label_dropout: float = 0.1,
   correction: Mapping[str, Any] | None = None,
   weights: str = "side",
+  source: str = "source",
   **net,
 ) -> VAREdit:
   """Builds VAREdit; see SIZES for the published models.
@@ -278,6 +283,7 @@ def build(
     correction: arguments of `Correction`: an empty mapping is the published
       law; None for no wrong bits.
     weights: see `VAREdit`.
+    source: see `VAREdit`; "map" for pictures of one's own in `data.maps`.
     **net: text, ground, levels, null_length, mlp_ratio, drop_path, gate_init,
       pairs, remat, dtype, impl; see `prompted_scales`.
 
@@ -298,4 +304,4 @@ def build(
   )
   made = nets.referred(made, reference, rope_index)
   wrong = None if correction is None else Correction(**correction)
-  return VAREdit(made, codes, label_dropout, wrong, weights)
+  return VAREdit(made, codes, label_dropout, wrong, weights, source)

@@ -8,8 +8,11 @@ Shapes: B batch, H W sides, c channels.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
@@ -30,16 +33,17 @@ def with_moments(x: Array, like: Array) -> Array:
   return (x - mean) / deviation * spread + wanted
 
 
-def blurred(x: Array, distance: int) -> Array:
-  """x [B, H, W, c] by the taps 1/4, 1/2, 1/4 in both directions, so many pixels
-  apart; borders are repeated."""
-  for axis in (1, 2):
-    at = jnp.arange(x.shape[axis])
-    near = lambda step, x=x, axis=axis, at=at: jnp.take(
-      x, jnp.clip(at + step, 0, x.shape[axis] - 1), axis=axis
-    )
-    x = (near(-distance) + near(distance)) / 4 + x / 2
-  return x
+@functools.cache
+def blur(size: int, levels: int) -> np.ndarray:
+  """f32[size, size], along one axis: the taps 1/4, 1/2, 1/4 for each level, 1,
+  2, 4, ... apart; borders are repeated."""
+  found, at = np.eye(size), np.arange(size)
+  for level in range(levels):
+    step = np.eye(size) / 2
+    for side in (-(2**level), 2**level):
+      np.add.at(step, (at, np.clip(at + side, 0, size - 1)), 0.25)
+    found = step @ found
+  return found.astype(np.float32)
 
 
 def with_low_bands(x: Array, like: Array, levels: int = 5) -> Array:
@@ -52,14 +56,12 @@ def with_low_bands(x: Array, like: Array, levels: int = 5) -> Array:
     levels: of blur, 1, 2, 4, ... pixels apart; what all leave is the coarse
       part.
   """
-  coarse = lambda y: _coarse(y, levels)
-  return x - coarse(x) + coarse(like)
-
-
-def _coarse(x: Array, levels: int) -> Array:
-  for level in range(levels):
-    x = blurred(x, 2**level)
-  return x
+  rows, columns = (blur(side, levels) for side in x.shape[1:3])
+  apart = like - x
+  coarse = jnp.einsum(
+    "ij,bjkc,lk->bilc", rows, apart, columns, precision="highest"
+  )
+  return x + coarse
 
 
 def transferred(x: Array, like: Array, kind: str = "both") -> Array:

@@ -81,8 +81,8 @@ def degrade(
     factor: by which sides become smaller.
     rounds: 2, as published; 1, without the second and the last low pass; 0,
       nothing but the mean over factor x factor pixels.
-    strength: of blur and noise, 1 as published: what suits 512 pixels leaves
-      nothing of an image of 32.
+    strength: of blur, resizing, noise and JPEG, 1 as published: what suits 512
+      pixels leaves nothing of an image of 32.
     kernel: largest side of a kernel, odd, at least 7.
     enlarge: whether it is brought back to H x W, bicubically, which is what
       restoring is measured against.
@@ -96,10 +96,10 @@ def degrade(
       f"{where}: factor={factor}, rounds={rounds}; must be at least 1, and 0, "
       "1 or 2"
     )
-  if kernel < 7 or kernel % 2 == 0 or strength < 0:
+  if kernel < 7 or kernel % 2 == 0 or not 0 <= strength <= 1:
     raise UserError(
       f"{where}: kernel={kernel}, strength={strength}; a kernel is odd and at "
-      "least 7, a strength at least 0"
+      "least 7, a strength in [0, 1]"
     )
 
   def make(example: Example, rng: np.random.Generator) -> Example:
@@ -139,14 +139,14 @@ def degraded(
   x = _round(x, FIRST, image.shape[:2], rng, strength, kernel)
   if rounds == 1:
     x = resized(x, size, int(rng.integers(3)))
-    return pixels(jpeg(x, _quality(FIRST, rng)))
+    return pixels(jpeg(x, _quality(FIRST, rng, strength)))
   x = _round(x, SECOND, size, rng, strength, kernel)
   # The last resizing, low pass and JPEG, in one order or the other.
   taps = None
   if rng.random() < _LAST_SINC:
     side = _side(rng, kernel)
-    taps = sinc(rng.uniform(np.pi / 3, np.pi), side)
-  quality, how = _quality(SECOND, rng), int(rng.integers(3))
+    taps = sinc(rng.uniform(np.pi * (1 - strength * 2 / 3), np.pi), side)
+  quality, how = _quality(SECOND, rng, strength), int(rng.integers(3))
   if rng.random() < 0.5:
     x = _filtered(resized(x, size, how), taps)
     x = jpeg(x, quality)
@@ -171,17 +171,18 @@ def _round(
   grow, shrink, _ = own.resized
   which, factor = rng.random(), 1.0
   if which < grow:
-    factor = rng.uniform(1.0, own.factor[1])
+    factor = rng.uniform(1.0, 1 + strength * (own.factor[1] - 1))
   elif which < grow + shrink:
-    factor = rng.uniform(own.factor[0], 1.0)
+    factor = rng.uniform(1 - strength * (1 - own.factor[0]), 1.0)
   sides = tuple(max(1, round(side * factor)) for side in base)
   x = np.clip(resized(x, sides, int(rng.integers(3))), 0, 1)
   x = _noisy(x, own, rng, strength)
-  return jpeg(x, _quality(own, rng)) if own is FIRST else x
+  return jpeg(x, _quality(own, rng, strength)) if own is FIRST else x
 
 
-def _quality(own: Round, rng: np.random.Generator) -> int:
-  return int(rng.integers(own.jpeg[0], own.jpeg[1] + 1))
+def _quality(own: Round, rng: np.random.Generator, strength: float) -> int:
+  low, high = own.jpeg
+  return int(rng.integers(round(high - strength * (high - low)), high + 1))
 
 
 def _side(rng: np.random.Generator, largest: int) -> int:
@@ -213,8 +214,8 @@ def random_kernel(
   flatter or steeper, or a plateau."""
   side = _side(rng, largest)
   if rng.random() < _SINC:
-    least = np.pi / 3 if side < 13 else np.pi / 5
-    return sinc(rng.uniform(least, np.pi), side)
+    share = 2 / 3 if side < 13 else 4 / 5
+    return sinc(rng.uniform(np.pi * (1 - strength * share), np.pi), side)
   names = ("gauss", "long gauss", "general", "long general", "plateau")
   shares = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
   kind = str(rng.choice((*names, "long plateau"), p=shares))

@@ -191,12 +191,16 @@ def referred(
   if stack.depth < 2:
     raise UserError(f"depth={stack.depth}: the first layer is not the last")
   same = dict(remat=stack.remat, dtype=stack.dtype)
-  mixer = aligned(stack.block.mixer, reference, net.shapes)
-  # Stochastic depth grows evenly from none in the first layer.
+  mixer = first_mixer(stack.block.mixer, reference, net.shapes)
+  # Two blocks that share no module; stochastic depth grows evenly from none in
+  # the first layer.
+  own = dict(parent=None, _deep_clone=True, _reset_names=True)
   parts = (
-    Backbone(stack.block.clone(mixer=mixer), 1, out_norm=Identity(), **same),
     Backbone(
-      stack.block.clone(),
+      stack.block.clone(mixer=mixer, **own), 1, out_norm=Identity(), **same
+    ),
+    Backbone(
+      stack.block.clone(**own),
       stack.depth - 1,
       drop=stack.drop,
       drop_from=stack.drop / (stack.depth - 1),
@@ -214,12 +218,13 @@ def referred(
   )
 
 
-def aligned(
+def first_mixer(
   mixer: Attention, reference: str, shapes: tuple[Shape, ...]
 ) -> Attention:
   """The attention of the first layer."""
   names = [f.name for f in dataclasses.fields(Attention)]
   given = {n: getattr(mixer, n) for n in names if n not in ("parent", "name")}
+  given["norm"] = mixer.norm.clone(parent=None, _reset_names=True)
   if reference != "aligned":
     return Attention(**given)
   return AlignedAttention(**given, source=shapes[-1], shapes=shapes)
@@ -228,7 +233,7 @@ def aligned(
 def over(net: Referred, shapes: tuple[Shape, ...], ground: Shape) -> Referred:
   """The same net on another list of maps."""
   first, rest = net.backbone.parts
-  mixer = aligned(first.block.mixer, net.reference, shapes)
+  mixer = first_mixer(first.block.mixer, net.reference, shapes)
   first = first.clone(block=first.block.clone(mixer=mixer))
   return net.clone(
     plan=makers.scales(shapes),
