@@ -65,6 +65,11 @@ class VAREdit(BitScales):
   def needs(self) -> tuple[str, ...]:
     return "text", self.source
 
+  @property
+  def edits(self) -> str:
+    """The field of the data that a given image stands for."""
+    return self.source
+
   # The source.
 
   def condition(self, cond: Batch | Array) -> dict[str, Array]:
@@ -276,8 +281,8 @@ def build(
     depth: layers, at least 2.
     width: D.
     heads: of attention.
-    reference: what of the source stands in front of the maps: "aligned", "none",
-      "finest" or "all"; see `families.scale.referred`.
+    reference: what of the source stands in front of the maps: "aligned",
+      "none", "finest" or "all"; see `families.scale.referred`.
     rope_index: "exact", or "table_1m" for the released weights; see there.
     label_dropout: see `VAREdit`.
     correction: arguments of `Correction`: an empty mapping is the published

@@ -3,8 +3,8 @@
 VAREdit (arXiv 2508.15772) over Infinity (arXiv 2412.04431). Its parameters are
 those of `PromptedScales`, but that the first layer stands by itself.
 
-Shapes: B batch, L slots of the maps, N of the source, K bits of a slot, D width,
-E features of a head.
+Shapes: B batch, L slots of the maps, N of the source, K bits of a slot, D
+width, E features of a head.
 """
 
 from __future__ import annotations
