@@ -1,7 +1,7 @@
 """The key table of Infinity's transformers, `infinity_2b_reg`, `infinity_8b`.
 
-The tokenizer comes in a file of its own; see `convert/bitwise.py`. Layers lie in
-chunks there.
+The tokenizer comes in a file of its own; see `convert/bitwise.py`. Layers lie
+in chunks there.
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ def to_ours(
   return tables.to_ours(TABLE, flattened(state), like, ignore=IGNORE)
 
 
-def to_official(
-  params: Params, chunks: int = _CHUNKS
-) -> dict[str, np.ndarray]:
+def to_official(params: Params, chunks: int = _CHUNKS) -> dict[str, np.ndarray]:
   """The official state of the `params` of Infinity, its layers in so many
   chunks, if they can be."""
   return _chunked(tables.to_official(TABLE, params), chunks)

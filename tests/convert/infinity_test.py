@@ -1,5 +1,5 @@
-"""Published weights of Infinity, both files: there and back, and the numbers that
-the official models compute with them."""
+"""Published weights of Infinity, both files: there and back, and the numbers
+that the official models compute with them."""
 
 import functools
 
@@ -15,7 +15,7 @@ from ar_jax.core.system import UserError, build
 from ar_jax.nn.layers.positions import grid_places, rope_on_grid
 from ar_jax.nn.quantize.scaled_bits import ScaledBits
 from ar_jax.tokenizers.bitwise import Bitwise
-from tests import golden_weights, optimised
+from tests import golden_weights
 
 CODES = ("infinity_bsq_vae_f16", "infinity_bsq_vae_patchify")
 MODELS = ("infinity_transformer", "infinity_transformer_patchify")
