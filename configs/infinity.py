@@ -10,13 +10,13 @@ features of a T5-XL at `data.text_features`. Training goes from 256 to 512 to
 
 from ar_jax.systems.infinity import SIZES
 from ar_jax.tokenizers.bitwise import SCALES
-from configs import bitwise, common, patch_bits
+from configs import bitwise, common
 from configs.families import bit_maps
 
 
 def fashion():
   """Fashion-MNIST at 32 pixels, by prompts; some minutes."""
-  codes = patch_bits.get_config()
+  codes = bit_maps.patch_bits(bits=8, patch=4, scales=(1, 2, 4, 8))
   codes.data.derive = {"prompts": bit_maps.PROMPTS}
   sizes = dict(depth=4, width=128, heads=4, gate_init=0.5, correction={})
   c = bit_maps.over(codes, "infinity", **sizes, text=bit_maps.words())

@@ -14,7 +14,7 @@ LAW = dict(guidance=2.0, temperature=1.0, top_p=0.97)
 
 
 def patch_bits(size=32, **model):
-  """Bits of patches of grey images, which are fitted and then trained."""
+  """Bits of patches of Fashion-MNIST, which are fitted and then trained."""
   c = common.base("patch_bits", **model)
   c.data.update(name="fashion_mnist", size=size, channels=1)
   c.optim.update(lr=2e-3, weight_decay=0.0)

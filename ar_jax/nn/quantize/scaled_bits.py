@@ -7,7 +7,7 @@ size: S_k = S_{k-1} + up(q_k), bilinear. There is no codebook. Where a generator
 folds 2 x 2 cells into one unit, maps have twice its sides.
 
 Shapes: B batch, d bits of a cell, K bits of a unit (d, or folded 4 d), N maps
-of h_k x w_k units, L units of all of them, H W sides of the finest map in cells.
+of h_k x w_k units, L units of all, H W sides of the finest map in cells.
 """
 
 from __future__ import annotations
