@@ -85,6 +85,27 @@ class ConfigsTest(parameterized.TestCase):
     system.program(**config.sample.options)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    # Published as 2.2B and 8.4B; the head is two classes of a bit.
+    ("paper", 2_204_564_032, 32, 2048, 32),
+    ("8b", 8_375_791_824, 40, 3584, 56),
+  )
+  def test_infinity(self, preset, count, depth, width, bits):
+    config = importlib.import_module("configs.infinity").get_config(preset)
+    self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, 10521)
+    self.assertEqual(system.net.backbone.depth, depth)
+    head = system.net.head
+    h = jax.ShapeDtypeStruct((1, 1, width), np.float32)
+    shapes = jax.eval_shape(
+      lambda h: head.init(jax.random.key(0), h, method="logits"), h
+    )
+    leaves = jax.tree.leaves(shapes)
+    total = sum(math.prod(leaf.shape) for leaf in leaves)
+    self.assertEqual(total, 2 * bits * (width + 1))
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters("paper", "bae_16", "bae_16_sure", "bae_24")
   def test_bits(self, preset):
     config = importlib.import_module("configs.bits").get_config(preset)
@@ -185,7 +206,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "elm", "elm:masked", "controlar", "controlar:fashion",
+    "elm", "elm:masked", "infinity", "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",
@@ -207,7 +228,7 @@ class ConfigsTest(parameterized.TestCase):
       model = model.get("target", model)
       if "tokenizer" in model:
         with self.subTest(file.stem):
-          known = ("patch_codes", "patches", "given")
+          known = ("patch_codes", "patch_bits", "patches", "given")
           self.assertIn(model.tokenizer.name, known)
 
 

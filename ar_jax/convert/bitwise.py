@@ -1,9 +1,9 @@
 """The key table of Infinity's autoencoders, `infinity_vae_d{16,24,32,64}` and
 `infinity_vae_d56_f8_14_patchify`.
 
-Their keys are those of the VQGAN line, but that every convolution and every norm
-is wrapped once more. One of stride 8 is taken for one whose generator folds 2 x 2
-cells.
+Their keys are those of the VQGAN line, but that every convolution and every
+norm is wrapped once more. One of stride 8 is taken for one whose generator
+folds 2 x 2 cells.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def config(state: State, scales: Sequence[Any] | None = None) -> dict[str, Any]:
     ) from e
   if any(".attn." in key or "quant_conv" in key for key in plain):
     raise UserError(
-      "not a bitwise autoencoder: it has attention or a convolution at its codes"
+      "not a bitwise autoencoder: it has attention or a convolution at its "
+      "codes"
     )
   return {
     "system": "bitwise",

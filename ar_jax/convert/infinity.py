@@ -1,7 +1,7 @@
 """The key table of Infinity's transformers, `infinity_2b_reg`, `infinity_8b`.
 
-The tokenizer comes in a file of its own; see `convert/bitwise.py`. Layers lie in
-chunks there.
+The tokenizer comes in a file of its own; see `convert/bitwise.py`. Layers lie
+in chunks there.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 Infinity: Scaling Bitwise AutoRegressive Modeling for High-Resolution Image
 Synthesis (arXiv 2412.04431). New in it, against VAR:
-  - a unit is a vector of bits of a binary spherical quantiser and no number of a
-    codebook, so there are as many codes as one likes;
+  - a unit is a vector of bits of a binary spherical quantiser and no number of
+    a codebook, so there are as many codes as one likes;
   - each bit has a classifier of two classes of its own;
   - in training some bits of the inputs are wrong, and what then is left is the
     target of the maps behind: the model repairs its own errors.
 
-Shapes: B batch, L units of all maps, K bits of a unit, D width, h w sides of the
-latent in cells, d bits of a cell.
+Shapes: B batch, L units of all maps, K bits of a unit, D width, h w sides of
+the latent in cells, d bits of a cell.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Infinity(BitScales):
     label_dropout: how often training hides the text. 0 is a model without
       guidance.
     correction: wrong bits in training; None for none.
-    weights: what the error at a unit counts: "side", 1 over the side of its map,
-      as published, or "even".
+    weights: what the error at a unit counts: "side", 1 over the side of its
+      map, as published, or "even".
   """
 
   net: PromptedScales

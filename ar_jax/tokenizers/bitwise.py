@@ -1,5 +1,5 @@
-"""Infinity's bitwise tokenizer: an autoencoder without attention, whose latent is
-coded as bits of residual maps of growing size.
+"""Infinity's bitwise tokenizer: an autoencoder without attention, whose latent
+is coded as bits of residual maps of growing size.
 
 Infinity (arXiv 2412.04431), section 3.2, after BSQ (arXiv 2406.07548); the maps
 are those of `nn.quantize.scaled_bits`. Of stride 16 a cell of the latent is a

@@ -7,8 +7,8 @@ which the bits say most, and with the least-squares map back; what training
 changes is little. Nothing in here is a convolution, so a generator over these
 units compiles in a part of the time.
 
-Shapes: B batch, H W image sides, c image channels, p side of a patch, C = p p c,
-h w sides of the latent, d bits of a cell, n cells.
+Shapes: B batch, H W image sides, c image channels, p side of a patch,
+C = p p c, h w sides of the latent, d bits of a cell, n cells.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ def build(
     )
   check_inputs(inputs)
   tokenizer = PatchBits(
-    bits, patch, frozen_scales(scales), fold, inputs, in_channels, beta, entropy,
-    group,
+    bits, patch, frozen_scales(scales), fold, inputs, in_channels, beta,
+    entropy, group,
   )  # fmt: skip
   made = autoencoder(tokenizer, **training)
   fields = dataclasses.fields(Autoencoder)

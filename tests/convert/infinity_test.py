@@ -1,5 +1,5 @@
-"""Published weights of Infinity, both files: there and back, and the numbers that
-the official models compute with them."""
+"""Published weights of Infinity, both files: there and back, and the numbers
+that the official models compute with them."""
 
 import functools
 

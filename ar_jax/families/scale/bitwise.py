@@ -1,4 +1,4 @@
-"""What all systems share that draw maps of bits of a text (Infinity and its kin).
+"""What all systems share that draw maps of bits of a text (Infinity, its kin).
 
 Training reads the latent itself, not the units alone: with bitwise
 self-correction (arXiv 2412.04431, section 3.3) some bits of each map are wrong
@@ -109,10 +109,11 @@ class BitScales(ScaleWise):
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan and the tokenizer know all shapes.
     key, frozen = jax.random.split(key)
-    embedding = jnp.zeros((1, len(self.plan), self.tokenizer.channels))
+    # No parameter depends on the list of maps, and a long one takes seconds.
+    net = self.net.clone(plan=makers.scales((1, 2)), shapes=((1, 1), (2, 2)))
+    embedding = jnp.zeros((1, len(net.plan), self.tokenizer.channels))
     every = lambda net, *args: net.head.logits(net(*args))
-    cond = self.net.example()
-    params = self.net.init(key, cond, embedding, method=every)["params"]
+    params = net.init(key, net.example(), embedding, method=every)["params"]
     return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
 
   # Training.

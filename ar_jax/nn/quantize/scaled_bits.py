@@ -2,12 +2,12 @@
 quantisation, and its correction of wrong bits (Infinity, arXiv 2412.04431).
 
 From S_0 = 0 map k codes the signs of what is left, R_k = down(F - S_{k-1}), by
-areas, as vectors +-1 / sqrt(d) of unit length, and these are added at full size:
-S_k = S_{k-1} + up(q_k), bilinear. There is no codebook. Where a generator folds
-2 x 2 cells into one unit, maps have twice its sides.
+areas, as vectors +-1 / sqrt(d) of unit length, and these are added at full
+size: S_k = S_{k-1} + up(q_k), bilinear. There is no codebook. Where a generator
+folds 2 x 2 cells into one unit, maps have twice its sides.
 
-Shapes: B batch, d bits of a cell, K bits of a unit (d, or folded 4 d), N maps of
-h_k x w_k units, L units of all of them, H W sides of the finest map in cells.
+Shapes: B batch, d bits of a cell, K bits of a unit (d, or folded 4 d), N maps
+of h_k x w_k units, L units of all, H W sides of the finest map in cells.
 """
 
 from __future__ import annotations
