@@ -1,127 +1,90 @@
 """VAREdit: images edited by instructions (arXiv 2508.15772).
 
 Presets: default (digits at 16 pixels and instructions whose results are exact),
-fashion (Fashion-MNIST at 32), smoke, and the published models: paper (8B at 512
-px), 8b_1024 and 2b. Published checkpoints are converted: `python -m
-ar_jax.convert FILE DIR --family=varedit`.
-A file of one's own, and what to do with it:
-`--config.sample.edit.image=FILE --config.sample.prompt="invert top half"`.
+fashion (Fashion-MNIST at 32), smoke, and the published models: 8b_512, which is
+paper, 8b_1024 and 2b. Published checkpoints are converted: `python -m
+ar_jax.convert FILE DIR --family=varedit`. A file of one's own, and what is done
+with it: `--config.sample.edit.image=FILE --config.sample.prompt="invert top
+half"`.
 """
-
-import functools
 
 from ar_jax.systems.varedit import SIZES
 from ar_jax.tokenizers.bitwise import SCALES
-from configs import common
+from configs import bitwise, common
+from configs.families import bit_maps
 
-# A run of `length` words at most, hashed from their numbers.
-WORDS = dict(name="words", length=4, width=64, spelled=False)
-# name -> size, image side, arguments of the tokenizer
-PUBLISHED = {
-  "8b_512": ("8b", 512, dict(bits=14, mult=(1, 2, 4, 4), fold=True)),
-  "8b_1024": ("8b", 1024, dict(bits=14, mult=(1, 2, 4, 4), fold=True)),
-  "2b": ("2b", 512, dict(bits=32)),
-}
+# Side of the images of each published model.
+SIDES = {"8b_512": 512, "8b_1024": 1024, "2b": 512}
 
 
-def over(tokenizer, **model):
-  """A run on the bits of the tokenizer of another config, whose data edits."""
-  c = common.over(tokenizer, "varedit", **model)
-  c.sample.prompt = ""  # "erase top half": what is done with every source
-  c.sample.options.update(guidance=1.0, temperature=0.0, top_k=0, top_p=1.0)
-  return c
-
-
-def instructed(c, **options):
-  """The data of c, an instruction beside each image."""
-  c.data.derive = {"edits": options}
-  return c
-
-
-def patch_bits(**model):
-  """A tokenizer whose bits are signs of fitted components of patches."""
-  c = common.base("patch_bits", **model)
-  c.train.update(steps=0, save_every=0)
-  return c
-
-
-def small(name, size, bits, patch, scales, **model):
-  tokenizer = patch_bits(bits=bits, patch=patch, scales=scales)
-  tokenizer.data.update(name=name, size=size)
-  instructed(tokenizer)
-  c = over(
-    tokenizer, text=WORDS, gate_init=0.1, drop_path=0.0, correction={}, **model
-  )
-  c.optim.update(lr=2e-3, b2=0.97, weight_decay=0.0)
-  c.train.update(steps=2500, save_every=500, ema=0.99)
+def over(codes, **model):
+  """A run on the bits of the tokenizer of another config, of edited images."""
+  c = bit_maps.over(codes, "varedit", correction={}, **model)
+  c.sample.options.update(guidance=1.0, temperature=0.0)
   c.evals.pairs = {"mask": "same", "baseline": "source", "n": 200}
-  c.sample.columns = 8
-  stages = common.from_nothing(tokenizer, c)
-  stages.generator.cache.views = 0  # instructions are drawn anew
-  return stages
+  return c
+
+
+def small(size, steps, codes, **model):
+  codes = bit_maps.patch_bits(size=size, bits=10, patch=4, **codes)
+  codes.data.derive = {"edits": {}}
+  sizes = dict(gate_init=0.5, drop_path=0.0, text=bit_maps.words(length=4))
+  c = over(codes, **sizes, **model)
+  c.optim.update(lr=2e-3)
+  c.train.update(steps=steps, save_every=500, ema=0.99)
+  return codes, c
 
 
 def digits():
-  return small("digits", 16, 12, 4, (1, 2, 3, 4), depth=4, width=128, heads=4)
+  """scikit-learn's digits at 16 pixels; some minutes on two cores."""
+  sizes = dict(depth=4, width=96, heads=4)
+  codes, c = small(16, 2000, dict(scales=(1, 2, 3, 4)), **sizes)
+  codes.data.name = "digits"
+  stages = common.from_nothing(codes, c)
+  c.cache.views = 16  # each with an instruction of its own
+  return stages
 
 
 def fashion():
-  return small(
-    "fashion_mnist", 32, 12, 4, (1, 2, 3, 4, 6, 8), depth=6, width=192, heads=6
-  )
+  """Fashion-MNIST at 32 pixels; an hour on two cores."""
+  sizes = dict(depth=6, width=192, heads=6)
+  codes, c = small(32, 5000, dict(scales=(1, 2, 3, 4, 6, 8)), **sizes)
+  stages = common.from_nothing(codes, c)
+  c.cache.views = 4
+  return stages
 
 
 def published(name):
-  size, side, codes = PUBLISHED[name]
-  tokenizer = common.base("bitwise", scales=SCALES[side], **codes)
+  """A published model, which goes on with the weights of Infinity."""
+  size, side = name.split("_")[0], SIDES[name]
+  codes = bitwise.get_config("f8" if size == "8b" else "paper")
+  codes.model.scales = SCALES[side]
   text = dict(name="features", length=512, width=2048)
-  c = over(
-    tokenizer,
-    **SIZES[size],
-    text=text,
-    ground=(64, 64),
-    rope_index="table_1m",
-    correction={},
-    pairs=True,
-    remat=common.remat(True),
-    dtype="bfloat16",
+  sizes = dict(SIZES[size], text=text, ground=(64, 64), pairs=True)
+  sizes |= dict(rope_index="table_1m", source="map")
+  c = over(codes, **sizes, dtype="bfloat16", remat=common.remat(size == "8b"))
+  c.weights.tokenizer = (
+    f"runs/infinity_vae_{'d56_f8' if size == '8b' else 'd32'}"
   )
-  c.weights.tokenizer = "runs/infinity_vae"
-  c.weights.params = "runs/infinity_8b" if size == "8b" else "runs/infinity_2b"
+  c.weights.params = f"runs/infinity_{size}"
   # One's own: edited pictures in `path`, their sources by the same names in
   # `maps`, features of the instructions in `text_features`.
   c.data = common.data("folder", path="", size=side, channels=3, maps="")
-  c.model.source = "map"
   c.data.text_features = "runs/t5_xl_features"
   c.batch = 64
-  c.optim.update(
-    lr=6e-5, schedule="constant", b2=0.97, weight_decay=0.0, clip=5
-  )
+  rate = dict(lr=6e-5, schedule="constant", b2=0.97)
+  c.optim.update(**rate, weight_decay=0.0, clip=5.0)
   c.train.update(steps=3_900_000 // c.batch, log_every=100, save_every=5000)
-  c.sample.options.update(guidance=4.0, temperature=0.5, top_p=0.97)
+  c.sample.options.update(guidance=4.0, temperature=0.5)
+  c.evals = {"likelihood": {}}
   return c
 
 
 def smoke():
   """Seconds on two cores."""
-  tokenizer = patch_bits(bits=4, patch=4, scales=(1, 2))
-  tokenizer.data.update(name="fake", size=8)
-  tokenizer.data.num_classes, tokenizer.data.length = 3, 64
-  instructed(tokenizer)
-  tokenizer.batch = tokenizer.eval_batch = 4
-  tokenizer.train.update(steps=2, log_every=1, save_every=1)
-  text = {**WORDS, "width": 16}
-  c = over(
-    tokenizer,
-    depth=2,
-    width=32,
-    heads=2,
-    text=text,
-    gate_init=0.1,
-    correction={},
-  )
-  c.sample.options.guidance = 2.0
-  return common.seconds(c, tokenizer)
+  c = bit_maps.smoke("varedit", text=bit_maps.words(length=4, width=16))
+  c.data.derive = {"edits": {}}
+  return c
 
 
 get_config = common.presets(
@@ -129,6 +92,5 @@ get_config = common.presets(
   default=digits,
   fashion=fashion,
   smoke=smoke,
-  paper=functools.partial(published, "8b_512"),
-  **{name: functools.partial(published, name) for name in PUBLISHED},
+  **common.published(published, SIDES, "8b_512"),
 )

@@ -34,17 +34,17 @@ from ar_jax.data.wrap import edits
 from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 500, 32, 3e-3
+STEPS, BATCH, RATE = 450, 16, 4e-3
 INSTRUCTIONS = (*edits.LOCAL, "invert", "flip left right", "flip upside down")
 CODES = dict(
-  name="patch_bits", bits=10, patch=4, scales=(1, 2, 3, 4), in_channels=1
+  name="patch_bits", bits=10, patch=4, scales=(1, 2, 4), in_channels=1
 )
 MODEL = dict(
   depth=3, width=64, heads=4, gate_init=0.5, drop_path=0.0, label_dropout=0.0,
   text=dict(name="words", length=4, width=32, spelled=False),
 )  # fmt: skip
 ARMS = ("none", "finest", "all", "aligned")
-COARSE = 2  # maps
+COARSE = 1  # of 3 maps
 TIMES, POINTS = 3.0, 1.0  # as claimed
 LAW = dict(temperature=0.0)
 SHOWN = 8

@@ -106,6 +106,20 @@ class ConfigsTest(parameterized.TestCase):
     self.assertEqual(total, 2 * bits * (width + 1))
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    # No more than Infinity has.
+    ("2b", 2_204_564_032, 2521),
+    ("paper", 8_375_791_824, 2521),
+    ("8b_1024", 8_375_791_824, 10_521),
+  )
+  def test_varedit(self, preset, count, length):
+    config = importlib.import_module("configs.varedit").get_config(preset)
+    self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, length)
+    self.assertEqual(system.needs, ("text", "map"))
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters("paper", "bae_16", "bae_16_sure", "bae_24")
   def test_bits(self, preset):
     config = importlib.import_module("configs.bits").get_config(preset)
@@ -206,7 +220,8 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "elm", "elm:masked", "infinity", "controlar", "controlar:fashion",
+    "elm", "elm:masked", "infinity", "varedit", "varedit:fashion",
+    "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",

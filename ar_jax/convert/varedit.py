@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
 from ar_jax.convert import infinity
 from ar_jax.families.scale.referred import from_one_stack, to_one_stack
 from ar_jax.files.tables import Params, State

@@ -122,14 +122,6 @@ class VAREdit(BitScales):
 
   # Sampling.
 
-  def over(
-    self, scales: Sequence[Any], ground: tuple[int, int] | None = None
-  ) -> VAREdit:
-    found = super().over(scales, ground)
-    ground = ground or self.net.ground
-    net = nets.over(self.net, found.net.shapes, ground)
-    return dataclasses.replace(found, net=net)
-
   def sample(
     self,
     variables: Vars,

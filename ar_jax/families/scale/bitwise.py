@@ -110,7 +110,7 @@ class BitScales(ScaleWise):
     del batch  # The plan and the tokenizer know all shapes.
     key, frozen = jax.random.split(key)
     # No parameter depends on the list of maps, and a long one takes seconds.
-    net = self.net.clone(plan=makers.scales((1, 2)), shapes=((1, 1), (2, 2)))
+    net = self.net.on(((1, 1), (2, 2)))
     embedding = jnp.zeros((1, len(net.plan), self.tokenizer.channels))
     every = lambda net, *args: net.head.logits(net(*args))
     params = net.init(key, net.example(), embedding, method=every)["params"]
@@ -226,11 +226,7 @@ class BitScales(ScaleWise):
       raise UserError(
         f"scales={scales}: this model has room for {self.net.levels} maps"
       )
-    net = self.net.clone(
-      plan=makers.scales(scales),
-      shapes=shapes,
-      ground=ground or self.net.ground,
-    )
+    net = self.net.on(shapes, ground)
     tokenizer = self.tokenizer.clone(scales=scales)
     return dataclasses.replace(self, net=net, tokenizer=tokenizer)
 

@@ -207,6 +207,15 @@ class PromptedScales(nn.Module):
     features = self.backbone.head_width(self.width)
     return rope_on_grid(self.shapes, self.ground, features)
 
+  def on(
+    self,
+    shapes: tuple[tuple[int, int], ...],
+    ground: tuple[int, int] | None = None,
+  ) -> PromptedScales:
+    """The same net on other maps, and perhaps another ground."""
+    plan, ground = makers.scales(shapes), ground or self.ground
+    return self.clone(plan=plan, shapes=shapes, ground=ground)
+
   def cache(self, batch: int) -> Cache:
     """An empty cache for all slots."""
     return self.backbone.cache(batch, len(self.plan), self.width)

@@ -145,6 +145,16 @@ class Referred(PromptedScales):
       )
     return rotations(*places, self.backbone.head_width(self.width))
 
+  def on(
+    self, shapes: tuple[Shape, ...], ground: Shape | None = None
+  ) -> Referred:
+    """The same net on other maps, and perhaps another ground."""
+    first, rest = self.backbone.parts
+    mixer = first_mixer(first.block.mixer, self.reference, shapes)
+    first = first.clone(block=first.block.clone(mixer=mixer))
+    backbone = self.backbone.clone(parts=(first, rest))
+    return super().on(shapes, ground).clone(backbone=backbone)
+
   def cache(self, batch: int) -> Joint:
     """An empty cache for the source and all slots."""
     length = self.before + len(self.plan)
@@ -228,19 +238,6 @@ def first_mixer(
   if reference != "aligned":
     return Attention(**given)
   return AlignedAttention(**given, source=shapes[-1], shapes=shapes)
-
-
-def over(net: Referred, shapes: tuple[Shape, ...], ground: Shape) -> Referred:
-  """The same net on another list of maps."""
-  first, rest = net.backbone.parts
-  mixer = first_mixer(first.block.mixer, net.reference, shapes)
-  first = first.clone(block=first.block.clone(mixer=mixer))
-  return net.clone(
-    plan=makers.scales(shapes),
-    shapes=shapes,
-    ground=ground,
-    backbone=net.backbone.clone(parts=(first, rest)),
-  )
 
 
 def from_one_stack(params: Any) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Scale-aligned reference of VAREdit (arXiv 2508.15772), section 3.3: in place of
 the keys and values of a fine source, map k of a target reads their means over
 the areas of its cells.
 
-Shapes: B batch, T new rows, S rows that are read, H heads, K features of a head,
-h w sides of the source.
+Shapes: B batch, T new rows, S rows that are read, H heads, K features of a
+head, h w sides of the source.
 """
 
 from __future__ import annotations
