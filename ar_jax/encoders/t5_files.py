@@ -1,10 +1,12 @@
 """Published files of T5's encoder, and the features of texts by them.
 
-  python -m ar_jax.encoders.t5_files WEIGHTS IDS.npy OUT.npy [--length=120]
+  python -m ar_jax.encoders.t5_files WEIGHTS TEXTS.txt OUT.npy
+    --pieces=spiece.model [--length=120]
 
-stores what the encoder of a local file says of texts, as `data.text_features`
-reads it: IDS.npy is i32[N, n], the pieces of each text by the file's own
-vocabulary, the end (1) among them and zeros behind it. No file is downloaded.
+stores what the encoder of a local file says of texts, a line each, as
+`data.text_features` reads it. In place of them IDS.npy, i32[N, n], has the
+pieces of each text, the end (1) among them and zeros behind it. No file is
+downloaded.
 
 Keys are those of transformers; a decoder in the same file is left out.
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +26,7 @@ import jax
 import numpy as np
 
 from ar_jax.core.errors import UserError
+from ar_jax.encoders import pieces
 from ar_jax.encoders.t5 import T5
 from ar_jax.files import tables, torch_file
 from ar_jax.files.tables import LINEAR, Params, Rule, State
@@ -135,17 +139,35 @@ def main(argv: list[str] | None = None) -> None:
     prog="python -m ar_jax.encoders.t5_files", description=__doc__
   )
   parser.add_argument("weights", help=".safetensors or .bin of a T5")
-  parser.add_argument("ids", help="i32[N, n], of np.save")
+  parser.add_argument("texts", help="a line each, or i32[N, n] of np.save")
   parser.add_argument("out", help="what is made: f16[N, P, D]")
+  parser.add_argument("--pieces", default="", help="spiece.model of that T5")
   parser.add_argument("--length", type=int, default=120, help="P")
   asked = parser.parse_args(argv)
-  try:
-    ids = np.load(asked.ids)
-  except (OSError, ValueError) as e:
-    raise UserError(f"{asked.ids}: no array of np.save ({e})") from e
+  ids = _ids(asked.texts, asked.pieces, asked.length)
   rows = np.concatenate(list(features(asked.weights, ids, asked.length)))
   np.save(asked.out, rows)
   print(f"{asked.out}: {rows.dtype}{list(rows.shape)}")
+
+
+def _ids(path: str, vocabulary: str, length: int) -> np.ndarray:
+  """i32[N, n] of a file of texts or of their pieces.
+
+  Raises:
+    UserError: it cannot be read, or there is no vocabulary for texts.
+  """
+  try:
+    if path.endswith(".npy"):
+      return np.load(path)
+    lines = pathlib.Path(path).read_text("utf-8").splitlines()
+  except (OSError, ValueError) as e:
+    raise UserError(f"{path}: cannot be read ({e})") from e
+  if not vocabulary:
+    raise UserError(
+      f"{path}: texts need the vocabulary of their T5; give --pieces=FILE, its "
+      "spiece.model or tokenizer.json"
+    )
+  return pieces.read(vocabulary).rows(lines, length)
 
 
 if __name__ == "__main__":

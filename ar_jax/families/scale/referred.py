@@ -235,6 +235,7 @@ def first_mixer(
   names = [f.name for f in dataclasses.fields(Attention)]
   given = {n: getattr(mixer, n) for n in names if n not in ("parent", "name")}
   given["norm"] = mixer.norm.clone(parent=None, _reset_names=True)
+  given["parent"] = None  # not that of whoever calls
   if reference != "aligned":
     return Attention(**given)
   return AlignedAttention(**given, source=shapes[-1], shapes=shapes)

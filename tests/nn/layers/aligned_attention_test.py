@@ -93,10 +93,10 @@ class AlignedAttentionTest(absltest.TestCase):
     width = HEADS * FEATURES
     x = np.random.default_rng(3).normal(size=(2, COUNT + LENGTH, width))
     x = x.astype(np.float32)
-    variables = LAYER.init(jax.random.key(0), x[:, :1])
+    variables = LAYER.init(jax.random.key(0), x[:, :COUNT])
     whole, _ = LAYER.apply(variables, x)
     cache = LAYER.empty(1, 2, COUNT + LENGTH, width, jnp.float32)
-    stops, start = [COUNT, *(COUNT + STARTS[1:])], 0
+    stops, start = [COUNT, *(COUNT + int(n) for n in STARTS[1:])], 0
     for stop in stops:
       out, cache = LAYER.apply(variables, x[:, start:stop], cache=cache)
       cache = cache.advance(stop - start)
