@@ -42,55 +42,61 @@ def model(name):
 
 @functools.cache
 def program(name):
-  """(places, inputs, text, reference) -> logits, guided greedy bits, sum."""
+  """(places, inputs, cond) -> of `varedit` its guided greedy bits and their
+  sum, of the other its logits: each compiles what the other does not."""
   config, _, _, system, variables = model(name)
   (scale,), (tau,) = set(config["cfg_list"]), set(config["tau_list"])
 
   @jax.jit
-  def every(places, embedding, cond):
+  def run(places, embedding, cond):
     with mock.patch.object(Referred, "every_turn", lambda self: places):
-      logits = system.of_inputs(variables, cond, embedding)
-      units, total = system.generate(
+      if name == "varedit_patchify":
+        return system.of_inputs(variables, cond, embedding)
+      return system.generate(
         variables, cond, KEYS, guidance=scale, temperature=tau, top_k=1
       )
-    return logits, units, total
 
-  return every
+  return run
+
+
+def inputs(name):
+  """(what is known before each map, the condition) of a golden file."""
+  config, arrays, _, system, _ = model(name)
+  lens, maps = config["text_lens"], system.tokenizer.maps
+  shape = (2, max(lens), config["text_channels"])
+  words = golden_weights.tensor("text", shape)
+  words = words * (np.arange(shape[1])[None] < np.c_[lens])[..., None]
+  source = golden_weights.tensor("source", (2, maps.bits, *maps.grids[-1]))
+  reference = maps.folded(last(source))
+  np.testing.assert_array_equal(reference, arrays["source_tokens"])
+  shape = 2, len(system.plan) - 1, maps.width
+  given = golden_weights.tensor("tokens_in", shape)
+  embedding = np.pad(given, ((0, 0), (1, 0), (0, 0)))
+  return embedding, {"text": words, "reference": reference}
+
+
+def of_golden(name, index):
+  """(arrays, what `program` makes of the inputs, by places of this index)."""
+  _, arrays, _, system, variables = model(name)
+  places = system.net.clone(rope_index=index).bind(variables).every_turn()
+  return arrays, program(name)(places, *inputs(name))
 
 
 class GoldenTest(parameterized.TestCase):
-  @parameterized.parameters(
-    (name, index) for name in NAMES for index in ("exact", "table_1m")
-  )
-  def test_equals_the_official_model(self, name, index):
-    config, arrays, _, system, variables = model(name)
-    lens, k = config["text_lens"], system.tokenizer.unit_bits
-    shape = (2, max(lens), config["text_channels"])
-    words = golden_weights.tensor("text", shape)
-    words = words * (np.arange(shape[1])[None] < np.c_[lens])[..., None]
-    h, w = system.tokenizer.maps.grids[-1]
-    source = golden_weights.tensor("source", (2, system.tokenizer.bits, h, w))
-    reference = system.tokenizer.maps.folded(last(source))
-    np.testing.assert_array_equal(reference, arrays["source_tokens"])
-    given = golden_weights.tensor("tokens_in", (2, len(system.plan) - 1, k))
-    embedding = np.pad(given, ((0, 0), (1, 0), (0, 0)))
-    cond = {"text": words, "reference": reference}
-    places = system.net.clone(rope_index=index).bind(variables).every_turn()
-    logits, units, total = program(name)(places, embedding, cond)
+  @parameterized.parameters("exact", "table_1m")
+  def test_logits_of_folded_units(self, index):
+    arrays, found = of_golden("varedit_patchify", index)
     want = arrays[f"logits_{index}"]
     np.testing.assert_allclose(
-      logits.reshape(want.shape), want, rtol=1e-4, atol=1e-4
+      found.reshape(want.shape), want, rtol=1e-4, atol=1e-4
     )
-    bits = arrays[f"greedy_bits_{index}"]
-    maps = system.tokenizer.maps
-    cells = [
-      maps.unfolded(own, i).reshape(2, -1, maps.bits)
-      for i, own in enumerate(maps.split(units))
-    ]
-    np.testing.assert_array_equal(np.concatenate(cells, 1), bits)
-    np.testing.assert_allclose(
-      total, last(arrays[f"greedy_sum_{index}"]), atol=1e-4
-    )
+
+  @parameterized.parameters("exact", "table_1m")
+  def test_guided_greedy_edits(self, index):
+    arrays, (units, total) = of_golden("varedit", index)
+    np.testing.assert_array_equal(units, arrays[f"greedy_bits_{index}"])
+    want = last(arrays[f"greedy_sum_{index}"])
+    np.testing.assert_allclose(total, want, atol=1e-4)
 
   @parameterized.parameters(*NAMES)
   def test_round_trip_is_exact(self, name):

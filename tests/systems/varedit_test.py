@@ -2,6 +2,7 @@
 
 import pathlib
 import tempfile
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -48,15 +49,18 @@ class SourceTest(parameterized.TestCase):
       self.assertGreater(moved.min(), 1e-6)
 
   def test_a_given_image_stands_for_the_source(self):
-    """The draws of others' sources, with their own given."""
     case = smoke.case("varedit")
-    want, _ = case.draw()
     cond = {k: np.asarray(case.batch[k]) for k in case.system.needs}
-    cond = {**cond, "given": cond["source"], "source": cond["source"][::-1]}
+    given = 255 - cond["source"]
     keys = jax.random.split(smoke.KEY, smoke.BATCH)
-    draw = jax.jit(lambda v, c, k: case.system.sample(v, c, k, **case.law))
-    found = draw(case.variables, cond, keys)
-    np.testing.assert_allclose(found, want["image"], atol=1e-5)
+    with mock.patch.object(varedit.VAREdit, "drawn", autospec=True) as drawn:
+      case.system.generate({}, {**cond, "given": given}, keys, guidance=3.0)
+    found, options = drawn.call_args[0][2], drawn.call_args[1]
+    np.testing.assert_array_equal(found["source"], given)
+    np.testing.assert_array_equal(found["text"], cond["text"])
+    self.assertIsNone(options["edit"])
+    self.assertTrue(options["guided"])
+    self.assertEqual(list(options["scales"]), [3.0, 3.0])
 
   def test_sides_of_a_given_image(self):
     case = smoke.case("varedit")
