@@ -106,6 +106,17 @@ class ConfigsTest(parameterized.TestCase):
     self.assertEqual(total, 2 * bits * (width + 1))
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters("maps", "paper")
+  def test_nsarm(self, preset):
+    config = importlib.import_module("configs.nsarm").get_config(preset)
+    system = build(config.system, **config.model.to_dict())
+    shapes = jax.eval_shape(system.fresh_maps, jax.random.key(0))
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    self.assertEqual(count, 385_103_600)
+    self.assertEqual(system.known, 521)
+    self.assertEqual(system.stage, "maps" if preset == "maps" else "both")
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters("paper", "bae_16", "bae_16_sure", "bae_24")
   def test_bits(self, preset):
     config = importlib.import_module("configs.bits").get_config(preset)

@@ -95,6 +95,10 @@ class BitScales(ScaleWise):
       cond = {"text": cond}
     return {"text": cond["text"]}
 
+  def shown(self, cond: Batch) -> dict[str, Array]:
+    """What the net reads of a condition, see `PromptedScales`."""
+    return {"text": cond["text"]}
+
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """The batch with `units` i32[B, L, K] and, for the correction of wrong
     bits, `latent` f32[B, h, w, d] in place of `image`."""
@@ -194,7 +198,7 @@ class BitScales(ScaleWise):
     keys: Array | None = None,
   ) -> Array:
     """As `logits`, of inputs f32[B, L, K]."""
-    cond = self.condition(cond)
+    cond = self.shown(self.condition(cond))
     if hidden is not None:
       cond = cond | {"hidden": hidden}
     net = self.bound(variables)
@@ -253,7 +257,7 @@ class BitScales(ScaleWise):
     self, variables: Vars, label: Any, keys: Array, *, guided: bool, **options
   ) -> tuple[Array, Any]:
     """`draw.generate` for a condition, in pairs if guided."""
-    label = self.condition(label)
+    label = self.shown(self.condition(label))
     if guided:
       hidden = pairs.without(len(keys))
       label = pairs.double(label) | {"hidden": hidden}
