@@ -113,12 +113,16 @@ class BitScales(ScaleWise):
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan and the tokenizer know all shapes.
     key, frozen = jax.random.split(key)
+    params, frozen = self.fresh_net(key), self.init_tokenizer(frozen)
+    return {"params": params, "tokenizer": frozen}
+
+  def fresh_net(self, key: Array) -> Any:
+    """Fresh parameters of the transformer."""
     # No parameter depends on the list of maps, and a long one takes seconds.
     net = self.net.clone(plan=makers.scales((1, 2)), shapes=((1, 1), (2, 2)))
     embedding = jnp.zeros((1, len(net.plan), self.tokenizer.channels))
     every = lambda net, *args: net.head.logits(net(*args))
-    params = net.init(key, net.example(), embedding, method=every)["params"]
-    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
+    return net.init(key, net.example(), embedding, method=every)["params"]
 
   # Training.
 
