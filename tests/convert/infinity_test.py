@@ -184,8 +184,8 @@ class TransformerTest(parameterized.TestCase):
 
   @parameterized.parameters(*MODELS)
   def test_best_bits(self, name):
-    """Those that the official sampler drew step by step are the likeliest of one
-    pass over them."""
+    """What the official sampler drew step by step is the likeliest of one pass
+    over it."""
     config, arrays, _, system, _ = model(name)
     units, (logits, null) = self._best(name, "greedy_bits")
     step = system.plan.step_of()
