@@ -94,6 +94,7 @@ class Bench:
     plain = dict(name="fashion_mnist", size=32, channels=1)
     self.real = data.load(**plain)
     config = bit_maps.patch_bits(**CODES)
+    config.train.update(steps=150, save_every=150)
     self.codes = toys.tokenizer(config, s.folder / "tokenizer", s.short)
     self.given = {"tokenizer": self.codes}
     self.tokenizer = {"name": "patch_bits", **CODES}
