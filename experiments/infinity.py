@@ -35,9 +35,9 @@ from configs.families import bit_maps
 from experiments.shared import arms, pictures, record, toys
 from experiments.shared.arms import Trained
 
-STEPS, BATCH, RATE = 600, 32, 3e-3
+STEPS, BATCH, RATE = 350, 32, 3e-3
 MODEL = dict(depth=3, width=64, heads=4, drop_path=0.0)
-IMAGES = (12_000, 500)  # of training and test
+IMAGES = (8_000, 500)  # of training and test
 LAW = dict(temperature=1.0, top_p=1.0)
 
 
@@ -106,6 +106,7 @@ def run() -> None:
   stages.tokenizer.data.derive = {
     "prompts": dict(words=bit_maps.WORDS, templates=("{}",))
   }
+  stages.tokenizer.train.update(steps=150, save_every=150)
   dataset = data.load(**stages.generator.data)
   codes = toys.tokenizer(stages.tokenizer, s.folder / "tokenizer", s.short)
   model = stages.generator.model.to_dict() | MODEL

@@ -173,8 +173,7 @@ def to_ours(
   """
   model = config(state, scales, fold=fold)["model"]
   system = build("infinity", **model)
-  init = lambda key: system.init(key, {})["params"]
-  like = jax.eval_shape(init, jax.random.key(0))
+  like = jax.eval_shape(system.fresh_net, jax.random.key(0))
   return tables.to_ours(TABLE, flattened(state), like, ignore=IGNORE)
 
 

@@ -84,6 +84,11 @@ class BitMaps(Latents):
     """Zeros f32[1, H, W, c], an image as it reads one."""
     return jnp.zeros((1, *self.sides, self.in_channels))
 
+  def of_grid(self, grid: tuple[int, int]) -> BitMaps:
+    """The same tokenizer of images whose latents have these sides, in cells."""
+    fold = 2 if self.fold else 1
+    return self.clone(scales=(1, tuple(side // fold for side in grid)))
+
   def check(self, x: Array) -> None:
     """Raises UserError unless images [B, H, W, c] are of the size that `scales`
     describes."""

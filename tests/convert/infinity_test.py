@@ -10,6 +10,7 @@ from absl.testing import absltest, parameterized
 
 from ar_jax.convert import bitwise as convert_tokenizer
 from ar_jax.convert import infinity as convert
+from ar_jax.core.decoding import pairs, pick
 from ar_jax.core.plans import aspects
 from ar_jax.core.system import UserError, build
 from ar_jax.nn.layers.positions import grid_places, rope_on_grid
@@ -127,6 +128,21 @@ def golden_shape(formula):
   return tuple(map(int, inside.split(",")))
 
 
+@functools.cache
+def passes(name):
+  """The pass over all maps: (params, text, embedding f32[B, L, K], hidden
+  bool[B]) -> logits and the loss of `target`."""
+  system = model(name)[3]
+
+  @jax.jit
+  def run(params, words, embedding, hidden, target):
+    variables = {"params": params}
+    logits = system.of_inputs(variables, words, embedding, hidden)
+    return logits, system.bit_loss(logits, target)
+
+  return run
+
+
 class TransformerTest(parameterized.TestCase):
   @parameterized.parameters(*MODELS)
   def test_logits_and_loss(self, name):
@@ -136,73 +152,99 @@ class TransformerTest(parameterized.TestCase):
     given = golden_weights.tensor("tokens_in", (2, length - 1, bits))
     embedding = np.pad(given, ((0, 0), (1, 0), (0, 0)))
     target = golden_weights.tensor("target_bits", (2, length, bits)) > 0
-
-    @jax.jit
-    def every(params, words, hidden):
-      variables = {"params": params}
-      logits = system.of_inputs(variables, words, embedding, hidden)
-      return logits, system.bit_loss(logits, jnp.asarray(target, jnp.int32))
-
     words = text(config, "text")
     for hide, want in ((False, "logits"), (True, "logits_uncond")):
-      logits, loss = every(params, words, jnp.full(2, hide))
+      logits, loss = passes(name)(
+        params, words, embedding, np.full(2, hide), target.astype(np.int32)
+      )
       got = logits.reshape(arrays[want].shape)
       np.testing.assert_allclose(got, arrays[want], rtol=1e-4, atol=1e-4)
       if not hide:
         value = [loss.value.mean(), loss.nll.mean() / bits]
         np.testing.assert_allclose(value, arrays["loss"], rtol=1e-4)
 
+  def _best(self, name, of):
+    """Units i32[2, L, K] that the official sampler took, and both logits of a
+    pass over them: with the text and without."""
+    config, arrays, _, system, params = model(name)
+    maps = system.tokenizer.maps
+    ends = np.cumsum([h * w for h, w in maps.grids])[:-1]
+    cells = np.split(arrays[of].astype(np.int32), ends, 1)
+    units = np.concatenate([
+      maps.folded(own.reshape(2, *grid, maps.bits))
+      for own, grid in zip(cells, maps.grids, strict=True)
+    ], 1)  # fmt: skip
+    words = text(config, config["text_greedy"].split('"')[1])
+    embedding = np.asarray(maps.embed(units), np.float32)
+    both = [
+      passes(name)(params, words, embedding, np.full(2, hide), units)[0]
+      for hide in (False, True)
+    ]
+    return units, both
+
   @parameterized.parameters(*MODELS)
   def test_best_bits(self, name):
-    config, arrays, _, system, params = model(name)
-    source = config["text_greedy"].split('"')[1]
-    words = {"text": jnp.asarray(text(config, source))}
-    maps, depth = system.tokenizer.maps, system.net.backbone.depth
-    best = ({"temperature": 0.0},) * len(maps.shapes)
-    none = (1.0,) * len(maps.shapes)
-    runs = {
-      "greedy_bits": (tuple(config["cfg_list"]), None),
-      "greedy_bits_layer_cfg": (tuple(config["cfg_list"]), depth - 2),
-      "greedy_bits_no_cfg": (none, None),
-    }
-
-    @functools.partial(jax.jit, static_argnums=(1, 2))
-    def draw(params, scales, deep):
-      variables = {"params": params, "tokenizer": {}}
-      return system.drawn(
-        variables, words, KEYS, guided=scales != none, scales=scales,
-        laws=best, deep=deep,
-      )  # fmt: skip
-
-    for want, (scales, deep) in runs.items():
-      units, total = draw(params, scales, deep)
-      cells = [
-        maps.unfolded(own, k).reshape(2, -1, maps.bits)
-        for k, own in enumerate(maps.split(units))
-      ]
-      np.testing.assert_array_equal(
-        np.concatenate(cells, 1), arrays[want], err_msg=want
-      )
-      if want == "greedy_bits":
-        np.testing.assert_allclose(
-          total, last(arrays["greedy_sum"]), rtol=1e-4, atol=1e-4
-        )
-        self._sampler_logits(system, params, words, units, config, arrays)
-
-  def _sampler_logits(self, system, params, words, units, config, arrays):
-    """Guided, of a pass over all drawn maps: cached = uncached."""
-    variables = {"params": params, "tokenizer": {}}
-    run = jax.jit(system.logits)
-    both = [
-      run(variables, words, units, jnp.full(2, hide)) for hide in (False, True)
-    ]
+    """What the official sampler drew step by step is the likeliest of one pass
+    over it."""
+    config, arrays, _, system, _ = model(name)
+    units, (logits, null) = self._best(name, "greedy_bits")
     step = system.plan.step_of()
-    of = lambda name: np.array(config[name])[step][None, :, None, None]
+    of = lambda key: np.array(config[key])[step][None, :, None, None]
     g, tau = of("cfg_list"), of("tau_list")
-    got = (g * both[0] + (1 - g) * both[1]) / tau
+    guided = (g * logits + (1 - g) * null) / tau
     want = arrays["sampler_logits"]
     np.testing.assert_allclose(
-      got.reshape(want.shape), want, rtol=1e-4, atol=1e-3
+      guided.reshape(want.shape), want, rtol=1e-4, atol=1e-3
+    )
+    np.testing.assert_array_equal(guided.argmax(-1), units)
+    total = system.tokenizer.maps.walk(units)[-1]
+    np.testing.assert_allclose(
+      total, last(arrays["greedy_sum"]), rtol=1e-4, atol=1e-4
+    )
+    units, (logits, _) = self._best(name, "greedy_bits_no_cfg")
+    np.testing.assert_array_equal(logits.argmax(-1), units)
+
+  def test_guidance_behind_a_layer(self):
+    """In one pass over the bits of the one model, drawn by the other."""
+    config, _, _, system, params = model(MODELS[0])
+    units, _ = self._best(MODELS[0], "greedy_bits_layer_cfg")
+    source = config["text_greedy"].split('"')[1]
+    words = {"text": jnp.asarray(text(config, source))}
+    deep = system.net.backbone.depth - 2
+    scale = np.array(config["cfg_list"], np.float32)[system.plan.step_of()]
+
+    @jax.jit
+    def one_pass(params):
+      net = system.bound({"params": params})
+      cond = pairs.double(words) | {"hidden": pairs.without(2)}
+      mixed = lambda h: pairs.double(
+        pick.guide(*pairs.split(h), scale[None, :, None])
+      )
+      embedding = pairs.double(system.tokenizer.maps.embed(units))
+      h = net(cond, embedding, after=(deep, mixed))
+      return net.head.logits(pairs.split(h)[0])
+
+    np.testing.assert_array_equal(one_pass(params).argmax(-1), units)
+    config, arrays, _, system, params = model(MODELS[1])
+    source = config["text_greedy"].split('"')[1]
+    words = {"text": jnp.asarray(text(config, source))}
+    steps = system.plan.steps
+
+    @jax.jit
+    def draw(params):
+      return system.drawn(
+        {"params": params, "tokenizer": {}}, words, KEYS, guided=True,
+        scales=config["cfg_list"], laws=({"temperature": 0.0},) * steps,
+        deep=system.net.backbone.depth - 2,
+      )[0]  # fmt: skip
+
+    maps = system.tokenizer.maps
+    cells = [
+      maps.unfolded(own, k).reshape(2, -1, maps.bits)
+      for k, own in enumerate(maps.split(draw(params)))
+    ]
+    np.testing.assert_array_equal(
+      np.concatenate(cells, 1), arrays["greedy_bits_layer_cfg"]
     )
 
   @parameterized.parameters(*MODELS)

@@ -95,6 +95,10 @@ class BitScales(ScaleWise):
       cond = {"text": cond}
     return {"text": cond["text"]}
 
+  def shown(self, cond: Batch) -> dict[str, Array]:
+    """What the net reads of a condition, see `PromptedScales`."""
+    return {"text": cond["text"]}
+
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """The batch with `units` i32[B, L, K] and, for the correction of wrong
     bits, `latent` f32[B, h, w, d] in place of `image`."""
@@ -109,12 +113,16 @@ class BitScales(ScaleWise):
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The plan and the tokenizer know all shapes.
     key, frozen = jax.random.split(key)
+    params, frozen = self.fresh_net(key), self.init_tokenizer(frozen)
+    return {"params": params, "tokenizer": frozen}
+
+  def fresh_net(self, key: Array) -> Any:
+    """Fresh parameters of the transformer."""
     # No parameter depends on the list of maps, and a long one takes seconds.
     net = self.net.on(((1, 1), (2, 2)))
     embedding = jnp.zeros((1, len(net.plan), self.tokenizer.channels))
     every = lambda net, *args: net.head.logits(net(*args))
-    params = net.init(key, net.example(), embedding, method=every)["params"]
-    return {"params": params, "tokenizer": self.init_tokenizer(frozen)}
+    return net.init(key, net.example(), embedding, method=every)["params"]
 
   # Training.
 
@@ -194,7 +202,7 @@ class BitScales(ScaleWise):
     keys: Array | None = None,
   ) -> Array:
     """As `logits`, of inputs f32[B, L, K]."""
-    cond = self.condition(cond)
+    cond = self.shown(self.condition(cond))
     if hidden is not None:
       cond = cond | {"hidden": hidden}
     net = self.bound(variables)
@@ -249,7 +257,7 @@ class BitScales(ScaleWise):
     self, variables: Vars, label: Any, keys: Array, *, guided: bool, **options
   ) -> tuple[Array, Any]:
     """`draw.generate` for a condition, in pairs if guided."""
-    label = self.condition(label)
+    label = self.shown(self.condition(label))
     if guided:
       hidden = pairs.without(len(keys))
       label = pairs.double(label) | {"hidden": hidden}

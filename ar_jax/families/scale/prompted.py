@@ -145,6 +145,13 @@ class PromptedScales(nn.Module):
     """A condition of the right shape, of one example."""
     return {"text": self.text.encoder.example()}
 
+  def silent(self, batch: int) -> dict[str, Array]:
+    """The condition of no text, for so many examples: the learned rows, all of
+    them."""
+    text = jnp.ones_like(self.example()["text"])
+    text = jnp.broadcast_to(text, (batch, *text.shape[1:]))
+    return {"text": text, "hidden": jnp.ones(batch, bool)}
+
   def begin(self, cond: Cond) -> tuple[Array, Any]:
     """The first slot [B, 1, D] and what the stack needs of a condition."""
     pooled, features, seen = self.text(cond["text"], cond.get("hidden"))
