@@ -120,8 +120,7 @@ class NSARM(BitScales):
     """What is read of a batch; what is no batch is the poor image."""
     if not isinstance(cond, Mapping):
       cond = {"low": cond}
-    names = (*self.needs, "low_latent")
-    return {name: cond[name] for name in names if name in cond}
+    return {k: cond[k] for k in (*self.needs, "low_latent") if k in cond}
 
   def shown(self, cond: Batch) -> dict[str, Array]:
     """A text, or none."""
@@ -320,8 +319,7 @@ def build(
   """Builds NSARM.
 
   Args:
-    tokenizer: as of `infinity`.
-    depth, width, heads: of the transformer.
+    tokenizer, depth, width, heads: as of `infinity`.
     grid: side, or sides, of the latent of the poor image, in cells: 32 for 256
       pixels and stride 8.
     maps: sizes of the network of maps, see `MapSizes`; the published if None.
