@@ -120,8 +120,7 @@ class NSARM(BitScales):
     """What is read of a batch; what is no batch is the poor image."""
     if not isinstance(cond, Mapping):
       cond = {"low": cond}
-    names = (*self.needs, "low_latent")
-    return {name: cond[name] for name in names if name in cond}
+    return {k: cond[k] for k in (*self.needs, "low_latent") if k in cond}
 
   def shown(self, cond: Batch) -> dict[str, Array]:
     """A text, or none."""
@@ -142,18 +141,20 @@ class NSARM(BitScales):
     """The batch with `latent` and `low_latent` in place of `image`, and with
     `units` i32[B, L, K], the given maps among them: but not where it is to be
     stored, as the network of maps learns."""
-    rest, field = dict(batch), self.tokenizer.field
-    stored = rest.pop("view", None) is not None
+    rest = self.latents(variables, batch)
+    if self.tokenizer.field in batch and "view" not in batch:
+      said = given_maps.bits_of(self.said(variables, rest["low_latent"]))
+      rest["units"] = self.tokenizer.maps.code(rest["latent"], given=said).units
+    return rest
+
+  def latents(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    """As `encode`, without units."""
+    rest = {k: v for k, v in batch.items() if k != "view"}
     if "low" in rest and "low_latent" not in rest:
       rest["low_latent"] = self.poor(variables, rest["low"])
-    if field not in rest:
-      return rest
-    codec = self.codec(variables)
-    rest["latent"] = codec.latent(forms.raw(rest.pop(field)))
-    if not stored:
-      said = self.said(variables, rest["low_latent"])
-      coded = codec.code(rest["latent"], given=given_maps.bits_of(said))
-      rest["units"] = coded.units
+    if self.tokenizer.field in rest:
+      x = forms.raw(rest.pop(self.tokenizer.field))
+      rest["latent"] = self.codec(variables).latent(x)
     return rest
 
   def said(
@@ -180,7 +181,7 @@ class NSARM(BitScales):
   ) -> Loss:
     """Of the given maps, or of the bits behind them. A batch with `units` is
     taken at its word where nothing is trained."""
-    batch = self.encode(variables, batch)
+    batch = (self.latents if train else self.encode)(variables, batch)
     hidden = depth = drop = None
     if train:
       hidden, depth, drop = self.noise(batch, key)
@@ -204,7 +205,7 @@ class NSARM(BitScales):
     metrics["late_nats"] = loss.nll[:, free].mean(1) / logits.shape[2]
     hits = jnp.argmax(logits, -1) == coded.units
     metrics["accuracy"] = hits[:, free].astype(jnp.float32).mean((1, 2))
-    count = jnp.full(len(logits), float(len(self.plan) - self.known))
+    count = jnp.full(len(logits), len(self.plan) - self.known, jnp.float32)
     return dataclasses.replace(loss, metrics=metrics, units=count)
 
   def logits(
@@ -315,11 +316,10 @@ def build(
   weights: str = "side",
   **net,
 ) -> NSARM:
-  """Builds NSARM; the published one is over Infinity's 8B.
+  """Builds NSARM.
 
   Args:
-    tokenizer: as of `infinity`.
-    depth, width, heads: of the transformer.
+    tokenizer, depth, width, heads: as of `infinity`.
     grid: side, or sides, of the latent of the poor image, in cells: 32 for 256
       pixels and stride 8.
     maps: sizes of the network of maps, see `MapSizes`; the published if None.
