@@ -244,7 +244,7 @@ class ConfigsTest(parameterized.TestCase):
     config = module.get_config(preset or "default")
     for stage in config.stages:
       if "system" in config[stage]:
-        self.assertGreater(parameters(config[stage]), 0.01)
+        self.assertGreater(parameters(config[stage]), 1e-4)
 
   def test_smoke_presets_of_generators_compile_no_network_for_units(self):
     for file in sorted((ROOT / "configs").glob("*.py")):
