@@ -90,6 +90,53 @@ class ConfigsTest(parameterized.TestCase):
     system.program(**config.sample.options)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    # Published as 2.2B and 8.4B; the head is two classes of a bit.
+    ("paper", 2_204_564_032, 32, 2048, 32),
+    ("8b", 8_375_791_824, 40, 3584, 56),
+  )
+  def test_infinity(self, preset, count, depth, width, bits):
+    config = importlib.import_module("configs.infinity").get_config(preset)
+    self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, 10521)
+    self.assertEqual(system.net.backbone.depth, depth)
+    head = system.net.head
+    h = jax.ShapeDtypeStruct((1, 1, width), np.float32)
+    shapes = jax.eval_shape(
+      lambda h: head.init(jax.random.key(0), h, method="logits"), h
+    )
+    leaves = jax.tree.leaves(shapes)
+    total = sum(math.prod(leaf.shape) for leaf in leaves)
+    self.assertEqual(total, 2 * bits * (width + 1))
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters(
+    # No more than Infinity has.
+    ("2b", 2_204_564_032, 2521),
+    ("paper", 8_375_791_824, 2521),
+    ("8b_1024", 8_375_791_824, 10_521),
+  )
+  def test_varedit(self, preset, count, length):
+    config = importlib.import_module("configs.varedit").get_config(preset)
+    self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+    system = build(config.system, **config.model.to_dict())
+    self.assertLen(system.plan, length)
+    self.assertEqual(system.needs, ("text", "map"))
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  def test_nsarm(self):
+    module = importlib.import_module("configs.nsarm")
+    self.assertEqual(module.get_config("maps").model.stage, "maps")
+    config = module.get_config("paper")
+    system = build(config.system, **config.model.to_dict())
+    shapes = jax.eval_shape(system.fresh_maps, jax.random.key(0))
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    self.assertEqual(count, 385_103_600)
+    self.assertEqual(system.known, 521)
+    self.assertEqual(system.stage, "both")
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters("paper", "bae_16", "bae_16_sure", "bae_24")
   def test_bits(self, preset):
     config = importlib.import_module("configs.bits").get_config(preset)
@@ -190,7 +237,8 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "elm", "elm:masked", "controlar", "controlar:fashion",
+    "elm", "elm:masked", "infinity", "nsarm", "varedit", "varedit:fashion",
+    "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",
@@ -201,7 +249,7 @@ class ConfigsTest(parameterized.TestCase):
     config = module.get_config(preset or "default")
     for stage in config.stages:
       if "system" in config[stage]:
-        self.assertGreater(parameters(config[stage]), 0.01)
+        self.assertGreater(parameters(config[stage]), 1e-4)
 
   def test_smoke_presets_of_generators_compile_no_network_for_units(self):
     for file in sorted((ROOT / "configs").glob("*.py")):
@@ -212,7 +260,7 @@ class ConfigsTest(parameterized.TestCase):
       model = model.get("target", model)
       if "tokenizer" in model:
         with self.subTest(file.stem):
-          known = ("patch_codes", "patches", "given")
+          known = ("patch_codes", "patch_bits", "patches", "given")
           self.assertIn(model.tokenizer.name, known)
 
 

@@ -1,12 +1,13 @@
 """What a text says, as features per position.
 
-Two encoders with one contract: `align(text)` moves the padding to the front,
-so that the last position is the end of the text, and tells it from the rest;
+Encoders with one contract: `align(text)` moves the padding to the front, so
+that the last position is the end of the text, and tells it from the rest;
 calling the encoder gives features.
 
-  Bytes     reads UTF-8; small, trained together with what it conditions
-  Features  takes the features of a large frozen encoder (T5) as they are;
-            `data.text_features` reads them from a folder
+  Bytes        reads UTF-8; small, trained together with what it conditions
+  Features     takes the features of a large frozen encoder (T5) as they are;
+               `data.text_features` reads them from a folder
+  HashedWords  fixed vectors of words, which need no file; see `words.py`
 
 Shapes: B batch, P positions, C features, n bytes or rows of a text.
 """
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.errors import UserError
+from ar_jax.encoders.words import HashedWords
 from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.norms import RMSNorm
@@ -132,10 +134,10 @@ class Features(nn.Module):
     return self.align(text)[0]
 
 
-ENCODERS = {"bytes": Bytes, "features": Features}
+ENCODERS = {"bytes": Bytes, "features": Features, "words": HashedWords}
 
 
-def make(*, name: str = "bytes", **kwargs) -> Bytes | Features:
+def make(*, name: str = "bytes", **kwargs) -> Bytes | Features | HashedWords:
   """The encoder `name` of ENCODERS.
 
   Raises:

@@ -61,7 +61,11 @@ Every set also takes
 - `text_features`: a folder of features of the texts, as a large frozen encoder
   made them, or of their ids; `image_features`: the same of the images;
 - `derive`: rule -> its options; adds fields that are made of the others, as
-  `--config.data.derive="{'edges': {'kind': 'canny'}}"`;
+  `--config.data.derive="{'edges': {'kind': 'canny'}}"`. Rules: `edges`, where
+  an image changes; `degrade`, the image as a poor camera leaves it (`low`);
+  `edits`, an instruction in words, the image before it (`source`) and where it
+  may change nothing (`same`); `prompts`, the class in words. Their options are
+  in [data/wrap](../ar_jax/data/wrap);
 - `peers`: so many other examples stand beside each, as `peer_image`,
   `peer_label`, ..., of its class unless `same_class=False`;
 - `turns`: how often each example comes in a row, with `turn`, which time it

@@ -35,7 +35,7 @@ class Edit:
   """What a sampler overwrites.
 
   Attributes:
-    units: i32[B, L], those of the given image.
+    units: i32[B, L], or bits i32[B, L, K], those of the given image.
     keep: bool[B, L], which of them replace what is drawn.
   """
 
@@ -43,8 +43,10 @@ class Edit:
   keep: Array
 
   def __call__(self, span: slice, units: Array) -> Array:
-    """Units i32[B, T] of the slots `span`, the kept ones put back."""
-    return jnp.where(self.keep[:, span], self.units[:, span], units)
+    """Units i32[B, T, ...] of the slots `span`, the kept ones put back."""
+    keep = self.keep[:, span]
+    keep = keep.reshape(*keep.shape, *(1,) * (units.ndim - 2))
+    return jnp.where(keep, self.units[:, span], units)
 
   def codes(self, span: slice, codes: Array, codebook: Array) -> Array:
     """The same of their codes, or mixtures of these, f32[B, T, C]."""

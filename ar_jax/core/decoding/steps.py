@@ -48,7 +48,7 @@ def scan_steps(
 
 
 def unroll_steps(
-  step: Step, carry: Carry, plan: Plan, keys: Array
+  step: Step, carry: Carry, plan: Plan, keys: Array, *, start: int = 0
 ) -> tuple[Carry, Array]:
   """Runs the steps of a plan one after the other, each with its own shapes.
 
@@ -57,12 +57,13 @@ def unroll_steps(
     carry: the state; its shapes may change from step to step.
     plan: gives the number of steps.
     keys: Key[B], one per example.
+    start: number of the first step.
 
   Returns:
-    The last carry, and the units of all steps, [B, L, ...].
+    The last carry, and the units of these steps, [B, L, ...].
   """
   units = []
-  for s in range(plan.steps):
+  for s in range(start, plan.steps):
     carry, new = step(carry, s, fold(keys, s))
     units.append(new)
   return carry, jnp.concatenate(units, axis=1)

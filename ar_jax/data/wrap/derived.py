@@ -28,7 +28,9 @@ from ar_jax.data.dataset import Around, Dataset, Example, Source, draw
 # Where each rule is made: module of this package, function. The function takes
 # the options of the rule and returns it.
 RULES = {
+  "degrade": ("wrap.degrade", "degrade"),
   "edges": ("wrap.edges", "edges"),
+  "edits": ("wrap.edits", "edits"),
   "prompts": ("wrap.prompts", "prompts"),
 }
 

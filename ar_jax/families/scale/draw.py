@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ar_jax.core.decoding import pairs, pick, steps
 from ar_jax.core.decoding.editing import Edit
+from ar_jax.core.errors import UserError
 from ar_jax.families.scale.net import NextScale
 
 Array = jax.Array
@@ -22,7 +23,7 @@ Array = jax.Array
 def generate(
   net: NextScale,
   codes: nn.Module,
-  label: Array,
+  label: Any,
   keys: Array,
   *,
   scales: Sequence[float],
@@ -31,14 +32,18 @@ def generate(
   edit: Edit | None = None,
   redraw: Callable[..., Array] | None = None,
   bias: Array | None = None,
+  known: Array | None = None,
+  deep: int | None = None,
+  cache: Any = None,
 ) -> tuple[Array, Any]:
   """Draws the maps of one image per key, one forward for each.
 
   Args:
     net: bound.
-    codes: a bound tokenizer with `codebook`, `start`, `advance` and
-      `advance_soft`, of the same maps as the net's plan.
-    label: i32[B]; with guidance i32[2 B], pairs with the null label.
+    codes: a bound tokenizer with `start` and `advance`, of the same maps as the
+      net's plan; to be smooth also with `codebook` and `advance_soft`.
+    label: what `net.begin` reads, [B, ...]: labels i32[B], or a tree; with
+      guidance [2 B, ...], pairs with the null condition.
     keys: Key[B].
     scales: of guidance, one for each map.
     laws: arguments of `pick.law`, for each map.
@@ -49,19 +54,32 @@ def generate(
       keys, bias=, **laws[s]) -> the units that stand of map s; not with
       `smooth`.
     bias: f32[B, V], or f32[B, K, V] for each map; see `pick.biased`.
+    known: [B, n, ...], the units of the first maps, which are then read in one
+      forward; of nets with `read`.
+    deep: guides the hidden states behind this layer in place of the logits; of
+      nets whose `step` takes `after`.
+    cache: what the net has read before the first map; empty if None.
 
   Returns:
     Units i32[B, L], and the state of the tokenizer after the last map.
   """
   p, b = net.plan, len(keys)
-  guided = len(label) > b
-  codebook = codes.codebook()
+  rows = len(jax.tree.leaves(label)[0])
+  guided = rows > b
+  codebook = codes.codebook() if smooth else None
   first, ada = net.begin(label)
 
   def step(carry, s, keys):
     state, x, cache = carry
-    h, cache = net.step(s, x, ada, cache)
+    run = {}
+    if guided and deep is not None:
+      run["after"] = (
+        deep,
+        lambda h: pairs.double(pick.guide(*pairs.split(h), scales[s])),
+      )
+    h, cache = net.step(s, x, ada, cache, **run)
     h, h_null = pairs.split(h) if guided else (h, None)
+    h_null = None if run else h_null
     own = pick.bias_at(bias, s)
     logp = net.head.law(h, h_null=h_null, scale=scales[s], bias=own, **laws[s])
     if smooth:
@@ -83,9 +101,30 @@ def generate(
       x = pairs.double(net.latent(x), guided)
     return (state, x, cache), units
 
-  carry = codes.start(b), first, net.cache(len(label))
-  (state, *_), units = steps.unroll_steps(step, carry, p, keys)
+  carry = codes.start(b), first, net.cache(rows) if cache is None else cache
+  begun = 0
+  if known is not None:
+    carry, begun = _read(net, codes, known, ada, carry, guided)
+  (state, *_), units = steps.unroll_steps(step, carry, p, keys, start=begun)
+  if known is not None:
+    units = jnp.concatenate([known, units], axis=1)
   return units, state
+
+
+def _read(net, codes, known, ada, carry, guided) -> tuple[Any, int]:
+  """What `generate` carries behind the maps whose units are `known`, and how
+  many they are."""
+  state, x, cache = carry
+  inputs, s, plan = [x], 0, net.plan
+  while plan.span(s).start < known.shape[1]:
+    state, x = codes.advance(state, s, known[:, plan.span(s)])
+    s += 1
+    if x is None:
+      raise UserError("all maps are known: nothing is left to draw")
+    inputs.append(pairs.double(net.latent(x), guided))
+  before = jnp.concatenate(inputs[:-1], axis=1)
+  _, cache = net.read(slice(0, known.shape[1]), before, ada, cache)
+  return (state, inputs[-1], cache), s
 
 
 def _mixture(logp: Array, keys: Array, progress: float) -> Array:

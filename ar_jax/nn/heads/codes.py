@@ -18,28 +18,35 @@ Array = jax.Array
 
 
 class Bitwise(nn.Module):
-  """K independent bits of a unit, each by a linear logit in float32.
+  """K independent bits of a unit, each by a linear map in float32 (the
+  infinite-vocabulary classifier of Infinity, arXiv 2412.04431).
 
   Attributes:
     bits: K.
     stddev: initial standard deviation.
+    pairs: whether a bit has two logits, of a 0 and of a 1, as published, where
+      its log-odds alone are as much.
   """
 
   bits: int
   stddev: float = 0.02
+  pairs: bool = False
 
   def setup(self):
     init = nn.initializers.normal(self.stddev)
-    self.linear = nn.Dense(self.bits, kernel_init=init, dtype=jnp.float32)
+    count = self.bits * (1 + self.pairs)
+    self.linear = nn.Dense(count, kernel_init=init, dtype=jnp.float32)
 
   def logits(self, h: Array) -> Array:
-    """f32[B, T, K] of h [B, T, D]: log-odds of a 1."""
-    return self.linear(h.astype(jnp.float32))
+    """f32[B, T, K, 2] of h [B, T, D], of a 0 and of a 1."""
+    x = self.linear(h.astype(jnp.float32))
+    if self.pairs:
+      return x.reshape(*x.shape[:-1], self.bits, 2)
+    return jnp.stack([jnp.zeros_like(x), x], -1)
 
   def nll(self, h: Array, target: Array) -> Array:
     """f32[B, T], summed over the bits of target, i32[B, T, K] in {0, 1}."""
-    logits = self.logits(h)
-    return jnp.sum(jax.nn.softplus(logits) - target * logits, -1)
+    return cross_entropy(self.logits(h), target).sum(-1)
 
   def loss(
     self,
@@ -54,36 +61,41 @@ class Bitwise(nn.Module):
     del keys, plan, pos
     return self.nll(h, target)
 
-  def draw(
+  def law(
     self,
     h: Array,
-    keys: Array,
     *,
     h_null: Array | None = None,
     scale: Array | float = 1.0,
-    pos: Array | None = None,
-    temperature: float = 1.0,
+    bias: Array | None = None,
+    **law,
   ) -> Array:
-    """Bits i32[B, T, K].
+    """Log-probabilities f32[B, T, K, 2] from which bits are drawn.
 
     Args:
       h: [B, T, D].
-      keys: Key[B].
       h_null: the same without the condition; None if guidance is off.
-      scale: of guidance of the log-odds; 1.0 is off.
-      pos: not used.
-      temperature: divides the log-odds; 0 takes the likelier bit.
+      scale: of guidance; 1.0 is off.
+      bias: f32[2] or f32[B, 2], the same for all bits of a unit, or f32[B, K,
+        2]; see `pick.biased`.
+      **law: see `pick.law`; of every bit by itself: top-p drops the rarer value
+        where it is no more likely than 1 - top_p.
     """
-    del pos
     if h_null is not None:
       h = pick.guide(h.astype(jnp.float32), h_null.astype(jnp.float32), scale)
     logits = self.logits(h)
-    if not temperature:
-      return (logits > 0).astype(jnp.int32)
-    odds = jax.nn.sigmoid(logits / temperature)
-    shape = odds.shape[1:]
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
-    return (uniform < odds).astype(jnp.int32)
+    if bias is not None:
+      bias = bias[:, None] if bias.ndim == 2 else bias
+      bias = bias[:, None] if bias.ndim == 3 else bias[None, None, None]
+      logits = pick.biased(logits, bias, law.get("temperature", 1.0))
+    return pick.law(logits, **law)
+
+  def draw(
+    self, h: Array, keys: Array, *, pos: Array | None = None, **options
+  ) -> Array:
+    """Bits i32[B, T, K], drawn with keys Key[B]; options as in `law`."""
+    del pos
+    return pick.draw(self.law(h, **options), keys)
 
 
 class SubCodeEmbed(nn.Module):

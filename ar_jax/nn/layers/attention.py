@@ -233,9 +233,16 @@ class Attention(nn.Module):
       q, k = positions.rotate(q, pos), positions.rotate(k, pos)
     if cache is not None:
       k, v, cache = cache.extend(layer, k, v)
-    out = ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
+    out = self.attend(q, k, v, mask)
     out = out.reshape(b, t, self.heads * features)
     return dense(width, self.out_stddev, "out", self.out_bias)(out), cache
+
+  def attend(
+    self, q: Array, k: Array, v: Array, mask: Array | Plan | None
+  ) -> Array:
+    """[B, T, H, K] of queries [B, T, H, K] and of the S rows that are read, the
+    T new ones at their end, [B, S, Hkv, K]: what a subclass may change."""
+    return ops.attention(q, k, v, mask, scale=self.scale, impl=self.impl)
 
   def head_width(self, width: int) -> int:
     """K of a layer of D = `width`."""

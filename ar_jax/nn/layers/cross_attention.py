@@ -12,6 +12,7 @@ memory, H heads, Hkv heads of keys and values, K features per head, N layers.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -74,6 +75,56 @@ class NullFeatures(nn.Module):
       return features
     null = null[None, : features.shape[1]].astype(features.dtype)
     return jnp.where(hidden[:, None, None], null, features)
+
+
+class AttentivePool(nn.Module):
+  """One vector of a memory: each head attends to it by one learned query
+  (Infinity, arXiv 2412.04431).
+
+  Attributes:
+    width: D.
+    heads: H.
+    stddev: initial standard deviation of the matrices and the queries.
+    out_stddev: the same of the output matrix.
+    dtype: of the computation.
+  """
+
+  width: int
+  heads: int
+  stddev: float = 0.02
+  out_stddev: float = 0.02
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, features: Array, seen: Array) -> Array:
+    """[B, D] of features [B, S, C], of the rows that are `seen` bool[B, S]; of
+    none, what the biases say."""
+    b, s, _ = features.shape
+    k = self.width // self.heads
+    init = initial(self.stddev)
+    query = self.param("query", init, (self.heads, k))
+    bias = self.param("bias_v", nn.initializers.zeros, (self.width,))
+    kv = Linear(
+      2 * self.width,
+      use_bias=False,
+      kernel_init=init,
+      dtype=self.dtype,
+      name="key_value",
+    )(features)
+    key, value = jnp.split(kv.reshape(b, s, 2 * self.heads, k), 2, axis=2)
+    scores = jnp.einsum(
+      "hk,bshk->bhs", query, key, preferred_element_type=jnp.float32
+    )
+    scores = jnp.where(seen[:, None], scores / math.sqrt(k), -1e30)
+    weights = jax.nn.softmax(scores, -1) * seen[:, None]
+    x = jnp.einsum("bhs,bshk->bhk", weights.astype(self.dtype), value)
+    x = x.reshape(b, self.width) + bias[None].astype(self.dtype)
+    return Linear(
+      self.width,
+      kernel_init=initial(self.out_stddev),
+      dtype=self.dtype,
+      name="out",
+    )(x)
 
 
 class CrossAttention(nn.Module):

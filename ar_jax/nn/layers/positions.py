@@ -246,6 +246,35 @@ def rope_scales(
   return rotations(*np.concatenate(places, axis=1), features)
 
 
+def rope_on_grid(
+  shapes: Sequence[tuple[int, int]], ground: tuple[int, int], features: int
+) -> np.ndarray:
+  """Rotations f32[L, K / 2, 2] of maps that cover the same ground, at whole
+  places of one fixed grid (Infinity, arXiv 2412.04431).
+
+  Cell (i, j) of a map of h x w lies at (i H / h, j W / w), rounded half to
+  even, whatever the finest map is.
+
+  Args:
+    shapes: (h, w) of the maps, one behind the other.
+    ground: (H, W).
+    features: K.
+  """
+  return rotations(*grid_places(shapes, ground), features)
+
+
+def grid_places(
+  shapes: Sequence[tuple[int, int]], ground: tuple[int, int]
+) -> np.ndarray:
+  """Rows and columns f64[2, L] of `rope_on_grid`."""
+  places = []
+  for shape in shapes:
+    cells = np.indices(shape).reshape(2, -1)
+    share = cells * np.reshape(ground, (2, 1)) / np.reshape(shape, (2, 1))
+    places.append(np.round(share))
+  return np.concatenate(places, axis=1)
+
+
 def rotate(x: Array, pos: Array) -> Array:
   """Turns the pairs (x_0, x_1), (x_2, x_3), ... of every head, in float32.
 

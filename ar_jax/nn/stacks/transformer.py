@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -127,6 +128,7 @@ class Backbone(nn.Module):
     cache: Any = None,
     memory: Memory | None = None,
     keys: Array | None = None,
+    after: tuple[int, Callable[[Array], Array]] | None = None,
   ) -> tuple[Array, Any]:
     """Hidden states of new positions.
 
@@ -140,6 +142,8 @@ class Backbone(nn.Module):
       memory: what `remember` returns, unless the cache has it; None where the
         layers look at none.
       keys: Key[B] for stochastic depth and dropout; None turns both off.
+      after: (n, change): what is made of the [B, T, D] behind layer n, from 0,
+        before the next one.
 
     Returns:
       f32[B, T, D], and the cache with T more rows.
@@ -182,6 +186,8 @@ class Backbone(nn.Module):
       x, cache = block(
         x, mod, mask, pos=pos, cache=cache, layer=index, keys=own, **seen
       )
+      if after is not None:
+        x = jnp.where(index == after[0], after[1](x), x)
       return (by_example(x), cache), None
 
     x = by_example(x.astype(self.dtype))

@@ -8,7 +8,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.decoding import pick
-from ar_jax.nn.heads.codes import SubCodeEmbed, SubCodes, hamming
+from ar_jax.nn.heads.codes import Bitwise, SubCodeEmbed, SubCodes, hamming
 
 RNG = np.random.default_rng(0)
 
@@ -37,6 +37,43 @@ class ReaderTest(absltest.TestCase):
     units = jnp.asarray(RNG.integers(0, 8, (2, 3, 1)))
     got = SubCodeEmbed(1, 8, 5).apply({"params": {"embedding": table}}, units)
     np.testing.assert_array_equal(got, table[0][units[..., 0]])
+
+
+class BitwiseTest(absltest.TestCase):
+  def bound(self, kernel, **options):
+    linear = {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1])}
+    head = Bitwise(
+      kernel.shape[1] // (1 + options.get("pairs", False)), **options
+    )
+    return head.bind({"params": {"linear": linear}})
+
+  def test_log_odds_are_as_much_as_pairs_of_logits(self):
+    kernel, h = normal(5, 6), normal(2, 3, 5)
+    pairs = self.bound(kernel, pairs=True)
+    odds = self.bound(kernel[:, 1::2] - kernel[:, ::2])
+    for law in ({}, {"temperature": 0.5, "top_p": 0.8}):
+      np.testing.assert_allclose(
+        pairs.law(h, **law), odds.law(h, **law), atol=1e-5
+      )
+    target = jnp.asarray(RNG.integers(0, 2, (2, 3, 3)))
+    cost = pairs.nll(h, target)
+    np.testing.assert_allclose(cost, odds.nll(h, target), atol=1e-5)
+    own = jnp.take_along_axis(pairs.law(h), target[..., None], -1)
+    np.testing.assert_allclose(cost, -own.sum((-2, -1)), atol=1e-5)
+
+  def test_filters_and_biases_act_bit_by_bit(self):
+    """Top-p of 0.97 drops the rarer value where it is no likelier than 0.03."""
+    odds = jnp.log(jnp.array([0.02 / 0.98, 0.05 / 0.95, 0.99 / 0.01]))
+    head, h = self.bound(odds[None]), jnp.ones((1, 1, 1))
+    law = head.law(h, top_p=0.97)[0, 0]
+    np.testing.assert_array_equal(
+      jnp.isfinite(law), [[True, False], [True, True], [False, True]]
+    )
+    never = head.law(h, bias=jnp.array([-1e30, 0.0]), temperature=0.0)
+    np.testing.assert_array_equal(never[0, 0].argmax(-1), 1)
+    one = jnp.zeros((1, 3, 2)).at[0, 1, 1].set(50.0)
+    pushed = head.law(h, bias=one)[0, 0]
+    np.testing.assert_array_equal(pushed.argmax(-1), [0, 1, 1])
 
 
 class HeadTest(parameterized.TestCase):
