@@ -112,6 +112,17 @@ class ConfigsTest(parameterized.TestCase):
     )
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    ("d16", 1024, 4, 310.3), ("d20", 1280, 5, 600.9), ("d24", 1536, 6, 1033),
+  )  # fmt: skip
+  def test_ecm(self, preset, width, adapters, target):
+    config = importlib.import_module("configs.ecm").get_config(preset)
+    self.assertAlmostEqual(parameters(config, "target") / target, 1, delta=1e-3)
+    # ViT-S; attention, modulations and last map of each adapter, and one MLP.
+    apart = 21.5 + (11 * adapters + 8) * width**2 / 1e6
+    self.assertAlmostEqual(parameters(config) / apart, 1, delta=0.01)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   def test_llamagen_from_texts(self):
     module = importlib.import_module("configs.llamagen_text")
     for preset, length in (("paper", 256), ("stage2", 1024)):
@@ -185,7 +196,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "elm", "elm:masked", "controlar", "controlar:fashion",
+    "elm", "elm:masked", "ecm", "ecm:fashion", "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",
