@@ -162,6 +162,19 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    ("b", 12, 12, 768), ("l", 24, 12, 1024), ("h", 32, 16, 1280)
+  )
+  def test_semaim(self, preset, depth, queries, width):
+    """Layers of both streams, patches in and out, the token and a norm."""
+    config = importlib.import_module("configs.semaim").get_config(preset)
+    layer = 12 * width**2 + 13 * width
+    head = 4 * width**2 + 4 * width + 4 * width * 768 + 768
+    rest = 769 * width + width + 2 * width
+    count = (depth + queries) * layer + head + rest
+    self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   def test_cspd(self):
     """MAR-H, drafted for by MAR-B; the counts are those of these."""
     config = importlib.import_module("configs.cspd").get_config("paper")
