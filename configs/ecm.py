@@ -41,6 +41,7 @@ def staged(preset, steps, **model):
   c.optim.lr = 2e-3
   c.train.update(steps=steps, save_every=steps // 2, ema=0.98)
   c.weights.update(tokenizer="tokenizer", target="generator")
+  c.cache.views = 1
   c.sample.options.guidance = 1.0
   c.evals.judge_accuracy = {"n": 300}
   return behind(like, "adapters", c)

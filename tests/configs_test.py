@@ -118,9 +118,12 @@ class ConfigsTest(parameterized.TestCase):
   def test_ecm(self, preset, width, adapters, target):
     config = importlib.import_module("configs.ecm").get_config(preset)
     self.assertAlmostEqual(parameters(config, "target") / target, 1, delta=1e-3)
-    # ViT-S; attention, modulations and last map of each adapter, and one MLP.
-    apart = 21.5 + (11 * adapters + 8) * width**2 / 1e6
-    self.assertAlmostEqual(parameters(config) / apart, 1, delta=0.01)
+    # Attention, modulations, last map and gate of each; one MLP; ViT-S.
+    each = 11 * width**2 + 11 * width + width // 64
+    count = adapters * each + 8 * width**2 + 5 * width + 384 * width
+    self.assertAlmostEqual(
+      1e6 * parameters(config), count + 21_688_704, delta=0.5
+    )
     optim.make(config.optim.to_dict(), config.train.steps)
 
   def test_llamagen_from_texts(self):
