@@ -35,7 +35,7 @@ from ar_jax.tokenizers.multiscale_vq import SCALES
 from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 300, 32, 3e-3
+STEPS, BATCH, RATE = 250, 32, 3e-3
 EDGES = dict(kind="sobel", threshold=0.3)
 GAIN, WITHIN, TIMES = 0.2, 0.02, 0.6  # as claimed
 CODES = dict(
@@ -46,11 +46,12 @@ CODES = dict(
   size=16,
   scales=(1, 2, 3, 4),
 )
-VAR = dict(depth=6, width=64, heads=4, num_classes=10, drop_path=0.0)
+VAR = dict(depth=4, width=64, heads=4, num_classes=10, drop_path=0.0)
 VAR |= dict(gate_init=0.1)  # published for 16 layers and more
 SEES = dict(depth=1, width=32, heads=2)
 FROZEN, OURS, APART, ALL = "frozen VAR", "ECM", "own MLPs", "all maps"
-ARMS = {OURS: {}, APART: dict(shared=False), ALL: dict(kept=())}
+KEPT = dict(kept=(2, 3, 4))
+ARMS = {OURS: KEPT, APART: KEPT | dict(shared=False), ALL: dict(kept=())}
 # Of what is timed: the published maps, of small layers.
 LONG = dict(depth=4, width=128, heads=4, num_classes=10)
 LISTS, TURNS = (6, 7, 8, 9, 10), 3
@@ -58,7 +59,7 @@ LISTS, TURNS = (6, 7, 8, 9, 10), 3
 
 def adapters(arm: str) -> System:
   target = dict(name="var", tokenizer=CODES, **VAR)
-  return build("ecm", target=target, adapters=3, encoder=SEES, **ARMS[arm])
+  return build("ecm", target=target, adapters=2, encoder=SEES, **ARMS[arm])
 
 
 def codes(real: data.Dataset) -> dict:

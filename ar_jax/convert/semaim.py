@@ -126,9 +126,9 @@ def to_official(params: Params) -> dict[str, np.ndarray]:
   """The official state, without what follows from sizes."""
   head = "mlp" if "fc1" in params else "linear"
   state = tables.to_official(TABLES[head], params)
-  query = {k: x for k, x in state.items() if _is_query(k)}
-  rest = {k: x for k, x in state.items() if k not in query}
-  return tables.fuse(rest) | tables.split(query, ("k", "v"))
+  content = {k: x for k, x in state.items() if k.startswith("blocks.")}
+  rest = {k: x for k, x in state.items() if k not in content}
+  return tables.fuse(content) | tables.split(rest, ("k", "v"))
 
 
 def _is_query(key: str) -> bool:

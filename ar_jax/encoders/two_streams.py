@@ -91,12 +91,13 @@ class TwoStreamViT(nn.Module):
     own = jax.tree.map(lambda w: w[-1], every)
     h = self.content(x)[-2].astype(jnp.float32)
     norm, mixer = own["norm1"], own["mixer"]
-    h = layer_norm(h, block.eps) * norm["scale"] + norm["bias"]
+    row = lambda x: x[None, None]
+    h = layer_norm(h, block.eps) * row(norm["scale"]) + row(norm["bias"])
     count = block.mixer.heads
     kernel = jnp.split(mixer["qkv"]["kernel"], 3, axis=1)
     heads = lambda y: y.reshape(*y.shape[:2], count, -1)
-    q = heads(h[:, :1] @ kernel[0] + mixer["bias_q"])
-    k = heads(h @ kernel[1] + mixer["bias_k"])
+    q = heads(h[:, :1] @ kernel[0] + row(mixer["bias_q"]))
+    k = heads(h @ kernel[1] + row(mixer["bias_k"]))
     scores = jnp.einsum("bthk,bshk->bhts", q, k) / np.sqrt(q.shape[-1])
     return jnp.mean(jax.nn.softmax(scores, -1), 1)[:, 0, 1:]
 

@@ -124,7 +124,7 @@ class Adapters(nn.Module):
     a = s + gate1 * h
     shared = len(self.mlps) == 1
     h = self.mlps[0 if shared else m](normed(a, scale2, shift2))
-    f = a + gate2 * (h * self.gates[m] if shared else h)
+    f = a + gate2 * (h * self.gates[m][None, None] if shared else h)
     cache = cache and cache.advance(s.shape[1])
     return f, self.out[m](f), cache
 
