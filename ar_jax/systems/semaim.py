@@ -98,8 +98,7 @@ class SemAIM(System):
 
   def init(self, key: Array, batch: Batch) -> Vars:
     own, other = jax.random.split(key)
-    net = self.net
-    size = net.side * net.patch
+    net, size = self.net, self.net.side * self.net.patch
     x = jnp.zeros((1, size, size, self.channels))
     params = net.init(own, x, jnp.zeros((1, net.side**2)))["params"]
     if self.shared:
@@ -236,8 +235,7 @@ class SemAIM(System):
     if not 0 <= known < 1:
       raise UserError(f"known={known}: must be at least 0 and below 1")
     x, net = self.normal(cond), self.bound(variables["params"])
-    frozen = self.teacher is not None
-    taught = self.taught(variables, cond, x) if frozen else None
+    taught = self.taught(variables, cond, x) if self.teacher else None
     rank = self.rank(variables, x, keys, taught)
     place, p = ranks.places(rank)[..., None], self.net.patch
     count = round(known * self.net.side**2)
