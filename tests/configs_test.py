@@ -164,6 +164,24 @@ class ConfigsTest(parameterized.TestCase):
     )
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(("d16", 4), ("d20", 5), ("d24", 6))
+  def test_ecm(self, preset, count):
+    """Beside VAR, whose sizes are above, its adapters."""
+    config = importlib.import_module("configs.ecm").get_config(preset)
+    system = build(config.system, **config.model.to_dict())
+    target = importlib.import_module("configs.var").get_config(preset)
+    self.assertEqual(
+      config.model.target.to_dict(), {"name": "var", **target.model.to_dict()}
+    )
+    shapes = jax.eval_shape(system.own, jax.random.key(0))
+    found = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+    # Attention, modulations, last map and gate of each; one MLP; ViT-S.
+    width = system.net.width
+    each = 11 * width**2 + 11 * width + width // 64
+    shared = 8 * width**2 + 5 * width + 384 * width
+    self.assertEqual(found, count * each + shared + 21_688_704)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   def test_llamagen_from_texts(self):
     module = importlib.import_module("configs.llamagen_text")
     for preset, length in (("paper", 256), ("stage2", 1024)):
@@ -203,6 +221,19 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(config, "tokenizer"), 66.46, delta=0.006)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    ("b", 12, 12, 768), ("l", 24, 12, 1024), ("h", 32, 16, 1280)
+  )
+  def test_semaim(self, preset, depth, queries, width):
+    """Layers of both streams, patches in and out, the token and a norm."""
+    config = importlib.import_module("configs.semaim").get_config(preset)
+    layer = 12 * width**2 + 13 * width
+    head = 4 * width**2 + 4 * width + 4 * width * 768 + 768
+    rest = 769 * width + width + 2 * width
+    count = (depth + queries) * layer + head + rest
+    self.assertAlmostEqual(1e6 * parameters(config), count, delta=0.5)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   def test_cspd(self):
     """MAR-H, drafted for by MAR-B; the counts are those of these."""
     config = importlib.import_module("configs.cspd").get_config("paper")
@@ -238,7 +269,7 @@ class ConfigsTest(parameterized.TestCase):
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
     "elm", "elm:masked", "infinity", "nsarm", "varedit", "varedit:fashion",
-    "controlar", "controlar:fashion",
+    "ecm", "ecm:fashion", "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",

@@ -43,8 +43,8 @@ def _as_convolution(kernel: np.ndarray) -> np.ndarray:
   return np.transpose(kernel, (3, 2, 0, 1))
 
 
-_PATCHES = Layout(_as_patches, _as_convolution)
-_FIRST = Layout(lambda x: x[0], lambda x: x[None])
+AS_PATCHES = Layout(_as_patches, _as_convolution)
+FIRST = Layout(lambda x: x[0], lambda x: x[None])
 _ROWS = Layout(lambda x: x.reshape(-1, x.shape[-1]), lambda x: x[None])
 _ROW = Layout(lambda x: x[None], lambda x: x[0])
 _BLOCK = "stack/block"
@@ -79,11 +79,11 @@ def _layer(start: str, names: dict[str, str]) -> tuple[Rule, ...]:
 _HF = "encoder.layer.{i}"
 _QKV = f"{_HF}.attention.attention"
 _TRANSFORMERS = (
-  Rule("embeddings.cls_token", "token", _FIRST),
-  Rule("embeddings.register_tokens", "others", _FIRST),
-  Rule("embeddings.position_embeddings", "places", _FIRST),
+  Rule("embeddings.cls_token", "token", FIRST),
+  Rule("embeddings.register_tokens", "others", FIRST),
+  Rule("embeddings.position_embeddings", "places", FIRST),
   Rule(
-    "embeddings.patch_embeddings.projection.weight", "embed/kernel", _PATCHES
+    "embeddings.patch_embeddings.projection.weight", "embed/kernel", AS_PATCHES
   ),
   Rule("embeddings.patch_embeddings.projection.bias", "embed/bias"),
   *_attention(
@@ -117,10 +117,10 @@ TABLES: dict[str, tuple[Rule, ...]] = {
   "dinov2": (*_TRANSFORMERS, *_layer(_HF, _DINO)),
   "vit": (*_TRANSFORMERS, *_layer(_HF, _VIT)),
   "timm": (
-    Rule("cls_token", "token", _FIRST),
-    Rule("register_tokens", "others", _FIRST),
+    Rule("cls_token", "token", FIRST),
+    Rule("register_tokens", "others", FIRST),
     Rule("pos_embed", "places", _ROWS),
-    Rule("patch_embed.proj.weight", "embed/kernel", _PATCHES),
+    Rule("patch_embed.proj.weight", "embed/kernel", AS_PATCHES),
     Rule("patch_embed.proj.bias", "embed/bias"),
     *_attention(
       *(f"{_T}.attn.{x}" for x in ("q", "k", "v", "qkv")), f"{_T}.attn.proj"
@@ -132,7 +132,7 @@ TABLES: dict[str, tuple[Rule, ...]] = {
   "clip": (
     Rule("embeddings.class_embedding", "token", _ROW),
     Rule("embeddings.position_embedding.weight", "places"),
-    Rule("embeddings.patch_embedding.weight", "embed/kernel", _PATCHES),
+    Rule("embeddings.patch_embedding.weight", "embed/kernel", AS_PATCHES),
     *norm("pre_layrnorm", "before"),  # spelled so
     *_attention(
       *(f"{_SELF}.{x}_proj" for x in "qkv"),
@@ -146,7 +146,7 @@ TABLES: dict[str, tuple[Rule, ...]] = {
   "openai": (
     Rule("class_embedding", "token", _ROW),
     Rule("positional_embedding", "places"),
-    Rule("conv1.weight", "embed/kernel", _PATCHES),
+    Rule("conv1.weight", "embed/kernel", AS_PATCHES),
     *norm("ln_pre", "before"),
     *_attention(
       *(f"{_O}.attn.{x}" for x in ("q", "k", "v", "qkv")),

@@ -22,6 +22,7 @@ from ar_jax.core import system
 from ar_jax.core.decoding import pick
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, UserError, Vars
+from ar_jax.families.scale import draw
 from ar_jax.families.scale.net import NextScale, next_scale
 from ar_jax.families.scale.system import ScaleWise
 
@@ -65,6 +66,7 @@ class VAR(ScaleWise):
     guidance: float | None = 1.0,
     schedule: str = "ramp",
     smooth: bool = False,
+    last_temperature: float | None = None,
     force_first_scales: int | None = None,
     coarse: str = "bilinear",
     redraw: Callable[..., Array] | None = None,
@@ -85,6 +87,8 @@ class VAR(ScaleWise):
         "constant".
       smooth: mixes codes by a Gumbel softmax in place of drawing them:
         smoother pictures, not for measuring.
+      last_temperature: of the last map, where the first has `temperature` and
+        it changes evenly between them; None for the same at all.
       force_first_scales: so many maps are those of the given image; None
         means the 1 x 1 map, if a part is kept.
       coarse: see `editing.kept`.
@@ -106,7 +110,7 @@ class VAR(ScaleWise):
       keys,
       guided=guidance != 1.0,
       scales=pick.schedule(schedule, guidance, steps),
-      laws=(law,) * steps,
+      laws=draw.cooled(law, last_temperature, steps),
       smooth=smooth,
       edit=self.edit(variables, cond, force_first_scales, coarse),
       redraw=redraw,
@@ -135,7 +139,7 @@ def build(
     smoothing: see `VAR`.
     scale_weights: see `VAR`.
     **net: width, heads, mlp_ratio, qk_norm, shared_ada, drop_path, gate_init,
-      remat, dtype, impl; see `next_scale`.
+      head_init, remat, dtype, impl; see `next_scale`.
 
   Raises:
     UserError: sizes do not fit together.

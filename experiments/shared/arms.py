@@ -165,9 +165,12 @@ def train(
   copied = jax.tree.map(jax.numpy.copy, dict(given or {}))
   state = init(prng.key(seed), first, copied)
   key, begun = jax.random.key(seed), time.perf_counter()
-  state, _ = step.jit_step(system, tx, kind, state, first, key)
-  for _ in range(steps - 1):
-    state, _ = step.jit_step(system, tx, kind, state, next(batches), key)
+  update = lambda i, state, batch: step.jit_step(
+    system.at(i), tx, kind, state, batch, key
+  )[0]
+  state = update(0, state, first)
+  for i in range(1, steps):
+    state = update(i, state, next(batches))
   jax.block_until_ready(state)
   seconds = time.perf_counter() - begun
   variables = dict(state.variables)

@@ -147,6 +147,8 @@ def family(path: pathlib.Path) -> str:
     return found[0]
   if "ar_jax.tokenizers" in text:
     return "tokenizers"
+  if "ar_jax.encoders." in text:
+    return "encoders"  # it trains one
   # It builds another system, and is of its family.
   inner = re.search(r"build\(\s*\"(\w+)\"", text)
   if inner is None:

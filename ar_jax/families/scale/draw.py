@@ -127,6 +127,19 @@ def _read(net, codes, known, ada, carry, guided) -> tuple[Any, int]:
   return (state, inputs[-1], cache), s
 
 
+def cooled(
+  law: Mapping[str, float], last: float | None, maps: int
+) -> tuple[dict[str, float], ...]:
+  """The law of each map: its temperature goes evenly from that of `law` at the
+  first one to `last` (ECM, arXiv 2510.05610, as far as it is known); None for
+  the same at all."""
+  if last is None or maps < 2:
+    return (dict(law),) * maps
+  first = law.get("temperature", 1.0)
+  every = (first + (last - first) * s / (maps - 1) for s in range(maps))
+  return tuple({**law, "temperature": float(t)} for t in every)
+
+
 def _mixture(logp: Array, keys: Array, progress: float) -> Array:
   """Weights f32[B, T, V] of the codes in smooth sampling, harder at finer
   scales; the constants are those of VAR's published sampler."""

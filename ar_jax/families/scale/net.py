@@ -162,6 +162,7 @@ def next_scale(
   shared_ada: bool = False,
   drop_path: float | None = None,
   gate_init: float = 1e-3,
+  head_init: float = 0.02,
   grid: int | None = None,
   remat: bool | str = False,
   dtype: str = "float32",
@@ -182,6 +183,7 @@ def next_scale(
     shared_ada: one modulation for all layers plus a table (d36-s).
     drop_path: stochastic depth of the last layer; 0.1 * depth / 24 if None.
     gate_init: initial factor on the gates of the blocks.
+    head_init: the same on the matrix of the logits.
     grid: see `NextScale`.
     remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the computation of the blocks.
@@ -224,5 +226,5 @@ def next_scale(
     remat=remat,
     dtype=dtype,
   )
-  head = Categorical(vocab, 0.02 * stddev)
+  head = Categorical(vocab, head_init * stddev)
   return NextScale(plan, labels, width, stddev, backbone, head, grid)
