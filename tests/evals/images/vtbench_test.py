@@ -13,6 +13,7 @@ from ar_jax import data, evals
 from ar_jax.core.system import UserError, build
 from ar_jax.data.images import glyphs, made, transforms
 from ar_jax.evals.images import statistics, vtbench
+from ar_jax.evals.images import vtbench_scores as scores
 from ar_jax.evals.text import reading
 from tests import golden_weights
 
@@ -39,7 +40,7 @@ class GoldenTest(absltest.TestCase):
 
   def test_metric_size(self):
     image = self.expected["pil"][None]
-    ours = vtbench.resized(vtbench.Pairs(image, image), 48).made[0] / 255.0
+    ours = scores.resized(scores.Pairs(image, image), 48).made[0] / 255.0
     want = np.moveaxis(self.expected["metric_resize"], 0, -1)
     np.testing.assert_allclose(ours, want, atol=1e-6)
 
@@ -58,15 +59,15 @@ class GoldenTest(absltest.TestCase):
     )
     true, off = (np.moveaxis(a, 1, -1) for a in (true, off))
     np.testing.assert_allclose(
-      vtbench.released_psnr(off, true), self.expected["psnr"], rtol=1e-4
+      scores.released_psnr(off, true), self.expected["psnr"], rtol=1e-4
     )
     batches = (slice(0, 2), slice(2, 3))
-    of_batch = [vtbench.released_ssim(off[b], true[b]) for b in batches]
+    of_batch = [scores.released_ssim(off[b], true[b]) for b in batches]
     np.testing.assert_allclose(
       (2 * of_batch[0] + of_batch[1]) / 3, self.expected["ssim"], atol=1e-5
     )
     for i, want in enumerate(self.expected["ssim_per_image"]):
-      ours = vtbench.released_ssim(off[i : i + 1], true[i : i + 1])
+      ours = scores.released_ssim(off[i : i + 1], true[i : i + 1])
       self.assertAlmostEqual(ours, want, places=5)
 
   def test_frechet(self):
@@ -80,7 +81,7 @@ class GoldenTest(absltest.TestCase):
 
   def test_error_rates(self):
     texts = self.about["config"]["texts"]
-    found = vtbench.text_errors(texts["reference"], texts["hypothesis"])
+    found = scores.text_errors(texts["reference"], texts["hypothesis"])
     np.testing.assert_allclose(found["cer"], self.expected["cer"], atol=1e-6)
     np.testing.assert_allclose(
       found["wer_vtbench"], self.expected["wer_vtbench"], atol=1e-6
@@ -93,14 +94,14 @@ class RatesTest(parameterized.TestCase):
     ("xyzxyz", "abc", 2),
   )  # fmt: skip
   def test_characters(self, made_, true, rate):
-    self.assertAlmostEqual(vtbench.text_errors([true], [made_])["cer"], rate)
+    self.assertAlmostEqual(scores.text_errors([true], [made_])["cer"], rate)
 
   @parameterized.parameters(
     ("a x c", "a b c", 1 / 3, 1 / 3),
     ("hello big world", "hello world", 1 / 2, 2),
   )
   def test_words(self, made_, true, wer, published):
-    found = vtbench.text_errors([true], [made_])
+    found = scores.text_errors([true], [made_])
     self.assertAlmostEqual(found["wer"], wer)
     self.assertAlmostEqual(found["wer_vtbench"], published)
 
@@ -108,9 +109,9 @@ class RatesTest(parameterized.TestCase):
     true = np.zeros((2, 16, 16, 1))
     true[:, 0, 0] = 1  # the range
     off = true + np.array([0.1, 0.001]).reshape(2, 1, 1, 1)
-    pooled = vtbench.released_psnr(off, true)
+    pooled = scores.released_psnr(off, true)
     self.assertAlmostEqual(pooled, 23.01, delta=0.01)
-    each = [vtbench.released_psnr(off[i], true[i]) for i in (0, 1)]
+    each = [scores.released_psnr(off[i], true[i]) for i in (0, 1)]
     self.assertAlmostEqual(np.mean(each), 40, delta=0.01)
 
 
