@@ -300,7 +300,8 @@ def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   found = rows(records)
   written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
   written[DOCS / "scale.md"] = scale(records["plan"])
-  written[DOCS / "tokenizers.md"] = tokenizers(records["vtbench"])
+  if "vtbench" in records:
+    written[DOCS / "tokenizers.md"] = tokenizers(records["vtbench"])
   for name, own in found.items():
     written[DOCS / "systems" / f"{name}.md"] = of_family(name, own)
   return written
