@@ -1,5 +1,6 @@
 """Every preset of every config builds, at the sizes it promises."""
 
+import functools
 import importlib
 import math
 import pathlib
@@ -22,15 +23,19 @@ PUBLISHED = {
 }
 
 
-def parameters(config, collection="params"):
-  system = build(config.system, **config.model.to_dict())
-  side, channels = config.data["size"], config.data["channels"]
+@functools.cache
+def shapes(system, side, channels):
   batch = {
     "image": np.zeros((1, side, side, channels), np.uint8),
     "label": np.zeros(1, np.int32),
   }
-  shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-  leaves = jax.tree.leaves(shapes[collection])
+  return jax.eval_shape(system.init, jax.random.key(0), batch)
+
+
+def parameters(config, collection="params"):
+  system = build(config.system, **config.model.to_dict())
+  variables = shapes(system, config.data["size"], config.data["channels"])
+  leaves = jax.tree.leaves(variables[collection])
   return sum(math.prod(leaf.shape) for leaf in leaves) / 1e6
 
 

@@ -13,6 +13,9 @@ _CACHE = pathlib.Path(
     "AR_JAX_CACHE", str(pathlib.Path.home() / ".cache" / "ar_jax")
   )
 )
+# The processes that tests start compile a hundred small programs each; those
+# of one serve the next.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

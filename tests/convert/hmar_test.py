@@ -81,7 +81,7 @@ class HMARTest(parameterized.TestCase):
       )
     np.testing.assert_array_equal(units, arrays[f"tokens_{run}"])
     if run == 1:
-      image = system.target.decode_latent(variables, latent)
+      image = optimised.jit(system.target.decode_latent)(variables, latent)
       np.testing.assert_allclose(
         image[:, ::4, ::4],
         np.moveaxis(arrays["image_1"], 1, -1),

@@ -1,6 +1,7 @@
 """Published weights of M-VAR: there and back, and the same numbers."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from absl.testing import absltest
 
 from ar_jax.convert import m_var as convert
 from ar_jax.convert import multiscale_vq
+from ar_jax.core.decoding import pick
 from ar_jax.core.system import UserError
 from tests import golden_weights, optimised
 from tests.convert import scale_golden
@@ -62,12 +64,21 @@ class MVARTest(absltest.TestCase):
       )
 
   def test_best_units(self):
+    """Those of all strengths of guidance in one program, each in its rows."""
     config, arrays, _, system, variables = golden()
-    for cfg in config["cfgs"]:
+    cfgs, rows, plain = config["cfgs"], len(config["labels"]), pick.schedule
+
+    def schedules(name, guidance, n):
+      del guidance
+      each = np.float32([plain(name, 1 + cfg, n) for cfg in cfgs])
+      return np.repeat(each, rows, 0).T[..., None, None]
+
+    with mock.patch.object(pick, "schedule", schedules):
       units, _ = scale_golden.greedy(
-        system, variables, config["labels"], guidance=1 + cfg
+        system, variables, config["labels"] * len(cfgs), guidance=2.0
       )
-      np.testing.assert_array_equal(units, arrays[f"tokens_cfg{cfg}"])
+    for cfg, own in zip(cfgs, np.split(units, len(cfgs)), strict=True):
+      np.testing.assert_array_equal(own, arrays[f"tokens_cfg{cfg}"])
 
   def test_another_file(self):
     with self.assertRaisesRegex(UserError, "no blocks.0.mamba"):

@@ -42,19 +42,24 @@ class MARTest(absltest.TestCase):
     # The first 200 of it are hidden there; the others came in raster order.
     at = np.tile(np.sort(order[200:]), (2, 1))
     label = np.array(DESCRIPTION["config"]["labels"])
-    net = self.system.net.bind({"params": self.params})
     # Four rows too many, which must not matter.
     wide = np.concatenate([at, np.tile(order[:4], (2, 1))], axis=1)
-    h = jax.jit(net.encode)(label, units, wide, 56)
+    x = golden_weights.tensor("x_t", (16, 16))
+    t = 60 * np.arange(16)
+
+    @jax.jit
+    def every(params, label, units, wide, count):
+      net = self.system.net.bind({"params": params})
+      h = net.encode(label, units, wide, count)
+      z = net.decode(h, wide, count)
+      out = net.head.net(x[None], t[None], z[:, :8].reshape(1, 16, -1))
+      return h, z, out
+
+    h, z, out = every(self.params, label, units, wide, 56)
     np.testing.assert_allclose(
       h[:, : 8 + 56], OUTPUTS["encoder"], rtol=1e-4, atol=2e-5
     )
-    z = jax.jit(net.decode)(h, wide, 56)
     np.testing.assert_allclose(z, OUTPUTS["decoder"], rtol=1e-4, atol=2e-5)
-
-    x = golden_weights.tensor("x_t", (16, 16))
-    t = 60 * np.arange(16)
-    out = net.head.net(x[None], t[None], z[:, :8].reshape(1, 16, -1))
     np.testing.assert_allclose(
       out[0], OUTPUTS["head_out"], rtol=1e-4, atol=2e-5
     )

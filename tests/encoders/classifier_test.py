@@ -26,7 +26,7 @@ class ClassifierTest(absltest.TestCase):
   def test_parameters_and_shapes(self):
     made = system.build("classifier", num_classes=10)
     batch = {"image": np.zeros((2, 32, 28, 3), np.uint8)}
-    variables = made.init(KEY, batch)
+    variables = jax.eval_shape(lambda key: made.init(key, batch), KEY)
     shapes = jax.tree.map(jnp.shape, variables["params"])
     # 2 x 2 patches of 32 x 28 pixels, then 2 x 2 places.
     want = [(9 * 12, 32), (9 * 32, 64), (8 * 7 * 64, 64), (64, 10)]
@@ -34,9 +34,10 @@ class ClassifierTest(absltest.TestCase):
       self.assertEqual(
         shapes[f"Dense_{i}"], {"kernel": (rows, columns), "bias": (columns,)}
       )
-    self.assertEqual(made.grid(variables, batch).shape, (2, 8, 7, 64))
-    self.assertEqual(made.pooled(variables, batch).shape, (2, 64))
-    self.assertEqual(made.logits(variables, batch).shape, (2, 10))
+    shape = lambda of: jax.eval_shape(of, variables, batch).shape
+    self.assertEqual(shape(made.grid), (2, 8, 7, 64))
+    self.assertEqual(shape(made.pooled), (2, 64))
+    self.assertEqual(shape(made.logits), (2, 10))
     self.assertEqual((made.classes, made.makes), (10, ("label",)))
 
   def test_a_convolution_without_the_matrix(self):
@@ -65,7 +66,7 @@ class ClassifierTest(absltest.TestCase):
 
   def test_learns(self):
     made, batch = system.build("classifier", num_classes=4), bars()
-    variables = made.init(KEY, batch)
+    variables = jax.jit(lambda key: made.init(key, batch))(KEY)
     tx = optax.adam(2e-3)
 
     @jax.jit
@@ -78,8 +79,8 @@ class ClassifierTest(absltest.TestCase):
       moves, opt = tx.update(grads, opt)
       return optax.apply_updates(params, moves), opt, loss
 
-    params, opt = variables["params"], tx.init(variables["params"])
-    first = None
+    params = variables["params"]
+    opt, first = jax.jit(tx.init)(params), None
     for i in range(30):
       params, opt, loss = update(params, opt, jax.random.fold_in(KEY, i))
       first = first if first is not None else float(loss.value.mean())

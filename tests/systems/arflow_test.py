@@ -84,12 +84,20 @@ class GoldenTest(absltest.TestCase):
     call = lambda x, c, cache=None: mixer.apply(
       {"params": own}, x, pos=c, cache=cache
     )
-    close(call(x, c)[0], outputs["attention_two_images"])
-    cache, parts = mixer.empty(1, 1, 0, 64, None), []
-    for k in range(2):
-      part, cache = call(x[:, N * k : N * (k + 1)], c[:, k : k + 1], cache)
-      parts.append(part)
-      close(cache.state[0], outputs[f"attention_state_{k + 1}"])
+    close(jax.jit(call)(x, c)[0], outputs["attention_two_images"])
+
+    @jax.jit
+    def by_parts(x, c):
+      cache, parts = mixer.empty(1, 1, 0, 64, None), []
+      for k in range(2):
+        given = x[:, N * k : N * (k + 1)], c[:, k : k + 1]
+        part, cache = call(*given, cache)
+        parts.append((part, cache.state[0]))
+      return parts
+
+    parts, states = zip(*by_parts(x, c), strict=True)
+    for k, state in enumerate(states):
+      close(state, outputs[f"attention_state_{k + 1}"])
     close(np.concatenate(parts, 1), outputs["attention_two_images"])
 
   def test_loss(self):
@@ -103,8 +111,8 @@ class GoldenTest(absltest.TestCase):
       mock.patch.object(jnp, "sort", lambda _: t[0]),
     ):
       # One chain at a time: each has times of its own.
-      loss = system.loss({"params": params, "tokenizer": {}}, batch, KEYS[0],
-                         train=False)  # fmt: skip
+      run = jax.jit(functools.partial(system.loss, train=False))
+      loss = run({"params": params, "tokenizer": {}}, batch, KEYS[0])
     np.testing.assert_allclose(
       loss.value[0], outputs["loss_per_chain"][0], rtol=1e-4
     )
@@ -117,15 +125,11 @@ class GoldenTest(absltest.TestCase):
     )
     given = lambda keys, shape, step=0: table[step]
     with mock.patch.object(solvers, "noise", given):
-      way = system.generate(
-        {"params": params},
-        {"label": jnp.array([3, 7])},
-        KEYS,
-        steps=6,
-        guidance=1.5,
-        guided_channels=3,
-        trail=True,
+      draw = functools.partial(
+        system.generate, steps=6, guidance=1.5, guided_channels=3, trail=True
       )
+      label = {"label": jnp.array([3, 7])}
+      way = np.asarray(jax.jit(draw)({"params": params}, label, KEYS))
     close(latents(way[:, :, 0]), outputs["sde_after_first_step"])
     sample = outputs["sde_sample"]
     close(latents(way[:, :, -1]), sample, atol=1e-4 * np.abs(sample).max())
@@ -206,7 +210,7 @@ class ChainTest(parameterized.TestCase):
 
   def test_fresh_weights(self):
     system = build("arflow", **MODEL)
-    variables = system.init(KEYS[0], {})
+    variables = jax.jit(lambda key: system.init(key, {}))(KEYS[0])
     label = jnp.zeros(300, int)
     x = 2.0 * jax.random.normal(KEYS[1], (300, 5, N, C))
     moments = jnp.concatenate([x, jnp.full_like(x, -30.0)], -1)

@@ -169,12 +169,19 @@ class ARRATest(parameterized.TestCase):
     )
     self.assertLess(units[:, ~known].max(), 16)
     self.assertGreater(len(set(units[:, ~known].reshape(-1).tolist())), 4)
-    self.assertEqual(system.decode(variables, units).shape, (2, 8, 8, 1))
+    shown = jax.eval_shape(system.decode, variables, units)
+    self.assertEqual(shown.shape, (2, 8, 8, 1))
 
   def test_the_z_term(self):
     system, variables, batch = small()
-    loss = system.loss(variables, batch, KEY, train=False)
-    h, _ = system.tapped(variables, batch, batch["units"], None, None)
+
+    @jax.jit
+    def both(variables):
+      loss = system.loss(variables, batch, KEY, train=False)
+      given = batch, batch["units"], None, None
+      return loss, system.tapped(variables, *given)[0]
+
+    loss, h = both(variables)
     x = np.asarray(h, np.float64) @ np.asarray(
       variables["params"]["head"]["linear"]["kernel"], np.float64
     )
@@ -187,21 +194,26 @@ class ARRATest(parameterized.TestCase):
     system, variables, _ = small()
     image = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 1))
     batch = {"image": image.astype(np.uint8), "label": jnp.zeros(2, int)}
-    stored = system.encode(variables, batch)
-    self.assertEqual(set(stored), {"units", "feature", "label"})
-    frozen = {"params": variables["teacher"]}
-    np.testing.assert_array_equal(
-      stored["feature"], system.teacher.pooled(frozen, batch)
-    )
     given = jnp.ones((2, 64))
-    own = system.encode(variables, {**batch, "feature": given})
+
+    @jax.jit
+    def every(variables, batch):
+      frozen = {"params": variables["teacher"]}
+      own = system.encode(variables, {**batch, "feature": given})
+      stored = system.encode(variables, batch)
+      return stored, system.teacher.pooled(frozen, batch), own
+
+    stored, feature, own = every(variables, batch)
+    self.assertEqual(set(stored), {"units", "feature", "label"})
+    np.testing.assert_array_equal(stored["feature"], feature)
     np.testing.assert_array_equal(own["feature"], given)
 
   def test_a_probe_is_not_told_the_class(self):
     system, variables, batch = small()
-    seen = system.features(variables, batch)
+    features = jax.jit(system.features)
+    seen = features(variables, batch)
     self.assertEqual(seen.shape, (2, 32))
-    other = system.features(variables, {**batch, "label": jnp.array([1, 1])})
+    other = features(variables, {**batch, "label": jnp.array([1, 1])})
     np.testing.assert_array_equal(seen, other)
 
   def test_codes_of_a_language_model_are_forgotten(self):

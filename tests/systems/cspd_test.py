@@ -47,6 +47,14 @@ def run(name, **options):
   return jax.device_get(jax.jit(draw)(variables, LABEL, KEYS))
 
 
+@functools.cache
+def alone(name, **options):
+  """What the target of the twins draws without a drafter."""
+  system, variables = twins(name)
+  plain = jax.jit(functools.partial(system.target.generate, **options))
+  return jax.device_get(plain(system.of_target(variables), LABEL, KEYS))
+
+
 class TwinsTest(parameterized.TestCase):
   @parameterized.parameters(
     ("mixture", "exact", 1.5), ("diffusion", "surrogate", 1.0)
@@ -65,20 +73,16 @@ class TwinsTest(parameterized.TestCase):
     rounds = math.ceil((LENGTH - prefill) / (DRAFTS + 1))
     np.testing.assert_array_equal(took.forwards, prefill + rounds)
     self.assertEqual(took.proposals.sum(), 0)
-    system, variables = twins(name)
-    own = {"steps": 3} if steps else {}
-    plain = jax.jit(functools.partial(system.target.generate, **law, **own))
-    wanted = plain(system.of_target(variables), LABEL, KEYS)
+    wanted = alone(name, **law, **({"steps": 3} if steps else {}))
     # Chains of random weights make large units.
     np.testing.assert_allclose(units, wanted, rtol=1e-4, atol=1e-2)
 
   def test_no_drafts_are_the_target_alone(self):
-    units, took = run("mixture", drafts=0)
+    law = dict(guidance=1.5, temperature=0.9)
+    units, took = run("mixture", drafts=0, **law)
     np.testing.assert_array_equal(took.forwards, LENGTH)
     np.testing.assert_array_equal(took.trials, 0)
-    system, variables = twins("mixture")
-    plain = jax.jit(system.target.generate)
-    wanted = plain(system.of_target(variables), LABEL, KEYS)
+    wanted = alone("mixture", **law)
     # Chains of random weights make large units.
     np.testing.assert_allclose(units, wanted, rtol=1e-4, atol=1e-2)
 

@@ -140,7 +140,7 @@ class CTFTest(parameterized.TestCase):
     free = system.__class__(
       system.net, system.refiner, system.tokenizer, restrict=False
     )
-    logits = free.both(variables, batch, batch["units"])[1]
+    logits = jax.jit(free.both)(variables, batch, batch["units"])[1]
     inside = both()(batch["units"])[1]
     self.assertTrue(np.isfinite(logits).all())
     seen = np.isfinite(inside)
@@ -148,7 +148,8 @@ class CTFTest(parameterized.TestCase):
 
   def test_the_loss_is_of_both(self):
     system, variables, batch = small()
-    loss = system.loss(variables, batch, KEY, train=False)
+    run = functools.partial(system.loss, train=False)
+    loss = jax.jit(run)(variables, batch, KEY)
     laws = map(jax.nn.log_softmax, both()(batch["units"]))
     nll = [
       -np.take_along_axis(np.asarray(p), np.asarray(x)[..., None], -1)[..., 0]

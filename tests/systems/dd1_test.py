@@ -81,7 +81,11 @@ class PassesTest(parameterized.TestCase):
     book = system.codebook(variables)
     x = book[jax.random.randint(jax.random.key(1), (2, length), 0, 8)]
     split = system.slots(system.split)
-    one = lambda x, start: system._pass(variables, LABEL, eps, split, x, start)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def one(x, start):
+      return system._pass(variables, LABEL, eps, split, x, start)
+
     # All of it is known: nothing changes.
     np.testing.assert_array_equal(one(x, system.plan.steps), x)
     known = system.slots(STARTS[name][1])
@@ -94,28 +98,38 @@ class PassesTest(parameterized.TestCase):
   @parameterized.parameters("llamagen", "var")
   def test_two_passes(self, name):
     system, variables = made(name)
-    draw = lambda **options: jax.jit(
-      functools.partial(system.generate, **options)
-    )(variables, {"label": LABEL}, KEYS)
-    one, two = draw(), draw(passes=2)
-    known, book = system.slots(system.split), system.codebook(variables)
+
+    @jax.jit
+    def every(variables):
+      draw = functools.partial(
+        system.generate, variables, {"label": LABEL}, KEYS
+      )
+      one = draw()
+      book = system.codebook(variables)
+      return one, draw(passes=2), book, system.decoded(variables, one)
+
+    one, two, book, image = jax.device_get(every(variables))
+    known = system.slots(system.split)
     # The first units are codes, and those of the first pass.
-    gap = jnp.abs(one[:, :known, None] - book[None, None]).sum(-1).min(-1)
+    gap = np.abs(one[:, :known, None] - book[None, None]).sum(-1).min(-1)
     np.testing.assert_allclose(gap, 0, atol=1e-6)
     np.testing.assert_allclose(two[:, :known], one[:, :known], atol=1e-6)
     self.assertGreater(np.abs(two[:, known:] - one[:, known:]).max(), 1e-3)
     self.assertEqual((system.forwards(), system.forwards(passes=2)), (1, 2))
-    image = system.decoded(variables, one)
     self.assertEqual(image.shape, (2, 8, 8, 1))
 
   def test_vectors_that_are_codes_decode_as_codes_do(self):
     for name in TARGETS:
       system, variables = made(name)
-      units = jax.random.randint(KEYS[0], (2, len(system.plan)), 0, 8)
-      own = system.of_target(variables)
-      wanted = system.target.decode(own, units)
-      book = system.codebook(variables)
-      got = system.decoded(variables, book[units])
+      units = np.random.default_rng(0).integers(0, 8, (2, len(system.plan)))
+
+      @jax.jit
+      def both(variables, units, system=system):
+        wanted = system.target.decode(system.of_target(variables), units)
+        book = system.codebook(variables)
+        return wanted, system.decoded(variables, book[units])
+
+      wanted, got = both(variables, units)
       np.testing.assert_allclose(got, wanted, atol=1e-5)
 
   def test_the_teacher_again(self):
@@ -150,23 +164,24 @@ class PairsTest(parameterized.TestCase):
       "index": jnp.array([4, 5, 4]),
       "view": jnp.array([0, 0, 1]),
     }
-    pairs = encode(variables, batch)
+    pairs = jax.device_get(encode(variables, batch))
     self.assertNotIn("image", pairs)
     noise = np.asarray(pairs["noise"])
     self.assertEqual(noise.shape[:2], (3, len(system.plan)))
     for i, j in ((0, 1), (0, 2), (1, 2)):
       self.assertGreater(np.abs(noise[i] - noise[j]).min((0, 1)), 0)
-    turned = {k: v[::-1] for k, v in batch.items()}
-    again = encode(variables, turned)
+    turned = {k: np.asarray(v)[::-1] for k, v in batch.items()}
+    again = jax.device_get(encode(variables, turned))
     np.testing.assert_array_equal(again["codes"][::-1], pairs["codes"])
     # What is a pair already is left alone.
     same = system.encode(variables, pairs)
     np.testing.assert_array_equal(same["codes"], pairs["codes"])
     # Each code is among the likeliest four that its teacher allows.
     own = system.of_target(variables)
+    logits = jax.jit(system.target.logits)
     both = [
-      system.target.logits(own, batch["label"], pairs["codes"], hidden)
-      for hidden in (None, jnp.ones(3, bool))
+      np.asarray(logits(own, batch["label"], pairs["codes"], hidden))
+      for hidden in (jnp.zeros(3, bool), jnp.ones(3, bool))
     ]
     scale = np.full(system.plan.steps, 1.5)
     if name == "var":

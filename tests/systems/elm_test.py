@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
+from scipy import special
 
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token.masked import masked_counts
@@ -63,7 +64,9 @@ class ELMTest(parameterized.TestCase):
     head["kernel"] = jnp.zeros_like(head["kernel"])
     fresh = jax.eval_shape(lambda k: system.init(k, {}), KEY)
     self.assertEqual(fresh["params"]["head"]["kernel"].shape[0], codes)
-    loss = system.loss(variables, batch, KEY, train=False)
+    loss = jax.jit(functools.partial(system.loss, train=False))(
+      variables, batch, KEY
+    )
     want = 4 / codes * math.log(2)
     np.testing.assert_allclose(loss.value, want, atol=1e-5)
     np.testing.assert_allclose(loss.nll, codes * want, atol=1e-5)
@@ -115,7 +118,8 @@ class ELMTest(parameterized.TestCase):
     system, variables, batch = small()
     keys, law = jax.random.split(KEY, 3), dict(temperature=0.0)
     seen = list(system.stream(variables, batch, keys, every=8, **law))
-    image = system.sample(variables, batch, keys, **law)
+    draw = jax.jit(functools.partial(system.sample, **law))
+    image = draw(variables, batch, keys)
     np.testing.assert_allclose(seen[-1], image, atol=1e-5)
     np.testing.assert_allclose(seen[0][:, :4], image[:, :4], atol=1e-5)
     np.testing.assert_allclose(seen[0][:, 4:], 0.5)
@@ -124,11 +128,19 @@ class ELMTest(parameterized.TestCase):
     system, variables, _ = small()
     image = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 1))
     batch = {"image": image.astype(np.uint8), "label": np.zeros(2, np.int32)}
-    units = system.encode(variables, batch)["units"]
-    plain = system.codec(variables).encode(image.astype(np.float32) / 127.5 - 1)
+
+    @jax.jit
+    def every(variables, batch):
+      units = system.encode(variables, batch)["units"]
+      x = jnp.asarray(batch["image"], jnp.float32) / 127.5 - 1
+      plain = system.codec(variables).encode(x)
+      return units, plain, system.unpacked(units)
+
+    units, plain, unpacked = map(np.asarray, every(variables, batch))
     np.testing.assert_array_equal(4 * units[..., 0] + units[..., 1], plain)
-    np.testing.assert_array_equal(system.unpacked(units), plain)
-    self.assertEqual(system.decode(variables, units).shape, image.shape)
+    np.testing.assert_array_equal(unpacked, plain)
+    shown = jax.eval_shape(system.decode, variables, units)
+    self.assertEqual(shown.shape, image.shape)
 
   @parameterized.parameters(
     (dict(codes=3), "4 bits do not fall into 3 codes"),
@@ -219,9 +231,9 @@ class MaskedTest(absltest.TestCase):
     other = self.batch["units"].at[:, 5:9].set(0)
     got = logits(*own)
     np.testing.assert_array_equal(got, logits(*own[:2], other, hide))
-    value, hits = self.system.errors(self.variables, self.batch, hide)
-    logp = jax.nn.log_softmax(got, -1)
-    each = jnp.take_along_axis(logp, self.batch["units"][..., None], -1)
+    value, hits = jax.jit(self.system.errors)(self.variables, self.batch, hide)
+    logp = special.log_softmax(got, -1)
+    each = np.take_along_axis(logp, self.batch["units"][..., None], -1)
     np.testing.assert_allclose(
       value, -each[:, 5:9, :, 0].mean((1, 2)), rtol=1e-5
     )
@@ -233,8 +245,8 @@ class MaskedTest(absltest.TestCase):
       np.abs(logits[:, :, 0] - logits[:, :, 1]).max()
     )
     given = self.batch, self.batch["units"], hide
-    plain = self.system.logits(self.variables, *given)
-    own = self.distinct.logits(filled.variables(self.distinct), *given)
+    plain = jax.jit(self.system.logits)(self.variables, *given)
+    own = jax.jit(self.distinct.logits)(filled.variables(self.distinct), *given)
     self.assertLess(apart(plain), 1e-5)
     self.assertGreater(apart(own), 0.01)
 
@@ -256,10 +268,10 @@ class MaskedTest(absltest.TestCase):
 
   def test_all_cells_are_drawn_in_the_end(self):
     keys = jax.random.split(KEY, 3)
-    _, hides = self.system.revealed(
+    _, hides = jax.jit(self.system.revealed, static_argnums=(3, 4, 5))(
       self.variables, self.batch, keys, 5, 1.0, "linear"
     )
-    counts = np.asarray(hides.sum(2))
+    counts = np.asarray(hides).sum(2)
     left = np.floor(16 * np.cos(np.pi / 2 * np.arange(1, 6) / 5))
     np.testing.assert_array_equal(counts.T, [np.maximum(1, left)] * 3)
 

@@ -98,16 +98,22 @@ class MtpTest(parameterized.TestCase):
     h, z, _ = forced()
     own, net = variables["params"], system.target.net
     bound = net.bind(system.target.net_variables(system.of_target(variables)))
-    loss = system.loss(variables, {"units": units}, KEY, train=False)
+    run = functools.partial(system.loss, train=False)
+    loss = jax.jit(run)(variables, {"units": units}, KEY)
+
+    @jax.jit
+    def law(z, before):
+      said = system.drafter.said(own, z, bound.units(before))
+      return jax.nn.log_softmax(bound.head.logits(said[:, None])[:, 0])
+
+    h, z, units = map(np.asarray, (h, z, units))
     drafted, apart, count = np.zeros(4), np.zeros(4), 0
     for i in range(LENGTH):
       for j in range(1, K + 1):
         if i + j >= LENGTH:
           continue
-        before = bound.units(units[:, i + j - 1])
-        said = system.drafter.said(own, z[:, i, j - 1], before)
-        logp = jax.nn.log_softmax(bound.head.logits(said[:, None])[:, 0])
-        drafted -= np.asarray(logp)[np.arange(4), units[:, i + j]]
+        logp = np.asarray(law(z[:, i, j - 1], units[:, i + j - 1]))
+        drafted -= logp[np.arange(4), units[:, i + j]]
         apart += np.square(z[:, i, j - 1] - h[:, i + j]).mean(-1)
         count += 1
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4)

@@ -66,14 +66,21 @@ class TokenShuffleTest(parameterized.TestCase):
     system, variables, _ = small()
     image = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 1))
     batch = {"image": image.astype(np.uint8), "label": np.zeros(2, np.int32)}
-    units = system.encode(variables, batch)["units"]
-    codec = system.codec(variables)
-    codes = codec.encode(image.astype(np.float32) / 127.5 - 1)
-    np.testing.assert_array_equal(system.codes(units), codes)
-    shown = system.decode(variables, units)
-    np.testing.assert_allclose(shown, (codec.decode(codes) + 1) / 2)
-    # Three windows are one full row of them: the upper half of the image.
-    part = system.decode_part(variables, units, 3)
+
+    @jax.jit
+    def every(variables, batch):
+      units = system.encode(variables, batch)["units"]
+      codec = system.codec(variables)
+      codes = codec.encode(batch["image"].astype(jnp.float32) / 127.5 - 1)
+      # Three windows are one full row of them: the upper half of the image.
+      part = system.decode_part(variables, units, 3)
+      shown = system.decode(variables, units)
+      plain = (codec.decode(codes) + 1) / 2
+      return system.codes(units), codes, shown, plain, part
+
+    own, codes, shown, plain, part = jax.device_get(every(variables, batch))
+    np.testing.assert_array_equal(own, codes)
+    np.testing.assert_allclose(shown, plain)
     np.testing.assert_allclose(part[:, :4], shown[:, :4], atol=1e-6)
     np.testing.assert_allclose(part[:, 4:], 0.5)
 
@@ -182,7 +189,8 @@ class TokenShuffleTest(parameterized.TestCase):
 
   def test_the_loss_is_of_codes_and_has_the_z_term(self):
     system, variables, batch = small()
-    loss = system.loss(variables, batch, KEY, train=False)
+    run = functools.partial(system.loss, train=False)
+    loss = jax.jit(run)(variables, batch, KEY)
     x = np.asarray(logits()(batch["units"]), np.float64)
     total = np.log(np.exp(x).sum(-1))
     own = np.take_along_axis(x, np.asarray(batch["units"])[..., None], -1)
@@ -205,9 +213,9 @@ class TokenShuffleTest(parameterized.TestCase):
     units = draw(variables, cond, keys)
     self.assertEqual(units.shape, (2, 4, 4))
     # What is drawn is what the pass of training says, guided.
-    hidden = jnp.ones(2, bool)
-    with_it = system.logits(variables, cond, units)
-    without = system.logits(variables, cond, units, hidden)
+    logits, hidden = jax.jit(system.logits), jnp.ones(2, bool)
+    with_it = logits(variables, cond, units, ~hidden)
+    without = logits(variables, cond, units, hidden)
     scales = jnp.asarray(pick.schedule("half_linear", 3.0, 4))
     want = pick.guide(with_it, without, scales[None, :, None, None])
     np.testing.assert_array_equal(units, jnp.argmax(want, -1))

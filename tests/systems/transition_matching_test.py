@@ -247,16 +247,14 @@ class TransitionsTest(parameterized.TestCase):
     system, variables = small("dtm", num_classes=None, text=True)
     self.assertEqual(system.needs, ("text",))
     text = jnp.array([[104, 105, 0, 0], [111, 0, 0, 0]])
-    draw = functools.partial(system.generate, variables, keys=KEYS)
-    one = draw(cond={"text": text}, head_steps=1)
-    other = draw(cond={"text": text.at[0, 1].set(99)}, head_steps=1)
+    draw = functools.partial(system.generate, keys=KEYS, head_steps=1)
+    run = jax.jit(lambda text: draw(variables, {"text": text}))
+    one, other = run(text), run(text.at[0, 1].set(99))
     self.assertFalse(np.allclose(one[0], other[0]))
     np.testing.assert_allclose(one[1], other[1], rtol=1e-5, atol=1e-6)
     # At scale 0 what it says does not count, but for how long it is.
-    one = draw(cond={"text": text}, head_steps=1, guidance=0.0)
-    other = draw(
-      cond={"text": text + 7 * (text > 0)}, head_steps=1, guidance=0.0
-    )
+    run = jax.jit(lambda text: draw(variables, {"text": text}, guidance=0.0))
+    one, other = run(text), run(text + 7 * (text > 0))
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
   def test_llama_reads_states_behind_a_condition(self):

@@ -76,7 +76,8 @@ class JacobiTest(absltest.TestCase):
   def test_drafts_of_a_law_without_context_always_stand(self):
     logits = jax.random.normal(jax.random.key(2), (1, L, V))
     wide = lambda units: jnp.broadcast_to(logits, (len(units), L, V))
-    units, took = jacobi.decode(wide, ops.verify, PLAN, KEYS)
+    run = jax.jit(lambda keys: jacobi.decode(wide, ops.verify, PLAN, keys))
+    units, took = run(KEYS)
     np.testing.assert_array_equal(took.forwards, 2)
     place = jnp.broadcast_to(jnp.arange(L), (6, L))
     plain = place_keys.draw_at(pick.law(wide(units)), KEYS, place)
@@ -86,8 +87,14 @@ class JacobiTest(absltest.TestCase):
     given = jax.random.randint(jax.random.key(3), (6, L), 0, V)
     keep = jnp.arange(L)[None] % 2 == jnp.arange(6)[:, None] % 2
     edit = Edit(given, keep)
-    units, took = jacobi.decode(score, ops.verify, PLAN, KEYS, edit=edit)
-    np.testing.assert_array_equal(units[keep], given[keep])
+
+    @jax.jit
+    def run(keys):
+      return jacobi.decode(score, ops.verify, PLAN, keys, edit=edit)
+
+    units, took = run(KEYS)
+    given, keep = np.asarray(given), np.asarray(keep)
+    np.testing.assert_array_equal(np.asarray(units)[keep], given[keep])
     asked = (~keep & (LEVEL > 0)[None]).sum(1)
     np.testing.assert_array_equal(took.trials, asked)
 

@@ -176,10 +176,10 @@ def many(name, batches, size=10_000):
 
 
 class SpeculateTest(parameterized.TestCase):
-  # 100,000 sequences of each.
+  # 80,000 sequences of each: half of them show what `no_residual` does.
   @parameterized.parameters("chain", "tree", "gumbel", "point", "jacobi")
   def test_law(self, name):
-    units, stats = many(name, 20)
+    units, stats = many(name, 8)
     self.assertGreater(p_value(units), 1e-4)
     self.assertTrue((stats.forwards <= L).all())
     self.assertLess(stats.forwards.mean(), L - 0.2)  # some are saved

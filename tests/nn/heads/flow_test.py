@@ -246,7 +246,7 @@ def near_and_shares(x, k):
 class LearnedTest(absltest.TestCase):
   def check(self, head, **options):
     variables = trained(head, ring, 1000, 256)
-    k = np.arange(1200) % 8
+    k = np.arange(600) % 8
     h = jnp.asarray(np.eye(8)[k][:, None], jnp.float32)
     keys = jax.random.split(jax.random.key(5), len(k))
     draw = optimised.jit(
@@ -273,8 +273,8 @@ class LearnedTest(absltest.TestCase):
     head = Diffusion(TokenMLP(2, 64, 2, 4), repeats=2)
     # Over few of the cosine levels, a small error of the first is multiplied.
     variables = self.check(head, steps=250)
-    h, x = ring(jax.random.key(9), 64)
-    keys = jax.random.split(KEY, 64)
+    h, x = ring(jax.random.key(9), 32)
+    keys = jax.random.split(KEY, 32)
     law = functools.partial(head.apply, method="nll", steps=1000)
     bound = optimised.jit(law)(variables, h, x, keys)
     want = math.log(3) + math.log(2 * math.pi * 0.05**2) + 1

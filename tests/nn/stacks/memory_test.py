@@ -112,7 +112,8 @@ class MemoryTest(parameterized.TestCase):
     net = llama(2, D, H, cross=True, multiple_of=D, dropout=0.0)
     variables = filled(net)
     want = run(net, variables, X, M)
-    memory = net.apply(variables, M, PAD, method="remember")
+    remember = jax.jit(functools.partial(net.apply, method="remember"))
+    memory = remember(variables, M, PAD)
     self.assertEqual(memory.k.shape, (2, B, H, S, D // H))
     step = lambda v, x, memory, cache: net.apply(
       v, x, cache.causal(x.shape[1]), cache=cache, memory=memory
@@ -175,17 +176,21 @@ class MemoryTest(parameterized.TestCase):
     every = lambda net, x, m: whole(net, x, m, cond=net.condition(cond))
     variables = filled(net, every)
     got = jax.jit(lambda v: net.apply(v, X, M, method=every))(variables)
-    x, block = X, net.block.clone(parent=None)
-    mod, _ = net.apply(variables, cond, method="condition")
-    for i in range(2):
-      own = jax.tree.map(lambda p, i=i: p[i], variables["params"]["block"])
-      own = {"params": own}
-      k, v = block.cross.apply({"params": own["params"]["cross"]}, M,
-                               method="remember")  # fmt: skip
-      x, _ = block.apply(own, x, mod[i], CAUSAL, memory=Memory(k, v, PAD))
-    norm = {"params": variables["params"]["out_norm"]}
-    want = net.out_norm.clone(parent=None).apply(norm, x)
-    np.testing.assert_allclose(got, want, atol=1e-5)
+
+    @jax.jit
+    def by_hand(variables):
+      x, block = X, net.block.clone(parent=None)
+      mod, _ = net.apply(variables, cond, method="condition")
+      for i in range(2):
+        own = jax.tree.map(lambda p, i=i: p[i], variables["params"]["block"])
+        own = {"params": own}
+        k, v = block.cross.apply({"params": own["params"]["cross"]}, M,
+                                 method="remember")  # fmt: skip
+        x, _ = block.apply(own, x, mod[i], CAUSAL, memory=Memory(k, v, PAD))
+      norm = {"params": variables["params"]["out_norm"]}
+      return net.out_norm.clone(parent=None).apply(norm, x)
+
+    np.testing.assert_allclose(got, by_hand(variables), atol=1e-5)
     hidden = jax.jit(
       lambda v: net.apply(v, X, M * 2, method=every)
     )(variables)  # fmt: skip
@@ -212,12 +217,16 @@ class MemoryTest(parameterized.TestCase):
     self.assertTrue(net.needs_memory)
     variables = filled(net)
     got = run(net, variables, X, M)
-    memory = net.apply(variables, M, PAD, method="remember")
-    self.assertIsNone(memory[0])
-    own = lambda i: {"params": variables["params"][f"parts_{i}"]}
-    h, _ = net.parts[0].apply(own(0), X, CAUSAL)
-    want, _ = net.parts[1].apply(own(1), h, CAUSAL, memory=memory[1])
-    np.testing.assert_allclose(got, want, atol=1e-5)
+
+    @jax.jit
+    def by_hand(variables):
+      memory = net.apply(variables, M, PAD, method="remember")
+      self.assertIsNone(memory[0])
+      own = lambda i: {"params": variables["params"][f"parts_{i}"]}
+      h, _ = net.parts[0].apply(own(0), X, CAUSAL)
+      return net.parts[1].apply(own(1), h, CAUSAL, memory=memory[1])[0]
+
+    np.testing.assert_allclose(got, by_hand(variables), atol=1e-5)
 
   def test_matrices_are_split_in_pairs(self):
     net = llama(2, 128, 4, cross=True, kv_heads=2, multiple_of=128)

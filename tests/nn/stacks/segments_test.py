@@ -27,45 +27,55 @@ class SegmentsTest(absltest.TestCase):
     cls.net = Segments(parts)
     cls.x = jax.random.normal(jax.random.key(0), (B, T, D))
     cls.mask = jnp.tril(jnp.ones((T, T), bool))[None, None]
-    cls.variables = cls.whole.init(jax.random.key(1), cls.x, cls.mask)
+    init = jax.jit(cls.whole.init_with_output)
+    (cls.expected, _), cls.variables = init(jax.random.key(1), cls.x, cls.mask)
     params = cls.variables["params"]
     cut = lambda at: {"block": jax.tree.map(lambda p: p[at], params["block"])}
     last = {**cut(slice(2, None)), "out_norm": params["out_norm"]}
     cls.own = {"params": {"parts_0": cut(slice(2)), "parts_1": last}}
-    cls.expected, _ = cls.whole.apply(cls.variables, cls.x, cls.mask)
 
   def test_parts_make_up_the_whole(self):
-    out, cache = self.net.apply(self.own, self.x, self.mask)
+    out, cache = jax.jit(self.net.apply)(self.own, self.x, self.mask)
     np.testing.assert_allclose(out, self.expected, atol=1e-5)
     self.assertIsNone(cache)
 
   def test_cached_is_uncached(self):
-    bound = self.net.bind(self.own)
-    cache, outs = bound.cache(B, T, D), []
-    for at in (slice(0, 4), slice(4, 5), slice(5, 6)):
-      x = self.x[:, at]
-      mask = cache.causal(x.shape[1])
-      out, cache = bound(x, mask, cache=cache)
-      outs.append(out)
-    out = jnp.concatenate(outs, axis=1)
-    np.testing.assert_allclose(out, self.expected, atol=1e-5)
-    self.assertEqual(cache.index, T)
+
+    @jax.jit
+    def run(own):
+      bound = self.net.bind(own)
+      cache, outs = bound.cache(B, T, D), []
+      for at in (slice(0, 4), slice(4, 5), slice(5, 6)):
+        x = self.x[:, at]
+        mask = cache.causal(x.shape[1])
+        out, cache = bound(x, mask, cache=cache)
+        outs.append(out)
+      self.assertEqual(cache.index, T)
+      return jnp.concatenate(outs, axis=1)
+
+    np.testing.assert_allclose(run(self.own), self.expected, atol=1e-5)
     self.assertIsNone(self.net.clone(cached=False).cache(B, T, D))
 
   def test_between_reads_and_changes(self):
-    shown = {}
 
-    def between(i, x):
-      shown[i] = x
-      return x + 1.0 if i else x
+    @jax.jit
+    def every(own):
+      shown = {}
 
-    out, _ = self.net.apply(self.own, self.x, self.mask, between=between)
-    first, last = self.net.parts
-    own = self.own["params"]
-    h, _ = first.apply({"params": own["parts_0"]}, self.x, self.mask)
-    np.testing.assert_allclose(shown[1], h, atol=1e-6)
-    h, _ = last.apply({"params": own["parts_1"]}, h + 1.0, self.mask)
-    np.testing.assert_allclose(out, h, atol=1e-6)
+      def between(i, x):
+        shown[i] = x
+        return x + 1.0 if i else x
+
+      out, _ = self.net.apply(own, self.x, self.mask, between=between)
+      first, last = self.net.parts
+      of = lambda i: {"params": own["params"][f"parts_{i}"]}
+      h, _ = first.apply(of(0), self.x, self.mask)
+      want, _ = last.apply(of(1), h + 1.0, self.mask)
+      return shown[1], h, out, want
+
+    shown, h, out, want = every(self.own)
+    np.testing.assert_allclose(shown, h, atol=1e-6)
+    np.testing.assert_allclose(out, want, atol=1e-6)
 
   def test_what_is_added_between_is_added_at_every_step(self):
     bound, taps = self.net.bind(self.own), []
@@ -129,17 +139,20 @@ class SegmentsTest(absltest.TestCase):
     net = Segments((make(1).clone(out_norm=Identity()), make(1)))
     x, cond = self.x[:, : len(plan)], self.x[:, -1]
     whole = lambda net, x: net(x, plan, cond=net.condition(cond))[0]
-    variables = net.init(jax.random.key(0), x, method=whole)
-    bound, outs = net.bind(variables), []
-    cache, mod = bound.cache(B, len(plan), D), bound.condition(cond)
-    for s in range(plan.steps):
-      out, cache = bound(x[:, plan.span(s)], cond=mod, cache=cache)
-      outs.append(out)
-    # Nothing but filled rows was read: the index is no data.
-    self.assertIsInstance(cache.index, int)
-    np.testing.assert_allclose(
-      jnp.concatenate(outs, 1), whole(bound, x), atol=1e-5
-    )
+
+    @jax.jit
+    def both(key):
+      want, variables = net.init_with_output(key, x, method=whole)
+      bound, outs = net.bind(variables), []
+      cache, mod = bound.cache(B, len(plan), D), bound.condition(cond)
+      for s in range(plan.steps):
+        out, cache = bound(x[:, plan.span(s)], cond=mod, cache=cache)
+        outs.append(out)
+      # Nothing but filled rows was read: the index is no data.
+      self.assertIsInstance(cache.index, int)
+      return jnp.concatenate(outs, 1), want
+
+    np.testing.assert_allclose(*both(jax.random.key(0)), atol=1e-5)
 
 
 if __name__ == "__main__":
