@@ -75,8 +75,7 @@ def edited(
   count = len(next(iter(cond.values())))
   if edit.image == "test":
     rows = [dataset.test[i % len(dataset.test)] for i in range(count)]
-    field = getattr(system, "edits", "image")
-    given = np.stack([row[field] for row in rows])
+    given = np.stack([row[getattr(system, "edits", "image")] for row in rows])
     if not len(labels) and "label" in cond:
       cond = {**cond, "label": np.stack([row["label"] for row in rows])}
   else:
