@@ -77,16 +77,20 @@ class VAREdit(BitScales):
     names = "text", self.source, "reference"
     return {name: cond[name] for name in names if name in cond}
 
+  def shown(self, cond: Batch) -> dict[str, Array]:
+    """What the net reads of a condition, see `Referred`."""
+    return {name: cond[name] for name in ("text", "reference")}
+
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """As of `BitScales`, with `reference` f32[B, N, K] in place of `source`."""
     batch = super().encode(variables, batch)
     if self.source not in batch:
       return batch
-    found = self.shown(variables, batch)
+    found = self.referenced(variables, batch)
     batch.pop(self.source)
     return batch | {"reference": found["reference"]}
 
-  def shown(self, variables: Vars, cond: Batch) -> dict[str, Array]:
+  def referenced(self, variables: Vars, cond: Batch) -> dict[str, Array]:
     """The text and `reference` f32[B, N, K]: the latent of the source, before
     it is made bits, as units of the grids that stand in front of the maps."""
     if "reference" in cond:
@@ -111,7 +115,7 @@ class VAREdit(BitScales):
     hidden: Array | None = None,
     keys: Array | None = None,
   ) -> Array:
-    cond = self.shown(variables, cond)
+    cond = self.referenced(variables, cond)
     return super().of_inputs(variables, cond, embedding, hidden, keys)
 
   def adopt(self, collection: str, given: Any) -> Any:
@@ -220,7 +224,7 @@ class VAREdit(BitScales):
   ) -> tuple[Array, Any]:
     """`draw.generate` for a condition, in pairs if guided: the source is read
     once, and is shown to both of a pair."""
-    cond = self.shown(variables, label)
+    cond = self.referenced(variables, label)
     if guided:
       hidden = pairs.without(len(keys))
       cond = pairs.double(cond) | {"hidden": hidden}
