@@ -45,12 +45,12 @@ def _convolved(theirs: str, ours: str, count: int) -> tuple[Rule, ...]:
   return tuple(rules)
 
 
-_LAYER, _BLOCK = "transformers.{i}.layers.{j}", "map_{i}/stack/block"
-_HEAD, _OURS = "output_projs.{i}", "map_{i}"
+_LAYER, _BLOCK = "transformers.{i}.layers.{j}", "stacks_{i}/block"
+_HEAD, _OURS = "output_projs.{i}", "end_{i}"
 
 TABLE = (
   *_convolved("feature_extractor", "trunk", 3),
-  *_convolved("feature_transforms.{i}", f"{_OURS}/front", 2),
+  *_convolved("feature_transforms.{i}", "front_{i}", 2),
   Rule(f"{_LAYER}.self_attn.qkv.weight", f"{_BLOCK}/mixer/qkv/kernel", LINEAR),
   *(
     Rule(f"{_LAYER}.self_attn.{x}.bias", f"{_BLOCK}/mixer/bias_{x}")

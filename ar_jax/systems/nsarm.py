@@ -31,7 +31,7 @@ from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.scale import given_maps
 from ar_jax.families.scale.bitwise import BitScales
-from ar_jax.families.scale.map_net import MapNet, MapSizes
+from ar_jax.families.scale.map_net import MapNet, MapSizes, map_net
 from ar_jax.families.scale.prompted import PromptedScales, prompted_scales
 from ar_jax.nn.quantize.scaled_bits import Coded
 from ar_jax.tokenizers.bitwise import BitMaps
@@ -343,7 +343,7 @@ def build(
     raise UserError(
       f"maps: {given} are said, and of {len(grids)} one must be left to draw"
     )
-  network = MapNet(grids[:given], codes.bits, sizes, raw)
+  network = map_net(grids[:given], codes.bits, sizes, raw)
   return NSARM(
     base.net, codes, network, pair(grid), stage, label_dropout, words,
     consistency, weights,

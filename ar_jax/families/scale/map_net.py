@@ -22,6 +22,7 @@ from ar_jax.core.signals.resize import resize
 from ar_jax.nn.layers.conv2d import conv3
 from ar_jax.nn.layers.linear import Linear
 from ar_jax.nn.layers.norms import LayerNorm
+from ar_jax.nn.stacks.transformer import Backbone
 from ar_jax.nn.stacks.vit import vit
 
 Array = jax.Array
@@ -96,35 +97,14 @@ class Convolved(nn.Module):
     return x
 
 
-class MapHead(nn.Module):
-  """One map: convolutions, the mean over areas, a transformer, an MLP.
+class MapEnd(nn.Module):
+  """Linear, norm, GELU, linear: [B, T, D] -> f32[B, T, d]."""
 
-  Attributes:
-    shape: (n, n) of the map, in cells.
-    bits: d.
-    width: D.
-    layers, heads, dropout: of the transformer.
-  """
-
-  shape: tuple[int, int]
   bits: int
-  width: int
-  layers: int
-  heads: int
-  dropout: float = 0.1
 
   @nn.compact
-  def __call__(self, x: Array, keys: Array | None = None) -> Array:
-    """f32[B, n n, d] of x [B, H, W, d]; Key[B] for dropout, or None."""
-    half = self.width // 2
-    x = Convolved((half, self.width), name="front")(x)
-    x = resize(x, self.shape, "area").reshape(len(x), -1, self.width)
-    stack = vit(
-      self.layers, self.width, self.heads, act="relu", order="post",
-      dropout=self.dropout, eps=_EPS,
-    )  # fmt: skip
-    x = stack.clone(name="stack")(x, keys=keys)[0]
-    x = Linear(half, name="fc1")(x)
+  def __call__(self, x: Array) -> Array:
+    x = Linear(x.shape[-1] // 2, name="fc1")(x)
     x = nn.gelu(LayerNorm(_EPS, name="norm")(x), approximate=False)
     return Linear(self.bits, name="fc2")(x)
 
@@ -135,7 +115,8 @@ class MapNet(nn.Module):
   Attributes:
     shapes: (h, w) of the maps, in cells.
     bits: d.
-    sizes: see `MapSizes`; as many as there are maps.
+    stacks: the transformer of each map.
+    sizes: see `MapSizes`.
     raw: whether what a transformer says of its positions is read as channels,
       then places, as the published weights have it: no transposition, but the
       same numbers in the same order.
@@ -143,7 +124,8 @@ class MapNet(nn.Module):
 
   shapes: tuple[tuple[int, int], ...]
   bits: int
-  sizes: MapSizes = MapSizes()
+  stacks: tuple[Backbone, ...]
+  sizes: MapSizes
   raw: bool = False
 
   @nn.compact
@@ -154,21 +136,43 @@ class MapNet(nn.Module):
       latent: of the poor image, f32[B, H, W, d].
       keys: Key[B] for dropout, or None.
     """
-    own, found = self.sizes, []
-    x = Convolved((*own.trunk, self.bits), name="trunk")(latent)
-    for i, shape in enumerate(self.shapes):
-      head = MapHead(
-        shape, self.bits, own.dims[i], own.layers[i], own.heads[i], own.dropout,
-        name=f"map_{i}",
-      )  # fmt: skip
-      folded = None
+    found = []
+    x = Convolved((*self.sizes.trunk, self.bits), name="trunk")(latent)
+    for i, (shape, width) in enumerate(
+      zip(self.shapes, self.sizes.dims, strict=True)
+    ):
+      h = Convolved((width // 2, width), name=f"front_{i}")(x)
+      h = resize(h, shape, "area").reshape(len(x), -1, width)
+      own = None
       if keys is not None:
-        folded = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys)
-      found.append(self.placed(head(x, folded), shape))
+        own = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys)
+      h = self.stacks[i](h, keys=own)[0]
+      found.append(self.placed(MapEnd(self.bits, name=f"end_{i}")(h), shape))
     return found
 
   def placed(self, y: Array, shape: tuple[int, int]) -> Array:
-    """What a head says of its positions, [B, h w, d], as a map."""
+    """What is said of positions, [B, h w, d], as a map."""
     if self.raw:
       return jnp.moveaxis(y.reshape(len(y), self.bits, *shape), 1, -1)
     return y.reshape(len(y), *shape, self.bits)
+
+
+def map_net(
+  shapes: tuple[tuple[int, int], ...],
+  bits: int,
+  sizes: MapSizes,
+  raw: bool = False,
+) -> MapNet:
+  """The network of these sizes, one of each for every map; arguments as the
+  attributes of `MapNet`."""
+  # Made here, not in the module: there their parts would be named anew.
+  stacks = tuple(
+    vit(
+      layers, width, heads, act="relu", order="post", dropout=sizes.dropout,
+      eps=_EPS,
+    )
+    for layers, width, heads in zip(
+      sizes.layers, sizes.dims, sizes.heads, strict=True
+    )
+  )  # fmt: skip
+  return MapNet(shapes, bits, stacks, sizes, raw)
