@@ -26,6 +26,7 @@ from ar_jax import (
   metrics,
   parallel,
   run_files,
+  shapes,
   show,
   step,
 )
@@ -41,7 +42,8 @@ log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
 _WHAT = (
-  "count seed labels prompt options edit step weights control extract sides"
+  "count seed labels prompt options edit step weights control extract sides "
+  "shape"
 ).split()
 
 
@@ -166,6 +168,8 @@ def draw(
   labels, edit, counts = numbers(config.sample.labels, dataset), {}, []
   asked = config.sample.get("prompt", "")
   cond = prompted(system, dataset, count, asked) if asked else {}
+  if shapes.given(config):
+    cond = shapes.asked(system, dataset, count, config)
   if not set(system.needs) <= set(cond) or not system.needs:
     cond = controls.asked(system, dataset, count, config, labels) | cond
   if "edit" in config.sample:
