@@ -26,7 +26,6 @@ from ar_jax import (
   metrics,
   parallel,
   run_files,
-  shapes,
   show,
   step,
 )
@@ -41,10 +40,8 @@ Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
-_WHAT = (
-  "count seed labels prompt options edit step weights control extract sides "
-  "shape"
-).split()
+_WHAT = "count seed labels prompt options edit step weights control".split()
+_WHAT += ["extract", "sides", "shape"]
 
 
 def edited(
@@ -168,8 +165,6 @@ def draw(
   labels, edit, counts = numbers(config.sample.labels, dataset), {}, []
   asked = config.sample.get("prompt", "")
   cond = prompted(system, dataset, count, asked) if asked else {}
-  if shapes.given(config):
-    cond = shapes.asked(system, dataset, count, config)
   if not set(system.needs) <= set(cond) or not system.needs:
     cond = controls.asked(system, dataset, count, config, labels) | cond
   if "edit" in config.sample:

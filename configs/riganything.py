@@ -29,7 +29,7 @@ def run(points, joints, **model):
 
 def default():
   sizes = dict(width=128, depth=4, heads=4, head_width=128, head_depth=3)
-  return run(256, 16, **sizes)
+  return run(256, 16, **sizes, most_noise=0.98)
 
 
 def paper():

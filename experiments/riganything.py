@@ -46,6 +46,7 @@ SIZES = dict(
   head_width=96,
   head_depth=2,
   repeats=4,
+  most_noise=0.98,
   stop_steps=5,
 )
 OURS, MEAN, FIXED = "diffusion", "squared error", "diffusion, no shuffle"
@@ -56,9 +57,8 @@ OPTIONS = {"steps": 50}
 class Kept:
   """Creatures made once; training shuffles the siblings of each."""
 
-  def __init__(self, source, shuffle: bool):
-    self._examples = [source[i] for i in range(len(source))]
-    self._shuffle = shuffle
+  def __init__(self, examples: list[dict], shuffle: bool):
+    self._examples, self._shuffle = examples, shuffle
 
   def __len__(self) -> int:
     return len(self._examples)
@@ -124,9 +124,12 @@ def main_loop(settings: arms.Settings) -> arms.Results:
   creatures = data.load(
     "creatures", points=points, joints=joints, count=count, turn=0.0
   )
-  test = Kept(creatures.test, False)
+  train, test = (
+    [source[i] for i in range(len(source))]
+    for source in (creatures.train, creatures.test)
+  )
   of = lambda shuffle: dataclasses.replace(
-    creatures, train=Kept(creatures.train, shuffle), test=test
+    creatures, train=Kept(train, shuffle), test=test
   )
   shuffled, fixed = of(True), of(False)
   split = pairs(test)[:PLACES]

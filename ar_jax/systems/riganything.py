@@ -282,6 +282,7 @@ def build(
   head_width: int = 1024,
   head_depth: int = 3,
   repeats: int = 16,
+  most_noise: float = 0.999,
   position: str = "diffusion",
   stop: str = "drawn",
   stop_steps: int = 10,
@@ -301,6 +302,8 @@ def build(
     heads: of attention.
     head_width, head_depth: of the position head.
     repeats: noises that each joint is trained with.
+    most_noise: of its noise that a level adds at most; see `flow.Diffusion`.
+      0.999 is published; small nets draw better with less.
     position: "diffusion", or "mean": trained by the squared error, for
       comparison.
     stop: in training, where the joint is that is none: "drawn" by the head,
@@ -324,8 +327,8 @@ def build(
     )
   head = Mean(head_width)
   if position == "diffusion":
-    net = TokenMLP(3, head_width, head_depth, 6)
-    head = Diffusion(net, repeats=repeats)
+    net = TokenMLP(3, head_width, head_depth, 3)
+    head = Diffusion(net, repeats=repeats, most=most_noise, learned=False)
   stack = vit(depth, width, heads, dropout=0.0, remat=remat, dtype=dtype)
   net = Net(stack, width, points, joints, head)
   return RigAnything(net, stop, stop_steps, weight_pointer, weight_skin)

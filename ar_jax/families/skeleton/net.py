@@ -29,10 +29,13 @@ class Mean(NoiseHead):
   what might come, which is where nothing is when it might be one of two.
 
   Attributes:
-    width: of its hidden layer.
+    width: of its hidden layers.
+    weight: of the error, which is of numbers well below 1, so that it counts
+      beside other terms as the error of noise does.
   """
 
   width: int
+  weight: float = 10.0
 
   @nn.compact
   def __call__(self, h: Array) -> Array:
@@ -42,9 +45,10 @@ class Mean(NoiseHead):
     return nn.Dense(3, name="out")(x)
 
   def loss(self, h: Array, target: Array, keys: Array) -> Array:
-    """f32[B, T]: the squared error of each position, a mean over 3 numbers."""
+    """f32[B, T]: the weighted squared error of each position, a mean over 3
+    numbers."""
     del keys
-    return jnp.mean(jnp.square(self(h) - target), -1)
+    return self.weight * jnp.mean(jnp.square(self(h) - target), -1)
 
   def draw(self, h: Array, keys: Array, **options: Any) -> Array:
     """f32[B, T, 3]; nothing is drawn, and no option counts."""

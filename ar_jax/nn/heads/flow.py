@@ -232,17 +232,21 @@ class Diffusion(NoiseHead):
   discrete levels (arXiv 2406.11838, section 3.2).
 
   Attributes:
-    net: with 2 C numbers out.
+    net: with 2 C numbers out; with C, if the variance is not learned.
     levels: of training.
     repeats: M, `diffusion_batch_mul` in the published code.
     most: of its noise that a level adds at most, as published. A step down
       from the last level multiplies the error of the net by (1 - most)^-1/2.
+    learned: whether the net says the variance, too. If not, it is the least
+      one, that of a step back from known data, and the loss is the squared
+      error of the noise alone (DDPM, arXiv 2006.11239).
   """
 
   net: TokenMLP
   levels: int = 1000
   repeats: int = 4
   most: float = 0.999
+  learned: bool = True
 
   def loss(
     self,
@@ -267,6 +271,9 @@ class Diffusion(NoiseHead):
     level = jax.vmap(pick_level)(time_keys)
     noise = solvers.noise(keys, x.shape[1:])
     out = self.net(levels.noisy(x, noise, level), level, h)
+    if not self.learned:
+      error = self._mean(jnp.square(noise - out).mean(-1))
+      return error, jnp.zeros_like(error)
     guess, r = jnp.split(out, 2, -1)
     both = levels.losses(guess, r, x, noise, level)
     return self._mean(both[0]), self._mean(both[1])
@@ -342,6 +349,9 @@ class Diffusion(NoiseHead):
 
     def predict(x, name):
       out, null = call(x, name)
+      if not self.learned:
+        guess = out if null is None else pick.guide(out, null, scale)
+        return guess, jnp.full_like(out, -1.0)
       guess, r = jnp.split(out, 2, -1)
       if null is None:
         return guess, r
