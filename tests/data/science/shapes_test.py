@@ -4,12 +4,16 @@ import pathlib
 import struct
 import tempfile
 
+import ml_collections
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax import controls
 from ar_jax import shapes as asked
 from ar_jax.core.errors import UserError
+from ar_jax.data import Dataset
 from ar_jax.data.science import shapes
+from tests.evals import fakes
 
 # A tetrahedron.
 PLACES = np.array([[0.0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 2]])
@@ -97,6 +101,33 @@ class ShapesTest(parameterized.TestCase):
     np.testing.assert_allclose(normal[slope], 3**-0.5, atol=1e-6)
     self.assertLess(np.min(np.abs(place[~slope]), 1).max(), 1e-6)
     self.assertAlmostEqual(place[slope, 0].mean(), 2 / 3, delta=0.05)
+
+  def test_shapes_that_are_asked_for(self):
+    """Sample i is of shape i mod their number; vertices get the skin."""
+    rows = "v {} {} {}\n"
+    for name, size in (("a.obj", 4), ("b.obj", 8)):
+      rng = np.random.default_rng(size)
+      places = "".join(rows.format(*p) for p in rng.normal(size=(size, 3)))
+      self.write(name, places)
+    config = ml_collections.ConfigDict(
+      {"sample": {"shape": str(self.folder), "seed": 3}}
+    )
+
+    class Rigger:
+      needs, takes = ("points",), ("query",)
+
+    known = Dataset("x", [], [{"points": np.zeros((5, 6))}])
+    found = controls.asked(Rigger(), known, 5, config)
+    self.assertEqual(found["points"].shape, (5, 5, 6))
+    self.assertEqual(found["query"].shape, (5, 8, 6))
+    self.assertEqual(found["vertices"].tolist(), [4, 8, 4, 8, 4])
+    first = shapes.vertices(shapes.read(self.folder / "a.obj"))
+    np.testing.assert_array_equal(found["query"][4, :4], first)
+    np.testing.assert_array_equal(found["query"][4, 4:], first[[3] * 4])
+    again = controls.asked(Rigger(), known, 2, config)
+    np.testing.assert_array_equal(found["points"][:2], again["points"])
+    with self.assertRaisesRegex(UserError, "reads no shape"):
+      asked.check(fakes.Fake(), config)
 
   @parameterized.parameters(
     ("a.stl", "x", "a shape is read from"),
