@@ -8,8 +8,7 @@ import ml_collections
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax import controls
-from ar_jax import shapes as asked
+from ar_jax import controls, own_shapes
 from ar_jax.core.errors import UserError
 from ar_jax.data import Dataset
 from ar_jax.data.science import shapes
@@ -68,7 +67,7 @@ class ShapesTest(parameterized.TestCase):
       found = shapes.read(path)
       np.testing.assert_allclose(found.vertices, PLACES)
       np.testing.assert_array_equal(found.faces, FACES)
-    self.assertEqual(asked.files(str(self.folder)), sorted(paths))
+    self.assertEqual(own_shapes.files(str(self.folder)), sorted(paths))
     square = self.write("q.obj", obj[: obj.index("#")] + "f 1 2 3 4\n")
     self.assertEqual(shapes.read(square).faces.tolist(), [[0, 1, 2], [0, 2, 3]])
 
@@ -127,7 +126,7 @@ class ShapesTest(parameterized.TestCase):
     again = controls.asked(Rigger(), known, 2, config)
     np.testing.assert_array_equal(found["points"][:2], again["points"])
     with self.assertRaisesRegex(UserError, "reads no shape"):
-      asked.check(fakes.Fake(), config)
+      own_shapes.check(fakes.Fake(), config)
 
   @parameterized.parameters(
     ("a.stl", "x", "a shape is read from"),
@@ -160,9 +159,9 @@ class ShapesTest(parameterized.TestCase):
     with self.assertRaisesRegex(UserError, "No such file"):
       shapes.read(self.folder / "a.obj")
     with self.assertRaisesRegex(UserError, "no such file or folder"):
-      asked.files(str(self.folder / "none"))
+      own_shapes.files(str(self.folder / "none"))
     with self.assertRaisesRegex(UserError, "no shape in this folder"):
-      asked.files(str(self.folder))
+      own_shapes.files(str(self.folder))
     np.savez(self.folder / "a.npz", other=PLACES)
     with self.assertRaisesRegex(UserError, "holds other"):
       shapes.read(self.folder / "a.npz")
