@@ -36,7 +36,7 @@ from ar_jax.core.system import build
 from experiments.shared import arms, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, COUNT, TESTS = 900, 32, 2000, 200
+STEPS, BATCH, COUNT, TESTS = 450, 32, 2000, 200
 SIZES = dict(
   points=64,
   joints=16,
