@@ -29,7 +29,7 @@ def run(points, joints, **model):
 
 def default():
   sizes = dict(width=128, depth=4, heads=4, head_width=128, head_depth=3)
-  return run(256, 16, **sizes, most_noise=0.98)
+  return run(256, 16, **sizes)
 
 
 def paper():
@@ -43,8 +43,9 @@ def paper():
 
 
 def smoke():
+  """Of so little noise that a net that knows nothing draws within the box."""
   c = run(16, 12, width=16, depth=2, heads=2, head_width=16, head_depth=1,
-          repeats=2, stop_steps=2)  # fmt: skip
+          repeats=2, stop_steps=2, most_noise=0.001)  # fmt: skip
   c.data.count = 32
   c.optim.lr = 1e-2
   c.batch = c.eval_batch = 4

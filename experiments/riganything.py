@@ -46,7 +46,6 @@ SIZES = dict(
   head_width=96,
   head_depth=2,
   repeats=4,
-  most_noise=0.98,
   stop_steps=5,
 )
 OURS, MEAN, FIXED = "diffusion", "squared error", "diffusion, no shuffle"

@@ -303,7 +303,7 @@ def build(
     head_width, head_depth: of the position head.
     repeats: noises that each joint is trained with.
     most_noise: of its noise that a level adds at most; see `flow.Diffusion`.
-      0.999 is published; small nets draw better with less.
+      0.999 is published.
     position: "diffusion", or "mean": trained by the squared error, for
       comparison.
     stop: in training, where the joint is that is none: "drawn" by the head,
@@ -328,7 +328,8 @@ def build(
   head = Mean(head_width)
   if position == "diffusion":
     net = TokenMLP(3, head_width, head_depth, 3)
-    head = Diffusion(net, repeats=repeats, most=most_noise, learned=False)
+    known = dict(repeats=repeats, most=most_noise, learned=False)
+    head = Diffusion(net, **known, box=_EDGE)
   stack = vit(depth, width, heads, dropout=0.0, remat=remat, dtype=dtype)
   net = Net(stack, width, points, joints, head)
   return RigAnything(net, stop, stop_steps, weight_pointer, weight_skin)

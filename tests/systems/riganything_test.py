@@ -97,7 +97,7 @@ class RigAnythingTest(absltest.TestCase):
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     again = positions(variables, flat(z)[:, None], flat(each[..., 0]))
     again = np.clip(again[:, 0].reshape(BATCH, n, 3), -1.2, 1.2)
-    self.assertLess(np.mean(np.abs(again) == np.float32(1.2)), 0.5)
+    self.assertLess(np.mean(np.abs(again) == np.float32(1.2)), 0.7)
     picked = pick.draw(flat(jnp.asarray(logits)), flat(each[..., 1]))
     picked = np.asarray(picked).reshape(BATCH, n)
     for i, k in enumerate(count.tolist()):
@@ -245,10 +245,10 @@ class SiblingsTest(absltest.TestCase):
     """Of two siblings that may come next, half of the draws are of each, near
     to it; the mean, which the squared error finds, is of neither."""
     both = jnp.array([[0.4, 0.2, -0.1], [-0.4, 0.2, -0.1]])
-    head = Diffusion(TokenMLP(3, 32, 1, 3), repeats=4, learned=False)
+    head = Diffusion(TokenMLP(3, 32, 1, 3), learned=False, box=1.2)
     h = jnp.zeros((64, 1, 4))
     keys = jax.random.split(KEY, 64)
-    rate = optax.cosine_decay_schedule(1e-2, 500)
+    rate = optax.cosine_decay_schedule(1e-2, 400)
     tx = optax.adam(rate)
 
     @jax.jit
@@ -267,7 +267,7 @@ class SiblingsTest(absltest.TestCase):
         return (variables, moments, mean), None
 
       state = variables, tx.init(variables), jnp.zeros(3)
-      variables, _, mean = jax.lax.scan(update, state, jnp.arange(500))[0]
+      variables, _, mean = jax.lax.scan(update, state, jnp.arange(400))[0]
       chance = jax.random.split(jax.random.fold_in(key, 1), 1000)
       many = jnp.zeros((1000, 1, 4))
       made = head.apply(variables, many, chance, steps=50, method="draw")
@@ -277,7 +277,7 @@ class SiblingsTest(absltest.TestCase):
     far = np.linalg.norm(made[:, None] - both[None], axis=-1)
     share = (far[:, 0] < far[:, 1]).mean()
     self.assertBetween(share, 0.4, 0.6)
-    self.assertLess(np.median(far.min(1)), 0.05)
+    self.assertLess(np.mean(far.min(1)), 0.05)
     apart = np.linalg.norm(both[0] - both[1])
     self.assertGreater(np.linalg.norm(mean - both, axis=1).min(), 0.4 * apart)
 

@@ -240,6 +240,8 @@ class Diffusion(NoiseHead):
     learned: whether the net says the variance, too. If not, it is the least
       one, that of a step back from known data, and the loss is the squared
       error of the noise alone (DDPM, arXiv 2006.11239).
+    box: the units lie between -box and box: in a draw the data that the net
+      believes in are brought there at every step. None for any.
   """
 
   net: TokenMLP
@@ -247,6 +249,7 @@ class Diffusion(NoiseHead):
   repeats: int = 4
   most: float = 0.999
   learned: bool = True
+  box: float | None = None
 
   def loss(
     self,
@@ -351,10 +354,20 @@ class Diffusion(NoiseHead):
       out, null = call(x, name)
       if not self.learned:
         guess = out if null is None else pick.guide(out, null, scale)
-        return guess, jnp.full_like(out, -1.0)
+        return self._within(guess, x, name), jnp.full_like(out, -1.0)
       guess, r = jnp.split(out, 2, -1)
-      if null is None:
-        return guess, r
-      return pick.guide(guess, jnp.split(null, 2, -1)[0], scale), r
+      if null is not None:
+        guess = pick.guide(guess, jnp.split(null, 2, -1)[0], scale)
+      return self._within(guess, x, name), r
 
     return predict
+
+  def _within(self, noise: Array, x: Array, name: Array) -> Array:
+    """The noise in x [..., C] at a level for which the data lie in the box."""
+    if self.box is None:
+      return noise
+    tables = ddpm.cosine(self.levels, self.most).tables
+    at = lambda k: jnp.asarray(tables[k], jnp.float32)[name]
+    data = (x - at("noise") * noise) / at("signal")
+    data = jnp.clip(data, -self.box, self.box)
+    return (x - at("signal") * data) / at("noise")
