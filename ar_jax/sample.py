@@ -40,9 +40,8 @@ Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
-_WHAT = (
-  "count seed labels prompt options edit step weights control extract sides"
-).split()
+_WHAT = "count seed labels prompt options edit step weights control".split()
+_WHAT += ["extract", "sides", "shape"]
 
 
 def edited(

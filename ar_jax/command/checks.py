@@ -22,6 +22,7 @@ from ar_jax import (
   controls,
   data,
   evals,
+  own_shapes,
   parallel,
   run_files,
   sample,
@@ -98,6 +99,8 @@ def _stage(
     resumed(stage)
   if controls.given(config):
     controls.files(config.sample.control)
+  if own_shapes.given(config):
+    own_shapes.check(system, config)
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
     raise UserError(
@@ -147,6 +150,8 @@ def _reads(system: System, config: Config) -> bool:
   said = {"label"}
   if controls.given(config):
     said.add(system.control)
+  if own_shapes.given(config):
+    said.add(own_shapes.FIELD)
   if config.sample.get("prompt"):
     said.update(TEXTS)
   return not set(system.needs) <= said or _edits(config) == "test"
@@ -296,7 +301,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
 
 
 def _trace_sample(config, system, variables, rows) -> None:
-  if _edits(config) or controls.given(config):
+  if _edits(config) or controls.given(config) or own_shapes.given(config):
     return  # the given image has a size of its own
   cond = {k: rows[k] for k in system.needs if k in rows}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))

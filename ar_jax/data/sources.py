@@ -47,6 +47,7 @@ LOADERS = {
   "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
   "markov_text": ("text.made", "markov_text"),
   "creatures": ("science.creatures", "creatures"),
+  "rigged": ("science.rigged", "rigged"),
 }
 _REQUIRED = inspect.Parameter.empty
 # What `load` takes for every set.

@@ -5,6 +5,7 @@ frechet          FID and relatives of samples, each with its floor
 pairs            images against what they should be: PSNR, SSIM, L1
 control          do samples follow the edges that they were given?
 transcripts      texts against what they should be: character and word errors
+skeletons        joints, bones and parents against what they should be
 ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
 watermark        is there a mark of green lists, in samples or in files?
@@ -46,6 +47,7 @@ NAMES = {
   "control": "images.control",
   "transcripts": "text.transcripts",
   "ngrams": "text.ngrams",
+  "skeletons": "science.skeletons",
   "probe": "probe",
   "watermark": "safety.watermark",
   "concept": "safety.concept",
@@ -67,7 +69,7 @@ _SCORE = {
   "watermark",
 }
 # Those of them that compare each sample with its own test example.
-_PAIR = {"pairs", "transcripts"}
+_PAIR = {"pairs", "transcripts", "skeletons"}
 
 
 def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
@@ -81,6 +83,8 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
     known = arguments(name)
     default = known["field"].default if "field" in known else "image"
     samples.check_makes(system, options.get("field", default), name)
+  if name == "skeletons":
+    samples.check_makes(system, "joints", name)
   if name in _PAIR:
     samples.check_pairs(system, name)
   if name == "watermark" and not hasattr(system, "pool"):

@@ -1,4 +1,4 @@
-"""Skeletons: bones seen from two sides, and OBJ files."""
+"""Skeletons: bones seen from two sides, OBJ files, and rigs as text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from ar_jax.core.forms import Skeleton
+from ar_jax.data.science import rig_text
 from ar_jax.show.files import numbered
 from ar_jax.show.sheet import COLOURS, Sheet, scaled
 
@@ -80,7 +81,8 @@ def write(
   columns: int,
   most: int,
 ) -> list[pathlib.Path]:
-  """`stem.000.obj` and so on."""
+  """`stem.000.obj` and so on; and where there is a skin beside them,
+  `stem.000.txt`, the rig in RigNet's format."""
   del form, columns
 
   def one(i: int, path: pathlib.Path) -> None:
@@ -90,7 +92,20 @@ def write(
     lines += [f"l {a + 1} {b + 1}" for a, b in bones]
     path.write_text("\n".join(lines) + "\n")
 
-  return numbered(folder, stem, "obj", min(len(x), most), one)
+  def rig(i: int, path: pathlib.Path) -> None:
+    joints, _ = parts(x, beside, i)
+    skin = np.asarray(beside["skin"])[i, :, : len(joints)]
+    if "vertices" in beside:  # what lies behind them fills up the array
+      skin = skin[: int(beside["vertices"][i])]
+    parent = np.asarray(beside["parent"])[i, : len(joints)]
+    lines = rig_text.lines(joints, parent, skin)
+    path.write_text("\n".join(lines) + "\n")
+
+  count = min(len(x), most)
+  files = numbered(folder, stem, "obj", count, one)
+  if {"skin", "parent", "count"} <= beside.keys():
+    files += numbered(folder, stem, "txt", count, rig)
+  return files
 
 
 def said(form: Skeleton, x: np.ndarray) -> tuple[str, str]:

@@ -34,6 +34,7 @@ FAMILIES = {
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
   "flow": "From noise to data: a whole image at once, or state after state.",
   "series": "Values over time, forecast from those before.",
+  "skeleton": "The joints within a shape, and how they move it.",
   "tokenizers": "From pixels to units and back. Tokenizers train with the same "
   "command.",
   "encoders": "What sees an image and draws none; teachers and judges. They "

@@ -90,31 +90,60 @@ class _Creatures:
     places, parent = tree(rng)
     radius = rng.uniform(0.04, 0.1, len(parent))
     surface = skin_points(places, parent, radius, self._points, rng)
+    angle = 0.0
     if again is not None and self._turn:
       angle = again.uniform(-self._turn, self._turn)
-      cos, sin = np.cos(angle), np.sin(angle)
-      about = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-      places = places @ about.T
-      surface = np.concatenate(
-        [surface[:, :3] @ about.T, surface[:, 3:] @ about.T], 1
-      )
-    low, high = surface[:, :3].min(0), surface[:, :3].max(0)
-    middle = (low + high) / 2
-    scale = np.abs(surface[:, :3] - middle).max()
-    places = (places - middle) / scale
-    surface[:, :3] = (surface[:, :3] - middle) / scale
     shuffled = again if self._shuffle else None
-    order = skeletons.breadth_first(parent, shuffled)
-    parent, places = skeletons.reordered(parent, order), places[order]
+    return example(places, parent, surface, None, self._joints, shuffled, angle)
+
+
+def example(
+  places: np.ndarray,
+  parent: np.ndarray,
+  surface: np.ndarray,
+  weights: np.ndarray | None,
+  most: int,
+  shuffled: np.random.Generator | None,
+  angle: float,
+) -> Example:
+  """An example of a rigged shape, breadth-first and within -1 and 1.
+
+  Args:
+    places: f64[n, 3], of the joints.
+    parent: i64[n].
+    surface: f[P, 6].
+    weights: f64[P, n], the skin; None where it is to be made, see `skin`.
+    most: J.
+    shuffled: shuffles siblings, if given.
+    angle: by which it is turned about the upright axis.
+  """
+  if angle:
+    cos, sin = np.cos(angle), np.sin(angle)
+    about = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+    places = places @ about.T
+    turned = surface[:, :3] @ about.T, surface[:, 3:] @ about.T
+    surface = np.concatenate(turned, 1)
+  low, high = surface[:, :3].min(0), surface[:, :3].max(0)
+  middle = (low + high) / 2
+  scale = np.abs(surface[:, :3] - middle).max()
+  places = (places - middle) / scale
+  surface = np.concatenate(
+    [(surface[:, :3] - middle) / scale, surface[:, 3:]], 1
+  )
+  order = skeletons.breadth_first(parent, shuffled)
+  parent, places = skeletons.reordered(parent, order), places[order]
+  if weights is None:
     weights = skin(surface[:, :3], places, parent)
-    n, most = len(parent), self._joints
-    return {
-      "joints": np.pad(places, ((0, most - n), (0, 0))).astype(np.float32),
-      "parent": np.pad(parent, (0, most - n)).astype(np.int32),
-      "count": np.int32(n),
-      "points": surface.astype(np.float32),
-      "skin": np.pad(weights, ((0, 0), (0, most - n))).astype(np.float32),
-    }
+  else:
+    weights = weights[:, order]
+  n = len(parent)
+  return {
+    "joints": np.pad(places, ((0, most - n), (0, 0))).astype(np.float32),
+    "parent": np.pad(parent, (0, most - n)).astype(np.int32),
+    "count": np.int32(n),
+    "points": surface.astype(np.float32),
+    "skin": np.pad(weights, ((0, 0), (0, most - n))).astype(np.float32),
+  }
 
 
 def tree(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -186,22 +215,11 @@ def skin_points(
     outer = np.sum(normal * along, 1) > 0
     place = np.where(side, rng.random(count), outer) * length[bone]
     point = a[bone] + place[:, None] * along + r[bone, None] * normal
-    inside = bone_distances(point, a, b) < r[None] * (1 - 1e-6)
+    inside = skeletons.bone_distances(point, a, b) < r[None] * (1 - 1e-6)
     inside[np.arange(count), bone] = False
     free = ~inside.any(1)
     made.append(np.concatenate([point, normal], 1)[free])
   return np.concatenate(made)[:count]
-
-
-def bone_distances(
-  points: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> np.ndarray:
-  """f64[P, n]: from points [P, 3] to segments from a to b [n, 3]."""
-  way = b - a
-  share = np.einsum("pnc,nc->pn", points[:, None] - a[None], way)
-  share = np.clip(share / np.maximum((way**2).sum(1), 1e-12), 0, 1)
-  near = a[None] + share[..., None] * way[None]
-  return np.linalg.norm(points[:, None] - near, axis=2)
 
 
 def skin(
@@ -210,7 +228,7 @@ def skin(
   """f64[P, n]: how much each joint moves each point; sums are 1."""
   ends = np.flatnonzero(np.arange(len(parent)) != parent)
   upper = parent[ends]
-  far = bone_distances(points, places[upper], places[ends])
+  far = skeletons.bone_distances(points, places[upper], places[ends])
   nearest = np.argsort(far, 1)[:, :2]
   share = 1 / np.maximum(np.take_along_axis(far, nearest, 1), 1e-6)
   share /= share.sum(1, keepdims=True)

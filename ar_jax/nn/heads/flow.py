@@ -232,17 +232,24 @@ class Diffusion(NoiseHead):
   discrete levels (arXiv 2406.11838, section 3.2).
 
   Attributes:
-    net: with 2 C numbers out.
+    net: with 2 C numbers out; with C, if the variance is not learned.
     levels: of training.
     repeats: M, `diffusion_batch_mul` in the published code.
     most: of its noise that a level adds at most, as published. A step down
       from the last level multiplies the error of the net by (1 - most)^-1/2.
+    learned: whether the net says the variance, too. If not, it is the least
+      one, that of a step back from known data, and the loss is the squared
+      error of the noise alone (DDPM, arXiv 2006.11239).
+    box: the units lie between -box and box: in a draw the data that the net
+      believes in are brought there at every step. None for any.
   """
 
   net: TokenMLP
   levels: int = 1000
   repeats: int = 4
   most: float = 0.999
+  learned: bool = True
+  box: float | None = None
 
   def loss(
     self,
@@ -267,6 +274,9 @@ class Diffusion(NoiseHead):
     level = jax.vmap(pick_level)(time_keys)
     noise = solvers.noise(keys, x.shape[1:])
     out = self.net(levels.noisy(x, noise, level), level, h)
+    if not self.learned:
+      error = self._mean(jnp.square(noise - out).mean(-1))
+      return error, jnp.zeros_like(error)
     guess, r = jnp.split(out, 2, -1)
     both = levels.losses(guess, r, x, noise, level)
     return self._mean(both[0]), self._mean(both[1])
@@ -342,9 +352,22 @@ class Diffusion(NoiseHead):
 
     def predict(x, name):
       out, null = call(x, name)
+      if not self.learned:
+        guess = out if null is None else pick.guide(out, null, scale)
+        return self._within(guess, x, name), jnp.full_like(out, -1.0)
       guess, r = jnp.split(out, 2, -1)
-      if null is None:
-        return guess, r
-      return pick.guide(guess, jnp.split(null, 2, -1)[0], scale), r
+      if null is not None:
+        guess = pick.guide(guess, jnp.split(null, 2, -1)[0], scale)
+      return self._within(guess, x, name), r
 
     return predict
+
+  def _within(self, noise: Array, x: Array, name: Array) -> Array:
+    """The noise in x [..., C] at a level for which the data lie in the box."""
+    if self.box is None:
+      return noise
+    tables = ddpm.cosine(self.levels, self.most).tables
+    at = lambda k: jnp.asarray(tables[k], jnp.float32)[name]
+    data = (x - at("noise") * noise) / at("signal")
+    data = jnp.clip(data, -self.box, self.box)
+    return (x - at("signal") * data) / at("noise")

@@ -44,13 +44,13 @@ class CreaturesTest(absltest.TestCase):
       radius = rng.uniform(0.04, 0.1, len(parent))
       made = creatures.skin_points(places, parent, radius, 200, rng)
       ends = np.arange(1, len(parent))
-      far = creatures.bone_distances(
+      far = skeletons.bone_distances(
         made[:, :3], places[parent[ends]], places[ends]
       )
       over = (far - radius[None, ends]).min(1)
       np.testing.assert_allclose(over, 0, atol=1e-6)
       # A step along the normal leads outwards.
-      out = creatures.bone_distances(
+      out = skeletons.bone_distances(
         made[:, :3] + 1e-3 * made[:, 3:], places[parent[ends]], places[ends]
       )
       own = np.argmin(far - radius[None, ends], 1)
