@@ -20,6 +20,8 @@ RATES = {"s": 3e-3, "m": 3e-3, "l": 1e-3, "xl": 3e-4}  # unverified
 def over(tokenizer, **model):
   """A run on the codes of the tokenizer of another config."""
   c = token.over(tokenizer, "igpt", **model)
+  c.model.tokenizer.size = c.data.get_ref("size")
+  c.model.tokenizer.in_channels = c.data.get_ref("channels")
   c.optim.update(schedule="cosine", warmup=0.01, weight_decay=0.0)
   c.sample.options.guidance = 1.0
   c.evals.likelihood = {}
@@ -32,6 +34,7 @@ def colours(count, size, **data):
   c = common.base("patch_codes", **codes)
   c.data.update(size=size, channels=3, **data)
   c.model.size = c.data.get_ref("size")
+  c.model.in_channels = c.data.get_ref("channels")
   c.train.update(steps=0, ema=0.0)
   c.evals.reconstruction = {"features": "pixels"}
   return c

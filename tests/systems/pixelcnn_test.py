@@ -20,6 +20,8 @@ SMALL = dict(width=8, depth=3, first=3, out=8, components=2, dropout=0.0)
 def made(kind, size, channels=1, levels=3, **model):
   pixels = dict(name="given", form="pixels", levels=levels, size=size)
   pixels["in_channels"] = channels
+  if kind == "plus":  # has two streams, down and up again
+    model = dict(depth=1) | model
   system = build("pixelcnn", tokenizer=pixels, kind=kind, **SMALL | model)
   return system, filled.variables(system, stddev=0.4)
 

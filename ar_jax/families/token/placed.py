@@ -44,4 +44,5 @@ class Placed(NextToken):
     pos: Array,
     **options: Any,
   ) -> tuple[Array, Cache | None]:
+    pos = pos if pos.ndim == x.ndim else pos[None]
     return super()._stack(x + pos, mask, last, pos=None, **options)

@@ -123,14 +123,15 @@ class Shifted(nn.Module):
     g = self.param("g", nn.initializers.constant(self.scale), (d,))
     bias = self.param("bias", nn.initializers.zeros, (d,))
     norm = jnp.sqrt(jnp.sum(jnp.square(v), (0, 1, 2), keepdims=True))
-    kernel = v / jnp.maximum(norm, 1e-12) * g
+    whole = lambda x: x[None, None, None]
+    kernel = v / jnp.maximum(norm, 1e-12) * whole(g)
     numbers = "NHWC", "HWIO", "NHWC"
     before = w - 1 if self.aside else w // 2
     if self.change > 1:
       rows, columns = (2 * n for n in x.shape[1:3])
       y = jax.lax.conv_transpose(x, kernel, (2, 2), "VALID", None, numbers)
       first = 0 if self.aside else w // 2
-      return y[:, :rows, first : first + columns] + bias
+      return y[:, :rows, first : first + columns] + whole(bias)
     y = jax.lax.conv_general_dilated(
       x,
       kernel,
@@ -138,4 +139,4 @@ class Shifted(nn.Module):
       ((h - 1, 0), (before, w - 1 - before)),
       dimension_numbers=numbers,
     )
-    return y + bias
+    return y + whole(bias)
