@@ -76,7 +76,9 @@ def smoke(kind="pixelcnn", **model):
   sizes |= dict(components=3, label_dropout=0.1)
   c = over(fake, 4, kind=kind, **sizes | model)
   c.data.num_classes, c.data.length = 3, 64
-  return common.seconds(c, patch_codes())
+  c = common.seconds(c, patch_codes())
+  c.optim.lr = 3e-2
+  return c
 
 
 get_config = common.presets(

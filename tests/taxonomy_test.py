@@ -94,7 +94,9 @@ class RegistryTest(absltest.TestCase):
     lengths = {}
     for name, member in measured.MEMBERS.items():
       codes = member.tokenizer or dict(name="patches", patch=2, size=8)
-      system = build(member.system, tokenizer=codes, **member.model)
+      system = build(
+        member.system, tokenizer=codes, **member.model | dict(depth=1)
+      )
       self.assertEqual(measured.passes(system, member.options), member.passes)
       batch = {
         "image": np.zeros((2, 8, 8, 1), np.uint8),

@@ -31,7 +31,7 @@ from experiments.shared import arms, measures, pictures, record, taxonomy, toys
 from experiments.shared.arms import Trained
 
 NAME = "taxonomy"
-STEPS, BATCH = 500, 32
+STEPS, BATCH = 300, 32
 SIDE, PATCH, LEVELS, VOCAB = 8, 2, 17, 64
 COUNT = 297  # samples, as many as there are test images
 PIXELS = dict(name="given", levels=LEVELS, size=SIDE)
@@ -102,7 +102,8 @@ def fitted(codes: dict[str, Any], dataset: data.Dataset) -> Vars:
   """The weights of a tokenizer of patches, fitted to the data."""
   own = dict(codes)
   system = build(own.pop("name"), **own)
-  variables = system.init(jax.random.key(0), {})
+  example = {"image": dataset.train[0]["image"][None]}
+  variables = system.init(jax.random.key(0), example)
   variables = system.fitted(variables, dataset.train, 0)
   return variables["params"]["tokenizer"]
 

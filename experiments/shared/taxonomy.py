@@ -114,7 +114,7 @@ SYSTEMS = {
     "L; < L with a drafter",
   ),  # fmt: skip
   "mar": Kind(
-    VECTORS,
+    BETWEEN,
     "vectors",
     "random sets",
     "diffusion",

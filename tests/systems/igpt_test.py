@@ -84,7 +84,9 @@ class PaletteTest(absltest.TestCase):
     codes = config.model.tokenizer.to_dict()
     palette = build(codes.pop("name"), **codes)
     source = data.load(**config.data).train
-    params = filled.variables(palette)
+    params = filled.variables(
+      palette, batch={"image": source[0]["image"][None]}
+    )
     fitted = palette.fitted(params, source, 0)
     again = palette.fitted(params, source, 0)
     colours = fitted["params"]["tokenizer"]["quantizer"]["codebook"]

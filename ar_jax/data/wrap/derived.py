@@ -30,7 +30,10 @@ from ar_jax.data.dataset import Around, Dataset, Example, Source, draw
 RULES = {
   "edges": ("wrap.edges", "edges"),
   "prompts": ("wrap.prompts", "prompts"),
+  "questions": ("wrap.questions", "questions"),
 }
+# Those that read others beside an example, see `peers.py`.
+BESIDE = ("questions",)
 
 
 class Rule(NamedTuple):

@@ -199,7 +199,8 @@ class Levelled(NamedTuple):
     `log_prob`."""
     mean = self._moved(sample)
     own = self._log_mass(sample[..., None, :], mean)
-    before = jnp.cumsum(own, -1) - own
+    before = jnp.cumsum(own, -1)[..., :-1]  # not less `own`, which it rounds by
+    before = jnp.pad(before, ((0, 0),) * (own.ndim - 1) + ((1, 0),))
     weight = jax.nn.log_softmax(self.logits[..., None] + before, -2)
     levels = jnp.linspace(-1.0, 1.0, self.levels)
     levels = levels.reshape((1,) * mean.ndim + (-1,))
