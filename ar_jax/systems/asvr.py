@@ -23,6 +23,7 @@ of each, C numbers of a feature.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -181,7 +182,7 @@ class ASVR(TokenWise):
     chosen = np.sort(rng.choice(len(source), count, replace=False))
     images = np.stack([source[int(i)]["image"] for i in chosen])
     one = dataclasses.replace(self, images=1)
-    z = np.asarray(one.see(variables, jnp.asarray(images)[:, None])[1])
+    z = np.asarray(_places(one, variables, images[:, None]))
     z, books = z.reshape(-1, z.shape[-1]), []
     for first in np.asarray(variables["codes"]["codebooks"]):
       books.append(patch_fitting.codes(z, first, rng))
@@ -226,6 +227,12 @@ class ASVR(TokenWise):
     """As there, of `image`, its `peer_image` and the `question`."""
     cond = self.encode(variables, cond)
     return super().generate(variables, cond, keys, **options)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _places(own: ASVR, variables: Vars, images: Array) -> Array:
+  """What codes are to say, see `ASVR.see`."""
+  return own.see(variables, images)[1]
 
 
 @system.passes_on(llama)
