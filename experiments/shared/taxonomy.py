@@ -26,7 +26,7 @@ assumption.
 
 Every system is trained, sampled and evaluated by the same command,
 
-    python -m ar_jax.main --config=configs/NAME.py --workdir=DIR --mode=MODE
+    python -m ar_jax.main --config=NAME --workdir=DIR --mode=MODE
 
 L is the number of units of an image, H W that of its pixels.
 """
