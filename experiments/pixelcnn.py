@@ -28,7 +28,7 @@ from ar_jax.core.system import System, build
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained
 
-STEPS, BATCH = 700, 32
+STEPS, BATCH = 500, 32
 LEVELS, SIDE = 17, 8
 PLAIN, GATED, PLUS, GPT = "PixelCNN", "Gated PixelCNN", "PixelCNN++", "iGPT"
 PIXELS = dict(name="given", form="pixels", levels=LEVELS, size=SIDE)
@@ -38,7 +38,7 @@ ARMS = {
   PLAIN: (dict(kind="pixelcnn", width=32, depth=5), 4e-3),
   GATED: (dict(kind="gated", width=32, depth=5), 4e-3),
   PLUS: (
-    dict(kind="plus", width=24, depth=2, components=5, dropout=0.1),
+    dict(kind="plus", width=24, depth=1, components=5, dropout=0.1),
     4e-3,
   ),
   GPT: (dict(width=64, depth=3, heads=4, dropout=0.1), 3e-3),
