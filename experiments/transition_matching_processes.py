@@ -30,7 +30,7 @@ from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared.arms import Trained
 
 NAME = "transition_matching_processes"
-STEPS, BATCH, RATE = 300, 48, 2e-3
+STEPS, BATCH, RATE = 200, 32, 2e-3
 COUNT = 297  # samples, as many as there are test images
 SAMPLING = dict(head_steps=8, guidance=1.0)
 NOISE = {"dependent": "linear", "independent": "independent"}

@@ -260,7 +260,7 @@ class ConfigsTest(parameterized.TestCase):
     "ecm", "ecm:fashion", "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
-    "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",
+    "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora", "asvr",
   )  # fmt: skip
   def test_staged_presets_build(self, name):
     name, _, preset = name.partition(":")

@@ -55,7 +55,18 @@ def _exists(name: str) -> bool:
 
 
 # Systems whose experiment has not been run.
-UNMEASURED = {"arflow", "riganything"}
+UNMEASURED = {
+  "asvr",
+  "dd2",
+  "ecm",
+  "igpt",
+  "infinity",
+  "pixelcnn",
+  "riganything",
+  "semaim",
+  "varedit",
+  "vtbench",
+}
 
 
 class WrittenTest(absltest.TestCase):

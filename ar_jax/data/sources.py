@@ -126,10 +126,14 @@ def load(
     dataset = dataclasses.replace(dataset, digest=digest)
   if share != 1.0:
     dataset = parts.first(dataset, share)
-  if derive:
-    dataset = derived.add(dataset, derive)
+  late = {k: v for k, v in (derive or {}).items() if k in derived.BESIDE}
+  early = {k: v for k, v in (derive or {}).items() if k not in late}
+  if early:
+    dataset = derived.add(dataset, early)
   if peers:
     dataset = beside.add(dataset, peers, same_class=same_class)
+  if late:
+    dataset = derived.add(dataset, late)
   if turns:
     dataset = repeated.add(dataset, turns)
   return dataclasses.replace(dataset, order=order)

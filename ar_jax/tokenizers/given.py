@@ -1,7 +1,8 @@
 """Units that are the data: tokenizers with nothing to train.
 
   tokens   ids of symbols are the units: text
-  levels   grey levels of pixels, or of small cells of them, as codes
+  levels   levels of pixels, or of small cells of them, as codes
+  pixels   the levels of every channel of every pixel
   series   the vectors of a series
   frames   a video: the units of every frame by a tokenizer of images, one
            frame behind the other
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 from ar_jax.core import forms, system
 from ar_jax.core.system import Batch, Loss, System, UserError, Vars
 from ar_jax.tokenizers.frames import Frames
-from ar_jax.tokenizers.levels import Levels
+from ar_jax.tokenizers.levels import Levels, Pixels
 
 Array = jax.Array
 _MOST = 2**20  # codes of a cell
@@ -195,12 +196,12 @@ def build(
   """The data as units, for generators over them.
 
   Args:
-    form: "tokens", "levels", "series" or "frames".
+    form: "tokens", "levels", "pixels", "series" or "frames".
     vocab: V of tokens; those of the data.
     length: of tokens L, of series T.
     stop: the id that ends a text; None for texts that only end with the last
       unit.
-    levels: of a pixel, at least 2.
+    levels: of a channel of a pixel, at least 2.
     size: H.
     in_channels: c.
     patch: p.
@@ -215,6 +216,7 @@ def build(
   needs = dict(
     tokens=dict(vocab=vocab, length=length),
     levels={},
+    pixels={},
     series=dict(length=length),
     frames=dict(frames=frames, tokenizer=tokenizer),
   )
@@ -231,6 +233,13 @@ def build(
     return Given(Vectors(length, channels, shift, scale))
   if form == "frames":
     return Given(Frames(system.part(tokenizer).tokenizer, frames))
+  if form == "pixels":
+    if not 2 <= levels <= 256 or patch != 1:
+      raise UserError(
+        f"levels={levels}, patch={patch}: a channel of a pixel has 2 to 256 "
+        "levels, and form='pixels' takes pixels one by one"
+      )
+    return Given(Pixels(levels, size, in_channels))
   if size % patch:
     raise UserError(f"size={size} is not a multiple of patch={patch}")
   made = Levels(levels, size, in_channels, patch)

@@ -11,6 +11,7 @@ import inspect
 import pathlib
 import re
 
+from experiments.shared import taxonomy
 from experiments.shared.markdown import between, table
 from experiments.shared.records import ROOT, command, measured, verdict
 
@@ -25,6 +26,7 @@ PLAN_MARKS = (
 )
 # Family -> what its systems do, in a line.
 FAMILIES = {
+  "pixel": "Pixel by pixel, by convolutions that see those before.",
   "token": "One unit after the other, or a front of units a step.",
   "block": "Block after block, the units of each filled a few at a time.",
   "speculation": "Faster draws from a trained system.",
@@ -49,7 +51,8 @@ SYSTEMS_HEAD = """# Systems
 
 One line each. The name leads to the code, the family to a page with what is
 special about its systems, the verdict to the experiment that checked the
-paper's claim. Written by `python -m experiments.report`.
+paper's claim. What all of them have in common, and in what they differ, is the
+survey's [taxonomy](taxonomy.md). Written by `python -m experiments.report`.
 """
 DATA_HEAD = """# Data
 
@@ -303,6 +306,7 @@ def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   written[DOCS / "scale.md"] = scale(records["plan"])
   if "vtbench" in records:
     written[DOCS / "tokenizers.md"] = tokenizers(records["vtbench"])
+  written[DOCS / "taxonomy.md"] = taxonomy.page(found, records.get("taxonomy"))
   for name, own in found.items():
     written[DOCS / "systems" / f"{name}.md"] = of_family(name, own)
   return written

@@ -24,6 +24,7 @@ from tests import smoke
 
 # What is covered -> the config that covers it.
 REPRESENTATIVES = {
+  "a pixel a step, by convolutions": "pixelcnn",
   "a token a step, behind a class": "llamagen",
   "a token a step, behind a text": "llamagen_text",
   "steps of any order, continuous units with a diffusion head": "mar",

@@ -32,7 +32,10 @@ RULES = {
   "edges": ("wrap.edges", "edges"),
   "edits": ("wrap.edits", "edits"),
   "prompts": ("wrap.prompts", "prompts"),
+  "questions": ("wrap.questions", "questions"),
 }
+# Those that read others beside an example, see `peers.py`.
+BESIDE = ("questions",)
 
 
 class Rule(NamedTuple):

@@ -190,21 +190,44 @@ class Levelled(NamedTuple):
 
   def log_prob(self, sample: Array) -> Array:
     """f32[...], log of the mass of levels f32[..., C]."""
-    moved = jnp.sum(self.coupling * sample[..., None, None, :], -1)
-    x = sample[..., None, :]
-    z = (x - self.mean - moved) * jnp.exp(-self.log_scale)
-    half = jnp.exp(-self.log_scale) / (self.levels - 1)
+    each = self._log_mass(sample[..., None, :], self._moved(sample))
+    return jax.nn.logsumexp(self.logits + jnp.sum(each, -1), -1)
+
+  def by_channel(self, sample: Array) -> Array:
+    """f32[..., C, L], log of the mass of every level of a channel, given the
+    channels before it in levels f32[..., C]. The chain rule: they add up to
+    `log_prob`."""
+    mean = self._moved(sample)
+    own = self._log_mass(sample[..., None, :], mean)
+    before = jnp.cumsum(own, -1)[..., :-1]  # not less `own`, which it rounds by
+    before = jnp.pad(before, ((0, 0),) * (own.ndim - 1) + ((1, 0),))
+    weight = jax.nn.log_softmax(self.logits[..., None] + before, -2)
+    levels = jnp.linspace(-1.0, 1.0, self.levels)
+    levels = levels.reshape((1,) * mean.ndim + (-1,))
+    every = self._log_mass(levels, mean[..., None], self.log_scale[..., None])
+    return jax.nn.logsumexp(weight[..., None] + every, -3)
+
+  def _moved(self, sample: Array) -> Array:
+    """f32[..., M, C]: means behind the channels before."""
+    return self.mean + jnp.sum(self.coupling * sample[..., None, None, :], -1)
+
+  def _log_mass(
+    self, x: Array, mean: Array, log_scale: Array | None = None
+  ) -> Array:
+    """Log of the mass of levels of single channels of single components."""
+    log_scale = self.log_scale if log_scale is None else log_scale
+    z = (x - mean) * jnp.exp(-log_scale)
+    half = jnp.exp(-log_scale) / (self.levels - 1)
     low, high = z - half, z + half
     # sigmoid(high) - sigmoid(low); where that is lost to rounding, the density
     # at the middle times the width.
     mass = jax.nn.sigmoid(high) - jax.nn.sigmoid(low)
-    middle = jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - self.log_scale
+    middle = jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - log_scale
     middle = middle + math.log(2 / (self.levels - 1))
     inner = jnp.where(mass > 1e-5, jnp.log(jnp.maximum(mass, 1e-12)), middle)
     edge = 1 - 1 / (self.levels - 1)
     each = jnp.where(x > edge, jax.nn.log_sigmoid(-low), inner)
-    each = jnp.where(x < -edge, jax.nn.log_sigmoid(high), each)
-    return jax.nn.logsumexp(self.logits + jnp.sum(each, -1), -1)
+    return jnp.where(x < -edge, jax.nn.log_sigmoid(high), each)
 
   def draw(self, keys: Array) -> Array:
     """Levels f32[B, ..., C], by keys Key[B]."""

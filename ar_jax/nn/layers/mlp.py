@@ -33,6 +33,7 @@ class Mlp(nn.Module):
     out_stddev: the same of the second.
     dtype: of the computation.
     act: a key of ACTIVATIONS.
+    bias: whether the matrices have one.
   """
 
   hidden: int
@@ -40,6 +41,7 @@ class Mlp(nn.Module):
   out_stddev: float | None = 0.02
   dtype: jnp.dtype = jnp.float32
   act: str = "gelu_tanh"
+  bias: bool = True
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -54,6 +56,7 @@ class Mlp(nn.Module):
       )
     dense = lambda n, stddev, name: nn.Dense(
       n,
+      use_bias=self.bias,
       kernel_init=initial(stddev),
       dtype=self.dtype,
       name=name,

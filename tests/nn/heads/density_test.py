@@ -97,6 +97,23 @@ class LogisticsTest(parameterized.TestCase):
     z = 8 * np.exp(3.0)
     np.testing.assert_allclose(lost[0, 0], z - 3 + np.log(127.5), rtol=1e-5)
 
+  def test_channels_by_the_chain_rule(self):
+    head = Logistics(3, components=4)
+    law = head.bind(made(head, 1.0)).law(H)
+    values = 2 * np.random.default_rng(0).integers(256, size=(6, 1, 3)) / 255
+    value = jnp.asarray(values - 1, jnp.float32)
+    both = jax.jit(lambda x: (law.by_channel(x), law.log_prob(x)))
+    each, whole = map(np.asarray, both(value))
+    self.assertEqual(each.shape, (6, 1, 3, 256))
+    np.testing.assert_allclose(np.exp(each).sum(-1), 1, atol=1e-4)
+    level = np.round(values / 2 * 255).astype(int)[..., None]
+    own = np.take_along_axis(each, level, -1).sum((-1, -2))
+    np.testing.assert_allclose(own, whole, rtol=1e-4)
+    # A channel knows of those before it, and of no other.
+    np.testing.assert_array_equal(both(value.at[..., 2].set(0.0))[0], each)
+    moved = np.abs(both(value.at[..., 0].set(0.9))[0] - each)
+    self.assertGreater(moved[..., 1:, :].max(), 1e-3)
+
   def test_levels(self):
     head = Logistics(1, levels=1)
     with self.assertRaisesRegex(UserError, "levels=1"):
