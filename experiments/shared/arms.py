@@ -165,9 +165,10 @@ def train(
   copied = jax.tree.map(jax.numpy.copy, dict(given or {}))
   state = init(prng.key(seed), first, copied)
   key, begun = jax.random.key(seed), time.perf_counter()
-  state, _ = step.jit_step(system, tx, kind, state, first, key)
-  for _ in range(steps - 1):
-    state, _ = step.jit_step(system, tx, kind, state, next(batches), key)
+  state, _ = step.jit_step(system.at(0), tx, kind, state, first, key)
+  for i in range(1, steps):
+    of = system.at(i)
+    state, _ = step.jit_step(of, tx, kind, state, next(batches), key)
   jax.block_until_ready(state)
   seconds = time.perf_counter() - begun
   variables = dict(state.variables)
