@@ -13,7 +13,7 @@ Shapes: B batch, L units, M repeats, C numbers of a code, D width, V codes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,8 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax import ops
 from ar_jax.core.decoding import pick
+from ar_jax.core.flows import distillation, solvers
 from ar_jax.core.flows.codes import Points
+from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import UserError, Vars
 from ar_jax.families.base import Generator
 from ar_jax.families.scale.net import NextScale
@@ -164,3 +167,32 @@ def law_of(
   if 0 < keep < logp.shape[-1]:
     points, _ = points.likeliest(keep)
   return jax.tree.map(jax.lax.stop_gradient, points)
+
+
+def one_by_one(
+  guide: Callable[[Array], distillation.Velocity],
+  eps: Array,
+  codebook: Array,
+  plan: Plan,
+  steps: int,
+) -> Array:
+  """Units f32[B, L, C] by the flows of a guide: those of each step together,
+  behind those before them, each brought to the nearest code.
+
+  Args:
+    guide: of units [B, L, C] -> velocities behind them.
+    eps: f32[B, L, C], where the flows begin.
+    codebook: f32[V, C].
+    plan: of the units.
+    steps: of Euler's method.
+  """
+  times, step = solvers.uniform_grid(steps), jnp.asarray(plan.step_of())
+
+  def one(s, x):
+    velocity = guide(x)
+    field = lambda y, t: velocity(y, jnp.full(y.shape[:2], t))
+    new = solvers.integrate(field, eps, times)
+    new = codebook[ops.nearest_code(new, codebook)]
+    return jnp.where((step == s)[None, :, None], new, x)
+
+  return jax.lax.fori_loop(0, plan.steps, one, jnp.zeros_like(eps))

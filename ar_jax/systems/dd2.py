@@ -145,7 +145,7 @@ class DD2(noise_pairs.NoisePairs):
     """Of the first stage the error of the guide's velocities, `gts`; of the
     second those of the guide on what is made, `fcs`, and what moves the
     generator, `csd`, or by the phase one of them. `off` is how far what is made
-    is from the nearest codes, in root mean squares."""
+    is from the nearest codes, the root of a mean of squares."""
     del train
     batch = self.encode(variables, batch)
     label, params = batch["label"], variables["params"]
@@ -166,9 +166,9 @@ class DD2(noise_pairs.NoisePairs):
       return Loss(error, {"gts": error})
     q = self.made(variables, label, self.noise(own))
     still = jax.lax.stop_gradient(q)
-    gap = still[:, :, None] - self.codebook(variables)
-    near = jnp.min(jnp.sum(jnp.square(gap), -1), -1)
-    metrics, value = {"off": jnp.sqrt(jnp.mean(near, 1))}, 0.0
+    book = self.codebook(variables)
+    gap = jnp.square(still - book[ops.nearest_code(still, book)])
+    metrics, value = {"off": jnp.sqrt(jnp.mean(gap, (1, 2)))}, 0.0
     if self.phase != "generator":
       velocity = self.guide(params["guide"], variables, label, still)
       error = mean(distillation.matching_error(velocity, still, *at))
@@ -274,7 +274,10 @@ class DD2(noise_pairs.NoisePairs):
     if self.stage == "scores":
       if teacher is not None:
         raise UserError(f"teacher={teacher}: it comes after a generator")
-      return self._one_by_one(variables, cond["label"], eps, steps)
+      params = variables["params"]["guide"]
+      guide = lambda q: self.guide(params, variables, cond["label"], q)
+      book = self.codebook(variables)
+      return vector_net.one_by_one(guide, eps, book, self.plan, steps)
     x = self.made(variables, cond["label"], eps)
     if teacher is None:
       return x
@@ -282,22 +285,6 @@ class DD2(noise_pairs.NoisePairs):
     if not 0 <= teacher < last:
       raise UserError(f"teacher={teacher}: from a step 0 .. {last - 1}")
     return self.by_teacher(variables, cond, keys, x, teacher, last, **law)
-
-  def _one_by_one(self, variables, label, eps, steps) -> Array:
-    """Units by the flow of the guide, each step behind those before it, whose
-    vectors are brought to the nearest codes."""
-    book, params = self.codebook(variables), variables["params"]["guide"]
-    times, step = solvers.uniform_grid(steps), jnp.asarray(self.plan.step_of())
-
-    def one(s, x):
-      velocity = self.guide(params, variables, label, x)
-      field = lambda y, t: velocity(y, jnp.full(y.shape[:2], t))
-      new = solvers.integrate(field, eps, times)
-      new = book[ops.nearest_code(new, book)]
-      return jnp.where((step == s)[None, :, None], new, x)
-
-    x = jnp.zeros_like(eps)
-    return jax.lax.fori_loop(0, self.plan.steps, one, x)
 
 
 def build(

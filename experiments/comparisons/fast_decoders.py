@@ -9,8 +9,8 @@ trained for N updates, and all that can take its weights do: plain raster order,
 exact speculation (an EAGLE drafter; Jacobi), LANTERN, GSD, masks of a gated
 LoRA (MTP), SDAR, and the students of one pass, DD1 and DD2. NAR over the same
 codes and VAR over 21 codes of the same patches in three maps have weights of
-their own and the updates of the LlamaGen. What is trained beside the LlamaGen, in
-seconds, is a column; DD1 has the seconds of DD2. All are guided by 1.5.
+their own and the updates of the LlamaGen. What is trained beside the LlamaGen,
+in seconds, is a column; DD1 has the seconds of DD2. All are guided by 1.5.
 
 Passes are those of the large network for one image; guided ones are of two
 rows, those of the students of one. Seconds are those of whole batches without

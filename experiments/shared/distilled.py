@@ -23,7 +23,7 @@ from experiments.shared.arms import Settings, Trained
 VOCAB, SIDE, RATE = 32, 4, 2e-3
 LAW = dict(guidance=1.5)
 TOKENIZER = dict(name="patch_codes", vocab=VOCAB, patch=2, size=8)
-SIZES = dict(depth=2, width=64, heads=2)
+SIZES = dict(depth=2, width=48, heads=3)
 NET = dict(
   name="llamagen", tokenizer=TOKENIZER, multiple_of=32, num_classes=10,
   dropout=0.0, token_dropout=0.0, reader="codes", **SIZES,

@@ -10,6 +10,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError, build
+from ar_jax.core.system import part as system_of
 from ar_jax.families import vector_net
 from tests import filled
 
@@ -59,6 +60,12 @@ def program(name):
     return q, jnp.stack(grads, 1), points
 
   return jax.jit(run)
+
+
+def far(x, system, variables):
+  """How far vectors are from the nearest codes."""
+  book = np.asarray(system.codebook(variables))
+  return np.abs(np.asarray(x)[:, :, None] - book).sum(-1).min(-1)
 
 
 class UnitsTest(parameterized.TestCase):
@@ -181,9 +188,7 @@ class StagesTest(parameterized.TestCase):
       ):
         np.testing.assert_array_equal(a, b)
       codes = jax.jit(system.generate)(variables, {"label": LABEL}, KEYS)
-      gap = codes[:, :, None] - system.codebook(variables)
-      near = np.abs(gap).sum(-1).min(-1)
-      np.testing.assert_allclose(near, 0, atol=1e-6)
+      np.testing.assert_allclose(far(codes, system, variables), 0, atol=1e-6)
       self.assertEqual(system.forwards(), system.plan.steps)
 
 
@@ -196,8 +201,7 @@ class TeacherTest(parameterized.TestCase):
     draw = jax.jit(functools.partial(system.generate, teacher=2))
     found = draw(variables, {"label": LABEL}, KEYS)
     np.testing.assert_allclose(found[:, :2], one[:, :2], atol=1e-5)
-    book = system.codebook(variables)
-    gap = jnp.abs(found[:, 2:, None] - book).sum(-1).min(-1)
+    gap = far(found[:, 2:], system, variables)
     np.testing.assert_allclose(gap, 0, atol=1e-6)
     self.assertEqual(system.forwards(teacher=2), 3)
 
@@ -213,7 +217,7 @@ class TeacherTest(parameterized.TestCase):
       with self.assertRaisesRegex(UserError, wrong):
         build("dd2", **{"target": target, **options})
     with self.assertRaisesRegex(UserError, "reader='rows'"):
-      build(**dict(target, reader="rows"))
+      system_of({**target, "reader": "rows"})
     system, variables = made("llamagen")
     draw = functools.partial(system.generate, variables, {"label": LABEL}, KEYS)
     for options, wrong in (

@@ -28,7 +28,7 @@ NET = TokenMLP(C, 48, 2, C)
 def before(vectors):
   """What the net knows of earlier units: the one before, and the place."""
   first = jnp.zeros_like(vectors[:, :1])
-  place = jnp.broadcast_to(jnp.eye(2), (len(vectors), 2, 2))
+  place = jnp.broadcast_to(jnp.eye(2)[None], (len(vectors), 2, 2))
   return jnp.concatenate([first, vectors[:, :1]], 1), place
 
 
@@ -40,7 +40,7 @@ def velocity(params, vectors):
 def law(vectors):
   """The teacher: the second unit is the code nearest to the first."""
   first = jnp.broadcast_to(jnp.log(P), (len(vectors), 1, V))
-  gap = jnp.sum(jnp.square(vectors[:, :1, None] - BOOK), -1)
+  gap = jnp.sum(jnp.square(vectors[:, :1, None] - BOOK[None, None]), -1)
   return Points(
     jnp.concatenate([first, jax.nn.log_softmax(-10 * gap, -1)], 1), BOOK
   )
@@ -120,7 +120,7 @@ def generator(params, moves):
     loss = lambda params: distillation.matching_error(
       velocity(params, still), still, *at
     ).mean()
-    return moves * jax.grad(loss)(guide)
+    return jax.tree.map(lambda g: moves * g, jax.grad(loss)(guide))
 
   def moved(params, guide, key):
     one, two = jax.random.split(key)
@@ -247,12 +247,12 @@ class RulesTest(absltest.TestCase):
     for rule in distillation.RULES:
       np.testing.assert_allclose(of(field, rule), 0, atol=1e-5)
     # (1 - t) v moves the guide's mean by as much.
-    other = lambda x, t: field(x, t) + shift / (1 - t[..., None])
+    other = lambda x, t: field(x, t) + shift[None, None] / (1 - t[..., None])
     weight = 1 / (jnp.mean(jnp.abs(q - mean)) + 1e-3)
     np.testing.assert_allclose(
       of(other, "dmd")[0, 0], weight * shift / 2, rtol=1e-4
     )
-    toward = mean - (mean + shift)
+    toward = -shift[None, None]
     moved = -of(other, "sid")
     self.assertGreater(jnp.sum(moved * toward), 0)
     with self.assertRaisesRegex(UserError, "rule='kl'"):
