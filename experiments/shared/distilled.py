@@ -7,9 +7,14 @@ teacher is a LlamaGen that reads vectors, see `readers.CodeVectors`.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
+import json
+import pickle
+import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +34,7 @@ NET = dict(
   dropout=0.0, token_dropout=0.0, reader="codes", **SIZES,
 )  # fmt: skip
 SMALL = dict(depth=2, repeats=2, guides=2)  # of DD2
-PART, PILOT = 500, 20  # examples encoded at once; updates that are timed
+PART, PILOT, TURNS = 500, 18, 2  # encoded at once; updates that are timed
 
 
 @functools.cache
@@ -50,11 +55,11 @@ def fitted(tokenizer: dict, real: data.Dataset) -> Vars:
 
 @dataclasses.dataclass(eq=False)
 class Runs:
-  """What is trained for a seed, once each.
+  """What is trained for a seed, once each; the folder keeps it.
 
   Attributes:
     real: the digits.
-    s: a trial trains all for a few updates.
+    s: the folder; a trial trains all for a few updates.
     teacher_steps, score_steps, student_steps: updates of the teacher, and of
       the two stages of DD2.
     batch: of these stages, and of DD1.
@@ -70,13 +75,34 @@ class Runs:
   pairs: int = 2000
 
   def __post_init__(self):
+    self.s.folder.mkdir(parents=True, exist_ok=True)
     self.codes = fitted(TOKENIZER, self.real)
-    self.target = model("gsd").target
+    self.systems = {
+      "teacher": model("gsd").target,
+      "guide": model("dd2", stage="scores", **SMALL),
+      "second": model("dd2", **SMALL),
+      "first": model("dd1", starts=(0, 6), split=None),
+    }
+    self.target = self.systems["teacher"]
     for name in ("teacher", "guide", "second", "first"):
-      setattr(self, name, functools.cache(getattr(self, name)))
+      make = functools.partial(self._kept, name, getattr(self, name))
+      setattr(self, name, functools.cache(make))
+
+  def _kept(self, name: str, make: Callable, seed: int) -> Trained:
+    """What is in the folder; else it is made, and put there."""
+    numbers = self.teacher_steps, self.score_steps, self.student_steps, seed
+    path = self.s.folder / f"{'-'.join([name, *map(str, numbers)])}.pickle"
+    if not path.exists():
+      made = make(seed)
+      kept = jax.device_get(made.variables), made.seconds
+      path.write_bytes(pickle.dumps(kept))
+    variables, seconds = pickle.loads(path.read_bytes())
+    variables = jax.tree.map(jnp.asarray, variables)
+    options = LAW if name == "teacher" else {}
+    return Trained(self.systems[name], variables, options, seconds)
 
   def teacher(self, seed: int) -> Trained:
-    own = dict(batch=64, seed=seed, lr=3e-3, ema=0.98, options=LAW)
+    own = dict(batch=64, seed=seed, lr=3e-3, ema=0.98)
     steps = self.s.fewer(self.teacher_steps, self.s.steps)
     given = {"tokenizer": self.codes}
     return arms.train(self.target, self.real, **own, steps=steps, given=given)
@@ -88,51 +114,82 @@ class Runs:
 
   def guide(self, seed: int) -> Trained:
     """The first stage of DD2."""
-    system = model("dd2", stage="scores", **SMALL)
-    learned, spent = self._rows(system, seed)
     steps = self.s.fewer(self.score_steps, self.s.steps)
-    return self._trained(system, learned, seed, steps, spent)
+    made = self._trained("guide", self.rows("guide", seed), seed, steps)
+    return made._replace(seconds=self.seconds("guide", steps))
 
   def second(self, seed: int) -> Trained:
     """DD2; its seconds are those of both stages."""
-    system, guide = model("dd2", **SMALL), self.guide(seed)
+    system, guide = self.systems["second"], self.guide(seed)
     params = system.adopt("params", guide.variables["params"])
-    labels = [{"label": np.int32(i % 10)} for i in range(100)]
-    steps = self.s.fewer(self.student_steps, self.s.steps)
+    steps, rows = self.s.fewer(self.student_steps, self.s.steps), self.labels()
     more = dict(lr=RATE / 2, given={"params": params})
-    return self._trained(system, labels, seed, steps, guide.seconds, **more)
+    made = self._trained("second", rows, seed, steps, **more)
+    spent = self.seconds("second", steps) + guide.seconds
+    return made._replace(seconds=spent)
 
   def first(self, seed: int) -> Trained:
     """DD1, with a second pass behind six units, for as many seconds as DD2; the
     pairs are among them."""
-    system = model("dd1", starts=(0, 6), split=None)
-    learned, spent = self._rows(system, seed)
-    pilot = self._trained(system, learned, seed, min(PILOT, self.s.steps))
-    left = max(self.second(seed).seconds - spent, 1.0)
-    steps = self.s.fewer(int(left * PILOT / pilot.seconds), self.s.steps)
+    left = self.second(seed).seconds - self.seconds("first", 0)
+    steps = self.s.fewer(int(left / self.pace()["first"]), self.s.steps)
     print(seed, "DD1", steps, "updates", flush=True)
-    return self._trained(system, learned, seed, steps, spent)
+    made = self._trained("first", self.rows("first", seed), seed, steps)
+    return made._replace(seconds=self.seconds("first", steps))
 
-  def _rows(self, system: System, seed: int) -> tuple[list[dict], float]:
-    """What a student learns from, by its teacher, and the seconds it took."""
-    encode, beside, found = jax.jit(system.encode), self.beside(seed), []
-    count, begun = self.s.fewer(self.pairs, PART), time.perf_counter()
+  def seconds(self, name: str, steps: int) -> float:
+    """What a student takes: its examples by the teacher, and updates."""
+    pace = self.pace()
+    return pace.get(f"rows of {name}", 0.0) + steps * pace[name]
+
+  def pace(self) -> dict[str, float]:
+    """Seconds of an update of each student, and of all examples by the teacher,
+    without compilation, in turns: medians of TURNS. Measured once, and kept."""
+    path = self.s.folder / "pace.json"
+    if path.exists():
+      return json.loads(path.read_text())
+    first, found = self.s.seeds[0], collections.defaultdict(list)
+    steps = min(PILOT, self.s.steps)
+    for _ in range(TURNS + 1):
+      for name in ("guide", "second", "first"):
+        begun = time.perf_counter()
+        rows = self.labels() if name == "second" else self.rows(name, first)
+        found[f"rows of {name}"].append(time.perf_counter() - begun)
+        made = self._trained(name, rows, first, steps)
+        found[name].append(made.seconds / steps)
+    found.pop("rows of second")
+    pace = {k: statistics.median(v[1:]) for k, v in found.items()}
+    print("seconds of an update", pace, flush=True)
+    path.write_text(json.dumps(pace))
+    return pace
+
+  def labels(self) -> list[dict]:
+    """What the second stage of DD2 learns from: classes alone."""
+    return [{"label": np.int32(i % 10)} for i in range(100)]
+
+  def rows(self, name: str, seed: int) -> list[dict]:
+    """What a student learns from, by its teacher."""
+    beside, found = self.beside(seed), []
+    count = self.s.fewer(self.pairs, PART)
     for start in range(0, count, PART):
       index = jnp.arange(start, start + PART)
-      made = encode(beside, {"label": index % 10, "index": index})
-      made = jax.device_get(made)
+      made = jax.device_get(_encoded(self.systems[name], beside, index))
       made.pop("index")
       found += [{k: v[i] for k, v in made.items()} for i in range(PART)]
-    return found[:count], time.perf_counter() - begun
+    return found[:count]
 
   def _trained(
-    self, system, rows, seed, steps, spent=0.0, given=None, lr=RATE
+    self, name: str, rows, seed: int, steps: int, given=None, lr: float = RATE
   ) -> Trained:
     known = dataclasses.replace(self.real, train=rows, test=rows, digest="")
     own = dict(batch=self.batch, seed=seed, lr=lr, ema=0.99, steps=steps)
     beside = self.beside(seed) | (given or {})
-    made = arms.train(system, known, **own, given=beside)
-    return made._replace(seconds=made.seconds + spent)
+    return arms.train(self.systems[name], known, **own, given=beside)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encoded(system, variables, index):
+  return system.encode(variables, {"label": index % 10, "index": index})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
