@@ -29,7 +29,7 @@ def run(like, stage, of="scores", teacher="generator", **model):
   """A run of a stage beside the run `like`, of the params of the run `of`."""
   c = distilled(like, "dd2", stage=stage, **model)
   c.weights.target = teacher
-  c.cache.views = 1
+  c.cache.views = int(stage == "scores")  # a generator makes its own
   c.sample.options.update(dict(steps=10) if stage == "scores" else {})
   if of:
     c.weights.params = of
