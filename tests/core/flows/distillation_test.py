@@ -1,11 +1,12 @@
 """Laws of codes made into generators, with laws that are known: two units of
-five codes, of which the second is the first again.
+four codes, of which the second is the first again.
 
 One program trains guide and generator; what it is given says how.
 """
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,14 +16,35 @@ from absl.testing import absltest
 from ar_jax.core.errors import UserError
 from ar_jax.core.flows import distillation, flow, solvers
 from ar_jax.core.flows.codes import Points
-from ar_jax.nn.heads.flow_nets import TokenMLP
+from ar_jax.nn.layers.norms import layer_norm
 
-C, V, B, STEPS, GUIDES = 2, 5, 128, 600, 3
+C, V, B, STEPS, GUIDES = 2, 4, 128, 1400, 2
 ANGLE = 2 * np.pi * np.arange(V) / V
 BOOK = jnp.asarray(1.5 * np.stack([np.cos(ANGLE), np.sin(ANGLE)], 1), "float32")
 SPACING = 3 * np.sin(np.pi / V)
-P = jnp.array([0.35, 0.1, 0.25, 0.1, 0.2])
-NET = TokenMLP(C, 48, 2, C)
+P = jnp.array([0.4, 0.1, 0.3, 0.2])
+
+
+class Net(nn.Module):
+  """A velocity f32[B, 2, C] of a unit, its time and what is known: a `TokenMLP`
+  with few sinusoids, which are most of its time at this size."""
+
+  @nn.compact
+  def __call__(self, x, t, h):
+    angle = t[..., None] * np.pi * jnp.array([0.5, 1, 2, 4])[None, None]
+    y = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), h], -1)
+    y, x = nn.silu(nn.Dense(64)(y)), nn.Dense(64)(x)
+    zero = nn.initializers.zeros
+    made = lambda n: jnp.split(nn.Dense(n * 64, kernel_init=zero)(y), n, -1)
+    for _ in range(2):
+      scale, shift, gate = made(3)
+      u = layer_norm(x) * (1 + scale) + shift
+      x = x + gate * nn.Dense(64)(nn.silu(nn.Dense(64)(u)))
+    scale, shift = made(2)
+    return nn.Dense(C)(layer_norm(x) * (1 + scale) + shift)
+
+
+NET = Net()
 
 
 def before(vectors):
@@ -34,7 +56,7 @@ def before(vectors):
 
 def velocity(params, vectors):
   h = jnp.concatenate(before(vectors), -1)
-  return lambda x, t: NET.apply({"params": params}, x, 1000 * (1 - t), h)
+  return lambda x, t: NET.apply({"params": params}, x, t, h)
 
 
 def law(vectors):
@@ -120,7 +142,7 @@ def generator(params, moves):
     loss = lambda params: distillation.matching_error(
       velocity(params, still), still, *at
     ).mean()
-    return jax.tree.map(lambda g: moves * g, jax.grad(loss)(guide))
+    return jax.grad(loss)(guide)
 
   def moved(params, guide, key):
     one, two = jax.random.split(key)
@@ -141,7 +163,8 @@ def generator(params, moves):
     turn = lambda state, key: (
       step(fast, learned(state[0], own[0], key), state), None
     )  # fmt: skip
-    guide, _ = jax.lax.scan(turn, guide, keys[1:])
+    every = lambda guide: jax.lax.scan(turn, guide, keys[1:])[0]
+    guide = jax.lax.cond(moves, every, lambda guide: guide, guide)
     own = step(slow, moved(own[0], guide[0], keys[0]), own)
     mix = lambda a, b: 0.99 * a + 0.01 * b
     return (guide, own, jax.tree.map(mix, average, own[0])), None
@@ -162,7 +185,7 @@ def guides():
 
 @functools.cache
 def samples(moves):
-  params = generator(guides()[0][0], float(moves))
+  params = generator(guides()[0][0], moves)
   eps = jax.random.normal(jax.random.key(9), (20_000, 2, C))
   return np.asarray(jax.jit(made)(params, eps))
 
@@ -217,7 +240,7 @@ class GeneratorTest(absltest.TestCase):
   def test_the_second_unit_follows_the_first(self):
     index, _ = nearest(samples(True))
     self.assertGreater(np.mean(index[:, 0] == index[:, 1]), 0.9)
-    self.assertLess(np.sum(np.square(P)), 0.3)  # of units drawn alone
+    self.assertLess(np.sum(np.square(P)), 0.31)  # of units drawn alone
 
   def test_a_guide_that_does_not_move_is_no_guide(self):
     index, _ = nearest(samples(False))
