@@ -9,23 +9,16 @@ expect them, and ImageNet in TFDS for its classes. Batch, rate and average are
 said to be the paper's; the number of updates is ours.
 """
 
-import ml_collections
-
 from ar_jax.systems.dd1 import SIZES
 from configs import common, llamagen, var
-from configs.families.around import behind, target
+from configs.families.around import behind, distilled
 
 
 def student(like, **model):
   """A run that trains the student of the run `like`, which draws the pairs as
   it draws its samples."""
-  pairs = like.sample.options.to_dict()
-  pairs.pop("size", None)
-  c = like.copy_and_resolve_references()
-  c.data = like.data  # the very same: an override reaches both
-  given = common.base("dd1", target=target(like), pairs=pairs, **model)
-  c.system, c.model, c.augment = given.system, given.model, ()
-  c.sample.options = ml_collections.ConfigDict(dict(passes=1))
+  c = distilled(like, "dd1", **model)
+  c.sample.options.passes = 1
   return c
 
 

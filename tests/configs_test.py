@@ -240,6 +240,18 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(config) / millions, 1, delta=0.01)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    ("var_d16", 329), ("var_d20", 619), ("var_d24", 1040), ("llamagen_l", 335)
+  )
+  def test_dd2(self, preset, millions):
+    """The paper says the sizes of whole models, not that of its head."""
+    config = importlib.import_module("configs.dd2").get_config(preset)
+    count = parameters(config.scores)
+    self.assertAlmostEqual(count / millions, 1, delta=0.015)
+    self.assertAlmostEqual(parameters(config.student) / count, 2, places=6)
+    for name in config.stages:
+      optim.make(config[name].optim.to_dict(), config[name].train.steps)
+
   @parameterized.parameters(("d16", 315.6), ("d20", 607.5), ("d24", 1041))
   def test_flexvar(self, preset, millions):
     config = importlib.import_module("configs.flexvar").get_config(preset)

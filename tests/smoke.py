@@ -318,6 +318,7 @@ EXCEPTIONS = Exceptions(
     "classifier": "an encoder sees an image at once",
     "vit": "an encoder sees an image at once",
     "dd1": "noise has decided all units before any is drawn",
+    "dd2": "noise has decided all units before any is drawn",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
     "semaim": "every example has an order of its own",

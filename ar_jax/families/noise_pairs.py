@@ -14,7 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ar_jax import ops
 from ar_jax.core import system
+from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.flows import codes as flows
 from ar_jax.core.flows import solvers
@@ -165,6 +167,62 @@ class NoisePairs(Beside):
       keys,
       choose,
     )
+
+  def by_teacher(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    x: Array,
+    start: int,
+    stop: int,
+    released: bool = False,
+    **law,
+  ) -> Array:
+    """Vectors f32[B, L, C] with codes that the teacher draws in the steps start
+    .. stop - 1, behind the nearest codes of the vectors before them.
+
+    Args:
+      variables: as `init` makes them.
+      cond: `label` i32[B].
+      keys: Key[B].
+      x: f32[B, L, C].
+      start, stop: steps of the teacher.
+      released: known maps of a VAR see those behind them, as in DD1's code.
+      **law: in place of how the teacher draws the pairs.
+    """
+    options = {**dict(self.pairs), **law}
+    book, given = self.codebook(variables), self.of_target(variables)
+    known = self.slots(start)
+    units = ops.nearest_code(x[:, :known], book)
+    if not self.maps:
+      new = token_wise.continued(
+        self.target.program(**options),
+        self.target.net_variables(given),
+        self.target.condition(cond),
+        units,
+        stop,
+        keys,
+        pick.draw,
+      )[:, known:]
+    else:
+      guidance = self.target.scale(options.pop("guidance", 1.0))
+      schedule = options.pop("schedule", self.target.schedule)
+      label = cond["label"]
+      new = scale_wise.continued(
+        self.target.bound(given),
+        self.target.codec(given),
+        self.target.with_null(label) if guidance != 1.0 else label,
+        book[units],
+        start,
+        stop,
+        keys,
+        scales=pick.schedule(schedule, guidance, self.plan.steps),
+        law=options,
+        choose=pick.draw,
+        seeing=released,
+      )
+    return x.at[:, known : known + new.shape[1]].set(book[new])
 
   def decoded(self, variables: Vars, vectors: Array) -> Array:
     """Images f32[B, H, W, c] in [0, 1] of vectors f32[B, L, C]."""

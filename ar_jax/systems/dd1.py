@@ -29,12 +29,9 @@ import jax.numpy as jnp
 
 from ar_jax import ops
 from ar_jax.core import system
-from ar_jax.core.decoding import pick
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families import noise_pairs
 from ar_jax.families.base import Generator
-from ar_jax.families.scale import at_once as scale_wise
-from ar_jax.families.token import at_once as token_wise
 from ar_jax.nn.heads.categorical import cross_entropy
 
 # The published students, by their teachers: how many steps of the first units
@@ -174,7 +171,9 @@ class DD1(noise_pairs.NoisePairs):
     if teacher is not None:
       if teacher:
         x = run(x, 0)
-      x = self._by_teacher(variables, cond, keys, x, teacher, released, law)
+      x = self.by_teacher(
+        variables, cond, keys, x, teacher, self.starts[1], released, **law
+      )
       return run(x, self.starts[1])
     for start in self.starts[:passes]:
       x = run(x, start)
@@ -192,43 +191,6 @@ class DD1(noise_pairs.NoisePairs):
     snapped = book[jnp.concatenate([nearest, index], 1)]
     rest = jnp.where(slot < known, x, vectors)
     return jnp.where(slot < codes, snapped, rest)
-
-  def _by_teacher(
-    self, variables, cond, keys, x, teacher, released, law
-  ) -> Array:
-    """x with the codes of steps teacher .. starts[1] - 1 by the teacher."""
-    options, stop = {**dict(self.pairs), **law}, self.starts[1]
-    book, given = self.codebook(variables), self.of_target(variables)
-    known = self.slots(teacher)
-    units = ops.nearest_code(x[:, :known], book)
-    if not self.maps:
-      new = token_wise.continued(
-        self.target.program(**options),
-        self.target.net_variables(given),
-        self.target.condition(cond),
-        units,
-        stop,
-        keys,
-        pick.draw,
-      )[:, known:]
-    else:
-      guidance = self.target.scale(options.pop("guidance", 1.0))
-      schedule = options.pop("schedule", self.target.schedule)
-      label = cond["label"]
-      new = scale_wise.continued(
-        self.target.bound(given),
-        self.target.codec(given),
-        self.target.with_null(label) if guidance != 1.0 else label,
-        book[units],
-        teacher,
-        stop,
-        keys,
-        scales=pick.schedule(schedule, guidance, self.plan.steps),
-        law=options,
-        choose=pick.draw,
-        seeing=released,
-      )
-    return x.at[:, known : known + new.shape[1]].set(book[new])
 
 
 def build(

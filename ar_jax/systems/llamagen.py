@@ -20,10 +20,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from ar_jax.core import system
+from ar_jax.core.system import Array, UserError, Vars
 from ar_jax.families.token.net import NextToken
-from ar_jax.families.token.readers import Embed
+from ar_jax.families.token.readers import CodeVectors, Embed
 from ar_jax.families.token.system import order, prefix
 from ar_jax.families.token.token_wise import TokenWise
 from ar_jax.nn.heads.categorical import Categorical
@@ -58,6 +60,28 @@ class LlamaGen(TokenWise):
   tokenizer: nn.Module
   label_dropout: float = 0.1
 
+  def init_net(self, key: Array) -> Vars:
+    variables = super().init_net(key)
+    variables.pop("codebook", None)  # the tokenizer has it
+    return variables
+
+  def adopt(self, collection: str, given: Any) -> Any:
+    """The params of a model with a table, whose reader of codes is then new:
+    training goes on with it (Distilled Decoding 2, stage 0)."""
+    units = self.net.units
+    new = isinstance(units, CodeVectors) and "fc1" not in given.get("units", {})
+    if collection != "params" or not new:
+      return given
+    fresh = units.init(jax.random.key(0), units.blank(1, 1))["params"]
+    return {**given, "units": fresh}
+
+  def net_variables(self, variables: Vars) -> Vars:
+    rest = super().net_variables(variables)
+    if not isinstance(self.net.units, CodeVectors):
+      return rest
+    codes = self.codec(variables).codebook()
+    return {**rest, "codebook": {"units": {"codes": codes}}}
+
 
 @system.passes_on(llama)
 def build(
@@ -71,6 +95,7 @@ def build(
   prefix_rope: str = "zero",
   label_dropout: float = 0.1,
   token_dropout: float = 0.1,
+  reader: str = "table",
   **stack,
 ) -> LlamaGen:
   """Builds LlamaGen; see SIZES for the published models.
@@ -88,18 +113,27 @@ def build(
     prefix_rope: see `positions.rope`.
     label_dropout: see `LlamaGen`.
     token_dropout: of the embeddings.
+    reader: of the units: "table", a row for each code, or "codes", the codes of
+      the tokenizer through an MLP, with which the net takes any vectors: the
+      teacher of Distilled Decoding 2.
     **stack: multiple_of, dropout, drop_path, remat, dtype, impl; see `llama`.
 
   Raises:
     UserError: sizes do not fit together, or not exactly one of num_classes
-      and text is given.
+      and text is given; or there is no such reader.
   """
   codes = system.part(tokenizer).tokenizer
   if num_classes == 0:
     label_dropout = 0.0  # there is nothing to hide
+  if reader not in ("table", "codes"):
+    raise UserError(f"reader={reader!r}: choose table or codes")
+  if reader == "codes" and not hasattr(codes, "codebook"):
+    raise UserError("reader='codes': this tokenizer has no codes of numbers")
   net = NextToken(
     order(codes),
-    Embed(codes.vocab, width),
+    Embed(codes.vocab, width)
+    if reader == "table"
+    else CodeVectors(codes.vocab, codes.channels, width),
     width,
     prefix(width, num_classes, text, label_dropout),
     llama(depth, width, heads, **stack),

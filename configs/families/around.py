@@ -28,3 +28,16 @@ def behind(like, name, after):
     samples=common.stage(name, "sample"),
     evaluation=common.stage(name, "eval"),
   )
+
+
+def distilled(like, system, **model):
+  """A run of `system` beside the run `like`, a teacher that draws as that run
+  draws its samples."""
+  pairs = like.sample.options.to_dict()
+  pairs.pop("size", None)
+  c = like.copy_and_resolve_references()
+  c.data = like.data  # the very same: an override reaches both
+  given = common.base(system, target=target(like), pairs=pairs, **model)
+  c.system, c.model, c.augment = given.system, given.model, ()
+  c.sample.options = ml_collections.ConfigDict()
+  return c

@@ -165,12 +165,10 @@ def train(
   copied = jax.tree.map(jax.numpy.copy, dict(given or {}))
   state = init(prng.key(seed), first, copied)
   key, begun = jax.random.key(seed), time.perf_counter()
-  update = lambda i, state, batch: step.jit_step(
-    system.at(i), tx, kind, state, batch, key
-  )[0]
-  state = update(0, state, first)
+  state, _ = step.jit_step(system.at(0), tx, kind, state, first, key)
   for i in range(1, steps):
-    state = update(i, state, next(batches))
+    of = system.at(i)
+    state, _ = step.jit_step(of, tx, kind, state, next(batches), key)
   jax.block_until_ready(state)
   seconds = time.perf_counter() - begun
   variables = dict(state.variables)

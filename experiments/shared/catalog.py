@@ -43,7 +43,7 @@ FAMILIES = {
   "train with the same command.",
 }
 # What the imports of a system do not tell.
-SPECULATION = ("speculation", "eagle", "at_once")
+SPECULATION = ("speculation", "eagle", "noise_pairs")
 SAFETY = "decoding.green_lists"
 ARXIV = re.compile(r"arXiv\s+(\d{4}\.\d{4,5})")
 
@@ -140,7 +140,8 @@ def family(path: pathlib.Path) -> str:
   if path.parent.name != "systems":
     return path.parent.name
   text = path.read_text()
-  if re.search(rf"families\.token import .*({'|'.join(SPECULATION)})", text):
+  named = "|".join(SPECULATION)
+  if re.search(rf"families(\.token)? import .*({named})", text):
     return "speculation"
   if SAFETY in text:
     return "safety"

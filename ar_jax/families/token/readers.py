@@ -103,6 +103,54 @@ class Projected(Embed):
     return self.fc2(nn.gelu(x, approximate=False))
 
 
+class CodeVectors(Reader):
+  """The codes of a tokenizer through linear, exact GELU, linear, so that a net
+  also takes vectors which are no codes (Distilled Decoding 2, arXiv
+  2510.21003). The codes are no parameters: they are the collection
+  `codebook`, which the system takes from its tokenizer.
+
+  Attributes:
+    vocab: V; None where units are vectors.
+    channels: C.
+    width: D.
+    stddev: initial standard deviation of the second map; the first keeps the
+      size of a code.
+  """
+
+  vocab: int | None
+  channels: int
+  width: int
+  stddev: float = 0.02
+
+  def setup(self):
+    if self.vocab is not None:
+      shape = self.vocab, self.channels
+      self.codes = self.variable("codebook", "codes", jnp.zeros, shape)
+    dense = lambda stddev: nn.Dense(
+      self.width, kernel_init=nn.initializers.normal(stddev)
+    )
+    self.fc1, self.fc2 = dense(self.channels**-0.5), dense(self.stddev)
+
+  @property
+  def embedding(self) -> Array:
+    """f32[V, D], what is read of every code."""
+    return self._read(self.codes.value)
+
+  def blank(self, batch: int, count: int) -> Array:
+    if self.vocab is not None:
+      return super().blank(batch, count)
+    return jnp.zeros((batch, count, self.channels))
+
+  def __call__(self, units: Array) -> Array:
+    """[B, T, D] of i32[B, T], or of vectors f32[B, T, C]."""
+    if self.vocab is not None:
+      units = jnp.take(self.codes.value, units, axis=0)
+    return self._read(units)
+
+  def _read(self, x: Array) -> Array:
+    return self.fc2(nn.gelu(self.fc1(x), approximate=False))
+
+
 class Folded(Embed):
   """The k codes of a window as one vector (Token-Shuffle, arXiv 2504.17789):
   each through the same table and the same linear map to D / k numbers, side by
