@@ -320,6 +320,7 @@ EXCEPTIONS = Exceptions(
     "dd1": "noise has decided all units before any is drawn",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
+    "hi_mar": "every example has an order of its own",
     "bits": "a tokenizer makes all units at once",
     "vq": "a tokenizer makes all units at once",
     "multiscale_vq": "a tokenizer makes all units at once",
