@@ -26,16 +26,16 @@ from ar_jax.core.system import build
 from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared.arms import Trained
 
-STEPS, BATCH, RATE = 600, 48, 2e-3
+STEPS, BATCH, RATE = 500, 32, 2e-3
 COUNT, FIRST, SECOND = 297, 4, 2
-DENOISE = 50
+DENOISE = 25
 HIDDEN, BLANK, TOKEN = "hidden pivots", "the same, blank pivots", "token pivots"
 FEW, MANY = f"MAR, {SECOND} steps", f"MAR, {FIRST + SECOND} steps"
 SIZES = dict(
-  depth=2, width=64, heads=4, prefix=4, num_classes=10, dropout=0.0, repeats=1
+  depth=1, width=48, heads=4, prefix=4, num_classes=10, dropout=0.0, repeats=1
 )
 OURS = dict(
-  head=(3, 96), map_head=(2, 64, 4), method="area", pivot_rate=0.5,
+  head=(2, 64), map_head=(2, 48, 4), method="area", pivot_rate=0.5,
   pivot_ramp=STEPS // 8,
 )  # fmt: skip
 SAMPLING = dict(
@@ -48,7 +48,7 @@ ARMS = {  # system, its arguments, options of sampling
   FEW: ("mar", {}, dict(steps=SECOND, denoise=DENOISE)),
   MANY: ("mar", {}, dict(steps=FIRST + SECOND, denoise=DENOISE)),
 }
-MAR = dict(head_depth=3, head_width=96)
+MAR = dict(head_depth=2, head_width=64)
 
 
 def run() -> None:

@@ -325,6 +325,7 @@ EXCEPTIONS = Exceptions(
     "vq": "a tokenizer makes all units at once",
     "multiscale_vq": "a tokenizer makes all units at once",
     "kl_vae": "a tokenizer makes all units at once",
+    "gigatok": "a tokenizer makes all units at once",
   },
   no_chance={
     "classifier": "an encoder says what it sees",
@@ -333,6 +334,7 @@ EXCEPTIONS = Exceptions(
     "vq": "a tokenizer shows what it is shown",
     "multiscale_vq": "a tokenizer shows what it is shown",
     "kl_vae": "a tokenizer shows what it is shown",
+    "gigatok": "a tokenizer shows what it is shown",
     "ar_net": "a forecast is a mean",
     "mesa_optimization": "a forecast is a step of descent",
   },

@@ -212,14 +212,18 @@ class SamplerTest(absltest.TestCase):
     def sample(params):
       variables, keys = {"params": params}, jax.random.split(jax.random.key(0))
       cond = {"label": jnp.asarray(LABEL)}
-      small, _ = system.draw_small(
-        variables, cond, keys, guidance=1.7, denoise=11
-      )
       dense = system.generate(
         variables, cond, keys, steps=3, guidance=2.5, small_guidance=1.7,
         denoise=11, map_denoise=12,
       )  # fmt: skip
-      return small, dense
+      return first[-1], dense
+
+    first, small_phase = [], phases.small  # the units of the first phase
+
+    def small_units(*args, **options):
+      found = small_phase(*args, **options)
+      first.append(found[0])
+      return found
 
     whole, maps = refine.refine, (
       OUTPUTS["timestep_map_head1"], OUTPUTS["timestep_map_head2"],
@@ -230,6 +234,7 @@ class SamplerTest(absltest.TestCase):
       ),
       mock.patch.object(solvers, "noise", given),
       mock.patch.object(refine, "refine", refined),
+      mock.patch.object(phases, "small", small_units),
       mock.patch.object(
         ddpm.Levels, "respaced", lambda self, n: self.only(maps[n - 11])
       ),

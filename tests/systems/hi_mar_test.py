@@ -67,25 +67,24 @@ class NetTest(absltest.TestCase):
 
     @jax.jit
     def grads(params, key):
-      def loss(params, name):
+      def loss(params):
         own = {**variables, "params": params}
         found = system.loss(own, batch, key, train=False).metrics
-        return found[f"loss/{name}"].mean()
+        return found["loss/whole"].mean()
 
-      return [jax.grad(loss)(params, name) for name in ("small", "whole")]
+      return jax.grad(loss)(params)
 
-    small, whole = grads(variables["params"], jax.random.key(0))
+    found = grads(variables["params"], jax.random.key(0))
+    size = lambda x: float(jnp.abs(x).max())
     for name in ("encoder_slots", "decoder_slots", "hidden"):
-      n = len(whole[name]) // 2
-      of = lambda g, part, name=name: float(jnp.abs(g[name][part]).max())
-      first, second = slice(n), slice(n, None)
-      self.assertEqual(of(whole, first), 0, name)
-      self.assertEqual(of(small, second), 0, name)
-      self.assertGreater(of(whole, second), 0)
-      self.assertGreater(of(small, first), 0)
-    size = lambda g, name: float(jnp.abs(g[name]["kernel"]).max())
-    self.assertGreater(size(whole, "pivot"), 0)
-    self.assertEqual(size(small, "pivot"), 0)
+      n = len(found[name]) // 2  # those of the first phase come first
+      self.assertEqual(size(found[name][:n]), 0, name)
+      self.assertGreater(size(found[name][n:]), 0, name)
+    for name in ("scale", "shift"):
+      own = found["encoder"]["ada"][name]
+      self.assertEqual(size(own[:, 0]), 0)
+      self.assertGreater(size(own[:, 1]), 0)
+    self.assertGreater(size(found["pivot"]["kernel"]), 0)
 
   def test_known_units_come_out_as_they_went_in(self):
     system, variables = model()
@@ -188,17 +187,13 @@ class SystemTest(absltest.TestCase):
       run = lambda system, **more: system.generate(
         variables, cond, KEYS, **DRAW, **more
       )
-      return (
-        run(system), run(system, blank=True), run(token),
-        run(system, guidance=2.0, small_guidance=1.0),
-      )  # fmt: skip
+      return run(system, blank=True), run(token, guidance=2.0)
 
-    every = [np.asarray(x) for x in draw(variables)]
-    for x in every:
+    blank, guided = (np.asarray(x) for x in draw(variables))
+    for x in (blank, guided):
       self.assertEqual(x.shape, (2, DENSE, C))
       self.assertTrue(np.isfinite(x).all())
-    for other in every[1:]:
-      self.assertGreater(np.abs(every[0] - other).max(), 1e-3)
+    self.assertGreater(np.abs(blank - guided).max(), 1e-3)
 
   def test_bad_arguments(self):
     system, variables = model()
