@@ -91,8 +91,9 @@ class HiMAR(Generator):
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The tokenizer knows all shapes.
     key, frozen = jax.random.split(key)
-    label, shape = jnp.zeros((1,), jnp.int32), (1, self.net.channels)
-    few, all_ = (jnp.zeros((1, n, shape[1])) for n in self._lengths)
+    label = jnp.zeros((1,), jnp.int32)
+    zeros = lambda n: jnp.zeros((1, n, self.net.channels))
+    few, all_ = zeros(self.net.small), zeros(self.net.dense)
     order = lambda x: jnp.arange(x.shape[1])[None]
 
     def every(net):
@@ -117,8 +118,7 @@ class HiMAR(Generator):
     return steps * map_denoise
 
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    """As of any generator; and `small_units` f32[B, Ls, 2 C] of the image made
-    small."""
+    """As of any generator; and `small_units` f32[B, Ls, 2 C]."""
     rest, field = dict(batch), self.tokenizer.field
     if field not in rest:
       return rest
@@ -174,39 +174,14 @@ class HiMAR(Generator):
     return Loss(value, {"loss/small": small, "loss/whole": dense})
 
   def shown(
-    self,
-    net: Pivoted,
-    h: Array,
-    few: Array,
-    hidden: Array,
-    chance: Array | None,
-    step: Array | None = None,
+    self, net, h, few, hidden, chance: Array | None, step: Array | None = None
   ) -> Array:
-    """f32[B, Ls, D], the pivots that training shows. No gradient goes through
-    them into the first phase.
-
-    Args:
-      net: bound.
-      h: f32[B, Ls, D], hidden states of the first phase.
-      few: f32[B, Ls, C], its units.
-      hidden: f32[B, Ls], 1 where they were hidden.
-      chance: f32[B], uniform draws: small ones get blanks alone. None gives
-        every image its pivots.
-      step: i32[B], of the ramp; it is over if None.
-    """
-    blank = net.blank_pivots()
-    if self.pivots == "token":
-      pivots = net.token_pivots(few)
-    else:
-      made = net.hidden_pivots(jax.lax.stop_gradient(h))
-      # Of places that were known nothing was predicted.
-      pivots = jnp.where(hidden[..., None] > 0, made, blank)
-    if chance is None:
-      return pivots
-    rate = jnp.full(chance.shape, self.pivot_rate)
-    if self.pivot_ramp and step is not None:
+    """f32[B, Ls, D], the pivots that training shows by uniform draws f32[B];
+    see `phases.shown`. Without a step i32[B] the ramp is over."""
+    rate = None if chance is None else jnp.full(chance.shape, self.pivot_rate)
+    if rate is not None and self.pivot_ramp and step is not None:
       rate = rate * jnp.clip(step / self.pivot_ramp, 0.0, 1.0)
-    return jnp.where((chance > 1 - rate)[:, None, None], pivots, blank)
+    return phases.shown(net, self.pivots, h, few, hidden, chance, rate)
 
   def generate(
     self,
@@ -297,10 +272,6 @@ class HiMAR(Generator):
     return self.with_null(label) if scale != 1.0 else label, scales
 
   @property
-  def _lengths(self) -> tuple[int, int]:
-    return self.net.small, self.net.dense
-
-  @property
   def _small_steps(self) -> int:
     """K1 as published, 32 of 64 units."""
     return min(self.net.small, 4 * self.small.grid[0])
@@ -350,10 +321,8 @@ def build(
     UserError: sizes do not fit together, or a name is not one.
   """
   latents = system.part(tokenizer).tokenizer
-  for name, value, names in (
-    ("pivots", pivots, PIVOTS),
-    ("method", method, METHODS),
-  ):
+  known = {"pivots": (pivots, PIVOTS), "method": (method, METHODS)}
+  for name, (value, names) in known.items():
     if value not in names:
       raise UserError(f"{name}={value!r}: choose one of {', '.join(names)}")
   if not 0 <= mask_low < 1:

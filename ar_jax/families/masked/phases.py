@@ -31,6 +31,39 @@ def hidden(order: Array, known: Array | int) -> Array:
   return (jnp.argsort(order, axis=1) >= known).astype(jnp.float32)
 
 
+def shown(
+  net: Pivoted,
+  kind: str,
+  h: Array,
+  few: Array,
+  hidden: Array,
+  chance: Array | None,
+  rate: Array | None,
+) -> Array:
+  """f32[B, Ls, D], the pivots of a training step. No gradient goes through them
+  into the first phase.
+
+  Args:
+    net: bound.
+    kind: "hidden" or "token".
+    h: f32[B, Ls, D], hidden states of the first phase.
+    few: f32[B, Ls, C], its units.
+    hidden: f32[B, Ls], 1 where they were hidden.
+    chance: f32[B], uniform draws; None gives every image its pivots.
+    rate: f32[B], how often an image sees them and not blanks alone.
+  """
+  blank = net.blank_pivots()
+  if kind == "token":
+    pivots = net.token_pivots(few)
+  else:
+    made = net.hidden_pivots(jax.lax.stop_gradient(h))
+    # Of places that were known nothing was predicted.
+    pivots = jnp.where(hidden[..., None] > 0, made, blank)
+  if chance is None:
+    return pivots
+  return jnp.where((chance > 1 - rate)[:, None, None], pivots, blank)
+
+
 def small(
   net: Pivoted,
   params: Any,
