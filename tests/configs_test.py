@@ -189,7 +189,7 @@ class ConfigsTest(parameterized.TestCase):
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
     "elm", "elm:masked", "controlar", "controlar:fashion",
-    "transition_matching", "arflow", "arflow:sit",
+    "transition_matching", "arflow", "arflow:sit", "hi_mar", "gigatok",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora",
   )  # fmt: skip

@@ -22,7 +22,9 @@ from typing import Any
 import flax.linen as nn
 
 from ar_jax.core import system
+from ar_jax.core.errors import UserError
 from ar_jax.families.token.net import NextToken
+from ar_jax.families.token.placed import Placed
 from ar_jax.families.token.readers import Embed
 from ar_jax.families.token.system import order, prefix
 from ar_jax.families.token.token_wise import TokenWise
@@ -40,6 +42,7 @@ SIZES = {
   "1b": dict(depth=22, width=2048, heads=32),
   "7b": dict(depth=32, width=4096, heads=32),
 }
+POSITIONS = ("rope", "learned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,7 @@ def build(
   num_classes: int | None = None,
   text: Mapping[str, Any] | None = None,
   prefix_rope: str = "zero",
+  positions: str = "rope",
   label_dropout: float = 0.1,
   token_dropout: float = 0.1,
   **stack,
@@ -86,18 +90,24 @@ def build(
     text: `{"name": "bytes" or "features", **arguments}` of `encoders.text`;
       in place of num_classes.
     prefix_rope: see `positions.rope`.
+    positions: "rope", or "learned": a table that is added to what is read, as
+      the transformers over GigaTok's codes have it (arXiv 2504.08736).
     label_dropout: see `LlamaGen`.
     token_dropout: of the embeddings.
     **stack: multiple_of, dropout, drop_path, remat, dtype, impl; see `llama`.
 
   Raises:
-    UserError: sizes do not fit together, or not exactly one of num_classes
-      and text is given.
+    UserError: sizes do not fit together, not exactly one of num_classes and
+      text is given, or there are no such positions.
   """
+  if positions not in POSITIONS:
+    raise UserError(
+      f"positions={positions!r}: choose one of {', '.join(POSITIONS)}"
+    )
   codes = system.part(tokenizer).tokenizer
   if num_classes == 0:
     label_dropout = 0.0  # there is nothing to hide
-  net = NextToken(
+  net = (Placed if positions == "learned" else NextToken)(
     order(codes),
     Embed(codes.vocab, width),
     width,
