@@ -30,6 +30,7 @@ SCHEDULES = (
   "steps",
   "tenths",
   "var",
+  "wsd",
 )
 _FROZEN = "(frozen)"  # the partition of what stays
 
@@ -50,7 +51,9 @@ def lr_factor(
       0.2 at 1/2, 2/3 and 5/6 of the run; `late_cosine` (xAR, arXiv
       2502.20388): constant for 3/4 of the run, then `cosine`; `tenths` (AR-Net,
       arXiv 1911.12436): times 0.9 after each tenth of the run; `one_cycle`: a
-      cosine from 1/25 up to 1 in a quarter of the run, and down to 1e-4.
+      cosine from 1/25 up to 1 in a quarter of the run, and down to 1e-4; `wsd`
+      (GigaTok, arXiv 2504.08736): warm-up from 1 %, constant, and in the last
+      fifth of the run 1 - sqrt(share of the fifth).
     steps: updates of the whole run, from 0 to `steps` - 1.
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor of the last update.
@@ -60,7 +63,7 @@ def lr_factor(
       f"optim.schedule={name!r}: choose one of {', '.join(SCHEDULES)}"
     )
   warm = round(warmup * steps) if warmup < 1 else int(warmup)
-  floor = 0.005 if name == "var" else 0.0
+  floor = {"var": 0.005, "wsd": 0.01}.get(name, 0.0)
 
   def share(step, first):  # from `first` to the last update
     return jnp.clip((step - first) / max(steps - 1 - first, 1), 0.0, 1.0)
@@ -85,6 +88,9 @@ def lr_factor(
     elif name == "tenths":
       tenths = 10 * (step - warm) // max(steps - warm, 1)
       fall = jnp.power(0.9, jnp.clip(tenths, 0, 9))
+    elif name == "wsd":
+      late = (step + 1 - 0.8 * steps) / (0.2 * steps)
+      fall = 1 - jnp.sqrt(jnp.clip(late, 0.0, 1.0))
     elif name == "one_cycle":
       wave = lambda x: 0.5 - 0.5 * jnp.cos(jnp.pi * jnp.clip(x, 0.0, 1.0))
       up = 0.04 + 0.96 * wave(4 * progress)

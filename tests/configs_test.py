@@ -196,6 +196,9 @@ class ConfigsTest(parameterized.TestCase):
     ("mar", "b", 207.9),
     ("mar", "l", 478.3),
     ("mar", "h", 942.4),
+    ("hi_mar", "b", 244),
+    ("hi_mar", "l", 529),
+    ("hi_mar", "h", 1090),
     ("flowar", "s", 171.7),
     ("flowar", "l", 586.9),
     ("flowar", "h", 1913),
@@ -270,7 +273,7 @@ class ConfigsTest(parameterized.TestCase):
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
     "elm", "elm:masked", "infinity", "varedit", "varedit:fashion",
     "ecm", "ecm:fashion", "controlar", "controlar:fashion",
-    "transition_matching", "arflow", "arflow:sit",
+    "transition_matching", "arflow", "arflow:sit", "hi_mar", "gigatok",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora", "asvr",
   )  # fmt: skip

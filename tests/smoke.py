@@ -322,6 +322,7 @@ EXCEPTIONS = Exceptions(
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
     "semaim": "every example has an order of its own",
+    "hi_mar": "every example has an order of its own",
     "bits": "a tokenizer makes all units at once",
     "bitwise": "a tokenizer makes all units at once",
     "vq": "a tokenizer makes all units at once",
@@ -329,6 +330,7 @@ EXCEPTIONS = Exceptions(
     "kl_vae": "a tokenizer makes all units at once",
     "lookup_free": "a tokenizer makes all units at once",
     "vtbench": "a codec sees an image at once",
+    "gigatok": "a tokenizer makes all units at once",
   },
   no_chance={
     "classifier": "an encoder says what it sees",
@@ -340,6 +342,7 @@ EXCEPTIONS = Exceptions(
     "kl_vae": "a tokenizer shows what it is shown",
     "lookup_free": "a tokenizer shows what it is shown",
     "vtbench": "a codec shows what it is shown",
+    "gigatok": "a tokenizer shows what it is shown",
     "ar_net": "a forecast is a mean",
     "mesa_optimization": "a forecast is a step of descent",
   },

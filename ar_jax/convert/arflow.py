@@ -23,7 +23,7 @@ PLACE = ("params",)
 PATCH = 2  # of all published files
 
 
-def _reordered(order: tuple[int, ...], then: Layout) -> Layout:
+def reordered(order: tuple[int, ...], then: Layout) -> Layout:
   """Parts of axis 0 in another order."""
 
   def take(x: np.ndarray, order: Any) -> np.ndarray:
@@ -63,11 +63,11 @@ def _last(then: Layout) -> Layout:
 
 # Theirs: shift, scale, gate of both branches. Ours: the gates, the scales, the
 # shifts; of the last norm the scale, then the shift.
-_MODS, _ENDS = (2, 5, 1, 4, 0, 3), (1, 0)
+MODS, ENDS = (2, 5, 1, 4, 0, 3), (1, 0)
 _BLOCK, _OURS = "blocks.{i}", "backbone/block"
 
 
-def _both(theirs: str, ours: str, make: Any, lead: bool = False):
+def both(theirs: str, ours: str, make: Any, lead: bool = False):
   """Rules of a linear layer whose rows change their order; `lead`: ours has an
   axis of one layer in front."""
   front = lambda layout: Layout(
@@ -103,18 +103,18 @@ TABLE = (
   ),
   *affine(f"{_BLOCK}.mlp.fc1", f"{_OURS}/mlp/fc1", LINEAR),
   *affine(f"{_BLOCK}.mlp.fc2", f"{_OURS}/mlp/fc2", LINEAR),
-  *_both(
+  *both(
     f"{_BLOCK}.adaLN_modulation.1",
     "backbone/ada",
-    lambda then: _reordered(_MODS, then),
+    lambda then: reordered(MODS, then),
   ),
-  *_both(
+  *both(
     "final_layer.adaLN_modulation.1",
     "backbone/out_ada",
-    lambda then: _reordered(_ENDS, then),
+    lambda then: reordered(ENDS, then),
     lead=True,
   ),
-  *_both("final_layer.linear", "out", _last),
+  *both("final_layer.linear", "out", _last),
 )
 
 

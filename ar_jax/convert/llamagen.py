@@ -32,6 +32,7 @@ def _linear(theirs: str, ours: str) -> Rule:
 TABLE = (
   Rule("tok_embeddings.weight", "params/units/embedding"),
   Rule(f"{_TEXT}.embedding_table.weight", "params/prefix/label/embedding"),
+  Rule("positional_embedding", "params/places"),  # of those over GigaTok
   _linear(f"{_TEXT}.cap_proj.fc1", "params/prefix/fc1"),
   _linear(f"{_TEXT}.cap_proj.fc2", "params/prefix/fc2"),
   Rule(f"{_TEXT}.uncond_embedding", "null/prefix/features"),
@@ -86,6 +87,10 @@ def config(
     "heads": count(state, width, published, heads, name),
     "multiple_of": multiple(hidden, width),
   }
+  if "positional_embedding" in state:
+    length = len(state["positional_embedding"]) - 1
+    model["tokenizer"] = {"name": "gigatok", "vocab": vocab, "length": length}
+    model["positions"] = "learned"
   if size is not None:
     model["tokenizer"]["size"] = size
   if f"{_TEXT}.uncond_embedding" in state:

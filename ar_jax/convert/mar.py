@@ -29,11 +29,11 @@ PLACE = ("params",)
 # Heads by width; the file does not tell.
 HEADS = {768: 12, 1024: 16, 1280: 16}
 
-_BATCH = Layout(lambda x: x[0], lambda x: x[None])
+BATCH = Layout(lambda x: x[0], lambda x: x[None])
 _ONE = Layout(lambda x: x[0, 0], lambda x: x[None, None])
 
 
-def _stack(name: str) -> tuple[Rule, ...]:
+def stack(name: str) -> tuple[Rule, ...]:
   theirs, ours = name + "_blocks.{i}", f"{name}/block"
   return (
     *norm(f"{theirs}.norm1", f"{ours}/norm1"),
@@ -47,22 +47,15 @@ def _stack(name: str) -> tuple[Rule, ...]:
     *affine(f"{theirs}.mlp.fc1", f"{ours}/mlp/fc1", LINEAR),
     *affine(f"{theirs}.mlp.fc2", f"{ours}/mlp/fc2", LINEAR),
     *norm(f"{name}_norm", f"{name}/out_norm"),
-    Rule(f"{name}_pos_embed_learned", f"{name}_slots", _BATCH),
+    Rule(f"{name}_pos_embed_learned", f"{name}_slots", BATCH),
   )
 
 
 _NET, _HEAD = "diffloss.net", "head/net"
 _THEIRS = f"{_NET}.res_blocks." + "{i}"
 
-TABLE = (
-  Rule("labels", "label/embedding"),
-  *affine("z_proj", "latent", LINEAR),
-  *norm("z_proj_ln", "latent_norm"),
-  *_stack("encoder"),
-  *affine("decoder_embed", "bridge", LINEAR),
-  Rule("mask_token", "hidden", _ONE),
-  *_stack("decoder"),
-  Rule("diffusion_pos_embed_learned", "head_slots", _BATCH),
+# The head that draws a unit by itself.
+HEAD = (
   *affine(f"{_NET}.time_embed.mlp.0", f"{_HEAD}/time/fc1", LINEAR),
   *affine(f"{_NET}.time_embed.mlp.2", f"{_HEAD}/time/fc2", LINEAR),
   *affine(f"{_NET}.cond_embed", f"{_HEAD}/cond", LINEAR),
@@ -74,6 +67,17 @@ TABLE = (
   *affine(f"{_NET}.final_layer.adaLN_modulation.1", f"{_HEAD}/ada", LINEAR),
   *affine(f"{_NET}.final_layer.linear", f"{_HEAD}/out", LINEAR),
 )
+# The encoder, the decoder and what leads into them.
+NET = (
+  Rule("labels", "label/embedding"),
+  *affine("z_proj", "latent", LINEAR),
+  *norm("z_proj_ln", "latent_norm"),
+  *stack("encoder"),
+  *affine("decoder_embed", "bridge", LINEAR),
+  *stack("decoder"),
+  Rule("diffusion_pos_embed_learned", "head_slots", BATCH),
+)
+TABLE = (*NET, Rule("mask_token", "hidden", _ONE), *HEAD)
 
 
 def config(state: State, heads: int | None = None) -> dict[str, Any]:
@@ -128,16 +132,27 @@ def to_ours(state: State, heads: int | None = None) -> dict[str, Any]:
   like = jax.eval_shape(
     lambda key: mar.init(key, {})["params"], jax.random.key(0)
   )
-  state = tables.split_biases(state)
-  if "fake_latent" in state:
-    labels = state.pop("class_emb.weight"), state.pop("fake_latent")
-    state["labels"] = np.concatenate(labels)
-  return tables.to_ours(TABLE, state, like)
+  return tables.to_ours(TABLE, joined(state), like)
 
 
 def to_official(params: Params) -> dict[str, np.ndarray]:
   """The official state of the `params` of MAR."""
-  state = tables.fuse(tables.to_official(TABLE, params))
+  return apart(tables.to_official(TABLE, params))
+
+
+def joined(state: State) -> dict[str, np.ndarray]:
+  """An official state as the table reads it: biases by themselves, and one
+  table of labels, of which the last is null."""
+  state = tables.split_biases(state)
+  if "fake_latent" in state:
+    labels = state.pop("class_emb.weight"), state.pop("fake_latent")
+    state["labels"] = np.concatenate(labels)
+  return state
+
+
+def apart(state: State) -> dict[str, np.ndarray]:
+  """Undoes `joined`."""
+  state = tables.fuse(state)
   labels = state.pop("labels")
   state["class_emb.weight"], state["fake_latent"] = labels[:-1], labels[-1:]
   return state

@@ -84,14 +84,14 @@ def _count(state: State, index: str) -> int:
   return sum(pattern.fullmatch(key) is not None for key in state)
 
 
-def _reversed(state: State, levels: int) -> dict[str, np.ndarray]:
+def reversed_levels(state: State, levels: int) -> dict[str, np.ndarray]:
   """The decoder's levels counted the other way: theirs begin at the coarsest,
   ours at the finest."""
 
   def turn(found):
-    return f"decoder.conv_blocks.{levels - 1 - int(found[1])}."
+    return f"decoder.{found[1]}.{levels - 1 - int(found[2])}."
 
-  pattern = re.compile(r"^decoder\.conv_blocks\.(\d+)\.")
+  pattern = re.compile(r"^decoder\.(conv_blocks|adaptive)\.(\d+)\.")
   return {pattern.sub(turn, key): array for key, array in state.items()}
 
 
@@ -106,7 +106,7 @@ def to_ours(state: State) -> dict[str, Any]:
     (1, module.size, module.size, module.in_channels), np.float32
   )
   like = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
-  state = tables.fuse(_reversed(state, len(module.mult)))
+  state = tables.fuse(reversed_levels(state, len(module.mult)))
   return tables.to_ours(TABLE, state, like, ignore=IGNORE)
 
 
@@ -117,4 +117,4 @@ def to_official(params: Params) -> dict[str, np.ndarray]:
     for name in params["encoder"]
   )
   state = tables.to_official(TABLE, params)
-  return _reversed(tables.split(state), levels)
+  return reversed_levels(tables.split(state), levels)

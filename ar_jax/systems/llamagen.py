@@ -16,6 +16,7 @@ Shapes: D width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ import jax
 from ar_jax.core import system
 from ar_jax.core.system import Array, UserError, Vars
 from ar_jax.families.token.net import NextToken
+from ar_jax.families.token.placed import Placed
 from ar_jax.families.token.readers import CodeVectors, Embed
 from ar_jax.families.token.system import order, prefix
 from ar_jax.families.token.token_wise import TokenWise
@@ -42,6 +44,7 @@ SIZES = {
   "1b": dict(depth=22, width=2048, heads=32),
   "7b": dict(depth=32, width=4096, heads=32),
 }
+POSITIONS = ("rope", "learned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,7 @@ def build(
   num_classes: int | None = None,
   text: Mapping[str, Any] | None = None,
   prefix_rope: str = "zero",
+  positions: str = "rope",
   label_dropout: float = 0.1,
   token_dropout: float = 0.1,
   reader: str = "table",
@@ -111,6 +115,8 @@ def build(
     text: `{"name": "bytes" or "features", **arguments}` of `encoders.text`;
       in place of num_classes.
     prefix_rope: see `positions.rope`.
+    positions: "rope", or "learned": a table that is added to what is read, as
+      the transformers over GigaTok's codes have it (arXiv 2504.08736).
     label_dropout: see `LlamaGen`.
     token_dropout: of the embeddings.
     reader: of the units: "table", a row for each code, or "codes", the codes of
@@ -119,9 +125,13 @@ def build(
     **stack: multiple_of, dropout, drop_path, remat, dtype, impl; see `llama`.
 
   Raises:
-    UserError: sizes do not fit together, or not exactly one of num_classes
-      and text is given; or there is no such reader.
+    UserError: sizes do not fit together, not exactly one of num_classes and
+      text is given, or there is no such reader or are no such positions.
   """
+  if positions not in POSITIONS:
+    raise UserError(
+      f"positions={positions!r}: choose one of {', '.join(POSITIONS)}"
+    )
   codes = system.part(tokenizer).tokenizer
   if num_classes == 0:
     label_dropout = 0.0  # there is nothing to hide
@@ -129,7 +139,10 @@ def build(
     raise UserError(f"reader={reader!r}: choose table or codes")
   if reader == "codes" and not hasattr(codes, "codebook"):
     raise UserError("reader='codes': this tokenizer has no codes of numbers")
-  net = NextToken(
+  kind = NextToken
+  if positions == "learned":
+    kind = functools.partial(Placed, stddev=width**-0.5, spare=1)
+  net = kind(
     order(codes),
     Embed(codes.vocab, width)
     if reader == "table"

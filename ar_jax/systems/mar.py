@@ -16,7 +16,6 @@ encoder, D width, K steps.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +30,7 @@ from ar_jax.core.decoding.steps import fold
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
+from ar_jax.families.masked import shares
 from ar_jax.families.masked.net import Masked, states_at
 from ar_jax.nn.heads.flow import Diffusion, Flow
 from ar_jax.nn.heads.flow_nets import TokenMLP
@@ -44,7 +44,6 @@ SIZES = {
 }
 ORDERS = ("random", "raster")
 HEADS = ("diffusion", "flow")
-SCHEDULES = ("linear", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +74,7 @@ class MAR(Generator):
   @property
   def rows(self) -> int:
     """S in training: units that are visible at most."""
-    length = self.net.length
-    return max(1, length - math.ceil(length * self.mask_low))
+    return shares.visible(self.net.length, self.mask_low)
 
   def init(self, key: Array, batch: Batch) -> Vars:
     del batch  # The tokenizer knows all shapes.
@@ -105,16 +103,8 @@ class MAR(Generator):
 
   def hidden(self, key: Array) -> Array:
     """i32[]: how many units a batch hides, one number for all examples."""
-    low, length = self.mask_low, self.net.length
-    if self.mask_std is None:
-      share = jax.random.uniform(key, (), minval=low, maxval=1.0)
-    else:
-      least = (low - 1) / self.mask_std
-      drawn = jax.random.truncated_normal(key, least, 0.0)
-      share = 1 + self.mask_std * drawn
-    least = length - self.rows
-    count = jnp.ceil(length * share).astype(jnp.int32)
-    return jnp.clip(count, max(1, least), length)
+    own = self.net.length, self.mask_low, self.mask_std
+    return shares.hidden(key, *own)
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -164,9 +154,7 @@ class MAR(Generator):
       keys: Key[B].
       steps: K, of a cosine schedule; L, one unit a step, if None.
       guidance: scale at the end; 1.0 or None is off.
-      schedule: "linear": guidance grows from 1 with the units that are known
-        after a step, of which the published sampler counts one too few at the
-        last: it ends at 1 + (guidance - 1) (L - 1) / L; "constant".
+      schedule: of guidance, "linear" or "constant"; see `shares.scales`.
       waste: see `refine.stretches`.
       **head: options of the head's `draw`: `steps` of denoising under the
         name `denoise`, temperature, and those of `Flow`.
@@ -206,17 +194,7 @@ class MAR(Generator):
 
   def scales(self, guidance, schedule, sizes) -> np.ndarray:
     """f32[K], of guidance."""
-    if not guidance >= 0:
-      raise UserError(f"guidance={guidance}: must be at least 0; 1.0 is off")
-    if schedule not in SCHEDULES:
-      raise UserError(
-        f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}"
-      )
-    length = sum(sizes)
-    share = np.minimum(np.cumsum(sizes), max(1, length - 1)) / length
-    if schedule == "constant":
-      share = np.ones(len(sizes))
-    return (1 + (guidance - 1) * share).astype(np.float32)
+    return shares.scales(guidance, schedule, sizes)
 
 
 @system.passes_on(vit)

@@ -48,6 +48,7 @@ class Reconstruction(NamedTuple):
     losses: name -> f32[B], the bottleneck's terms, weighted to be summed.
     metrics: name -> f32[B], only reported.
     target: what `image` should be, if not the image itself.
+    more: what `Autoencoder.further` reads.
   """
 
   image: Array
@@ -56,6 +57,7 @@ class Reconstruction(NamedTuple):
   losses: dict[str, Array]
   metrics: dict[str, Array] = {}
   target: Array | None = None
+  more: dict[str, Array] = {}
 
 
 def check_image(x: Array, stride: int, channels: int) -> None:
@@ -151,6 +153,7 @@ class Autoencoder(System):
     x = x if out.target is None else out.target
     metrics = {"psnr": psnr(x, out.image)} | out.losses | out.metrics
     terms = self._reconstruction_terms(variables, x, out.image)
+    terms |= self.further(variables, batch, x, out)
     metrics |= {name: value for name, (_, value) in terms.items()}
     value = sum(weight * term for weight, term in terms.values())
     value += self.bottleneck_weight * sum(out.losses.values())
@@ -161,6 +164,14 @@ class Autoencoder(System):
       )
       value, metrics = value + value_gan, metrics | more
     return Loss(value, metrics, updates if train else {})
+
+  def further(
+    self, variables: Vars, batch: Batch, x: Array, out: Reconstruction
+  ) -> dict[str, tuple[Any, Array]]:
+    """name -> (weight, f32[B]), terms of a family of its own; x are images
+    f32[B, H, W, c] in [-1, 1]."""
+    del variables, batch, x, out
+    return {}
 
   def _reconstruction_terms(
     self, variables: Vars, x: Array, image: Array

@@ -22,7 +22,7 @@ def reference(params, units):
   rms = lambda x, g: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * g
   start = np.broadcast_to(p["prefix"]["start"], (len(units), 1, 8))
   x = np.concatenate([start, p["units"]["embedding"][units[:, :-1]]], 1)
-  x = x + p["position"]
+  x = x + p["places"]
   block, read = p["backbone"]["block"], []
   count = x.shape[1]
   hidden = np.triu(np.ones((count, count), bool), 1)

@@ -73,6 +73,17 @@ def half_linear(scale: float, n: int) -> tuple[float, ...]:
   return tuple((1 + (scale - 1) * share).tolist())
 
 
+def behind(share: Callable[[np.ndarray], np.ndarray]) -> Callable:
+  """A schedule that is all of the scale at step 0, and 1 + (scale - 1) share(s
+  / (n - 1)) at step s = 1 .. n - 1 (GigaTok, arXiv 2504.08736)."""
+
+  def scales(scale: float, n: int) -> tuple[float, ...]:
+    step = np.arange(1, n) / max(n - 1, 1)
+    return (float(scale), *(1 + (scale - 1) * share(step)).tolist())
+
+  return scales
+
+
 SCHEDULES = {
   "constant": constant,
   "ramp": ramp,
@@ -82,11 +93,19 @@ SCHEDULES = {
   "square": rising(np.square),
   "root": root,
   "half_linear": half_linear,
+  "behind_linear": behind(lambda x: x),
+  "behind_falling": behind(lambda x: 1 - x),
+  "behind_triangle": behind(lambda x: 1 - np.abs(2 * x - 1)),
 }
 
 
 def schedule(
-  name: str, scale: float, n: int, *, stop: int | None = None
+  name: str,
+  scale: float,
+  n: int,
+  *,
+  stop: int | None = None,
+  window: tuple[float, float] | None = None,
 ) -> tuple[float, ...]:
   """The guidance scale of each of n steps, by the name of its schedule.
 
@@ -96,6 +115,9 @@ def schedule(
     n: number of steps.
     stop: guidance is off from this step on (the `cfg_interval` of LlamaGen,
       arXiv 2406.06525, which is `stop` - 2); None for never.
+    window: behind the first step guidance acts only while s / (n - 1) is
+      between these two shares (GigaTok's "step" begins at 0.18); None for
+      always.
 
   Raises:
     UserError: there is no such schedule, or a value is out of range.
@@ -105,6 +127,12 @@ def schedule(
   if not scale >= 0:
     raise UserError(f"guidance={scale}: must be at least 0; 1.0 is off")
   scales = SCHEDULES[name](scale, n)
+  if window is not None:
+    low, high = window
+    if not 0 <= low <= high <= 1:
+      raise UserError(f"guidance window={window}: two shares, the lower first")
+    inside = lambda s: s == 0 or low <= s / (n - 1) <= high
+    scales = tuple(x if inside(s) else 1.0 for s, x in enumerate(scales))
   if stop is None:
     return scales
   if not 0 <= stop <= n:

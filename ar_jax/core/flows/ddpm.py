@@ -167,6 +167,7 @@ class Levels:
     shape: tuple[int, ...],
     *,
     temperature: float = 1.0,
+    before: Callable[[Array, Array], Array] | None = None,
   ) -> Array:
     """Walks from noise down to data, f32[B, *shape], in one loop.
 
@@ -175,11 +176,14 @@ class Levels:
       keys: Key[B].
       shape: of one example, (..., C).
       temperature: multiplies the noise of every step, not that of the start.
+      before: (x_i, i i32[]) -> x_i, what is done to it before each step: parts
+        that are known written back.
     """
     names = np.array(self.names, np.int32)
 
     def step(x, row):
       level, name = row
+      x = x if before is None else before(x, level)
       at = jnp.full(x.shape[:-1], level)
       mean, log_variance = self.down(*predict(x, name), x, at)
       fresh = temperature * solvers.noise(keys, shape, level)

@@ -90,6 +90,10 @@ class NextToken(nn.Module):
     )
     return jnp.asarray(table[: self.rows])
 
+  def turns(self, at: Array) -> Array | None:
+    """The rotations of positions i32[...]; None where there are none."""
+    return jnp.take(self.rotations(), at, axis=0, mode="clip")
+
   def __call__(
     self,
     cond: Cond,
@@ -226,10 +230,10 @@ class NextToken(nn.Module):
       mask = jnp.asarray(self._visible(x.shape[1]).mask())[None, None]
     if valid is not None:
       mask = hide_padding(mask, valid)
-    pos = self.rotations()[: x.shape[1]]
+    pos = self.rotations()
+    pos = pos if pos is None else pos[: x.shape[1]]
     h, cache = self._stack(x, mask, last, pos=pos, cache=cache)
-    index = jnp.asarray(cache.index, jnp.int32)
-    cache = dataclasses.replace(cache, index=index)
+    cache = dataclasses.replace(cache, index=jnp.int32(cache.index))
     if jax.default_backend() == "cpu":
       cache = cache.unstacked()
     return h, cache
@@ -269,8 +273,7 @@ class NextToken(nn.Module):
     if valid is not None:
       mask = mask & padding_mask(mask, valid)
     # Clipped only for examples that are finished.
-    at = self.places(cache, new, tree)
-    pos = jnp.take(self.rotations(), at, axis=0, mode="clip")
+    pos = self.turns(self.places(cache, new, tree))
     return self._stack(x, mask, None, pos=pos, cache=cache)
 
   def places(

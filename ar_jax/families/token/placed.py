@@ -1,4 +1,5 @@
-"""A transformer over units whose positions are learned (GPT-2, iGPT).
+"""A transformer over units whose positions are learned (GPT-2, iGPT; the ones
+over GigaTok's codes, arXiv 2504.08736).
 
 Shapes: B batch, P positions of the prefix, L units, T positions, D width.
 """
@@ -11,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from ar_jax.core.plans.plan import Plan
+from ar_jax.core.system import UserError
 from ar_jax.families.token.net import NextToken
 from ar_jax.nn.layers.cache import Cache
 
@@ -23,17 +25,24 @@ class Placed(NextToken):
 
   Attributes: as there, and
     stddev: initial standard deviation of these rows.
+    spare: rows behind those of all positions, which are never read: published
+      tables have one for the last unit.
   """
 
   stddev: float = 0.01
+  spare: int = 0
 
   def setup(self):
     init = nn.initializers.normal(self.stddev)
-    self.position = self.param("position", init, (self.rows, self.width))
+    shape = (self.rows + self.spare, self.width)
+    self.table = self.param("places", init, shape)
 
   def rotations(self) -> Array:
     """f32[P + L - 1, D]: the rows, in place of rotations."""
-    return self.position
+    return self.table[: self.rows]
+
+  def grouped(self, *args, **options):
+    raise UserError("drafts behind units need positions that are rotations")
 
   def _stack(
     self,
@@ -45,4 +54,5 @@ class Placed(NextToken):
     **options: Any,
   ) -> tuple[Array, Cache | None]:
     pos = pos if pos.ndim == x.ndim else pos[None]
-    return super()._stack(x + pos, mask, last, pos=None, **options)
+    x = x + pos.astype(x.dtype)
+    return super()._stack(x, mask, last, pos=None, **options)

@@ -227,6 +227,7 @@ class TokenWise(TeacherForced):
     guidance: float | None = 1.0,
     schedule: str = "constant",
     stop: int | None = None,
+    window: tuple[float, float] | None = None,
     until_stop: bool = False,
     forced: tuple[int, ...] | None = None,
     **law: Any,
@@ -237,6 +238,7 @@ class TokenWise(TeacherForced):
       guidance: scale; 1.0 or None is off.
       schedule: a key of `pick.SCHEDULES`.
       stop: guidance is off from this unit on, and costs nothing there.
+      window: see `pick.schedule`.
       until_stop: whether drawing is over as soon as every example has drawn
         the code that ends it.
       forced: L codes that stand whatever is drawn, -1 where a unit is free.
@@ -247,7 +249,9 @@ class TokenWise(TeacherForced):
       UserError: as in `generate`.
     """
     guidance = self.scale(guidance)
-    scales = pick.schedule(schedule, guidance, len(self.plan), stop=stop)
+    scales = pick.schedule(
+      schedule, guidance, len(self.plan), stop=stop, window=window
+    )
     guided = guidance != 1.0
     if until_stop and self.stop is None:
       raise UserError(

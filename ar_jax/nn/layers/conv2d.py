@@ -120,6 +120,47 @@ class Upsample(nn.Module):
     return conv3(x.shape[-1], self.dtype, "conv")(x)
 
 
+class DepthUpsample(nn.Module):
+  """Doubles the sides: a 3x3 convolution to four times the channels, which
+  become the four pixels of a cell, row by row (GigaTok)."""
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    return depth_to_space(conv3(4 * x.shape[-1], self.dtype, "conv")(x))
+
+
+def depth_to_space(x: Array) -> Array:
+  """[B, 2 h, 2 w, C] of [B, h, w, 4 C], whose channels count pixels first."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h, w, 2, 2, c // 4).swapaxes(2, 3)
+  return x.reshape(b, 2 * h, 2 * w, c // 4)
+
+
+class AdaptiveNorm(nn.Module):
+  """GroupNorm whose scale and bias are linear in the deviation and in the mean
+  of the channels of a latent (AdaGN of GigaTok, arXiv 2504.08736)."""
+
+  @nn.compact
+  def __call__(self, x: Array, z: Array) -> Array:
+    """[B, H, W, C] of x [B, H, W, C] and a latent z [B, h, w, z]."""
+    channels, z = x.shape[-1], z.astype(jnp.float32)
+    dense = lambda name: nn.Dense(channels, name=name)
+    # The unbiased variance, as PyTorch's.
+    spread = jnp.sqrt(jnp.var(z, (1, 2), ddof=1) + 1e-6)
+    scale, bias = dense("scale")(spread), dense("bias")(z.mean((1, 2)))
+    plain = nn.GroupNorm(
+      num_groups=math.gcd(32, channels),
+      epsilon=1e-6,
+      use_bias=False,
+      use_scale=False,
+      dtype=jnp.float32,
+      use_fast_variance=False,
+    )
+    return scale[:, None, None] * plain(x) + bias[:, None, None]
+
+
 class Encoder(nn.Module):
   """Image [B, H, W, c] to latents f32[B, H/s, W/s, z], s = 2^(levels - 1).
 
@@ -168,7 +209,9 @@ class Decoder(nn.Module):
   encoder (0 = full resolution) and run from the last to the first. `head`
   is the last convolution by itself: adaptive GAN weights differentiate it.
 
-  Attributes: as `Encoder`, with `channels` those of the image.
+  Attributes: as `Encoder`, with `channels` those of the image, and `adaptive`:
+  whether an `AdaptiveNorm` stands before each level and a `DepthUpsample`
+  behind it.
   """
 
   ch: int
@@ -180,6 +223,7 @@ class Decoder(nn.Module):
   dtype: jnp.dtype = jnp.float32
   act_out: bool = True
   more: int = 1
+  adaptive: bool = False
 
   def setup(self):
     self.conv_out = conv3(self.channels, self.dtype)
@@ -195,12 +239,15 @@ class Decoder(nn.Module):
     x = Middle(top, self.mid_attention, self.dtype, name="mid")(x)
     for level, mult in reversed(list(enumerate(self.mult))):
       at = f"up_{level}"
+      if self.adaptive:
+        x = AdaptiveNorm(name=f"{at}_adaptive")(x, z)
       for i in range(self.blocks + self.more):
         x = ResBlock(self.ch * mult, self.dtype, name=f"{at}_block_{i}")(x)
         if level in self.attention:
           x = AttnBlock(self.dtype, name=f"{at}_attn_{i}")(x)
       if level:
-        x = Upsample(self.dtype, name=f"{at}_upsample")(x)
+        doubled = DepthUpsample if self.adaptive else Upsample
+        x = doubled(self.dtype, name=f"{at}_upsample")(x)
     feature = norm(x.shape[-1], "norm_out")(x)
     feature = nn.silu(feature) if self.act_out else feature
     feature = feature.astype(self.dtype)

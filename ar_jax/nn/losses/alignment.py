@@ -23,17 +23,20 @@ class Projector(nn.Module):
     features: C.
     hidden: widths before the last; ARRA has one of C.
     dtype: of the products.
+    silu: whether SiLU stands in the place of GELU.
   """
 
   features: int
   hidden: tuple[int, ...]
   dtype: jnp.dtype = jnp.float32
+  silu: bool = False
 
   @nn.compact
   def __call__(self, h: Array) -> Array:
     """[..., C] of h [..., D]."""
+    act = nn.silu if self.silu else lambda h: nn.gelu(h, approximate=False)
     for i, width in enumerate((*self.hidden, self.features)):
-      h = nn.gelu(h, approximate=False) if i else h
+      h = act(h) if i else h
       h = nn.Dense(width, dtype=self.dtype, name=f"fc{i + 1}")(h)
     return h
 

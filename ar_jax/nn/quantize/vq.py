@@ -62,6 +62,18 @@ def straight_through(z: Array, e: Array) -> Array:
   return z + jax.lax.stop_gradient(e - z)
 
 
+def rotated(z: Array, e: Array) -> Array:
+  """The value of e, with the gradient of z turned and stretched as z is to
+  become e (rotation trick, arXiv 2410.06424)."""
+  held = jax.lax.stop_gradient
+  norm = lambda x: jnp.linalg.norm(x, axis=-1, keepdims=True)
+  u, v = held(unit(z, 1e-6)), held(unit(e, 1e-6))
+  w = held(unit(u + v, 1e-6))
+  along = lambda x, by: jnp.sum(x * by, -1, keepdims=True)
+  turned = z - 2 * w * along(z, w) + 2 * v * along(z, u)
+  return held(norm(e) / jnp.maximum(norm(z), 1e-6)) * turned
+
+
 def codebook_loss(z: Array, e: Array) -> Array:
   """Moves codes e[B, ...] towards sg(z): mean square per example, f32[B]."""
   return _mean_square(jax.lax.stop_gradient(z) - e)
@@ -143,6 +155,8 @@ class VectorQuantizer(nn.Module):
     entropy: weight of `entropy_loss`; above 0, what is said of one example
       depends on the whole batch.
     spread: see `codebook_init`.
+    rotation: whether gradients are turned on their way to z, see `rotated`;
+      else they go straight through.
   """
 
   vocab: int
@@ -151,6 +165,7 @@ class VectorQuantizer(nn.Module):
   beta: float = 0.25
   entropy: float = 0.0
   spread: float | None = None
+  rotation: bool = False
 
   def setup(self):
     init = codebook_init(self.spread)
@@ -191,7 +206,8 @@ class VectorQuantizer(nn.Module):
     if self.entropy:
       value = self.entropy * entropy_loss(z, codebook)
       losses["entropy"] = jnp.full(len(z), value)
-    return straight_through(z, e), losses, ids
+    through = rotated if self.rotation else straight_through
+    return through(z, e), losses, ids
 
   def _scaled(self, x: Array) -> Array:
     return unit(x) if self.sphere else x
