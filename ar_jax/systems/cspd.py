@@ -49,7 +49,7 @@ from ar_jax.families.token import vector_speculation as causal
 from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.vectors import VectorWise, vector_wise
 from ar_jax.nn.heads.density import Mixture
-from ar_jax.nn.heads.flow import Diffusion
+from ar_jax.nn.heads.diffusion import Diffusion
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
 from ar_jax.families.masked import phases, shares
 from ar_jax.families.masked.pivots import Pivoted
-from ar_jax.nn.heads.flow import Diffusion
+from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from ar_jax.nn.heads.map_diffusion import MapDiffusion, MapDiT
 from ar_jax.nn.stacks.dit import dit_zero

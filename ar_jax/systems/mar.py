@@ -32,7 +32,8 @@ from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
 from ar_jax.families.masked import shares
 from ar_jax.families.masked.net import Masked, states_at
-from ar_jax.nn.heads.flow import Diffusion, Flow
+from ar_jax.nn.heads.diffusion import Diffusion
+from ar_jax.nn.heads.flow import Flow
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from ar_jax.nn.stacks.vit import vit
 

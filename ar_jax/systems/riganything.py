@@ -34,7 +34,7 @@ from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.families.skeleton.net import Mean, Net
-from ar_jax.nn.heads.flow import Diffusion
+from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from ar_jax.nn.stacks.vit import vit
 

@@ -14,7 +14,7 @@ from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
 from ar_jax.nn.heads import pointer
-from ar_jax.nn.heads.flow import Diffusion
+from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from configs import riganything as config
 from tests import smoke

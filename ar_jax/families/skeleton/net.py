@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
-from ar_jax.nn.heads.flow import Diffusion, NoiseHead
+from ar_jax.nn.heads.diffusion import Diffusion
+from ar_jax.nn.heads.flow import NoiseHead
 from ar_jax.nn.heads.pointer import PairScore, growing
 from ar_jax.nn.layers.times import sinusoids
 from ar_jax.nn.stacks.transformer import Backbone

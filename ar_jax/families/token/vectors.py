@@ -25,7 +25,7 @@ from ar_jax.families.token.readers import Latents
 from ar_jax.families.token.system import order, prefix
 from ar_jax.families.token.token_wise import TokenWise
 from ar_jax.nn.heads.density import Mixture
-from ar_jax.nn.heads.flow import Diffusion
+from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from ar_jax.nn.stacks.llama import llama
 

@@ -14,7 +14,8 @@ from ar_jax.core.decoding import pick, steps
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.readers import Latents
-from ar_jax.nn.heads.flow import Diffusion, Flow
+from ar_jax.nn.heads.diffusion import Diffusion
+from ar_jax.nn.heads.flow import Flow
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from ar_jax.systems.llamagen import LlamaGen
 from tests import filled

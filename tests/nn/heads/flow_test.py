@@ -17,7 +17,8 @@ from ar_jax.core.flows import flow
 from ar_jax.core.plans import entities, makers, plan
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.heads.codes import Bitwise
-from ar_jax.nn.heads.flow import Diffusion, Flow
+from ar_jax.nn.heads.diffusion import Diffusion
+from ar_jax.nn.heads.flow import Flow
 from ar_jax.nn.heads.flow_nets import GroupTransformer, TokenMLP
 from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import Mlp
