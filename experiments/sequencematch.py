@@ -31,7 +31,7 @@ import numpy as np
 
 from ar_jax import data, main
 from ar_jax.core.system import build
-from ar_jax.families.token import stack_draw
+from ar_jax.families.token.backspace import stack_draw
 from configs import sequencematch as config
 from experiments.shared import arms, record
 from experiments.shared.arms import Trained, mean_spread

@@ -40,8 +40,12 @@ from ar_jax.families.token.aligned import (
   feature,
   numbers,
 )
-from ar_jax.families.token.joint_vocabulary import Ids, PromptProgram, without
-from ar_jax.families.token.layout import CHAMELEON, Layout, layout
+from ar_jax.families.token.prompts.joint_vocabulary import (
+  Ids,
+  PromptProgram,
+  without,
+)
+from ar_jax.families.token.prompts.layout import CHAMELEON, Layout, layout
 from ar_jax.families.token.readers import Embed
 from ar_jax.families.token.system import prefix
 from ar_jax.families.token.token_wise import TokenWise
@@ -270,7 +274,8 @@ def build(
     text: in place of num_classes: `{"name": "bytes" or "features",
       **arguments}` of `encoders.text`; or `{"name": "ids", "length": n}`, at
       most n ids of the vocabulary of the units.
-    symbols: "codes", "rows" or "chameleon"; see `families.token.layout`.
+    symbols: "codes", "rows" or "chameleon"; see
+      `families.token.prompts.layout`.
     z_loss: see `ARRA`.
     zero_rows: see `ARRA`.
     prefix_rope: see `positions.rope`; "line" if None and there are symbols,

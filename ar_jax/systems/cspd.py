@@ -45,7 +45,7 @@ from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Beside, Generator
 from ar_jax.families.masked import speculation as masked
 from ar_jax.families.masked.net import Masked, states_at
-from ar_jax.families.token import vector_speculation as causal
+from ar_jax.families.token.drafting import vector_speculation as causal
 from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.vectors import VectorWise, vector_wise
 from ar_jax.nn.heads.density import Mixture

@@ -42,7 +42,7 @@ from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.families.base import Beside
 from ar_jax.families.token import alone, first_layers
 from ar_jax.families.token.net import NextToken
-from ar_jax.families.token.prompt import Prompt
+from ar_jax.families.token.prompts.prompt import Prompt
 from ar_jax.families.token.token_wise import TokenWise
 from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.nn.stacks.transformer import Backbone

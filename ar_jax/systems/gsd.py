@@ -24,7 +24,7 @@ from ar_jax import ops
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, UserError, Vars
-from ar_jax.families.token import self_speculation
+from ar_jax.families.token.drafting import self_speculation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from ar_jax.core import system
 from ar_jax.core.errors import UserError
 from ar_jax.core.plans import makers
 from ar_jax.families.token.net import NextToken
-from ar_jax.families.token.prompt import Prompt
+from ar_jax.families.token.prompts.prompt import Prompt
 from ar_jax.families.token.readers import Embed, Projected
 from ar_jax.families.token.token_wise import TokenWise
 from ar_jax.nn.heads.categorical import Hidden

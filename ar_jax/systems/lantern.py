@@ -29,8 +29,12 @@ from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Beside, Generator
-from ar_jax.families.token import eagle_drafts, self_speculation, speculation
-from ar_jax.families.token.eagle import Eagle
+from ar_jax.families.token.drafting import (
+  eagle_drafts,
+  self_speculation,
+  speculation,
+)
+from ar_jax.families.token.drafting.eagle import Eagle
 from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.system import training_noise
 from ar_jax.nn.heads.categorical import cross_entropy

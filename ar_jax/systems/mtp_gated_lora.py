@@ -33,9 +33,13 @@ from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Array, Batch, Loss, Vars
 from ar_jax.families.base import Beside, hidden_conditions
-from ar_jax.families.token import self_draft, self_speculation, speculation
+from ar_jax.families.token.drafting import (
+  self_draft,
+  self_speculation,
+  speculation,
+)
+from ar_jax.families.token.drafting.self_draft import Sampler, SelfDrafter
 from ar_jax.families.token.net import NextToken
-from ar_jax.families.token.self_draft import Sampler, SelfDrafter
 from ar_jax.families.token.token_wise import TokenWise, show
 from ar_jax.nn.heads.categorical import Categorical, cross_entropy
 

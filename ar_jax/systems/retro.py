@@ -34,10 +34,11 @@ from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
-from ar_jax.families.token import endings, retro_draw
-from ar_jax.families.token.database import Database
+from ar_jax.families.token.prompts import endings
 from ar_jax.families.token.readers import Embed
-from ar_jax.families.token.retro_net import RetroNet
+from ar_jax.families.token.retrieval import retro_draw
+from ar_jax.families.token.retrieval.database import Database
+from ar_jax.families.token.retrieval.retro_net import RetroNet
 from ar_jax.families.token.system import scored
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.attention import check_heads

@@ -34,10 +34,11 @@ from ar_jax.core.decoding.backspace import Walk
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.replay import Replay
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.families.token import endings, stack_draw, stack_net
+from ar_jax.families.token.backspace import stack_draw, stack_net
+from ar_jax.families.token.backspace.stack_net import StackNet
 from ar_jax.families.token.prefix import Start
+from ar_jax.families.token.prompts import endings
 from ar_jax.families.token.readers import Embed
-from ar_jax.families.token.stack_net import StackNet
 from ar_jax.families.token.system import TeacherForced, order, scored
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.losses.occupancy import Matching, Steps

@@ -141,7 +141,7 @@ def family(path: pathlib.Path) -> str:
     return path.parent.name
   text = path.read_text()
   named = "|".join(SPECULATION)
-  if re.search(rf"families(\.token)? import .*({named})", text):
+  if re.search(rf"families(\.token(\.drafting)?)? import .*({named})", text):
     return "speculation"
   if SAFETY in text:
     return "safety"

@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 from ar_jax.convert import lantern as convert
 from ar_jax.core.plans import makers
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token.eagle import Eagle
+from ar_jax.families.token.drafting.eagle import Eagle
 from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.positions import rope_grid

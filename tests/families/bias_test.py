@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 from scipy import special
 
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token import eagle_drafts, speculation
+from ar_jax.families.token.drafting import eagle_drafts, speculation
 from tests import filled, laws, optimised
 from tests.systems import scale_models
 

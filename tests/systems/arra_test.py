@@ -12,7 +12,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token.layout import CHAMELEON, layout
+from ar_jax.families.token.prompts.layout import CHAMELEON, layout
 from tests import filled, smoke
 
 CODES = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=1)

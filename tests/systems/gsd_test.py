@@ -9,7 +9,7 @@ from scipy import stats
 from ar_jax import ops
 from ar_jax.core.decoding import near_codes, pick
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token import speculation
+from ar_jax.families.token.drafting import speculation
 from tests import filled
 
 V, N = 64, 30_000

@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 
 from ar_jax import optim
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token.prompt import Prompt
+from ar_jax.families.token.prompts.prompt import Prompt
 from ar_jax.families.token.readers import Embed
 from ar_jax.nn.heads.categorical import Hidden
 from tests.systems import ear_models as models

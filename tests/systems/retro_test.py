@@ -13,7 +13,7 @@ from ar_jax import data, optim
 from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token.database import chunks
+from ar_jax.families.token.retrieval.database import chunks
 from configs import retro as config
 from tests import filled, smoke
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Batch, System
-from ar_jax.families.token.layout import Layout
+from ar_jax.families.token.prompts.layout import Layout
 from ar_jax.nn.losses.alignment import Projector, alignment, pooled
 
 Array = jax.Array

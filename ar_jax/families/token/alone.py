@@ -18,7 +18,7 @@ import numpy as np
 from ar_jax.core.decoding import pairs, steps
 from ar_jax.core.system import Array, Vars
 from ar_jax.families.token.net import NextToken
-from ar_jax.families.token.prompt import Prompt
+from ar_jax.families.token.prompts.prompt import Prompt
 
 
 def mask(net: NextToken) -> Array:

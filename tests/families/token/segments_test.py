@@ -10,7 +10,7 @@ import numpy as np
 from absl.testing import absltest
 
 from ar_jax.core.system import build
-from ar_jax.families.token import eagle_drafts, speculation
+from ar_jax.families.token.drafting import eagle_drafts, speculation
 from ar_jax.nn.layers.norms import Identity
 from ar_jax.nn.stacks.segments import Segments
 from ar_jax.systems.gsd import GSD

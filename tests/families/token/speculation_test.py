@@ -9,7 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax.core.system import UserError, build
-from ar_jax.families.token import eagle_drafts, speculation
+from ar_jax.families.token.drafting import eagle_drafts, speculation
 from ar_jax.families.token.program import TokenProgram
 from tests import filled
 

@@ -22,7 +22,7 @@ from ar_jax.core.decoding import jacobi, pairs, pick
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Batch, UserError, Vars
 from ar_jax.families.base import Around, Generator
-from ar_jax.families.token import speculation
+from ar_jax.families.token.drafting import speculation
 from ar_jax.families.token.net import NextToken
 
 Array = jax.Array

@@ -28,9 +28,13 @@ import jax.numpy as jnp
 from ar_jax.core.decoding import pick, place_keys
 from ar_jax.core.decoding.speculate import Draft, Drafter, Progress
 from ar_jax.core.system import Vars
+from ar_jax.families.token.drafting.speculation import (
+  Source,
+  Start,
+  biased_logits,
+)
 from ar_jax.families.token.net import NextToken, groups
 from ar_jax.families.token.program import TokenProgram
-from ar_jax.families.token.speculation import Source, Start, biased_logits
 from ar_jax.nn.layers import lora
 from ar_jax.nn.layers.norms import LayerNorm
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ar_jax.core.decoding import backspace, pick
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.system import Vars
-from ar_jax.families.token.stack_net import StackNet
+from ar_jax.families.token.backspace.stack_net import StackNet
 
 Array = jax.Array
 

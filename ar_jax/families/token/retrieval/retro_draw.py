@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ar_jax.core.decoding import pick, steps
 from ar_jax.core.system import Vars
-from ar_jax.families.token.retro_net import RetroNet
+from ar_jax.families.token.retrieval.retro_net import RetroNet
 
 Array = jax.Array
 

@@ -17,9 +17,9 @@ from ar_jax.core.decoding import pick, place_keys
 from ar_jax.core.decoding.speculate import Draft, Drafter, Progress
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
-from ar_jax.families.token.eagle import Eagle
+from ar_jax.families.token.drafting.eagle import Eagle
+from ar_jax.families.token.drafting.speculation import Source, Start
 from ar_jax.families.token.net import padding_mask
-from ar_jax.families.token.speculation import Source, Start
 from ar_jax.nn.layers.cache import Cache
 
 Array = jax.Array
