@@ -43,7 +43,7 @@ FAMILIES = {
   "train with the same command.",
 }
 # What the imports of a system do not tell.
-SPECULATION = ("speculation", "eagle", "noise_pairs")
+FASTER = r"families\.token\.drafting import|families import .*noise_pairs"
 SAFETY = "decoding.green_lists"
 ARXIV = re.compile(r"arXiv\s+(\d{4}\.\d{4,5})")
 
@@ -140,8 +140,7 @@ def family(path: pathlib.Path) -> str:
   if path.parent.name != "systems":
     return path.parent.name
   text = path.read_text()
-  named = "|".join(SPECULATION)
-  if re.search(rf"families(\.token(\.drafting)?)? import .*({named})", text):
+  if re.search(FASTER, text):
     return "speculation"
   if SAFETY in text:
     return "safety"
@@ -150,10 +149,10 @@ def family(path: pathlib.Path) -> str:
   ]
   if found:
     return found[0]
-  if "ar_jax.tokenizers" in text:
-    return "tokenizers"
   if "ar_jax.encoders." in text:
     return "encoders"  # it trains one
+  if "ar_jax.tokenizers" in text:
+    return "tokenizers"
   # It builds another system, and is of its family.
   inner = re.search(r"build\(\s*\"(\w+)\"", text)
   if inner is None:
