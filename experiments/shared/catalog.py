@@ -277,8 +277,12 @@ def scale(record: dict) -> str:
   return between(text, PLAN_MARKS, body)
 
 
-def tokenizers(record: dict) -> str:
-  """`docs/tokenizers.md` with what `experiments.vtbench` found."""
+def tokenizers(record: dict | None) -> str:
+  """`docs/tokenizers.md` with what `experiments.vtbench` found; None where it
+  has not been run."""
+  text = (DOCS / "tokenizers.md").read_text()
+  if record is None:
+    return between(text, MARKS, "Not measured yet.")
   tasks = ("text", "patterns", "images")
   cost = record["tables"]["what they cost"]
   found: dict[str, dict] = {row["tokenizer"]: dict(row) for row in cost}
@@ -294,9 +298,10 @@ def tokenizers(record: dict) -> str:
   )
   body = (
     f"{table(first)}\n\n![tokenizers](images/{record['picture']})\n\n"
-    "Mean and deviation over the seeds; PSNR in dB; images: Fashion-MNIST."
+    "Mean and deviation over the seeds; PSNR in dB; images: Fashion-MNIST. "
+    "[All figures](results/vtbench.md)."
   )
-  return between((DOCS / "tokenizers.md").read_text(), MARKS, body)
+  return between(text, MARKS, body)
 
 
 def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
@@ -304,8 +309,7 @@ def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   found = rows(records)
   written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
   written[DOCS / "scale.md"] = scale(records["plan"])
-  if "vtbench" in records:
-    written[DOCS / "tokenizers.md"] = tokenizers(records["vtbench"])
+  written[DOCS / "tokenizers.md"] = tokenizers(records.get("vtbench"))
   written[DOCS / "taxonomy.md"] = taxonomy.page(found, records.get("taxonomy"))
   for name, own in found.items():
     written[DOCS / "systems" / f"{name}.md"] = of_family(name, own)
