@@ -16,6 +16,11 @@ The guide of the first stage draws as well, unit by unit, with ten steps of its
 flow for each: the paper measures it on the way. The unit checks of the losses,
 with laws that are known, are tests/core/flows/distillation_test.py. The folder
 keeps every run.
+
+A first run was broken off after one seed, and nothing is recorded: Frechet
+distances 29.1 of the teacher, 39.0 of its units in another order, 31.1 of the
+guide, 30.1 of DD1, and 81.3 of DD2, whose vectors lie half way between codes:
+400 updates of the generator are too few here, and (a) and (b) do not hold.
 """
 
 from __future__ import annotations
