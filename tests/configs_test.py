@@ -125,6 +125,18 @@ class ConfigsTest(parameterized.TestCase):
     self.assertEqual(system.needs, ("text", "map"))
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  def test_nsarm(self):
+    module = importlib.import_module("configs.nsarm")
+    self.assertEqual(module.get_config("maps").model.stage, "maps")
+    config = module.get_config("paper")
+    system = build(config.system, **config.model.to_dict())
+    shapes = jax.eval_shape(system.fresh_maps, jax.random.key(0))
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    self.assertEqual(count, 385_103_600)
+    self.assertEqual(system.known, 521)
+    self.assertEqual(system.stage, "both")
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters("paper", "bae_16", "bae_16_sure", "bae_24")
   def test_bits(self, preset):
     config = importlib.import_module("configs.bits").get_config(preset)
@@ -271,7 +283,7 @@ class ConfigsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     "quickstart", "var", "llamagen", "llamagen_text", "mar", "flowar", "xar",
-    "elm", "elm:masked", "infinity", "varedit", "varedit:fashion",
+    "elm", "elm:masked", "infinity", "nsarm", "varedit", "varedit:fashion",
     "ecm", "ecm:fashion", "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit", "hi_mar", "gigatok",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",

@@ -61,6 +61,7 @@ UNMEASURED = {
   "ecm",
   "igpt",
   "infinity",
+  "nsarm",
   "pixelcnn",
   "riganything",
   "semaim",
