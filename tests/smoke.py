@@ -305,12 +305,14 @@ class Exceptions:
     no_chance: not discrete, and yet nothing in its draws is random.
     draws: sampling options in place of the config's.
     programs: more of them than four.
+    still: an expression of the parameters that may stay as they are.
   """
 
   no_order: dict[str, str]
   no_chance: dict[str, str]
   draws: dict[str, dict]
   programs: dict[str, tuple[str, ...]]
+  still: dict[str, str]
 
 
 EXCEPTIONS = Exceptions(
@@ -350,4 +352,6 @@ EXCEPTIONS = Exceptions(
   # tests/systems/hmar_test.py follows step by step.
   draws={"hmar": {"refine": ()}},
   programs={"asvr": ("_places",)},  # what its codes are fitted to
+  # Attention within a map of one unit is that unit, whatever it asks for.
+  still={"nsarm": r"\['stacks_0'\].*\['bias_[qk]'\]"},
 )

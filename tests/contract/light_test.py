@@ -55,7 +55,8 @@ class Contract:
       for (path, a), b in zip(before, after, strict=True)
       if np.array_equal(a, b)
     ]
-    self.assertEmpty(still)
+    known = smoke.EXCEPTIONS.still.get(self.slug)
+    self.assertEmpty([x for x in still if not (known and re.search(known, x))])
 
   def test_frozen_collections_stay(self):
     before = self.case.fresh().variables
