@@ -35,7 +35,7 @@ def published(bits, **model):
 
 def smoke():
   """Seconds on two cores."""
-  sizes = dict(ch=8, mult=(1, 2), bits=4, scales=(1, 2, 4), entropy=0.1)
+  sizes = dict(ch=8, mult=(1, 2), bits=4, scales=(1, 2, 4))
   return tokenizer.in_seconds(digits(), **sizes)
 
 
