@@ -1,6 +1,5 @@
 """Published students of DD1: there and back, and the same outputs."""
 
-import dataclasses
 import functools
 
 import jax
@@ -143,12 +142,11 @@ class GoldenTest(parameterized.TestCase):
         ((own["teacher_start"], "teacher_tokens"),),
         own["t_list"][1],
       )
-    at = dict(released=True) if kind == "var" else {}
-    given = dataclasses.replace(system, starts=(0, stop))
+    released = kind == "var"
     for start, name in cases:
       new = optimised.jit(
-        lambda variables, x, start=start: given._by_teacher(
-          variables, LABELS, KEYS, x, start, at.get("released", False), greedy
+        lambda variables, x, start=start: system.by_teacher(
+          variables, LABELS, KEYS, x, start, stop, released, **greedy
         )
       )(variables, x)
       book = np.asarray(system.codebook(variables))
