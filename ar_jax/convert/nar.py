@@ -28,6 +28,7 @@ HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24}
 _IMAGE = (("norm", "output"), ("medusa_norm", "medusa_output"))
 _VIDEO = tuple((f"norm_{x}", f"output_{x}") for x in "RDB")
 _PLACES = "abs_pe"
+_TABLE = "positional_embedding"  # of LlamaGen's kin with learned positions
 # Frames of a published video; its grid is 16 x 16.
 FRAMES = 4
 
@@ -43,7 +44,7 @@ def _table(axes: int) -> tuple[Rule, ...]:
         theirs = rule.theirs.replace(_TRUNK, f"stacks.{axis}.{{i}}")
         ours = rule.ours.replace("backbone", f"stacks_{axis}")
         rules.append(Rule(theirs, ours, rule.layout))
-    elif rule.theirs not in ("norm.weight", "output.weight"):
+    elif rule.theirs not in ("norm.weight", "output.weight", _TABLE):
       rules.append(rule)
   for axis, (norm, output) in enumerate(_VIDEO if axes == 3 else _IMAGE):
     rules += [

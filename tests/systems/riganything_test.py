@@ -273,7 +273,7 @@ class SiblingsTest(absltest.TestCase):
       made = head.apply(variables, many, chance, steps=50, method="draw")
       return made[:, 0], mean
 
-    made, mean = jax.device_get(fit(KEY))
+    made, mean, both = jax.device_get((*fit(KEY), both))
     far = np.linalg.norm(made[:, None] - both[None], axis=-1)
     share = (far[:, 0] < far[:, 1]).mean()
     self.assertBetween(share, 0.4, 0.6)

@@ -87,7 +87,7 @@ class GivenTest(parameterized.TestCase):
       codec.encode(raw[:, :2])
 
   @parameterized.parameters(
-    (dict(form="words"), "tokens, levels, series, frames"),
+    (dict(form="words"), "tokens, levels, pixels, series, frames"),
     (dict(vocab=3), "say length"),
     (dict(form="frames"), "say frames and tokenizer"),
     (dict(vocab=3, length=2, stop=3), "stop=3"),
