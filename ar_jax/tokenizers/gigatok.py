@@ -156,8 +156,9 @@ def build(
   features = align["features"]
   if seer is not None:
     batch = {"image": np.zeros((1, size, size, in_channels), np.uint8)}
-    see = lambda key: seer.grid(seer.init(key, batch), batch)
-    features = jax.eval_shape(see, jax.random.key(0)).shape[-1]
+    # The key is made inside, so that no device is asked for.
+    see = lambda: seer.grid(seer.init(jax.random.key(0), batch), batch)
+    features = jax.eval_shape(see).shape[-1]
   own = dict(nets or {})
   tokenizer = GigaTok(
     vocab, channels, length, _sizes("encoder", encoder),
