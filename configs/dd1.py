@@ -1,16 +1,17 @@
 """DD1: all units in one or two passes, distilled (arXiv 2412.17153).
 
-Presets: default (digits) and fashion over LlamaGen, var (digits) over VAR, four
-stages: tokenizer, teacher, student, then what is drawn is looked at; smoke; and
-the published students at 256 px: var_d16, var_d20, var_d24, llamagen_b and
-llamagen_l; paper is var_d16. These expect their teacher and its tokenizer,
-converted, at runs/<their name> and where configs/var.py and configs/llamagen.py
-expect them, and ImageNet in TFDS for its classes. Batch, rate and average are
-said to be the paper's; the number of updates is ours.
+Presets: default (digits) and fashion over LlamaGen, var and flexvar (digits)
+over VAR and FlexVAR, four stages: tokenizer, teacher, student, then what is
+drawn is looked at; smoke; and the published students at 256 px: var_d16,
+var_d20, var_d24, llamagen_b and llamagen_l; paper is var_d16. These expect
+their teacher and its tokenizer, converted, at runs/<their name> and where
+configs/var.py and configs/llamagen.py expect them, and ImageNet in TFDS for its
+classes. Batch, rate and average are said to be the paper's; the number of
+updates is ours.
 """
 
 from ar_jax.systems.dd1 import SIZES
-from configs import common, llamagen, var
+from configs import common, flexvar, llamagen, var
 from configs.families.around import behind, distilled
 
 
@@ -59,6 +60,7 @@ get_config = common.presets(
   default=lambda: staged(llamagen.get_config("default"), step=16),
   fashion=lambda: staged(llamagen.get_config("fashion"), step=16),
   var=lambda: staged(var.get_config("default"), step=2),
+  flexvar=lambda: staged(flexvar.get_config("default"), step=2),
   smoke=smoke,
   **common.published(published, SIZES, "var_d16"),
 )

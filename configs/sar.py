@@ -1,14 +1,14 @@
 """SAR: post-training of a next-scale model (arXiv 2512.06421).
 
 Presets: default (digits) and fashion, over FlexVAR; var, over VAR on digits;
-smoke; and the last ten epochs of the published models: d16, d20, d24 (paper is
-d16). These expect FlexVAR, trained or converted, at runs/flexvar_<size> and
-its tokenizer at runs/flexvae.
+infinity, over maps of bits of a text; smoke; and the last ten epochs of the
+published models: d16, d20, d24 (paper is d16). These expect FlexVAR, trained or
+converted, at runs/flexvar_<size> and its tokenizer at runs/flexvae.
 """
 
 import copy
 
-from configs import common, flexvar, var
+from configs import common, flexvar, infinity, var
 from configs.families.around import around, behind
 
 # Guidance of the published samples: 1 + the paper's cfg.
@@ -25,6 +25,13 @@ def _staged(c):
   steps = c.generator.train.steps // 5
   after.train.update(steps=steps, save_every=steps)
   return behind(c, "after", after)
+
+
+def _bits():
+  """Over an Infinity without wrong bits, which the second pass replaces."""
+  c = infinity.get_config()
+  c.generator.model.correction = None
+  return _staged(c)
 
 
 def published(size):
@@ -59,6 +66,7 @@ get_config = common.presets(
   default=lambda: _staged(flexvar.get_config()),
   fashion=lambda: _staged(flexvar.get_config("fashion")),
   var=lambda: _staged(var.get_config()),
+  infinity=_bits,
   smoke=smoke,
   **common.published(published, GUIDANCE, "d16"),
 )

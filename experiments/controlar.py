@@ -102,13 +102,6 @@ def timed(short: bool) -> dict[int, dict[str, float]]:
   return found
 
 
-def drawn(own: Trained, real: data.Dataset, n: int) -> np.ndarray:
-  """f32[n, H, W, 1], after the conditions of the first test examples."""
-  cond = conditions.truth(own.system, real, n, fields=own.system.needs)
-  key = jax.random.key(0)
-  return step.draw(*own[:2], cond, key, batch=n, options=own.options)["image"]
-
-
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
@@ -172,7 +165,7 @@ def finish(
   print(ours, held, flush=True)
   if s.short:
     return
-  rows = {k: drawn(v, real, 10) for k, v in found.trained.items()}
+  rows = {k: arms.after(v, real, 10) for k, v in found.trained.items()}
   truth = conditions.truth(
     found.trained[ADDED].system, real, 10, fields=("edges", "image")
   )

@@ -122,13 +122,6 @@ def late(own: Trained, coded: data.Dataset, last: float) -> float:
   return float(_by_map(*own[:2], batch, falling)[-1])
 
 
-def drawn(own: Trained, real: data.Dataset, n: int) -> np.ndarray:
-  """f32[n, H, W, 1], after the conditions of the first test examples."""
-  cond = conditions.truth(own.system, real, n, fields=own.system.needs)
-  key = jax.random.key(0)
-  return step.draw(*own[:2], cond, key, batch=n, options=own.options)["image"]
-
-
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
@@ -222,7 +215,7 @@ def finish(
   print(ours, held, flush=True)
   if s.short:
     return
-  rows = {k: drawn(v, real, 10) for k, v in found.trained.items()}
+  rows = {k: arms.after(v, real, 10) for k, v in found.trained.items()}
   truth = conditions.truth(
     found.trained[OURS].system, real, 10, fields=("edges", "image")
   )

@@ -29,7 +29,7 @@ import time
 import jax
 import numpy as np
 
-from ar_jax import conditions, data, evals, main, step
+from ar_jax import conditions, data, evals, main
 from ar_jax.core.system import build
 from ar_jax.data.wrap import edits
 from experiments.shared import arms, pictures, record
@@ -106,13 +106,6 @@ def measured(own: Trained, real: data.Dataset, n: int) -> dict[str, float]:
   }
 
 
-def drawn(own: Trained, real: data.Dataset, n: int) -> np.ndarray:
-  """f32[n, H, W, 1], the edits of the first test examples."""
-  cond = conditions.truth(own.system, real, n, fields=own.system.needs)
-  key = jax.random.key(0)
-  return step.draw(*own[:2], cond, key, batch=n, options=own.options)["image"]
-
-
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
@@ -151,8 +144,8 @@ def finish(
     f"within {POINTS:g} point of all maps": all(
       x > y - POINTS for x, y in pairs("bits", "aligned", "all")
     ),
-    f"a {TIMES:g}rd of the error without a source, above that of the bits, where "
-    "nothing may change": all(
+    f"1 / {TIMES:g} of the error without a source, above that of the bits, "
+    "where nothing may change": all(
       TIMES * x < y for x, y in pairs("added outside", "aligned", "none")
     ),
   }  # fmt: skip
@@ -171,7 +164,7 @@ def finish(
   fields = ("source", "text", "image")
   truth = conditions.truth(own.system, real, SHOWN, fields=fields)
   rows = {"source": truth["source"]}
-  rows |= {a: drawn(found.trained[a], real, SHOWN) for a in ARMS}
+  rows |= {a: arms.after(found.trained[a], real, SHOWN) for a in ARMS}
   rows["exact result"] = truth["image"]
   words = [real.forms["text"].read(x) for x in truth["text"]]
   record.write(

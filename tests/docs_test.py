@@ -59,12 +59,9 @@ UNMEASURED = {
   "asvr",
   "dd2",
   "ecm",
-  "igpt",
   "infinity",
   "nsarm",
-  "pixelcnn",
   "riganything",
-  "semaim",
   "varedit",
   "vtbench",
 }

@@ -13,11 +13,12 @@ import math
 import pathlib
 import struct
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from ar_jax.core.errors import UserError
+from ar_jax.files import protobuf
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _END = "</s>"
@@ -113,50 +114,17 @@ def _of_model(content: bytes) -> Pieces:
   """Of `spiece.model`: the first field of the message is one piece, with its
   text, score and kind."""
   plain, unknown, end = {}, 0, None
-  pieces = (v for field, v in _fields(content) if field == 1)
+  pieces = (v for field, v in protobuf.fields(content) if field == 1)
   for i, piece in enumerate(pieces):
-    own = dict(_fields(piece))
-    text, kind = own[1].decode("utf-8"), own.get(3, 1)
+    own = dict(protobuf.fields(piece))
+    text, kind = bytes(own[1]).decode("utf-8"), own.get(3, 1)
     if text == _END:
       end = i
     if kind == 2:
       unknown = i
     elif kind in _PLAIN:
-      plain[text] = i, own.get(2, 0.0)
+      score = struct.unpack("<f", own[2])[0] if 2 in own else 0.0
+      plain[text] = i, score
   if end is None or not plain:
     raise ValueError("no pieces")
   return Pieces(plain, unknown, end)
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, object]]:
-  """(number, value) of the fields of a message of protocol buffers."""
-  at = 0
-
-  def varint() -> int:
-    nonlocal at
-    value, shift = 0, 0
-    while True:
-      byte = content[at]
-      at += 1
-      value |= (byte & 127) << shift
-      shift += 7
-      if byte < 128:
-        return value
-
-  while at < len(content):
-    field, kind = divmod(varint(), 8)
-    if kind == 0:
-      value = varint()
-    elif kind == 2:
-      size = varint()
-      value = content[at : at + size]
-      if len(value) < size:
-        raise ValueError("cut off")
-      at += size
-    elif kind in (1, 5):
-      size = 8 if kind == 1 else 4
-      value = struct.unpack_from("<d" if kind == 1 else "<f", content, at)[0]
-      at += size
-    else:
-      raise ValueError(f"a field of kind {kind}")
-    yield field, value

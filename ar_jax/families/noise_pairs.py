@@ -82,7 +82,8 @@ class NoisePairs(Beside):
         params[name] = copy(teacher[name])
       # The class is where the first map of the teacher is; that map is new.
       new = lambda own, its: jnp.concatenate([its[:1], own[1:2], its[1:]])
-      params["slots"] = jax.tree.map(new, params["slots"], teacher["slots"])
+      its = self.teacher_slots(teacher)
+      params["slots"] = jax.tree.map(new, params["slots"], its)
     else:
       params["norm"] = copy(stack.pop("out_norm"))
       params["prefix"], params["head"] = copy(
@@ -91,6 +92,26 @@ class NoisePairs(Beside):
     block = {**params["backbone"]["block"], **copy(stack.pop("block"))}
     params["backbone"] = {**copy(stack), "block": block}
     return {**variables, "params": params}
+
+  def teacher_slots(self, params: Any) -> dict[str, Array]:
+    """What a teacher that draws maps adds to each slot and to each step. Of a
+    table that is resized to the maps it is what each slot takes of it."""
+    net = self.target.net
+    if not net.grid:
+      return params["slots"]
+    steps = jnp.zeros((self.plan.steps, net.width))
+    return {"slot": net.bind({"params": params}).places(), "step": steps}
+
+  # Sampling.
+
+  def sample(
+    self, variables: Vars, cond: Batch, keys: Array, **options
+  ) -> Array:
+    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
+    `generate`, which draws their vectors f32[B, L, C]."""
+    return self.decoded(
+      variables, self.generate(variables, cond, keys, **options)
+    )
 
   # Noise, codes, vectors.
 
@@ -217,7 +238,7 @@ class NoisePairs(Beside):
         start,
         stop,
         keys,
-        scales=pick.schedule(schedule, guidance, self.plan.steps),
+        scales=self.target.rates(schedule, guidance),
         law=options,
         choose=pick.draw,
         seeing=released,
@@ -240,7 +261,7 @@ def teacher(spec: Mapping[str, Any], paper: str) -> Generator:
   """Builds a teacher.
 
   Args:
-    spec: `{"name": "llamagen" or "var", **arguments}`.
+    spec: `{"name": "llamagen", "var" or "flexvar", **arguments}`.
     paper: who asks.
 
   Raises:
@@ -252,12 +273,12 @@ def teacher(spec: Mapping[str, Any], paper: str) -> Generator:
     fits = net.vocab is not None and hasattr(built.tokenizer, "grid")
     fits = fits and net.prefix.fields == ("label",)
   else:
-    fits = isinstance(net, NextScale) and net.grid is None
+    fits = isinstance(net, NextScale)
     fits = fits and isinstance(net.backbone.out_ada, AdaLN)
   if not fits:
     raise UserError(
       f"{paper}: target {spec['name']!r} is no teacher of codes of images "
-      "behind a class: take 'llamagen' or 'var'"
+      "behind a class: take 'llamagen', 'var' or 'flexvar'"
     )
   return built
 

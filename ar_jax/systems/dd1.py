@@ -112,15 +112,6 @@ class DD1(noise_pairs.NoisePairs):
       return passes
     return self.starts[1] - teacher + 1 + (teacher > 0)
 
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
-    `generate`."""
-    return self.decoded(
-      variables, self.generate(variables, cond, keys, **options)
-    )
-
   def generate(
     self,
     variables: Vars,
@@ -207,7 +198,7 @@ def build(
   """Builds DD1 over its teacher; see SIZES for the published students.
 
   Args:
-    target: `{"name": "llamagen" or "var", **arguments}`.
+    target: `{"name": "llamagen", "var" or "flexvar", **arguments}`.
     starts: steps of the teacher behind which the passes of the student begin,
       such as (0, 5): the first is 0. A step is a map or a unit.
     split: steps whose units are codes in a sample; all if None.

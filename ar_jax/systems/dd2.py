@@ -232,15 +232,6 @@ class DD2(noise_pairs.NoisePairs):
       return self.plan.steps
     return 1 if teacher is None else 1 + self.plan.steps - teacher
 
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; options as in
-    `generate`."""
-    return self.decoded(
-      variables, self.generate(variables, cond, keys, **options)
-    )
-
   def generate(
     self,
     variables: Vars,

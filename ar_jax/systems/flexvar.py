@@ -15,14 +15,13 @@ U units of all maps that may be in a list.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
-from ar_jax.core.decoding import pick
 from ar_jax.core.plans import makers, scale_list
 from ar_jax.core.plans.makers import pair
 from ar_jax.core.plans.scale_list import Lists
@@ -192,6 +191,7 @@ class FlexVAR(ScaleWise):
     greedy_unseen: bool = True,
     force_first_scales: int | None = None,
     coarse: str = "bilinear",
+    redraw: Callable[..., Array] | None = None,
     **law: float,
   ) -> tuple[Array, Array]:
     """Draws the units of one image per key.
@@ -214,6 +214,7 @@ class FlexVAR(ScaleWise):
       force_first_scales: so many maps are those of the given image; None
         means the 1 x 1 map, if a part is kept.
       coarse: see `editing.kept`.
+      redraw: see `draw.generate`.
       **law: temperature, top_k, top_p, min_p; see `pick.law`.
 
     Returns:
@@ -228,9 +229,7 @@ class FlexVAR(ScaleWise):
     here = self.over(scales) if scales else self
     sides = here.tokenizer.scales
     guidance = self.scale(guidance)
-    rates = pick.schedule(schedule, guidance, len(sides))
-    if schedule == "ramp":
-      rates = ramp(guidance, sides, max(own))
+    rates = here.rates(schedule, guidance, max(own))
     seen = [set(pair(side)) <= set(own) for side in sides]
     greedy = law | {"temperature": 0.0}
     return here.drawn(
@@ -241,8 +240,19 @@ class FlexVAR(ScaleWise):
       scales=rates,
       laws=[law if s or not greedy_unseen else greedy for s in seen],
       edit=here.edit(variables, cond, force_first_scales, coarse),
+      redraw=redraw,
       bias=cond.get("bias"),
     )
+
+  def rates(
+    self, schedule: str, guidance: float, largest: Any = None
+  ) -> tuple[float, ...]:
+    """As of `ScaleWise`; "ramp" as the paper's. `largest` is the last map of
+    the model's own list, if this is another."""
+    sides = self.tokenizer.scales
+    if schedule == "ramp":
+      return ramp(guidance, sides, largest or max(sides))
+    return super().rates(schedule, guidance)
 
 
 @system.passes_on(next_scale)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
+from ar_jax.core.decoding.confident import Fill
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.families.base import Beside
@@ -122,9 +123,10 @@ class HMAR(Beside):
     """f32[B, L, V] at every slot, by the refinement.
 
     Args:
-      variables: as `init` makes them. label: i32[B]. units: i32[B, L]. Each is
-      an input of its own scale unless hidden, and of all
-        finer ones. It enters as what it adds to the latent, which phi mixes
+      variables: as `init` makes them.
+      label: i32[B].
+      units: i32[B, L]. Each is an input of its own scale unless hidden, and of
+        all finer ones. It enters as what it adds to the latent, which phi mixes
         with its neighbours': as published, these show a trace of hidden ones.
       hidden: bool[L].
       keys: Key[B] for stochastic depth, or None.
@@ -143,14 +145,18 @@ class HMAR(Beside):
     keys: Array,
     *,
     refine: Sequence[Sequence[int]] = (),
+    fill: str | None = None,
+    threshold: float = 0.9,
+    bound: float = 0.35,
     **options,
   ) -> Array:
     """Draws one image per key, f32[B, H, W, c] in [0, 1]; as `generate`."""
+    rule = None if fill is None else Fill(fill, None, threshold, bound)
     return self.target.sample(
       self.of_target(variables),
       cond,
       keys,
-      redraw=self._redraw(variables, cond, refine, options),
+      redraw=self._redraw(variables, cond, refine, rule, options),
       **options,
     )
 
@@ -161,6 +167,9 @@ class HMAR(Beside):
     keys: Array,
     *,
     refine: Sequence[Sequence[int]] = (),
+    fill: str | None = None,
+    threshold: float = 0.9,
+    bound: float = 0.35,
     **options,
   ) -> tuple[Array, Array]:
     """Draws the units of one image per key.
@@ -173,6 +182,10 @@ class HMAR(Beside):
         scales; see SCHEDULES. The first step is the draw of the whole scale,
         the next ones draw again what was least certain, without guidance.
         A scale without, or of one step, is drawn at once.
+      fill: how a step settles units in place of that: a strategy of
+        `core.decoding.confident`, such as "threshold": all that are surer than
+        that. `refine` is then the most steps of a scale.
+      threshold, bound: of that strategy; see `Fill`.
       **options: those of VAR's `generate`.
 
     Returns:
@@ -182,22 +195,23 @@ class HMAR(Beside):
       UserError: the steps of a scale do not make up its units, or an option of
         VAR's is out of range.
     """
+    rule = None if fill is None else Fill(fill, None, threshold, bound)
     return self.target.generate(
       self.of_target(variables),
       cond,
       keys,
-      redraw=self._redraw(variables, cond, refine, options),
+      redraw=self._redraw(variables, cond, refine, rule, options),
       **options,
     )
 
   def forwards(self, refine: Sequence[Sequence[int]] = (), **_) -> int:
-    """Passes of the network for one image."""
+    """Passes of the network for one image; with `fill`, the most there are."""
     return sum(len(steps) for steps in self._steps(refine))
 
   def _steps(self, refine) -> list[tuple[int, ...]]:
     return redraw.schedules(self.plan.sizes, refine)
 
-  def _redraw(self, variables: Vars, cond: Batch, refine, options):
+  def _redraw(self, variables: Vars, cond: Batch, refine, fill, options):
     """What `VAR.generate` takes; None where every scale is drawn at once."""
     steps = self._steps(refine)
     if max(map(len, steps)) == 1:
@@ -210,6 +224,7 @@ class HMAR(Beside):
       cond["label"],
       variables["params"]["mask"]["embedding"][None],
       steps,
+      fill,
     )
 
   def _refiner(self, variables: Vars) -> NextScale:

@@ -20,9 +20,9 @@ from typing import Any
 
 from ar_jax.core import system
 from ar_jax.core.decoding import pick
-from ar_jax.core.plans.makers import pair
 from ar_jax.core.system import Array, Batch, UserError, Vars
-from ar_jax.families.scale.bitwise import WEIGHTS, BitScales, Correction
+from ar_jax.families.scale.bitwise import BitScales, parts
+from ar_jax.families.scale.correction import Correction
 from ar_jax.families.scale.prompted import PromptedScales, prompted_scales
 from ar_jax.tokenizers.bitwise import BitMaps
 
@@ -108,13 +108,6 @@ class Infinity(BitScales):
     """
     here = self.asked(scales, ratio, budget)
     guidance, steps = here.scale(guidance), here.plan.steps
-    laws = [law] * steps
-    if temperatures:
-      if len(temperatures) != steps:
-        raise UserError(
-          f"temperatures: {len(temperatures)} numbers for {steps} maps"
-        )
-      laws = [law | {"temperature": float(t)} for t in temperatures]
     depth = here.net.backbone.depth
     if guide_layer is not None and not -depth <= guide_layer < depth:
       raise UserError(f"guide_layer={guide_layer}: there are {depth} layers")
@@ -124,7 +117,7 @@ class Infinity(BitScales):
       keys,
       guided=guidance != 1.0,
       scales=pick.schedule(schedule, guidance, steps),
-      laws=laws,
+      laws=here.by_map(law, temperatures),
       edit=here.edit(variables, cond, force_first_scales, coarse),
       bias=cond.get("bias"),
       deep=None if guide_layer is None else guide_layer % depth,
@@ -160,17 +153,7 @@ def build(
   Raises:
     UserError: sizes do not fit together.
   """
-  codes = system.part(tokenizer).tokenizer
-  if not isinstance(codes, BitMaps):
-    raise UserError(
-      f"tokenizer={tokenizer['name']!r}: its units are no maps of bits; use "
-      "bitwise or patch_bits"
-    )
-  if weights not in WEIGHTS:
-    raise UserError(f"weights={weights!r}: choose one of {', '.join(WEIGHTS)}")
-  shapes = tuple(map(pair, codes.scales))
-  made = prompted_scales(
-    shapes, codes.unit_bits, depth=depth, width=width, heads=heads, **net
+  made, codes, wrong = parts(
+    tokenizer, correction, weights, depth=depth, width=width, heads=heads, **net
   )
-  wrong = None if correction is None else Correction(**correction)
   return Infinity(made, codes, label_dropout, wrong, weights)

@@ -9,7 +9,8 @@ Rethinking Training Dynamics in Scale-wise Autoregressive Generation (arXiv
     drew, not the truth, which the wrong input cannot explain.
 It has the variables of the system that it trains and samples as that does.
 
-Shapes: B batch, L units, T of them in the second pass, V codes.
+Shapes: B batch, L units, T of them in the second pass, V codes. Of maps of bits
+a unit is K bits of V = 2 each.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from ar_jax.core import system
 from ar_jax.core.decoding import pick, steps
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Around
+from ar_jax.families.scale.bitwise import BitScales
 from ar_jax.families.scale.system import ScaleWise, Targets, weighted_sum
-from ar_jax.nn.heads.categorical import cross_entropy
 
 CHOICES = {
   "sf_scales": ("all", "last"),
@@ -79,7 +80,8 @@ class SAR(Around):
     again = dataclasses.replace(targets, label=label, keys=keys)
     drawing = steps.fold(system.example_keys(key, batch), 1)
     drawn = self.drawn(variables, targets, logits, drawing)
-    value, metrics = self.second(variables, again, drawn, first.nll)
+    error = inner.error(logits, targets.units)
+    value, metrics = self.second(variables, again, drawn, error)
     return dataclasses.replace(
       first,
       value=first.value + self.sigma * value,
@@ -89,24 +91,24 @@ class SAR(Around):
   def drawn(
     self, variables: Vars, targets: Targets, logits: Array, keys: Array
   ) -> Array:
-    """Units i32[B, L] drawn from the logits f32[B, L, V] of the first pass;
+    """Units i32[B, L] or i32[B, L, K] drawn from the logits of the first pass;
     no gradient goes through them."""
     logits = jax.lax.stop_gradient(logits)
     if self.draws == "argmax":
       return jnp.argmax(logits, -1).astype(jnp.int32)
     if self.guidance != 1.0:
       inner = self.target
-      null = jnp.full_like(targets.label, inner.null)
-      null = dataclasses.replace(targets, label=null)
+      null = inner.unconditional(targets)
       frozen = jax.lax.stop_gradient(variables)
       other = inner.predict(frozen, null, inner.teacher_inputs(frozen, targets))
       share = 0.5 * (1 + targets.level / jnp.maximum(jnp.max(targets.level), 1))
       scale = 1 + (self.guidance - 1) * share
-      logits = pick.guide(logits, other, scale[None, :, None])
+      scale = scale.reshape(1, -1, *(1,) * (logits.ndim - 2))
+      logits = pick.guide(logits, other, scale)
     return pick.draw(pick.law(logits, **dict(self.law)), keys)
 
   def second(
-    self, variables: Vars, targets: Targets, drawn: Array, nll: Array
+    self, variables: Vars, targets: Targets, drawn: Array, error: Array
   ) -> tuple[Array, dict[str, Array]]:
     """The second pass.
 
@@ -114,7 +116,7 @@ class SAR(Around):
       variables: as `init` makes them.
       targets: that of the first pass.
       drawn: i32[B, L].
-      nll: f32[B, L] of the first pass.
+      error: f32[B, L] of the first pass.
 
     Returns:
       Its loss f32[B], and metrics, each the mean over all of its units but
@@ -126,18 +128,17 @@ class SAR(Around):
     inputs = inner.student_inputs(variables, targets, drawn)
     if self.sf_scales == "last":
       targets, inputs, index = inner.last(variables, targets, inputs)
-      drawn, nll = drawn[:, index], nll[:, index]
+      drawn, error = drawn[:, index], error[:, index]
     start = self.sf_scales == "all"
     logits = inner.predict(variables, targets, inputs, start=start)
     later = (targets.level > 0).astype(jnp.float32)
     share = later / jnp.sum(later)
-    truth = weighted_sum(cross_entropy(logits, targets.units), share)
+    truth = weighted_sum(inner.error(logits, targets.units), share)
     own = truth
     if self.against == "own":
-      own = weighted_sum(
-        cross_entropy(logits, jax.lax.stop_gradient(drawn)), share
-      )
-    teacher = weighted_sum(nll, share)
+      drawn = jax.lax.stop_gradient(drawn)
+      own = weighted_sum(inner.error(logits, drawn), share)
+    teacher = weighted_sum(error, share)
     return own, {
       "ce/second": own,
       "ce/student": truth,
@@ -186,6 +187,18 @@ def build(
       f"sar: target {spec['name']!r} does not draw map by map; take one that "
       "does, such as 'flexvar' or 'var'"
     )
+  if type(target).loss is not ScaleWise.loss:
+    raise UserError(
+      f"sar: target {spec['name']!r} has a loss of its own, which the second "
+      "pass does not know; take one such as 'flexvar', 'var' or 'infinity'"
+    )
+  if getattr(target, "correction", None) and target.correction.most:
+    raise UserError(
+      "sar: the target's correction shows wrong bits, and so does the second "
+      "pass; leave correction out"
+    )
+  if sf_scales == "last" and isinstance(target, BitScales):
+    raise UserError("sar: maps of bits are read all together: sf_scales='all'")
   if draws == "sample":
     target.scale(guidance)
   law = (("top_k", top_k), ("top_p", top_p))

@@ -19,7 +19,6 @@ from typing import Any
 import flax.linen as nn
 
 from ar_jax.core import system
-from ar_jax.core.decoding import pick
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, UserError, Vars
 from ar_jax.families.scale import draw
@@ -109,7 +108,7 @@ class VAR(ScaleWise):
       cond["label"],
       keys,
       guided=guidance != 1.0,
-      scales=pick.schedule(schedule, guidance, steps),
+      scales=self.rates(schedule, guidance),
       laws=draw.cooled(law, last_temperature, steps),
       smooth=smooth,
       edit=self.edit(variables, cond, force_first_scales, coarse),

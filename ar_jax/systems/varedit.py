@@ -23,11 +23,11 @@ import jax.numpy as jnp
 
 from ar_jax.core import forms, system
 from ar_jax.core.decoding import pairs, pick
-from ar_jax.core.plans.makers import pair
 from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, UserError, Vars
 from ar_jax.families.scale import referred as nets
-from ar_jax.families.scale.bitwise import WEIGHTS, BitScales, Correction
+from ar_jax.families.scale.bitwise import BitScales, parts
+from ar_jax.families.scale.correction import Correction
 from ar_jax.families.scale.draw import generate
 from ar_jax.families.scale.prompted import prompted_scales
 from ar_jax.families.scale.referred import Referred
@@ -191,13 +191,6 @@ class VAREdit(BitScales):
     """
     here = self.over(scales) if scales else self
     guidance, steps = here.scale(guidance), here.plan.steps
-    laws = [law] * steps
-    if temperatures:
-      if len(temperatures) != steps:
-        raise UserError(
-          f"temperatures: {len(temperatures)} numbers for {steps} maps"
-        )
-      laws = [law | {"temperature": float(t)} for t in temperatures]
     kept = None
     if "keep" in cond:
       kept = here.edit(variables, cond, force_first_scales, coarse)
@@ -214,7 +207,7 @@ class VAREdit(BitScales):
       keys,
       guided=guidance != 1.0,
       scales=pick.schedule(schedule, guidance, steps),
-      laws=laws,
+      laws=here.by_map(law, temperatures),
       edit=kept,
       bias=cond.get("bias"),
     )
@@ -291,18 +284,8 @@ def build(
   Raises:
     UserError: sizes do not fit together.
   """
-  codes = system.part(tokenizer).tokenizer
-  if not isinstance(codes, BitMaps):
-    raise UserError(
-      f"tokenizer={tokenizer['name']!r}: its units are no maps of bits; use "
-      "bitwise or patch_bits"
-    )
-  if weights not in WEIGHTS:
-    raise UserError(f"weights={weights!r}: choose one of {', '.join(WEIGHTS)}")
-  shapes = tuple(map(pair, codes.scales))
-  made = prompted_scales(
-    shapes, codes.unit_bits, depth=depth, width=width, heads=heads, **net
+  made, codes, wrong = parts(
+    tokenizer, correction, weights, depth=depth, width=width, heads=heads, **net
   )
   made = nets.referred(made, reference, rope_index)
-  wrong = None if correction is None else Correction(**correction)
   return VAREdit(made, codes, label_dropout, wrong, weights, source)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from ar_jax.nn.layers.conv2d import Decoder, Encoder
+from ar_jax.tokenizers.autoencoder import check_image
 
 Array = jax.Array
 
@@ -20,8 +21,8 @@ class Convolutional:
   """An encoder, a bottleneck and a decoder.
 
   A module that has it among its bases has the fields `ch`, `mult`, `blocks`,
-  `in_channels` and `dtype`, calls `convolutions` in `setup`, where it also
-  makes its `quantizer`, and has `latent`.
+  `in_channels` and `dtype`, and calls `convolutions` in `setup`, where it also
+  makes its `quantizer`.
   """
 
   def convolutions(
@@ -61,6 +62,16 @@ class Convolutional:
   def stride(self) -> int:
     """Pixels per side of a latent."""
     return 2 ** (len(self.mult) - 1)
+
+  def latent(self, x: Array) -> Array:
+    """quant_conv(E(x)), f32[B, h, w, C], of images in [-1, 1].
+
+    Raises:
+      UserError: the sides are no multiples of the stride, or the channels
+        are not those of this tokenizer.
+    """
+    check_image(x, self.stride, self.in_channels)
+    return self.quant_conv(self.encoder(x))
 
   def decoded(self, latent: Array) -> tuple[Array, Array]:
     """See `code_maps.Latents`; the feature is what the decoder's last

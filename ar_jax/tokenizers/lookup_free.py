@@ -26,7 +26,6 @@ from ar_jax.nn.quantize.vq import nearest_allowed, unit
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   autoencoder,
-  check_image,
 )
 from ar_jax.tokenizers.code_maps import CodeMap
 from ar_jax.tokenizers.convolutional import Convolutional
@@ -139,16 +138,6 @@ class LookupFree(Convolutional, CodeMap):
 
   def setup(self):
     self.convolutions(encoded=self.z, latent=self.channels, decoded=self.z)
-
-  def latent(self, x: Array) -> Array:
-    """quant_conv(E(x)), f32[B, h, w, C], of images in [-1, 1].
-
-    Raises:
-      UserError: the sides are no multiples of the stride, or the channels
-        are not those of this tokenizer.
-    """
-    check_image(x, self.stride, self.in_channels)
-    return self.quant_conv(self.encoder(x))
 
   def embed(self, units: Array) -> Array:
     """The codes f32[..., C] of units i32[...], without a table."""

@@ -21,7 +21,6 @@ from ar_jax.nn.quantize.vq import VectorQuantizer
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
   autoencoder,
-  check_image,
 )
 from ar_jax.tokenizers.code_maps import CodeMap
 from ar_jax.tokenizers.convolutional import Convolutional
@@ -76,16 +75,6 @@ class VQ(Convolutional, CodeMap):
       entropy=self.entropy,
       spread=self.spread,
     )
-
-  def latent(self, x: Array) -> Array:
-    """quant_conv(E(x)), f32[B, h, w, C], of images in [-1, 1].
-
-    Raises:
-      UserError: the sides are no multiples of the stride, or the channels
-        are not those of this tokenizer.
-    """
-    check_image(x, self.stride, self.in_channels)
-    return self.quant_conv(self.encoder(x))
 
 
 @passes_on(autoencoder)

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ar_jax import checkpoint, data, optim, step
+from ar_jax import checkpoint, conditions, data, optim, step
 from ar_jax import train as training
 from ar_jax.core import prng
 from ar_jax.core.system import System, Vars, build
@@ -175,6 +175,13 @@ def train(
   if state.ema is not None:
     variables["params"] = state.ema
   return Trained(system, variables, dict(options or {}), seconds)
+
+
+def after(own: Trained, dataset: data.Dataset, n: int) -> np.ndarray:
+  """Images f32[n, H, W, c] after the conditions of the first test examples."""
+  cond = conditions.truth(own.system, dataset, n, fields=own.system.needs)
+  key = jax.random.key(0)
+  return step.draw(*own[:2], cond, key, batch=n, options=own.options)["image"]
 
 
 def resume(config, workdir: pathlib.Path, **options) -> Trained:

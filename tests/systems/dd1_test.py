@@ -19,8 +19,14 @@ TARGETS = {
     tokenizer=dict(CODES, form="pyramid", patch=4, scales=(1, 2)),
     **TINY,
   ),
+  "flexvar": dict(
+    name="flexvar",
+    tokenizer=dict(CODES, form="resized", patch=4, scales=(1, 2)),
+    grid=4,
+    **TINY,
+  ),
 }
-STARTS = {"llamagen": (0, 6), "var": (0, 1)}
+STARTS = {"llamagen": (0, 6), "var": (0, 1), "flexvar": (0, 1)}
 KEYS = jax.random.split(jax.random.key(3), 2)
 LABEL = jnp.array([0, 2])
 
@@ -132,8 +138,8 @@ class PassesTest(parameterized.TestCase):
       wanted, got = both(variables, units)
       np.testing.assert_allclose(got, wanted, atol=1e-5)
 
-  def test_the_teacher_again(self):
-    name = "llamagen"  # of VAR see the golden run
+  @parameterized.parameters("llamagen", "flexvar")  # of VAR see the golden run
+  def test_the_teacher_again(self, name):
     system, variables = made(name)
     draw = lambda **options: jax.jit(
       functools.partial(system.generate, **options)
@@ -154,7 +160,7 @@ class PassesTest(parameterized.TestCase):
 
 
 class PairsTest(parameterized.TestCase):
-  @parameterized.parameters("llamagen", "var")
+  @parameterized.parameters("llamagen", "var", "flexvar")
   def test_pairs_are_a_function_of_example_and_view(self, name):
     system, variables = made(name)
     encode = jax.jit(system.encode)
@@ -186,6 +192,8 @@ class PairsTest(parameterized.TestCase):
     scale = np.full(system.plan.steps, 1.5)
     if name == "var":
       scale = np.linspace(1, 1.5, system.plan.steps)
+    if name == "flexvar":
+      scale = np.array(system.target.rates("ramp", 1.5))
     scale = scale[system.plan.step_of()][None, :, None]
     logits = scale * both[0] + (1 - scale) * both[1]
     chosen = np.take_along_axis(logits, pairs["codes"][..., None], -1)
@@ -235,6 +243,11 @@ class BuildTest(absltest.TestCase):
         np.testing.assert_array_equal(
           slots[1], variables["params"]["slots"]["step"][1]
         )
+      if name == "flexvar":  # one table that is resized to every map
+        net = system.target.net.bind({"params": teacher})
+        slots = params["slots"]
+        np.testing.assert_allclose(slots["slot"][2:], net.places()[1:])
+        np.testing.assert_array_equal(slots["step"][2:], 0)
 
   def test_bad_arguments(self):
     target = TARGETS["var"]

@@ -168,10 +168,53 @@ class HMARTest(parameterized.TestCase):
         units = units.at[:, at].set(new)
       np.testing.assert_array_equal(units[0], got[b])
 
+  def test_steps_that_confidence_decides(self):
+    """What is surer than a threshold is settled, an example at a time; a unit
+    of the quota at least."""
+    law, limit = dict(temperature=0.9), 0.16
+    refine = ((1,), (1, 3), (5, 4, 4, 3))
+    options = (("refine", refine), ("fill", "threshold"), ("threshold", limit))
+    args = self.variables, self.label, self.keys
+    got, _ = generate(self.system, *args, options + tuple(law.items()))
+    counts = []
+    for b in range(2):
+      label, keys = self.label[b : b + 1], self.keys[b : b + 1]
+      units = jnp.zeros((1, 21), jnp.int32)
+      for s, sizes in enumerate(refine):
+        at, own = self.plan.span(s), fold(keys, s)
+        logits = call(self.system.target, "logits", self.net, label, units)
+        logp = pick.law(logits[:, at], **law)
+        units = units.at[:, at].set(pick.draw(logp, own))
+        t, most = sum(sizes), len(sizes) - 1
+        sure = np.array(logp)[0, np.arange(t), units[0, at]]
+        left, i = np.zeros(t, bool), 0
+        left[np.argsort(sure)[: t - sizes[0]] if most else []] = True
+        while left.any():
+          hidden = jnp.zeros(21, bool).at[at].set(left)
+          logits = call(
+            self.system, "logits", self.variables, label, units, hidden
+          )
+          logp = pick.law(logits[:, at], **law)
+          new = pick.draw(logp, fold(own, i + 1))
+          sure = np.exp(np.array(logp)[0, np.arange(t), new[0]])
+          quota = -(-(t - i) // most)  # as even as can be, the first one more
+          chosen = left & (sure > limit)
+          if chosen.sum() < min(quota, left.sum()):
+            chosen = left & np.isin(
+              np.arange(t), np.argsort(-np.where(left, sure, -1))[:quota]
+            )
+          if i == most - 1:
+            chosen = left
+          units = units.at[0, at].set(jnp.where(chosen, new[0], units[0, at]))
+          left, i = left & ~chosen, i + 1
+        counts.append(i)
+      np.testing.assert_array_equal(units[0], got[b])
+    self.assertGreater(max(counts), 1)
+
   def test_a_step_a_scale_is_plain_sampling(self):
     """The very call of the first stage: nothing is drawn again."""
     redraw = lambda refine: self.system._redraw(
-      self.variables, {"label": self.label}, refine, {}
+      self.variables, {"label": self.label}, refine, None, {}
     )
     self.assertIsNone(redraw(((1,), (4,), (16,))))
     self.assertIsNone(redraw(()))

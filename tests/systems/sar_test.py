@@ -154,6 +154,57 @@ class SARTest(parameterized.TestCase):
     loops = [e.params["length"] for e in found if e.primitive.name == "scan"]
     self.assertEqual(loops, [2] * passes)  # of the two layers
 
+  def test_over_maps_of_bits(self):
+    """Both passes of an Infinity, the second by inputs that are put together
+    map by map."""
+    target, variables = model("infinity")
+    p, rng = target.plan, np.random.default_rng(0)
+    given = jax.tree.map(jnp.zeros_like, target.net.example())
+    batch = {
+      "units": jnp.asarray(rng.integers(0, 2, (2, len(p), 3)), jnp.int32),
+      "text": jnp.concatenate([given["text"]] * 2),
+      "index": jnp.arange(2),
+    }
+    system = sar.SAR(target, sigma=0.3)
+
+    @jax.jit
+    def both(variables):
+      found = system.loss(variables, batch, KEY, train=False)
+      first = target.logits(variables, batch, batch["units"])
+      drawn = jnp.argmax(first, -1)
+      codec, inputs = target.codec(variables), []
+      for s in range(p.steps):
+        mixed = batch["units"]
+        if s:
+          mixed = mixed.at[:, p.span(s - 1)].set(drawn[:, p.span(s - 1)])
+        inputs.append(codec.embed(mixed)[:, p.span(s)])
+      stale = jnp.concatenate(inputs, 1)
+      second = target.of_inputs(variables, batch, stale)
+      own = target.loss(variables, batch, KEY, train=False)
+      return found, own, second, drawn
+
+    found, own, second, drawn = both(variables)
+    nll = np.asarray(cross_entropy(second, drawn))[:, 1:]  # not the first map
+    np.testing.assert_allclose(
+      found.metrics["ce/second"], nll.mean((1, 2)), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+      found.value, own.value + 0.3 * nll.mean((1, 2)), rtol=1e-4
+    )
+    np.testing.assert_allclose(found.nll, own.nll, rtol=1e-5)
+
+  @parameterized.parameters(
+    (dict(correction={}), {}, "leave correction out"),
+    ({}, dict(sf_scales="last"), "sf_scales='all'"),
+  )
+  def test_maps_of_bits_that_cannot_be(self, of_target, own, why):
+    codes = dict(name="patch_bits", bits=3, patch=2, scales=(1, 2, 4))
+    text = dict(name="words", length=2, width=8)
+    target = dict(name="infinity", depth=1, width=32, heads=2, text=text)
+    target |= dict(tokenizer=codes, **of_target)
+    with self.assertRaisesRegex(UserError, why):
+      build("sar", target=target, **own)
+
   def test_options(self):
     target = dict(name="llamagen")
     with self.assertRaisesRegex(UserError, "choose one of all, last"):

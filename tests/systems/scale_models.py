@@ -34,6 +34,16 @@ def var():
   return system, filled.variables(system)
 
 
+@functools.cache
+def infinity():
+  """Infinity and its variables; maps of 3 bits of the sides 1, 2 and 4."""
+  codes = dict(name="patch_bits", bits=3, patch=2, scales=(1, 2, 4))
+  text = dict(name="words", length=2, width=8)
+  sizes = dict(depth=2, width=32, heads=2, gate_init=0.5, drop_path=0.0)
+  system = build("infinity", tokenizer=codes, text=text, **sizes)
+  return system, filled.variables(system)
+
+
 def units(system):
   """Units as if two images of noise had been encoded, with labels."""
   noise = jax.random.randint(jax.random.key(1), (2, 30), 0, 16)

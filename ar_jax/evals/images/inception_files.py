@@ -4,8 +4,8 @@
   .npz  the same arrays under the same names, as `numpy.savez` writes them
   .pb   the TensorFlow graph `classify_image_graph_def.pb`
 
-The graph is a protocol buffer of which we need the constants only, so the
-twenty lines of the wire format are read here and TensorFlow is not needed.
+The graph is a protocol buffer of which we need the constants only, so
+TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from ar_jax.core.system import UserError
 from ar_jax.evals.images import inception_blocks
 from ar_jax.files import torch_file
+from ar_jax.files.protobuf import fields
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -86,19 +87,19 @@ def _from_graph(
 
 def _constants(data: memoryview) -> Iterator[tuple[str, np.ndarray]]:
   """(name, value) of the float constants of a GraphDef."""
-  for field, node in _fields(data):
+  for field, node in fields(data):
     if field != 1:  # GraphDef.node
       continue
     name, op, tensor = "", "", None
-    for field, value in _fields(node):
+    for field, value in fields(node):
       if field == 1:  # NodeDef.name
         name = bytes(value).decode()
       elif field == 2:  # NodeDef.op
         op = bytes(value).decode()
       elif field == 5:  # NodeDef.attr, a map entry: 1 key, 2 AttrValue
-        entry = dict(_fields(value))
+        entry = dict(fields(value))
         if bytes(entry[1]) == b"value":
-          tensor = dict(_fields(entry[2])).get(8)  # AttrValue.tensor
+          tensor = dict(fields(entry[2])).get(8)  # AttrValue.tensor
     if op == "Const" and tensor is not None:
       value = _tensor(tensor)
       if value is not None:
@@ -108,41 +109,14 @@ def _constants(data: memoryview) -> Iterator[tuple[str, np.ndarray]]:
 def _tensor(data: memoryview) -> np.ndarray | None:
   """A TensorProto of floats; None for other types."""
   dtype, shape, flat = 0, [], None
-  for field, value in _fields(data):
+  for field, value in fields(data):
     if field == 1:
       dtype = value
     elif field == 2:  # tensor_shape: 2 dim: 1 size
-      shape = [dict(_fields(d)).get(1, 0) for f, d in _fields(value) if f == 2]
+      shape = [dict(fields(d)).get(1, 0) for f, d in fields(value) if f == 2]
     elif field in (4, 5):  # tensor_content, or float_val packed
       flat = np.frombuffer(value, "<f4")
   if dtype != 1 or flat is None:  # DT_FLOAT
     return None
   # A tensor whose numbers are all the same may be stored as one of them.
   return flat.reshape(shape) if flat.size > 1 else np.full(shape, flat)
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-  """(number, value) of the fields of one protocol buffer message."""
-  at = 0
-
-  def varint() -> int:
-    nonlocal at
-    value, shift = 0, 0
-    while True:
-      byte = data[at]
-      at += 1
-      value |= (byte & 127) << shift
-      shift += 7
-      if byte < 128:
-        return value
-
-  while at < len(data):
-    number, kind = divmod(varint(), 8)
-    if kind == 0:
-      yield number, varint()
-      continue
-    size = {1: 8, 5: 4}.get(kind) or (varint() if kind == 2 else -1)
-    if kind not in (1, 2, 5) or at + size > len(data):
-      raise ValueError(f"wire type {kind} of {size} bytes at {at}")
-    yield number, data[at : at + size]
-    at += size

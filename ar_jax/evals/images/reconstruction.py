@@ -18,13 +18,15 @@ from ar_jax.evals.images.frechet import named
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _reconstruct(system, variables, batch, key):
+def rebuilt(system, variables, batch, key):
+  """Images f32[B, H, W, c] in [0, 1] as a tokenizer keeps them."""
   drawn = system.sample(variables, batch, example_keys(key, batch))
   return drawn["image"] if isinstance(drawn, dict) else drawn
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _units(system, variables, batch):
+def units_of(system, variables, batch):
+  """The units of a batch of images."""
   return system.units(variables, batch)
 
 
@@ -57,23 +59,23 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
 
   def evaluate(system, variables, batches, key):
     samples.check_makes(system, "image", "reconstruction")
-    originals, rebuilt = [], []
+    originals, made = [], []
     counts, latents = None, []
     for batch in batches:
       image, mask, out = processes.fetch(
         (
           batch["image"],
           batch.get("mask", np.ones(len(batch["image"]))),
-          _reconstruct(system, variables, batch, key),
+          rebuilt(system, variables, batch, key),
         )
       )
       real = mask > 0
       originals.append(image[real])
-      rebuilt.append(
+      made.append(
         samples.stored({"image": out[real]}, {"image": Image()})["image"]
       )
       if hasattr(system, "units"):
-        units = processes.fetch(_units(system, variables, batch))[real]
+        units = processes.fetch(units_of(system, variables, batch))[real]
         if system.vocab is None:
           latents.append(units.reshape(-1, units.shape[-1]))
           continue
@@ -82,7 +84,7 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     if not originals:
       raise UserError("reconstruction: the test split holds no example")
     errors = pairs.Errors()
-    for x, y in zip(originals, rebuilt, strict=True):
+    for x, y in zip(originals, made, strict=True):
       errors.add(x, y)
     found = {k: v for k, v in errors.results().items() if k != "l1"}
     if counts is not None:
@@ -99,7 +101,7 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
       true = sketch.sketch(net, originals)
       size = min(n, len(data.train))
       floor = sketch.reference(net, data, n, size, k)[1]
-      got = sketch.compare(sketch.sketch(net, rebuilt), true, k=k)
+      got = sketch.compare(sketch.sketch(net, made), true, k=k)
       found |= {
         "features": net.name,
         **named(got, floor, net.cited and f"r{net.cited}"),

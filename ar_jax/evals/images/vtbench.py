@@ -21,41 +21,29 @@ N images of H x W pixels and c channels.
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image as Pictures
 
 from ar_jax import conditions, data
 from ar_jax.core import forms, processes
-from ar_jax.core.system import UserError, example_keys
+from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 from ar_jax.data.images import reader as files
 from ar_jax.data.images import transforms
 from ar_jax.evals import samples
 from ar_jax.evals.images import features as networks
 from ar_jax.evals.images import vtbench_scores as scores
+from ar_jax.evals.images.reconstruction import rebuilt, units_of
 from ar_jax.evals.text import reading
 
 TASKS = {"images": "", "patterns": "patterns", "text": "rendered_text"}
 _RELEASED = (
   256  # pixels, to which the published script resizes what it compares
 )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _rebuilt(system, variables, batch, key):
-  drawn = system.sample(variables, batch, example_keys(key, batch))
-  return drawn["image"] if isinstance(drawn, dict) else drawn
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _units(system, variables, batch):
-  return system.units(variables, batch)
 
 
 def build(
@@ -228,14 +216,14 @@ def _through(
     some = images[start : start + batch]
     rows = np.minimum(np.arange(min(batch, len(images))), len(some) - 1)
     given = {"image": some[rows], "index": start + rows.astype(np.int32)}
-    out = processes.fetch(_rebuilt(system, variables, given, key))[: len(some)]
+    out = processes.fetch(rebuilt(system, variables, given, key))[: len(some)]
     made.append(
       np.floor(255 * np.clip(out, 0, 1)).astype(np.uint8)
       if released
       else forms.to_uint8(out)
     )
     if hasattr(system, "units"):
-      own = processes.fetch(_units(system, variables, given))
+      own = processes.fetch(units_of(system, variables, given))
       units.append(own[: len(some)])
   return np.concatenate(made), np.concatenate(units) if units else None
 

@@ -23,45 +23,16 @@ from ar_jax.core.decoding import pairs
 from ar_jax.core.plans import aspects, makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import hidden_conditions
+from ar_jax.families.scale.correction import Correction
 from ar_jax.families.scale.draw import generate
-from ar_jax.families.scale.prompted import PromptedScales
-from ar_jax.families.scale.system import ScaleWise, weighted_sum
+from ar_jax.families.scale.prompted import PromptedScales, prompted_scales
+from ar_jax.families.scale.system import ScaleWise, Targets, weighted_sum
 from ar_jax.nn.heads.categorical import cross_entropy
-from ar_jax.nn.quantize.scaled_bits import Coded, strengths
+from ar_jax.nn.quantize.scaled_bits import Coded
 from ar_jax.tokenizers.bitwise import BitMaps, frozen_scales
 
 # How the error at a unit counts: by 1 over the side of its map, or evenly.
 WEIGHTS = ("side", "even")
-
-
-@dataclasses.dataclass(frozen=True)
-class Correction:
-  """The law of wrong bits in training; see `scaled_bits.strengths`.
-
-  Attributes:
-    most: the largest share of them; 0 is none.
-    maps: of how many maps, the first; None for all.
-    by_example: whether each example has shares of its own; else the batch has.
-  """
-
-  most: float = 0.3
-  maps: int | None = 13
-  by_example: bool = False
-
-  def __post_init__(self):
-    if not 0 <= self.most <= 1:
-      raise UserError(f"correction.most={self.most}: must be in [0, 1]")
-
-  def flips(self, tokenizer: BitMaps, key: Array, keys: Array) -> list[Array]:
-    """See `ScaledBits.flips`; by the key of the batch and Key[B]."""
-    maps = tokenizer.maps
-    draw = lambda key: strengths(key, len(maps.shapes), self.most)
-    if self.by_example:
-      own = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-      strength = jax.vmap(draw)(own)
-    else:
-      strength = draw(key)
-    return maps.flips(keys, strength, self.maps)
 
 
 class BitScales(ScaleWise):
@@ -162,16 +133,21 @@ class BitScales(ScaleWise):
       each = np.repeat(1 / np.sqrt(sizes), sizes)
     return np.asarray(each / each.sum(), np.float32)
 
+  def error(self, logits: Array, units: Array) -> Array:
+    """f32[B, L]: the mean over the bits i32[B, L, K] of a unit, of logits
+    f32[B, L, K, 2]."""
+    return cross_entropy(logits, units).mean(-1)
+
   def bit_loss(self, logits: Array, units: Array) -> Loss:
     """The loss of logits f32[B, L, K, 2]: `value` the weighted mean over bits,
     `nll` of a unit, the sum over its bits."""
-    each = cross_entropy(logits, units)
+    each = self.error(logits, units)
     hits = (jnp.argmax(logits, -1) == units).astype(jnp.float32).mean(-1)
     metrics = {"accuracy": hits.mean(1)}
     for s in range(self.plan.steps):
       metrics[f"bits/map_{s + 1}"] = hits[:, self.plan.span(s)].mean(1)
-    value = weighted_sum(each.mean(-1), jnp.asarray(self.weight()))
-    return Loss(value, metrics, nll=each.sum(-1))
+    value = weighted_sum(each, jnp.asarray(self.weight()))
+    return Loss(value, metrics, nll=each * units.shape[-1])
 
   def logits(
     self,
@@ -208,14 +184,54 @@ class BitScales(ScaleWise):
     net = self.bound(variables)
     return net.head.logits(net(cond, embedding, keys))
 
-  def loss(
+  def label_and_keys(
+    self, batch: Batch, key: Array, *, train: bool
+  ) -> tuple[dict[str, Array], Array | None]:
+    """What the net reads of the conditions, some hidden in training, and keys
+    for stochastic depth."""
+    cond = self.condition(batch)
+    if not train:
+      return cond, None
+    hidden, depth, _ = self.noise(batch, key)
+    return cond | ({} if hidden is None else {"hidden": hidden}), depth
+
+  def targets(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
-  ) -> Loss:
+  ) -> Targets:
+    """The targets of the plan; its `layout` are the inputs of the slots."""
     batch = self.encode(variables, batch)
-    hidden, depth, bits = self.noise(batch, key) if train else (None,) * 3
+    cond, depth = self.label_and_keys(batch, key, train=train)
+    bits = self.noise(batch, key)[2] if train else None
     coded = self.seen(variables, batch, jax.random.fold_in(key, 1), bits)
-    logits = self.of_inputs(variables, batch, coded.inputs, hidden, depth)
-    return self.bit_loss(logits, coded.units)
+    level, weight = jnp.asarray(self.plan["step"]), jnp.asarray(self.weight())
+    return Targets(cond, coded.units, level, weight, depth, layout=coded.inputs)
+
+  def teacher_inputs(self, variables: Vars, targets: Targets) -> Array:
+    del variables
+    return targets.layout
+
+  def predict(
+    self,
+    variables: Vars,
+    targets: Targets,
+    inputs: Array,
+    *,
+    start: bool = True,
+  ) -> Array:
+    """Logits f32[B, L, K, 2] of all slots by their inputs f32[B, L, K]."""
+    if targets.at is not None or not start:
+      raise UserError("maps of bits are predicted all together")
+    cond = dict(targets.label)
+    hidden = cond.pop("hidden", None)
+    return self.of_inputs(variables, cond, inputs, hidden, targets.keys)
+
+  def unconditional(self, targets: Targets) -> Targets:
+    hidden = jnp.ones(len(targets.units), bool)
+    label = {**targets.label, "hidden": hidden}
+    return dataclasses.replace(targets, label=label)
+
+  def loss_of(self, targets: Targets, logits: Array) -> Loss:
+    return self.bit_loss(logits, targets.units)
 
   # Sampling.
 
@@ -253,6 +269,19 @@ class BitScales(ScaleWise):
     maps = aspects.maps(ratio, "1M" if budget is None else budget)
     return self.over(maps, aspects.ground(ratio))
 
+  def by_map(
+    self, law: Mapping[str, Any], temperatures: Sequence[float]
+  ) -> list[dict[str, Any]]:
+    """The law of each map: `law`, or with a temperature of its own."""
+    steps = self.plan.steps
+    if not temperatures:
+      return [dict(law)] * steps
+    if len(temperatures) != steps:
+      raise UserError(
+        f"temperatures: {len(temperatures)} numbers for {steps} maps"
+      )
+    return [{**law, "temperature": float(t)} for t in temperatures]
+
   def drawn(
     self, variables: Vars, label: Any, keys: Array, *, guided: bool, **options
   ) -> tuple[Array, Any]:
@@ -264,3 +293,35 @@ class BitScales(ScaleWise):
     return generate(
       self.bound(variables), self.codec(variables), label, keys, **options
     )
+
+
+@system.passes_on(prompted_scales)
+def parts(
+  tokenizer: Mapping[str, Any],
+  correction: Mapping[str, Any] | None,
+  weights: str,
+  **net,
+) -> tuple[PromptedScales, BitMaps, Correction | None]:
+  """The transformer, the tokenizer and the law of wrong bits of a generator.
+
+  Args:
+    tokenizer: `{"name": "bitwise", **arguments}`, or "patch_bits".
+    correction: arguments of `Correction`: an empty mapping is the published
+      law; None for no wrong bits.
+    weights: a name of WEIGHTS.
+    **net: of `prompted_scales`.
+
+  Raises:
+    UserError: the units are no maps of bits, or there is no such weight.
+  """
+  codes = system.part(tokenizer).tokenizer
+  if not isinstance(codes, BitMaps):
+    raise UserError(
+      f"tokenizer={tokenizer['name']!r}: its units are no maps of bits; use "
+      "bitwise or patch_bits"
+    )
+  if weights not in WEIGHTS:
+    raise UserError(f"weights={weights!r}: choose one of {', '.join(WEIGHTS)}")
+  shapes = tuple(map(makers.pair, codes.scales))
+  made = prompted_scales(shapes, codes.unit_bits, **net)
+  return made, codes, None if correction is None else Correction(**correction)

@@ -1,12 +1,15 @@
 """Masked refinement of a scale: its least certain units are drawn again.
 
-HMAR (arXiv 2506.04421), section 4.2.
+HMAR (arXiv 2506.04421), section 4.2. How many a step settles is said
+beforehand, or decided by how sure the refinement is (`core.decoding.confident`,
+which HMAR does not have): a scale then ends as soon as all examples have.
 
 Shapes: B batch, T slots of one scale, V codes, D width.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core.decoding import pick
+from ar_jax.core.decoding.confident import Fill
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.errors import UserError
 from ar_jax.families.scale.net import NextScale
@@ -55,6 +59,7 @@ def redrawing(
   label: Array,
   mask: Array,
   steps: Sequence[tuple[int, ...]],
+  fill: Fill | None = None,
 ) -> Callable[..., Array]:
   """What `draw.generate` takes as `redraw`.
 
@@ -65,30 +70,55 @@ def redrawing(
     label: i32[B].
     mask: f32[1, 1, D], the input of a unit that is not settled.
     steps: what `schedules` returns.
+    fill: decides what a step settles; `steps` are then the most there may be,
+      of which the first is as it says.
   """
   _, ada = net().begin(label)
+
+  def states(s, known, units, hidden):
+    """The net, and its hidden states of a scale of which a part is known."""
+    bound, at = net(), hidden[..., None]
+    own = codec().part(s, units)
+    x = bound.latent(known + jnp.where(at, 0, own)) + at * mask
+    return bound, bound.step(s, x, ada, None)[0]
+
+  def filled(s, known, units, hidden, keys, bias, law):
+    most = len(steps[s]) - 1
+    rule = dataclasses.replace(fill, steps=most)
+
+    def forward(carry):
+      i, units, hidden = carry
+      bound, h = states(s, known, units, hidden)
+      temperature = law.get("temperature", 1.0)
+      logits = pick.biased(bound.head.logits(h), bias, temperature)
+      new, sure, entropy = rule.propose(logits, fold(keys, i + 1), **law)
+      chosen = rule.commit(sure, entropy, hidden, i, fold(keys, most + 1 + i))
+      chosen = chosen | (hidden & (i == most - 1))
+      return i + 1, jnp.where(chosen, new, units), hidden & ~chosen
+
+    begun = jnp.int32(0), units, hidden
+    return jax.lax.while_loop(lambda c: jnp.any(c[2]), forward, begun)[1]
 
   def redraw(s, fhat, units, logp, keys, *, bias=None, **law):
     if len(steps[s]) == 1:
       return units
     known = codec().seen(fhat, s)
+    everywhere = jnp.ones(units.shape, bool)
     # Units that are not yet settled after each step but the last.
     left = np.cumsum(steps[s][::-1])[::-1][1:]
 
     def step(carry, row):
       units, hidden = carry
       i, after = row
-      bound, at = net(), hidden[..., None]
-      own = codec().part(s, units)
-      x = bound.latent(known + jnp.where(at, 0, own)) + at * mask
-      h, _ = bound.step(s, x, ada, None)
+      bound, h = states(s, known, units, hidden)
       logp = bound.head.law(h, bias=bias, **law)
       new = pick.draw(logp, fold(keys, i))
       units = jnp.where(hidden, new, units)
       return (units, _least_certain(logp, units, after, hidden)), None
 
-    everywhere = jnp.ones(units.shape, bool)
     hidden = _least_certain(logp, units, left[0], everywhere)
+    if fill is not None:
+      return filled(s, known, units, hidden, keys, bias, law)
     after = np.append(left[1:], 0).astype(np.int32)
     rows = np.arange(1, len(after) + 1, dtype=np.int32), after
     (units, _), _ = jax.lax.scan(step, (units, hidden), rows)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import system
-from ar_jax.core.decoding import editing
+from ar_jax.core.decoding import editing, pick
 from ar_jax.core.plans.makers import pair
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
@@ -35,8 +35,9 @@ class Targets:
   """What a batch asks of a model that draws map by map.
 
   Attributes:
-    label: i32[B], some of them hidden in training.
-    units: i32[B, L], the true ones.
+    label: i32[B], some of them hidden in training; or what else the net reads
+      of a condition.
+    units: i32[B, L], the true ones; of bits i32[B, L, K].
     level: i32[L], the map of each slot, from 0; -1 is a pad.
     weight: f32[L], what the error at a slot counts; the sum is 1.
     keys: Key[B] for stochastic depth, or None.
@@ -204,6 +205,16 @@ class ScaleWise(Generator):
     net = self.bound(variables)
     return net.head.logits(net(cond, self.codec(variables).embed(units), keys))
 
+  def unconditional(self, targets: Targets) -> Targets:
+    """The same, all conditions hidden."""
+    null = jnp.full_like(targets.label, self.null)
+    return dataclasses.replace(targets, label=null)
+
+  def error(self, logits: Array, units: Array) -> Array:
+    """f32[B, L]: the error at each unit, of which `Targets.weight` is the
+    weight."""
+    return cross_entropy(logits, units)
+
   def loss_of(self, targets: Targets, logits: Array) -> Loss:
     """The loss of logits f32[B, L, V]."""
     nll = cross_entropy(logits, targets.units, smoothing=self.smoothing)
@@ -224,6 +235,10 @@ class ScaleWise(Generator):
     return self.loss_of(targets, self.predict(variables, targets, inputs))
 
   # Sampling.
+
+  def rates(self, schedule: str, guidance: float) -> tuple[float, ...]:
+    """The scale of guidance at each map, by a schedule of `pick.SCHEDULES`."""
+    return pick.schedule(schedule, guidance, self.plan.steps)
 
   def sample(
     self,

@@ -17,6 +17,7 @@ from ar_jax.core.errors import UserError
 from ar_jax.core.flows import distillation, flow, solvers
 from ar_jax.core.flows.codes import Points
 from ar_jax.nn.layers.norms import layer_norm
+from tests import long
 
 C, V, B, STEPS, GUIDES = 2, 4, 128, 1400, 2
 ANGLE = 2 * np.pi * np.arange(V) / V
@@ -105,7 +106,7 @@ def optimiser(steps):
   )
 
 
-@jax.jit
+@long.jit
 def scores(params, analytic):
   """The guide and its losses in the first stage, by the law or, where not
   `analytic`, by noise."""
@@ -126,7 +127,7 @@ def scores(params, analytic):
   return found, jnp.mean(jax.lax.map(error, keys))
 
 
-@jax.jit
+@long.jit
 def generator(params, moves):
   """The average of the generator after the second stage; a guide that does not
   move learns nothing of what is made."""
