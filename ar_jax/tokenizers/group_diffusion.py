@@ -365,18 +365,37 @@ class GroupDiffusion(nn.Module):
 
   def __call__(self, x: Array, keys: Array | None = None) -> Reconstruction:
     """What training needs of images f32[B, H, H, c] in [-1, 1], by keys Key[B]
-    of the times and noises. In `more` are the error of the velocity `flow`
-    f32[B] over std^2, the time `judged` f32[B], and `aligned`."""
-    b, n = len(x), self.groups
+    of times, noises and, where groups are shuffled, their order."""
+    b, order = len(x), None
     if keys is None:  # of an init, which asks for shapes
       keys = jax.random.split(jax.random.key(0), b)
     of_time, of_noise, of_order = jax.vmap(jax.random.split, (0, None), 1)(
       keys, 3
     )
     tau = jax.vmap(jax.random.uniform)(of_time)
-    which = group_of(tau, n)
     if self.sees == "shuffled":
-      order = jax.vmap(lambda key: jax.random.permutation(key, n))(of_order)
+      draw = lambda key: jax.random.permutation(key, self.groups)
+      order = jax.vmap(draw)(of_order)
+    return self.at_times(x, tau, self.noise(of_noise, b), order)
+
+  def at_times(
+    self, x: Array, tau: Array, noise: Array, order: Array | None = None
+  ) -> Reconstruction:
+    """As a call, at given times.
+
+    Args:
+      x: f32[B, H, H, c] in [-1, 1].
+      tau: f32[B], the times before they are shifted.
+      noise: f32[B, H, H, c].
+      order: i32[B, G], which group each step sees; None for its own.
+
+    Returns:
+      The image is that of one step from here to the data. In `more` are the
+      error of the velocity over std^2, `flow` f32[B]; the time, `judged` f32[B]
+      (a discriminator learns less of what is early); and `aligned`.
+    """
+    b, which = len(x), group_of(tau, self.groups)
+    if order is not None:
       which = order[jnp.arange(b), which]
     share = None
     if self.sees != "all":
@@ -385,21 +404,25 @@ class GroupDiffusion(nn.Module):
     codes, losses, units = self.quantizer(self.latent(x), share)
     states = self.states(codes)
     if self.sees != "all":
-      grouped = states.reshape(b, n, self.group, -1)
+      grouped = states.reshape(b, self.groups, self.group, -1)
       states = grouped[jnp.arange(b), which]
-    t, noise = flow.shift(tau, self.shift), self.noise(of_noise, b)
-    data = self.std * x
+    t, data = flow.shift(tau, self.shift), self.std * x
     xt = flow.LINEAR.noisy(data, noise, t)
     v, tapped = self.velocity(xt, t, states)
     error = jnp.square(v - flow.LINEAR.velocity(data, noise, t))
     image = flow.LINEAR.convert("velocity", v, xt, t).data / self.std
     more = {"flow": error.mean((1, 2, 3)) / self.std**2, "judged": t}
     if self.aligned:
-      side, width = self.size // self.pixel_patch, tapped.shape[-1]
-      a, of = self.aligned_side, side // self.aligned_side
-      tapped = tapped.reshape(b, a, of, a, of, width).mean((2, 4))
-      more["aligned"] = self.projector(tapped.reshape(b, a * a, width))
+      more["aligned"] = self.projector(self.pooled(tapped))
     return Reconstruction(image, v, units, losses, more=more)
+
+  def pooled(self, h: Array) -> Array:
+    """f32[B, side^2, D]: states of the patches of pixels, averaged to the map
+    that is aligned."""
+    (b, _, width), a = h.shape, self.aligned_side
+    of = self.size // self.pixel_patch // a
+    h = h.astype(jnp.float32).reshape(b, a, of, a, of, width)
+    return h.mean((2, 4)).reshape(b, a * a, width)
 
 
 def group_of(tau: Array, groups: int) -> Array:
