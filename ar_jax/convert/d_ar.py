@@ -43,9 +43,7 @@ _POINT = Layout(
 def _square(x: np.ndarray, axis: int) -> np.ndarray:
   """Axis c p p, channels first, as three."""
   side = math.isqrt(x.shape[axis] // CHANNELS)
-  return x.reshape(
-    *x.shape[:axis], CHANNELS, side, side, *x.shape[axis + 1 :]
-  )
+  return x.reshape(*x.shape[:axis], CHANNELS, side, side, *x.shape[axis + 1 :])
 
 
 def _channels_last(x: np.ndarray, axis: int) -> np.ndarray:

@@ -129,6 +129,12 @@ class Previewed(LlamaGen):
       raise UserError(f"size={size}: previews are shown as they are")
     return show(image, size)
 
+  def previews(self, variables: Vars, units: Array, keys: Array) -> Array:
+    """f32[G, B, H, W, c] in [0, 1]: what units i32[B, L] show after 1, 2, ...
+    groups."""
+    noise = fold(keys, _NOISE)
+    return (self.codec(variables).previews(units, noise) + 1) / 2
+
   def stream(
     self,
     variables: Vars,

@@ -73,9 +73,7 @@ class TokenizerTest(absltest.TestCase):
       latent = net.latent(image)
       quantized, _, units = net.quantizer(latent)
       condition = net.states(quantized)
-      velocity, tapped = net.velocity(
-        xt, jnp.array([0.15]), condition[:1, 4:8]
-      )
+      velocity, tapped = net.velocity(xt, jnp.array([0.15]), condition[:1, 4:8])
       of_codes = net.states(net.embed(codes))
       tau = jnp.array([0.2, 0.83])
       trained = net.at_times(image, tau, start)
