@@ -52,10 +52,10 @@ def lr_factor(
       0.2 at 1/2, 2/3 and 5/6 of the run; `late_cosine` (xAR, arXiv
       2502.20388): constant for 3/4 of the run, then `cosine`; `late_linear`
       (D-AR, arXiv 2505.23660): constant for 5/6 of the run, then `linear`;
-      `tenths` (AR-Net, arXiv 1911.12436): times 0.9 after each tenth of the run; `one_cycle`: a
-      cosine from 1/25 up to 1 in a quarter of the run, and down to 1e-4; `wsd`
-      (GigaTok, arXiv 2504.08736): warm-up from 1 %, constant, and in the last
-      fifth of the run 1 - sqrt(share of the fifth).
+      `tenths` (AR-Net, arXiv 1911.12436): times 0.9 after each tenth of the
+      run; `one_cycle`: a cosine from 1/25 up to 1 in a quarter of the run, and
+      down to 1e-4; `wsd` (GigaTok, arXiv 2504.08736): warm-up from 1 %,
+      constant, and in the last fifth of the run 1 - sqrt(share of the fifth).
     steps: updates of the whole run, from 0 to `steps` - 1.
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor of the last update.
