@@ -181,17 +181,15 @@ def run() -> None:
     measure, dataset=dataset, steps=s.fewer(PROBE_STEPS, 4)
   )
   found = arms.compare(makers, judge, s.seeds)
-  ratio = lambda key: [
-    a / b
-    for a, b in zip(found.every(WITH, key), found.every(WITHOUT, key))
-  ]  # fmt: skip
+  every = lambda arm, key: np.array(found.every(arm, key))
+  ratio = lambda key: (every(WITH, key) / every(WITHOUT, key)).tolist()
   nats, error = ratio("nats"), ratio("mse")
   held = {
     "(a) cross-entropy 3 % lower": bool(np.mean(nats) <= FALL),
     "(b) reconstruction within 10 %": bool(np.mean(error) <= WORSE),
   }
-  say = lambda key, digits=3: (
-    f"{found.mean(WITHOUT, key):.{digits}f} to {found.mean(WITH, key):.{digits}f}"
+  say = lambda key, n=3: " to ".join(
+    f"{found.mean(arm, key):.{n}f}" for arm in ARMS
   )
   ours = (
     f"with the term, cross-entropy {mean_spread(nats, 3)} times as high (nats "
