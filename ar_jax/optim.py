@@ -25,6 +25,7 @@ SCHEDULES = (
   "constant",
   "cosine",
   "late_cosine",
+  "late_linear",
   "linear",
   "one_cycle",
   "steps",
@@ -49,11 +50,12 @@ def lr_factor(
       `end`; or `var` (VAR, arXiv 2404.02905): warm-up from 0.5 %, flat for 5 %
       of the rest, then linear to `end`; `steps` (NAR, arXiv 2503.10696): times
       0.2 at 1/2, 2/3 and 5/6 of the run; `late_cosine` (xAR, arXiv
-      2502.20388): constant for 3/4 of the run, then `cosine`; `tenths` (AR-Net,
-      arXiv 1911.12436): times 0.9 after each tenth of the run; `one_cycle`: a
-      cosine from 1/25 up to 1 in a quarter of the run, and down to 1e-4; `wsd`
-      (GigaTok, arXiv 2504.08736): warm-up from 1 %, constant, and in the last
-      fifth of the run 1 - sqrt(share of the fifth).
+      2502.20388): constant for 3/4 of the run, then `cosine`; `late_linear`
+      (D-AR, arXiv 2505.23660): constant for 5/6 of the run, then `linear`;
+      `tenths` (AR-Net, arXiv 1911.12436): times 0.9 after each tenth of the
+      run; `one_cycle`: a cosine from 1/25 up to 1 in a quarter of the run, and
+      down to 1e-4; `wsd` (GigaTok, arXiv 2504.08736): warm-up from 1 %,
+      constant, and in the last fifth of the run 1 - sqrt(share of the fifth).
     steps: updates of the whole run, from 0 to `steps` - 1.
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor of the last update.
@@ -76,6 +78,8 @@ def lr_factor(
     elif name == "late_cosine":
       late = share(step, 0.75 * steps)
       fall = end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * late))
+    elif name == "late_linear":
+      fall = 1 - (1 - end) * share(step, 5 / 6 * steps)
     elif name == "linear":
       fall = end + (1 - end) * (1 - progress)
     elif name == "var":

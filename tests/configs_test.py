@@ -267,6 +267,18 @@ class ConfigsTest(parameterized.TestCase):
     for name in config.stages:
       optim.make(config[name].optim.to_dict(), config[name].train.steps)
 
+  def test_d_ar(self):
+    """Of the tokenizer also what only training needs, 7.3M."""
+    module = importlib.import_module("configs.d_ar")
+    config = module.get_config("paper")
+    self.assertAlmostEqual(parameters(config), 307.444672, places=6)
+    config.model.teacher = None
+    self.assertAlmostEqual(parameters(config), 300.099776, places=6)
+    for name, millions in (("l", 343), ("xl", 775)):
+      config = module.get_config(name)
+      self.assertAlmostEqual(parameters(config) / millions, 1, delta=2e-3)
+      optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters(("d16", 315.6), ("d20", 607.5), ("d24", 1041))
   def test_flexvar(self, preset, millions):
     config = importlib.import_module("configs.flexvar").get_config(preset)
@@ -286,6 +298,7 @@ class ConfigsTest(parameterized.TestCase):
     "elm", "elm:masked", "infinity", "nsarm", "varedit", "varedit:fashion",
     "ecm", "ecm:fashion", "controlar", "controlar:fashion",
     "transition_matching", "arflow", "arflow:sit", "hi_mar", "gigatok",
+    "d_ar",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora", "asvr",
   )  # fmt: skip

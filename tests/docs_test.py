@@ -57,8 +57,11 @@ def _exists(name: str) -> bool:
 # Systems whose experiment has not been run.
 UNMEASURED = {
   "asvr",
+  "d_ar",
   "dd2",
   "ecm",
+  "gigatok",
+  "igpt",
   "infinity",
   "nsarm",
   "riganything",

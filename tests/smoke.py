@@ -333,6 +333,7 @@ EXCEPTIONS = Exceptions(
     "lookup_free": "a tokenizer makes all units at once",
     "vtbench": "a codec sees an image at once",
     "gigatok": "a tokenizer makes all units at once",
+    "d_ar": "a tokenizer makes all units at once",
   },
   no_chance={
     "classifier": "an encoder says what it sees",

@@ -10,6 +10,7 @@ ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
 watermark        is there a mark of green lists, in samples or in files?
 reconstruction   PSNR, SSIM, Frechet distance and codebook use of tokenizers
+previews         errors of an image after each group of its units
 vtbench          tokenizers by three tasks and six metrics, text among them
 judge_accuracy   do samples show the class that was asked for?
 concept          is a concept still drawn, and all else as before?
@@ -40,6 +41,7 @@ NAMES = {
   "likelihood": "likelihood",
   "frechet": "images.frechet",
   "reconstruction": "images.reconstruction",
+  "previews": "images.previews",
   "vtbench": "images.vtbench",
   "judge_accuracy": "images.judge_accuracy",
   "series": "series.errors",
@@ -59,6 +61,7 @@ NAMES = {
 _SCORE = {
   "frechet",
   "reconstruction",
+  "previews",
   "vtbench",
   "judge_accuracy",
   "concept",
@@ -87,6 +90,11 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
     samples.check_makes(system, "joints", name)
   if name in _PAIR:
     samples.check_pairs(system, name)
+  if name == "previews" and not hasattr(system, "previews"):
+    raise UserError(
+      "evals.previews: this system shows nothing before all its units are "
+      "there; d_ar does, and LlamaGen over it"
+    )
   if name == "watermark" and not hasattr(system, "pool"):
     raise UserError(
       "evals.watermark: this system has no green lists; look for a mark with "

@@ -17,19 +17,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from ar_jax.core import system
-from ar_jax.core.system import Array, UserError, Vars
+from ar_jax.core.decoding import programs
+from ar_jax.core.decoding.steps import fold
+from ar_jax.core.system import Array, Batch, UserError, Vars
 from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.placed import Placed
 from ar_jax.families.token.readers import CodeVectors, Embed
 from ar_jax.families.token.system import order, prefix
-from ar_jax.families.token.token_wise import TokenWise
+from ar_jax.families.token.token_wise import TokenWise, show
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.stacks.llama import llama
 
@@ -84,6 +88,107 @@ class LlamaGen(TokenWise):
       return rest
     codes = self.codec(variables).codebook()
     return {**rest, "codebook": {"units": {"codes": codes}}}
+
+
+_NOISE = 2**20  # of the keys of what the tokenizer draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Previewed(LlamaGen):
+  """LlamaGen over a tokenizer whose decoder goes from noise to pixels with each
+  group of codes, as `d_ar` (arXiv 2505.23660): there is a preview after each.
+
+  Attributes: as there.
+  """
+
+  def sample(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    groups: int | None = None,
+    previews: bool = False,
+    size: int | None = None,
+    **options,
+  ) -> Array:
+    """Draws one example per key.
+
+    Args:
+      variables, cond, keys: as in `generate`.
+      groups: of the codes that are shown; None for all.
+      previews: whether to show 1, 2, ... groups side by side.
+      size: side to which images are brought bicubically.
+      **options: as in `generate`.
+    """
+    units = self.generate(variables, cond, keys, **options)
+    image = self.codec(variables).shown(
+      units, fold(keys, _NOISE), groups=groups, previews=previews
+    )
+    if size is not None and previews:
+      raise UserError(f"size={size}: previews are shown as they are")
+    return show(image, size)
+
+  def previews(self, variables: Vars, units: Array, keys: Array) -> Array:
+    """f32[G, B, H, W, c] in [0, 1]: what units i32[B, L] show after 1, 2, ...
+    groups."""
+    noise = fold(keys, _NOISE)
+    return (self.codec(variables).previews(units, noise) + 1) / 2
+
+  def stream(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    every: int | None = None,
+    size: int | None = None,
+    **options,
+  ) -> Iterator[np.ndarray]:
+    """Yields the examples while they are drawn; the last ones are `sample`'s.
+
+    The flow goes on with the codes: each preview is one pass of the decoder.
+    Not for use under jit.
+
+    Args:
+      variables, cond, keys: as in `generate`; no prompt is read.
+      every: units between two previews, whole groups; a group if None.
+      size, **options: as in `sample`; all units are drawn.
+
+    Yields:
+      As `sample` returns.
+
+    Raises:
+      UserError: `every` is not of whole groups.
+    """
+    group, done = self.tokenizer.group, 0
+    every = group if every is None else every
+    if every < 1 or every % group:
+      raise UserError(f"every={every}: a group has {group} units")
+    own, given = self.net_variables(variables), self.condition(cond)
+    more = {"bias": cond["bias"]} if "bias" in cond else {}
+    program = self.program(**options)
+    noise = self.codec(variables).noise(fold(keys, _NOISE), len(keys))
+    carry = noise, jnp.zeros_like(noise)
+    for units, drawn in programs.stream(
+      program, own, given, keys, every=every, **more
+    ):
+      while done < drawn // group:
+        now = np.int32(done)
+        carry, image = _go_on(self, variables, units, keys, carry, now)
+        done += 1
+      yield np.asarray(show(image, size))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _go_on(system, variables, units, keys, carry, group):
+  codec = system.codec(variables)
+  if codec.sees == "all":  # what is known later leads the first step, too
+    keys = fold(keys, _NOISE)
+    return carry, (codec.decode(units, keys, groups=group + 1) + 1) / 2
+  states = codec.states(codec.embed(units))
+  carry, image = codec.step(states, carry, group, group + 1)
+  return carry, (image + 1) / 2
 
 
 @system.passes_on(llama)
@@ -154,4 +259,5 @@ def build(
     prefix_rope,
     dropout=token_dropout,
   )
-  return LlamaGen(net, codes, label_dropout)
+  of = Previewed if getattr(codes, "noisy", False) else LlamaGen
+  return of(net, codes, label_dropout)

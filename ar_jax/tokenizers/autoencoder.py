@@ -48,7 +48,8 @@ class Reconstruction(NamedTuple):
     losses: name -> f32[B], the bottleneck's terms, weighted to be summed.
     metrics: name -> f32[B], only reported.
     target: what `image` should be, if not the image itself.
-    more: what `Autoencoder.further` reads.
+    more: what `Autoencoder.further` reads; and `judged` f32[B], if it is
+      there, the weight of what the discriminator learns of each example.
   """
 
   image: Array
@@ -108,6 +109,7 @@ class Autoencoder(System):
   adversary: Adversary | None = None
 
   needs = ("image",)
+  noisy = False  # whether the tokenizer gets keys outside of training, too
 
   def __post_init__(self):
     if self.pixel not in PIXEL_LOSSES:
@@ -145,7 +147,7 @@ class Autoencoder(System):
   ) -> Loss:
     x = signed(batch["image"])
     params = variables["params"]
-    keys = example_keys(key, batch) if train else None
+    keys = example_keys(key, batch) if train or self.noisy else None
     rngs = {"step": key} if train else None
     out = self.tokenizer.apply(
       {"params": params["tokenizer"]}, x, keys, rngs=rngs
@@ -195,6 +197,7 @@ class Autoencoder(System):
     discriminator, averages = gan.discriminator_term(
       params["discriminator"], x, out.image, variables.get("lecam")
     )
+    discriminator = discriminator * out.more.get("judged", 1.0)
     weight = gan.weight * jnp.ones(())
     if gan.adaptive:
       weight *= self._adaptive_weight(variables, x, out.feature)

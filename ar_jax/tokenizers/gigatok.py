@@ -22,18 +22,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ar_jax.core import system
 from ar_jax.core.system import Batch, System, UserError, Vars
-from ar_jax.nn.losses.alignment import alignment
 from ar_jax.tokenizers.autoencoder import (
   PIXEL_LOSSES,
-  Autoencoder,
   Reconstruction,
   autoencoder,
 )
 from ar_jax.tokenizers.queried import GigaTok
+from ar_jax.tokenizers.taught import Aligned, teacher_of, with_teacher
 
 Array = jax.Array
 # Width, layers, heads of the transformers of the published models.
@@ -50,31 +48,17 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Taught(Autoencoder):
+class Taught(Aligned):
   """A GigaTok in training: beside the terms of every tokenizer the semantic
   one, and in the first updates those of a net without codes.
 
-  Variables: as of any; and the frozen `teacher`, where there is one.
-
-  Attributes:
-    teacher: an encoder with `grid`, as `encoders.classifier` or `vit`; None
-      for no semantic term.
-    semantic: its weight.
+  Attributes: as of `Aligned`, and
     direct_steps: updates in which the convolutions also learn to draw by
       themselves, and the map of the transformers to be as theirs is. Of an
       evaluation it is over.
   """
 
-  teacher: System | None = None
-  semantic: float = 0.5
   direct_steps: int = 0
-
-  def init(self, key: Any, batch: Batch) -> Vars:
-    variables = super().init(key, batch)
-    if self.teacher is not None:
-      own = self.teacher.init(jax.random.fold_in(key, 1), batch)
-      variables["teacher"] = own["params"]
-    return variables
 
   def at(self, step: int) -> System:
     if not self.direct_steps or step < self.direct_steps:
@@ -85,17 +69,7 @@ class Taught(Autoencoder):
   def further(
     self, variables: Vars, batch: Batch, x: Array, out: Reconstruction
   ) -> dict[str, tuple[Any, Array]]:
-    terms = {}
-    if self.teacher is not None:
-      frozen = {"params": variables["teacher"]}
-      seen = self.teacher.grid(frozen, {"image": batch["image"]})
-      seen = seen.reshape(len(seen), -1, seen.shape[-1])
-      if seen.shape[1] != self.tokenizer.cells:
-        raise UserError(
-          f"teacher: it sees {seen.shape[1]} places and the tokenizer has "
-          f"{self.tokenizer.cells}"
-        )
-      terms["semantic"] = self.semantic, alignment(out.more["aligned"], seen)
+    terms = super().further(variables, batch, x, out)
     if self.direct_steps:
       step = batch.get("step", jnp.full(len(x), self.direct_steps))
       on = (step < self.direct_steps).astype(jnp.float32)
@@ -152,13 +126,8 @@ def build(
   align = {"weight": 0.5, "layer": 3, "features": 0} | dict(align or {})
   if set(align) != {"weight", "layer", "features"}:
     raise UserError(f"align={align}: it has weight, layer and features")
-  seer = None if teacher is None else system.part(teacher)
-  features = align["features"]
-  if seer is not None:
-    batch = {"image": np.zeros((1, size, size, in_channels), np.uint8)}
-    # The key is made inside, so that no device is asked for.
-    see = lambda: seer.grid(seer.init(jax.random.key(0), batch), batch)
-    features = jax.eval_shape(see).shape[-1]
+  seer, seen = teacher_of(teacher, size, in_channels)
+  features = align["features"] if seen is None else seen[1]
   own = dict(nets or {})
   tokenizer = GigaTok(
     vocab, channels, length, _sizes("encoder", encoder),
@@ -169,9 +138,12 @@ def build(
     **dict(quantizer or {}),
   ).checked()  # fmt: skip
   base = autoencoder(tokenizer, **training)
-  fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-  return Taught(
-    **fields, teacher=seer, semantic=align["weight"], direct_steps=direct_steps
+  return with_teacher(
+    Taught,
+    base,
+    teacher=seer,
+    semantic=align["weight"],
+    direct_steps=direct_steps,
   )
 
 

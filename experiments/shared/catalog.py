@@ -202,11 +202,16 @@ def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
         "family": f"[{own}](systems/{own}.md)",
         "configs and presets": configs(path.stem) or "in those of others",
         "verdict": verdicts(path.stem, records)
-        if room == "systems"
+        if room == "systems" or _claims(path.stem)
         else "checked by its tests",
       }
       result[own].append(row)
   return {k: v for k, v in result.items() if v}
+
+
+def _claims(name: str) -> bool:
+  """Whether a tokenizer or an encoder has an experiment of its own."""
+  return (ROOT / "experiments" / f"{name}.py").exists()
 
 
 def systems(found: dict[str, list[dict]]) -> str:

@@ -106,6 +106,7 @@ def schedule(
   *,
   stop: int | None = None,
   window: tuple[float, float] | None = None,
+  start: float | None = None,
 ) -> tuple[float, ...]:
   """The guidance scale of each of n steps, by the name of its schedule.
 
@@ -118,6 +119,8 @@ def schedule(
     window: behind the first step guidance acts only while s / (n - 1) is
       between these two shares (GigaTok's "step" begins at 0.18); None for
       always.
+    start: with "ramp", what it rises from in place of 1 (D-AR, arXiv
+      2505.23660, from 1.2 to 8).
 
   Raises:
     UserError: there is no such schedule, or a value is out of range.
@@ -126,7 +129,15 @@ def schedule(
     raise UserError(f"schedule={name!r}: choose one of {sorted(SCHEDULES)}")
   if not scale >= 0:
     raise UserError(f"guidance={scale}: must be at least 0; 1.0 is off")
-  scales = SCHEDULES[name](scale, n)
+  if start is None:
+    scales = SCHEDULES[name](scale, n)
+  elif name != "ramp" or not start >= 0:
+    raise UserError(
+      f"guidance start={start} with schedule={name!r}: a start of at least 0 "
+      "is what 'ramp' takes"
+    )
+  else:
+    scales = tuple(np.linspace(start, scale, n).tolist())
   if window is not None:
     low, high = window
     if not 0 <= low <= high <= 1:

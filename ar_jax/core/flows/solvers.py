@@ -8,6 +8,7 @@ Shapes: B batch, n steps; x is [B, ...].
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,19 +76,45 @@ def heun(
   return (x, seen) if trail else x
 
 
+def _fixed(ratio: Array) -> tuple[Array, Array]:
+  half = jnp.where(jnp.asarray(ratio) == 0, 0.0, 0.5)
+  return 1 + half, -half
+
+
+# What a step of one evaluation follows: the weights of the slope now and of
+# the one before, of the length of this step over that of the one before, 0 for
+# the first.
+SLOPES = {
+  "euler": lambda ratio: (jnp.ones_like(ratio), jnp.zeros_like(ratio)),
+  "adams_bashforth": lambda ratio: (1 + ratio / 2, -ratio / 2),
+  "adams_bashforth_fixed": _fixed,
+}
+
+
 def adams_bashforth(
-  velocity: Velocity, x: Any, times: Sequence[float], trail: bool = False
+  velocity: Velocity,
+  x: Any,
+  times: Sequence[float],
+  trail: bool = False,
+  weights: str = "adams_bashforth",
 ) -> Any:
   """Order 2, one evaluation a step: extrapolates from the slope before.
 
   The first step is Euler's, whose one error of order dt^2 keeps the order.
+
+  Args:
+    velocity, x, times, trail: as in `integrate`.
+    weights: a key of SLOPES. Those of "adams_bashforth_fixed", 3/2 and -1/2
+      whatever the steps are, are of order 2 on a uniform grid alone (D-AR,
+      arXiv 2505.23660, has them on another).
   """
 
   def step(carry, row):
     x, before = carry
     t, dt, ratio = row
     now = velocity(x, t)
-    x = _plus(x, (dt * (1 + ratio / 2), now), (-dt * ratio / 2, before))
+    own, other = SLOPES[weights](ratio)
+    x = _plus(x, (dt * own, now), (dt * other, before))
     return (x, now), x if trail else None
 
   start = x, jax.tree.map(jnp.zeros_like, x)
@@ -95,7 +122,14 @@ def adams_bashforth(
   return (x, seen) if trail else x
 
 
-SOLVERS = {"euler": euler, "heun": heun, "adams_bashforth": adams_bashforth}
+SOLVERS = {
+  "euler": euler,
+  "heun": heun,
+  "adams_bashforth": adams_bashforth,
+  "adams_bashforth_fixed": functools.partial(
+    adams_bashforth, weights="adams_bashforth_fixed"
+  ),
+}
 
 
 def integrate(

@@ -228,6 +228,7 @@ class TokenWise(TeacherForced):
     schedule: str = "constant",
     stop: int | None = None,
     window: tuple[float, float] | None = None,
+    start: float | None = None,
     until_stop: bool = False,
     forced: tuple[int, ...] | None = None,
     **law: Any,
@@ -238,7 +239,7 @@ class TokenWise(TeacherForced):
       guidance: scale; 1.0 or None is off.
       schedule: a key of `pick.SCHEDULES`.
       stop: guidance is off from this unit on, and costs nothing there.
-      window: see `pick.schedule`.
+      window, start: see `pick.schedule`.
       until_stop: whether drawing is over as soon as every example has drawn
         the code that ends it.
       forced: L codes that stand whatever is drawn, -1 where a unit is free.
@@ -248,11 +249,10 @@ class TokenWise(TeacherForced):
     Raises:
       UserError: as in `generate`.
     """
-    guidance = self.scale(guidance)
-    scales = pick.schedule(
-      schedule, guidance, len(self.plan), stop=stop, window=window
-    )
-    guided = guidance != 1.0
+    guidance, n = self.scale(guidance), len(self.plan)
+    more = dict(stop=stop, window=window, start=start)
+    scales = pick.schedule(schedule, guidance, n, **more)
+    guided = guidance != 1.0 or self.scale(start) != 1.0
     if until_stop and self.stop is None:
       raise UserError(
         "until_stop=True: the units of this model have no code that ends an "

@@ -47,11 +47,13 @@ class TimeEmbed(nn.Module):
     stddev: initial standard deviation of both matrices; None is
       Xavier-uniform.
     dtype: of the computation.
+    features: how many sinusoids.
   """
 
   width: int
   stddev: float | None = 0.02
   dtype: jnp.dtype = jnp.float32
+  features: int = 256
 
   @nn.compact
   def __call__(self, at: Array) -> Array:
@@ -62,4 +64,5 @@ class TimeEmbed(nn.Module):
       dtype=self.dtype,
       name=name,
     )
-    return dense("fc2")(nn.silu(dense("fc1")(sinusoids(at))))
+    waves = sinusoids(at, self.features)
+    return dense("fc2")(nn.silu(dense("fc1")(waves)))

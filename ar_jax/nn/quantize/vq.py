@@ -74,18 +74,25 @@ def rotated(z: Array, e: Array) -> Array:
   return held(norm(e) / jnp.maximum(norm(z), 1e-6)) * turned
 
 
-def codebook_loss(z: Array, e: Array) -> Array:
-  """Moves codes e[B, ...] towards sg(z): mean square per example, f32[B]."""
-  return _mean_square(jax.lax.stop_gradient(z) - e)
+def codebook_loss(z: Array, e: Array, share: Array | None = None) -> Array:
+  """Moves codes e[B, ...] towards sg(z): mean square per example, f32[B], or
+  weighted by shares f32[B, ...] of the latents, which sum to 1."""
+  return _mean_square(jax.lax.stop_gradient(z) - e, share)
 
 
-def commitment(z: Array, e: Array, beta: float = 0.25) -> Array:
-  """Moves the encoder's z[B, ...] towards sg(e); beta * mean square, f32[B]."""
-  return beta * _mean_square(z - jax.lax.stop_gradient(e))
+def commitment(
+  z: Array, e: Array, beta: float = 0.25, share: Array | None = None
+) -> Array:
+  """Moves the encoder's z[B, ...] towards sg(e); beta * mean square, f32[B],
+  with shares as those of `codebook_loss`."""
+  return beta * _mean_square(z - jax.lax.stop_gradient(e), share)
 
 
-def _mean_square(x: Array) -> Array:
-  return jnp.square(x.astype(jnp.float32)).mean(axis=tuple(range(1, x.ndim)))
+def _mean_square(x: Array, share: Array | None = None) -> Array:
+  square, axes = jnp.square(x.astype(jnp.float32)), tuple(range(1, x.ndim))
+  if share is None:
+    return square.mean(axis=axes)
+  return jnp.sum(square.mean(-1) * share, axes[:-1])
 
 
 def code_counts(units: Array, vocab: int) -> Array:
@@ -189,8 +196,15 @@ class VectorQuantizer(nn.Module):
     z = self._scaled(z.astype(jnp.float32))
     return nearest_allowed(z, self.codebook(), allowed, slack)
 
-  def __call__(self, z: Array) -> tuple[Array, dict[str, Array], Array]:
+  def __call__(
+    self, z: Array, share: Array | None = None
+  ) -> tuple[Array, dict[str, Array], Array]:
     """Quantises for training.
+
+    Args:
+      z: [B, ..., C].
+      share: f32[B, ...], of each latent in the two losses; they sum to 1 for
+        each example. None for equal ones.
 
     Returns:
       The codes with the gradient of z [B, ..., C]; losses "codebook_loss" and
@@ -200,8 +214,8 @@ class VectorQuantizer(nn.Module):
     ids = ops.nearest_code(z, codebook)
     e = codebook[ids]
     losses = {
-      "codebook_loss": codebook_loss(z, e),
-      "commit_loss": commitment(z, e, self.beta),
+      "codebook_loss": codebook_loss(z, e, share),
+      "commit_loss": commitment(z, e, self.beta, share),
     }
     if self.entropy:
       value = self.entropy * entropy_loss(z, codebook)
