@@ -48,9 +48,7 @@ def _block(theirs: str, ours: str) -> tuple[Rule, ...]:
 def _side(blocks: tuple[int, ...], encodes: bool) -> tuple[Rule, ...]:
   """The rules of one net, layer by layer."""
   theirs, ours, way = (
-    (_SIDES[0], "encoder", "down")
-    if encodes
-    else (_SIDES[1], "decoder", "up")
+    (_SIDES[0], "encoder", "down") if encodes else (_SIDES[1], "decoder", "up")
   )
   number, rules = 0, []
 

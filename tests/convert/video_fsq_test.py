@@ -35,9 +35,7 @@ class VideoFsqTest(absltest.TestCase):
     self.assertEqual(config["model"]["mult"], (1, 2, 2, 4))
     self.assertEqual(config["model"]["blocks"], (1, 1, 1, 2))
     params = convert.to_ours(official, **sizes)
-    tokenizer = build(
-      "video_fsq", **config["model"]
-    ).tokenizer
+    tokenizer = build("video_fsq", **config["model"]).tokenizer
     self.assertEqual(tokenizer.volume, (2, 2, 2))
     video = np.moveaxis(tensor("video", (1, 3, 5, 16, 16)), 1, -1)
 
