@@ -1,4 +1,4 @@
-"""How a `NextBlock` draws: its first block unit by unit, then a block a forward.
+"""How a `NextBlock` draws: its first block by units, then a block a forward.
 
 Units of a block are drawn independently of each other, so what is drawn does
 not follow the law of one unit after the other: only that of each unit given
@@ -93,14 +93,13 @@ class NextBlockProgram:
     at = count // size + (size - 1 if net.hybrid else 0) if count else 0
     parts, ids = [known], draw(h, at, steps.fold(keys, at))
     parts.append(ids)
-    if not count:
+    if not count and size > 1:
       (ids, cache), more = run((ids, cache), size - 1, keys, start=1)
       parts.append(more.reshape(len(keys), -1))
       at = size - 1
+      # The rows m once, and from then on what is drawn.
+      ids = jnp.concatenate([ids, net.middle(len(keys))], 1)
     left = length // size - (count or size) // size - (count > 0)
-    if not count and left:  # the rows m once, and from then on what is drawn
-      middle = net.middle(len(keys))
-      ids = jnp.concatenate([ids, middle], 1) if size > 1 else ids
     if left:
       _, more = run((ids, cache), left, keys, start=at + 1)
       parts.append(more.reshape(len(keys), -1))
