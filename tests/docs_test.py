@@ -61,6 +61,7 @@ UNMEASURED = {
   "ecm",
   "igpt",
   "infinity",
+  "nbp",
   "nsarm",
   "pixelcnn",
   "riganything",
