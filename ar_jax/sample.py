@@ -21,6 +21,7 @@ import numpy as np
 
 from ar_jax import (
   checkpoint,
+  clips,
   controls,
   data,
   metrics,
@@ -41,7 +42,7 @@ log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
 _WHAT = "count seed labels prompt options edit step weights control".split()
-_WHAT += ["extract", "sides", "shape"]
+_WHAT += ["extract", "sides", "shape", "clip", "clip_frames"]
 
 
 def edited(
@@ -165,7 +166,9 @@ def draw(
   labels, edit, counts = numbers(config.sample.labels, dataset), {}, []
   asked = config.sample.get("prompt", "")
   cond = prompted(system, dataset, count, asked) if asked else {}
-  if not set(system.needs) <= set(cond) or not system.needs:
+  if clips.given(config):
+    cond |= clips.asked(system, dataset, count, config)
+  if not clips.reads(system, cond):
     cond = controls.asked(system, dataset, count, config, labels) | cond
   if "edit" in config.sample:
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)

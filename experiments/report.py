@@ -176,7 +176,10 @@ def main() -> None:
     path.write_text(text)
   (DOCS / "images").mkdir(exist_ok=True)
   for name, record in read().items():
-    if record["picture"]:
+    if (record["picture"] or "").endswith(".gif"):
+      own = (RESULTS / record["picture"]).read_bytes()
+      (DOCS / "images" / record["picture"]).write_bytes(own)
+    elif record["picture"]:
       shown = picture(name, record)
       shown.save(DOCS / "images" / record["picture"], optimize=True)
   print(f"wrote {len(written)} pages below {DOCS}")

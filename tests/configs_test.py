@@ -225,6 +225,18 @@ class ConfigsTest(parameterized.TestCase):
     optim.make(config.optim.to_dict(), config.train.steps)
 
   @parameterized.parameters(
+    ("base", 982.8), ("xl", 1612.4), ("3b", 4230.8), ("k600", 884.4),
+  )  # fmt: skip
+  def test_nbp(self, preset, millions):
+    config = importlib.import_module("configs.nbp").get_config(preset)
+    self.assertAlmostEqual(parameters(config), millions, delta=0.05)
+    tokenizer = importlib.import_module("configs.video_fsq").get_config("paper")
+    gan = 2.766  # PatchGAN of three layers
+    codes = parameters(config, "tokenizer")
+    self.assertAlmostEqual(parameters(tokenizer), codes + gan, delta=0.01)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters(
     ("b", 12, 12, 768), ("l", 24, 12, 1024), ("h", 32, 16, 1280)
   )
   def test_semaim(self, preset, depth, queries, width):
@@ -301,6 +313,7 @@ class ConfigsTest(parameterized.TestCase):
     "d_ar",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora", "asvr",
+    "nbp", "nbp:folder",
   )  # fmt: skip
   def test_staged_presets_build(self, name):
     name, _, preset = name.partition(":")

@@ -63,6 +63,7 @@ UNMEASURED = {
   "gigatok",
   "igpt",
   "infinity",
+  "nbp",
   "nsarm",
   "riganything",
   "varedit",

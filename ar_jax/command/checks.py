@@ -19,6 +19,7 @@ import numpy as np
 
 from ar_jax import (
   checkpoint,
+  clips,
   controls,
   data,
   evals,
@@ -101,6 +102,9 @@ def _stage(
     controls.files(config.sample.control)
   if own_shapes.given(config):
     own_shapes.check(system, config)
+  if clips.given(config):
+    clips.clip_lengths(system, clips.given(config))
+    clips.files(clips.given(config))
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
     raise UserError(
@@ -152,6 +156,8 @@ def _reads(system: System, config: Config) -> bool:
     said.add(system.control)
   if own_shapes.given(config):
     said.add(own_shapes.FIELD)
+  if clips.given(config):
+    said.add(clips.FIELD)
   if config.sample.get("prompt"):
     said.update(TEXTS)
   return not set(system.needs) <= said or _edits(config) == "test"

@@ -130,12 +130,13 @@ class Autoencoder(System):
 
   def init(self, key: Array, batch: Batch) -> Vars:
     key, other = jax.random.split(key)
-    x = signed(jnp.zeros_like(batch["image"]))
+    x = signed(jnp.zeros_like(batch[self.needs[0]]))
     params = {"tokenizer": self.tokenizer.init(key, x)["params"]}
     variables: Vars = {"params": params}
     if self.adversary:
       net = self.adversary.discriminator
-      params["discriminator"] = net.init(other, x)["params"]
+      seen = self.pictures(x)
+      params["discriminator"] = net.init(other, seen)["params"]
       if self.adversary.lecam:
         variables["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
     if self.lpips:
@@ -145,7 +146,7 @@ class Autoencoder(System):
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
   ) -> Loss:
-    x = signed(batch["image"])
+    x = signed(batch[self.needs[0]])
     params = variables["params"]
     keys = example_keys(key, batch) if train or self.noisy else None
     rngs = {"step": key} if train else None
@@ -166,6 +167,10 @@ class Autoencoder(System):
       )
       value, metrics = value + value_gan, metrics | more
     return Loss(value, metrics, updates if train else {})
+
+  def pictures(self, x: Array) -> Array:
+    """What a discriminator sees of examples: images f32[N, H, W, c]."""
+    return x
 
   def further(
     self, variables: Vars, batch: Batch, x: Array, out: Reconstruction
@@ -231,14 +236,14 @@ class Autoencoder(System):
       decoder["conv_out"]["kernel"],
       reconstruction,
       lambda image: self.adversary.generator_term(
-        params["discriminator"], image
+        params["discriminator"], self.pictures(image)
       ).mean(),
       self.adversary.most,
     )
 
   def units(self, variables: Vars, batch: Batch) -> Array:
     """Units i32[B, L] or f32[B, L, C] of the images of a batch."""
-    return self._apply(variables, signed(batch["image"]), "encode")
+    return self._apply(variables, signed(batch[self.needs[0]]), "encode")
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -263,7 +268,8 @@ def psnr(x: Array, image: Array) -> Array:
 
   100 at most, so that a perfect copy has a finite value.
   """
-  error = jnp.square(x - jnp.clip(image, -1.0, 1.0)).mean((1, 2, 3))
+  axes = tuple(range(1, x.ndim))
+  error = jnp.square(x - jnp.clip(image, -1.0, 1.0)).mean(axes)
   return -10 * jnp.log10(jnp.maximum(error / 4, 1e-10))
 
 

@@ -53,6 +53,15 @@ class Frames(nn.Module):
     """L."""
     return self.grid[0] * self.grid[1]
 
+  @property
+  def volume(self) -> tuple[int, int, int]:
+    """Units along time, rows and columns."""
+    return self.frames, *self.body.grid
+
+  def maps(self, frames: int) -> int:
+    """How many maps of units the first frames of a video have: one each."""
+    return frames
+
   def example(self) -> Array:
     body = self.body
     side = (body.size, body.size, body.in_channels)

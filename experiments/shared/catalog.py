@@ -28,7 +28,7 @@ PLAN_MARKS = (
 FAMILIES = {
   "pixel": "Pixel by pixel, by convolutions that see those before.",
   "token": "One unit after the other, or a front of units a step.",
-  "block": "Block after block, the units of each filled a few at a time.",
+  "block": "Block after block, each filled a few units at a time, or at once.",
   "speculation": "Faster draws from a trained system.",
   "safety": "What samples carry unseen, around any system that draws units.",
   "scale": "Map by map, from coarse to fine.",

@@ -64,6 +64,35 @@ def save(
   return f"{name}.png"
 
 
+def moving(
+  name: str,
+  rows: Mapping[str, np.ndarray],
+  rate: float = 4.0,
+  folder: pathlib.Path = record.RESULTS,
+) -> str:
+  """Writes videos in labelled rows beside the results, as a GIF; its file name.
+
+  Args:
+    name: of the result.
+    rows: name -> u8[N, T, H, W, c], or f32 in [0, 1], all of T frames.
+    rate: frames a second.
+    folder: where the file goes.
+  """
+  count = next(iter(rows.values())).shape[1]
+  sheets = [
+    labelled({k: v[:, t] for k, v in rows.items()}).quantize(64)
+    for t in range(count)
+  ]
+  sheets[0].save(
+    folder / f"{name}.gif",
+    save_all=True,
+    append_images=sheets[1:],
+    duration=round(1000 / rate),
+    loop=0,
+  )
+  return f"{name}.gif"
+
+
 def named(
   image: Image.Image, rows: Sequence[str], columns: Sequence[str] = ()
 ) -> Image.Image:

@@ -105,6 +105,13 @@ FAMILIES = {
   ),
 }
 SYSTEMS = {
+  "nbp": Kind(
+    BETWEEN,
+    "codes of a video",
+    "units of the first block, then blocks at once",
+    "categorical",
+    "N + L / N - 1 of blocks of N",
+  ),  # fmt: skip
   "igpt": Kind(PIXEL, "palette colours of pixels", ONE, "categorical", "H W"),
   "cspd": Kind(
     VECTORS,

@@ -140,15 +140,15 @@ def _clips(
 ) -> tuple[dict[tuple[str, ...], Clip], walk.Tree, list[str]]:
   """(path of a clip that can be read -> the clip, the tree with all clips for
   its files, what to tell of others)."""
-  groups, loose = _groups(tree)
+  grouped, loose = groups(tree)
   said = [f"{loose} pictures beside clips left out"] if loose else []
-  every = [e for own in groups.values() for e in own if e.kind != _GIF]
+  every = [e for own in grouped.values() for e in own if e.kind != _GIF]
   good, sizes, bad = scan.check(root, every, skip=skip)
   size = {e.parts: s for e, s in zip(good, sizes, strict=True)}
-  gifs = [own[0] for own in groups.values() if own[0].kind == _GIF]
+  gifs = [own[0] for own in grouped.values() if own[0].kind == _GIF]
   whole = sum(e.size for e in gifs) <= _FEW
   clips, refused = {}, []
-  for place, own in groups.items():
+  for place, own in grouped.items():
     why = ""
     if own[0].kind == _GIF:
       why, count, side = _look(own[0], whole)
@@ -171,15 +171,15 @@ def _clips(
     said.append(f"{len(refused)} cannot be read: {notes.listed(refused)}")
   made = dataclasses.replace(
     tree,
-    files=[_entry(place, own) for place, own in sorted(groups.items())],
-    folders=tree.folders - set(groups),
+    files=[_entry(place, own) for place, own in sorted(grouped.items())],
+    folders=tree.folders - set(grouped),
     what="clip",
     endings=("folders of .png", ".jpg", _GIF),
   )
   return clips, made, bad + said
 
 
-def _groups(
+def groups(
   tree: walk.Tree,
 ) -> tuple[dict[tuple[str, ...], tuple[walk.Entry, ...]], int]:
   """(path of a clip -> its files in order, how many pictures are of none):
@@ -257,15 +257,8 @@ class Windows:
   def _at(self, i: int, start: int) -> Example:
     clip, label = self._clips[i]
     numbers = [start + self._stride * t for t in range(self._frames)]
-    first = clip.frames[0]
-    if first.kind == _GIF:
-      pictures = _gif(first.path, numbers, self._channels)
-    else:
-      pictures = [
-        reader.open_image(clip.frames[n].path, self._channels) for n in numbers
-      ]
-    video = [transforms.center_crop(p, self._size) for p in pictures]
-    return {"video": np.stack(video), "label": np.int32(label)}
+    video = frames(clip.frames, numbers, self._size, self._channels)
+    return {"video": video, "label": np.int32(label)}
 
 
 class Stills(Windows):
@@ -274,6 +267,36 @@ class Stills(Windows):
   def _at(self, i: int, start: int) -> Example:
     found = super()._at(i, start)
     return {"image": found["video"][0], "label": found["label"]}
+
+
+def count(files: Sequence[walk.Entry]) -> int:
+  """How many frames a clip has, which is one GIF file or its frames.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  if files[0].kind != _GIF:
+    return len(files)
+  why, found, _ = _look(files[0], whole=False)
+  if why:
+    raise UserError(f"{notes.printable(files[0].path)}: {why}")
+  return found
+
+
+def frames(
+  files: Sequence[walk.Entry], numbers: Sequence[int], size: int, channels: int
+) -> np.ndarray:
+  """u8[k, size, size, channels]: frames of a clip by their numbers, of each
+  the central square.
+
+  Raises:
+    UserError: one cannot be read.
+  """
+  if files[0].kind == _GIF:
+    pictures = _gif(files[0].path, numbers, channels)
+  else:
+    pictures = [reader.open_image(files[n].path, channels) for n in numbers]
+  return np.stack([transforms.center_crop(p, size) for p in pictures])
 
 
 def _gif(
