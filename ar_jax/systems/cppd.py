@@ -129,8 +129,11 @@ class CPPD(Transcriber):
   smoothing: float = 0.1
 
   needs = ("image",)
-  control = "image"
-  stretched = True  # a word has no proportions
+
+  @property
+  def reading(self) -> tuple[str, tuple[int, int, int]]:
+    """See `Transcriber.reading`."""
+    return "image", (*self.net.encoder.size, self.channels)
 
   @property
   def parallel(self) -> bool:

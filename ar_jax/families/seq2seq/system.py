@@ -30,6 +30,12 @@ class Transcriber(Generator):
   def classes(self) -> None:
     return None
 
+  @property
+  @abc.abstractmethod
+  def reading(self) -> tuple[str, tuple[int, ...]]:
+    """What it reads of files of a person's own: "image" and (H, W, channels);
+    or "audio" and (samples, samples a second)."""
+
   def real(self, units: Array) -> Array:
     """bool[B, L]: the symbols of texts i32[B, L] that count, up to the first
     end and it too."""
