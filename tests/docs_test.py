@@ -57,11 +57,13 @@ def _exists(name: str) -> bool:
 # Systems whose experiment has not been run.
 UNMEASURED = {
   "asvr",
+  "cppd",
   "dd2",
   "ecm",
   "igpt",
   "infinity",
   "nsarm",
+  "paraformer",
   "pixelcnn",
   "riganything",
   "semaim",
