@@ -58,6 +58,7 @@ def _exists(name: str) -> bool:
 UNMEASURED = {
   "asvr",
   "d_ar",
+  "cppd",
   "dd2",
   "ecm",
   "gigatok",
@@ -65,6 +66,8 @@ UNMEASURED = {
   "infinity",
   "nbp",
   "nsarm",
+  "paraformer",
+  "pixelcnn",
   "riganything",
   "varedit",
   "vtbench",

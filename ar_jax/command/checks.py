@@ -23,6 +23,7 @@ from ar_jax import (
   controls,
   data,
   evals,
+  own_readings,
   own_shapes,
   parallel,
   run_files,
@@ -105,6 +106,8 @@ def _stage(
   if clips.given(config):
     clips.clip_lengths(system, clips.given(config))
     clips.files(clips.given(config))
+  if own_readings.given(config):
+    own_readings.check(system, config)
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
     raise UserError(
@@ -158,6 +161,7 @@ def _reads(system: System, config: Config) -> bool:
     said.add(own_shapes.FIELD)
   if clips.given(config):
     said.add(clips.FIELD)
+  said |= own_readings.fields(config, system)
   if config.sample.get("prompt"):
     said.update(TEXTS)
   return not set(system.needs) <= said or _edits(config) == "test"
