@@ -1,0 +1,254 @@
+"""CLEAR: what its sheet says of any model; the figures of trained ones are in
+experiments/clear.py."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest
+
+from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import UserError
+from ar_jax.core.system import build
+from ar_jax.families.token import spoken
+from ar_jax.nn.heads import flow
+from configs import clear as config
+from tests import smoke
+
+BATCH = smoke.BATCH
+LAW = dict(guidance=2.5, times=2)
+
+
+@functools.cache
+def case():
+  """(system, variables, batch) of the smoke run, with a threshold at which
+  sounds end here and there."""
+  c = smoke.case("clear")
+  return c.system, c.variables, jax.device_get(c.batch)
+
+
+def keys(n=BATCH):
+  return jax.random.split(jax.random.key(7), n)
+
+
+@functools.cache
+def drawn():
+  """`steps.Until` of the texts of the batch."""
+  system, variables, batch = case()
+  cond = {"text": batch["text"]}
+  draw = jax.jit(lambda v, c, k: system.generate(v, c, k, **LAW))
+  return jax.device_get(draw(variables, cond, keys()))
+
+
+@functools.cache
+def replayed(guidance=2.5):
+  """Units drawn from one pass over those of `drawn`, and the chance of a stop
+  at each: without a cache, with the same keys."""
+  system, variables, batch = case()
+  made = drawn()
+  net = system.net.bind(system.net_variables(variables))
+
+  @jax.jit
+  def again(units):
+    cond = {"text": batch["text"]}
+    h = net(cond, units)
+    null = net(cond, units, jnp.ones(BATCH, bool))
+    found = []
+    for s in range(units.shape[1]):
+      one = lambda x, s=s: x[:, s : s + 1]
+      found.append(
+        net.head.draw(one(h), fold(keys(), s), h_null=one(null),
+                      scale=guidance, times=2)[:, 0]
+      )  # fmt: skip
+    return jnp.stack(found, 1), jax.nn.sigmoid(net.ends(h))
+
+  return jax.device_get(again(made.units))
+
+
+class ClearTest(absltest.TestCase):
+  def test_what_is_drawn_is_drawn_from_the_whole(self):
+    """Cached = uncached, and each sound ends where its stop says so."""
+    made, (again, chance) = drawn(), replayed()
+    for i, n in enumerate(made.count.tolist()):
+      np.testing.assert_allclose(again[i, :n], made.units[i, :n], atol=1e-4)
+      self.assertFalse(made.units[i, n:].any())
+      stops = np.flatnonzero(chance[i] > 0.5)
+      self.assertEqual(n, (stops[0] + 1) if len(stops) else 12)
+
+  def test_pieces_are_the_sound(self):
+    system, variables, batch = case()
+    cond = {"text": batch["text"]}
+    made = jax.device_get(system.sample(variables, cond, keys(), **LAW))
+    pieces = list(system.stream(variables, cond, keys(), every=3, **LAW))
+    self.assertEqual(pieces[0].shape, (BATCH, 24))
+    whole = np.concatenate(pieces, 1)
+    whole = np.pad(whole, ((0, 0), (0, 96 - whole.shape[1])))
+    self.assertFalse(whole[:, 64:].any() and made["audio_length"].max() < 64)
+    np.testing.assert_allclose(whole[:, :64], made["audio"], atol=1e-5)
+    self.assertLessEqual(len(pieces), -(-int(drawn().count.max()) // 3))
+
+  def test_no_text_is_zeros_in_its_place(self):
+    system, variables, batch = case()
+    prefix = system.net.prefix
+    own = prefix.bind({"params": variables["params"]["prefix"]})
+    cond = {"text": batch["text"]}
+    x, null = own(cond), own(cond, jnp.ones(BATCH, bool))
+    self.assertEqual(x.shape, null.shape)
+    np.testing.assert_array_equal(x[:, [0, -1]], null[:, [0, -1]])
+    self.assertFalse(np.any(null[:, 1:-1]))
+    count = (batch["text"] > 0).sum(1)
+    np.testing.assert_array_equal(own.valid(cond).sum(1), count + 2)
+
+  def test_equal_streams_are_not_guided(self):
+    """Where the text says nothing, both streams are one."""
+    system, variables, batch = case()
+    params = dict(variables["params"])
+    params["prefix"] = jax.tree.map(np.copy, params["prefix"])
+    params["prefix"]["text"]["embedding"][:] = 0
+    blank = {**variables, "params": params}
+    draw = jax.jit(system.sample, static_argnames=("guidance", "times"))
+    cond = {"text": batch["text"]}
+    a, b = (
+      draw(blank, cond, keys(), guidance=w, times=2) for w in (1.0, 2.5)
+    )
+    np.testing.assert_allclose(a["audio"], b["audio"], atol=1e-5)
+    np.testing.assert_array_equal(a["audio_length"], b["audio_length"])
+
+  def test_a_voice(self):
+    system, variables, batch = case()
+    audio = batch["audio"][:, :32]
+    text = batch["text"]
+    cond = {
+      "text": text,
+      "voice": audio,
+      "voice_text": np.zeros((BATCH, 4), np.int32),
+      "voice_length": np.zeros(BATCH, np.int32),
+    }
+    draw = jax.jit(lambda c: system.generate(variables, c, keys(), **LAW))
+    # A voice without a sound is none.
+    none = draw(cond)
+    np.testing.assert_allclose(none.units, drawn().units, atol=1e-4)
+    # What goes on behind a voice is what a pass over both says.
+    cond["voice_text"] = np.asarray([[1, 2, 0, 0], [2, 0, 0, 0]] * 2, np.int32)
+    cond["voice_length"] = np.asarray([0, 8, 17, 32], np.int32)
+    made = jax.device_get(draw(cond))
+    known = system.latents(variables, system.tokenize(variables, audio))
+    whole = np.zeros((BATCH, 12, 8), np.float32)
+    count = cond["voice_length"] // 8
+    for i, n in enumerate(count):
+      whole[i, :n] = known[i, :n]
+      whole[i, n:] = made.units[i, : 12 - n]
+      self.assertLessEqual(made.count[i], 12 - n)
+    both = spoken.joined(
+      jnp.asarray(cond["voice_text"]), jnp.asarray(text), 0, 8
+    )
+    net = system.net.bind(system.net_variables(variables))
+    h, null = (
+      net({"text": both}, whole, hidden)
+      for hidden in (None, jnp.ones(BATCH, bool))
+    )
+    for i, n in enumerate(count.tolist()):
+      row = lambda x, i=i, n=n: x[i : i + 1, n : n + 1]
+      again = net.head.draw(
+        row(h), fold(keys(), 0)[i : i + 1], h_null=row(null), scale=2.5, times=2
+      )
+      np.testing.assert_allclose(again[0, 0], made.units[i, 0], atol=1e-4)
+
+  def test_texts_are_joined(self):
+    a = jnp.asarray([[1, 2, 0], [0, 0, 0], [3, 3, 3]])
+    b = jnp.asarray([[4, 5], [6, 0], [7, 0]])
+    np.testing.assert_array_equal(
+      spoken.joined(a, b, 0, 5),
+      [[1, 2, 4, 5, 0], [6, 0, 0, 0, 0], [3, 3, 3, 7, 0]],
+    )
+    with self.assertRaisesRegex(UserError, "reads 4 in all"):
+      spoken.joined(a, b, 0, 4)
+
+  def test_direction(self):
+    """At first the velocity is 0 and so is the cosine; its slope has an end.
+    It knows nothing of how long a velocity is."""
+    rng = np.random.default_rng(0)
+    u = jnp.asarray(rng.normal(size=(5, 8)), jnp.float32)
+    np.testing.assert_array_equal(flow.cosine(u, 0 * u), np.zeros(5))
+    slope = jax.grad(lambda v: flow.cosine(u, v).sum())(0 * u)
+    self.assertTrue(np.isfinite(slope).all())
+    self.assertLess(float(jnp.abs(slope).max()), 1e3)
+    np.testing.assert_allclose(flow.cosine(u, 3 * u), np.ones(5), atol=1e-5)
+    np.testing.assert_allclose(flow.cosine(u, -u), -np.ones(5), atol=1e-5)
+    # A head that begins at 0: the error of u, and a direction of 1.
+    head = build("clear", **config.smoke().model.to_dict()).net.head
+    h, y = jnp.zeros((2, 3, 16)), jnp.ones((2, 3, 8))
+    params = head.init(jax.random.key(0), h, y, keys(2), method="loss")
+    plain = head.clone(direction=0.0)
+    loss = lambda head: head.apply(params, h, y, keys(2), method="loss")
+    np.testing.assert_allclose(loss(head) - loss(plain), 1, atol=1e-6)
+
+  def test_latents_are_brought_to_one_scale(self):
+    c = smoke.case("clear")
+    fresh = jax.device_get(c.fresh().variables)
+    law = fresh["latents"]
+    self.assertTrue((law["deviation"] != 1).all())
+    moments = c.system.encode(fresh, c.batch)["units"]
+    y = np.asarray(c.system.latents(fresh, moments))
+    own = (np.asarray(moments)[..., :8] - law["mean"]) / law["deviation"]
+    np.testing.assert_allclose(y, own, atol=1e-5)
+    self.assertBetween(y.std(), 0.6, 1.5)
+
+  def test_what_lies_behind_the_end_does_not_count(self):
+    system, variables, batch = case()
+    cut = dict(batch, audio_length=np.full(BATCH, 17, np.int32))
+    other = dict(cut, audio=np.array(batch["audio"]))
+    other["audio"][:, 24:] = 0.5
+    a, b = (
+      system.loss(variables, x, smoke.KEY, train=False) for x in (cut, other)
+    )
+    np.testing.assert_array_equal(a.value, b.value)
+    np.testing.assert_array_equal(a.errors[:, 3:], 0)
+    self.assertTrue((np.asarray(a.errors[:, :3]) > 0).all())
+    np.testing.assert_allclose(a.value, a.errors.sum(1) / 3, rtol=1e-5)
+
+  def test_codes_and_means(self):
+    model = config.smoke().model.to_dict()
+    _, _, batch = case()
+    source = [{k: v[i] for k, v in batch.items()} for i in range(BATCH)]
+    key = jax.random.key(0)
+    for head in ("codes", "mean"):
+      system = build("clear", **model | dict(head=head, codes=5))
+      variables = jax.device_get(system.init(key, batch))
+      variables = system.fitted(variables, source, 0)
+      loss = system.loss(variables, batch, key, train=True)
+      self.assertTrue(np.isfinite(loss.value).all())
+      made = system.generate(variables, {"text": batch["text"]}, keys(), most=2)
+      if head == "codes":
+        codes = variables["codebook"]["head"]["codes"]
+        far = np.abs(np.asarray(made.units)[:, :2, None] - codes).max(-1)
+        self.assertLess(far.min(-1).max(), 1e-6)
+        np.testing.assert_allclose(loss.metrics["head"], np.log(5), rtol=0.05)
+      self.assertLessEqual(made.count.max(), 2)
+
+  def test_mistakes(self):
+    model = config.smoke().model.to_dict()
+    for changes, message in (
+      (dict(head="gan"), "head='gan': choose one of flow, mean, codes"),
+      (dict(latents=3), "an example of the tokenizer has 8"),
+      (
+        dict(tokenizer=dict(name="given", vocab=3, length=4)),
+        "reads continuous latents of sounds",
+      ),
+    ):
+      with self.assertRaisesRegex(UserError, message):
+        build("clear", **model | changes)
+    system, variables, batch = case()
+    cond = {"text": batch["text"]}
+    with self.assertRaisesRegex(UserError, "most=13 latents"):
+      system.sample(variables, cond, keys(), most=13)
+    with self.assertRaisesRegex(UserError, "every=0"):
+      next(system.stream(variables, cond, keys(), every=0))
+    long = {"text": np.ones((BATCH, 9), np.int32)}
+    with self.assertRaisesRegex(UserError, "reads at most 8 ids"):
+      system.sample(variables, long, keys())
+
+
+if __name__ == "__main__":
+  absltest.main()
