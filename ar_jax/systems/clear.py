@@ -132,9 +132,9 @@ class Clear(Prefixed):
   ) -> Array:
     """Units f32[B, l, C], of mean 0 and deviation 1, of moments: one draw with
     keys Key[B], else their mean. Where a head has codes, the nearest ones."""
-    law = variables["latents"]
+    mean, deviation = self._law(variables)
     y = self.codec(variables).draw(moments, keys)
-    y = (y - law["mean"]) / law["deviation"]
+    y = (y - mean) / deviation
     return kept(self.net.bind(self.net_variables(variables)), y)
 
   def loss(
@@ -278,8 +278,12 @@ class Clear(Prefixed):
 
   def as_coded(self, variables: Vars, units: Array) -> Array:
     """Latents as the tokenizer has them."""
+    mean, deviation = self._law(variables)
+    return units * deviation + mean
+
+  def _law(self, variables: Vars) -> tuple[Array, Array]:
     law = variables["latents"]
-    return units * law["deviation"] + law["mean"]
+    return tuple(law[k][None, None] for k in ("mean", "deviation"))
 
   def stream(
     self,

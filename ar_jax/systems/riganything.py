@@ -42,8 +42,8 @@ from ar_jax.nn.stacks.vit import vit
 STOPS = ("drawn", "moved")
 _EDGE = 1.2  # of the box in which a joint may lie; the surface ends at 1
 _MOVED = 0.05  # how far a joint is moved that stands for none
-# Of a squared error of positions, numbers well below 1, so that it counts beside
-# other terms as the error of noise does.
+# Of a squared error of positions, numbers well below 1, so that it counts
+# beside other terms as the error of noise does.
 _WEIGHT = 10.0
 
 

@@ -94,7 +94,5 @@ def build(
     UserError: the samples are no multiple of the stride.
   """
   if stride < 1 or samples < stride or samples % stride:
-    raise UserError(
-      f"samples={samples}: must be a multiple of stride={stride}"
-    )
+    raise UserError(f"samples={samples}: must be a multiple of stride={stride}")
   return Given(Windows(samples, stride, scale, rate))

@@ -33,7 +33,8 @@ def windows(x: Array, size: int, hop: int) -> Array:
 def magnitudes(x: Array, size: int, hop: int) -> Array:
   """f32[B, T, F]: the magnitudes of the spectra of `windows` of Hann, divided
   by W / 4, so that a full sine has one of 1."""
-  rows = windows(x.astype(jnp.float32), size, hop) * hann(size)
+  rows = windows(x.astype(jnp.float32), size, hop)
+  rows = rows * hann(size)[None, None]
   found = jnp.fft.rfft(rows, axis=-1) / (size / 4)
   power = jnp.square(found.real) + jnp.square(found.imag)
   return jnp.sqrt(power + _LEAST)

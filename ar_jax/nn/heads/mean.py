@@ -79,7 +79,7 @@ class NearestCode(nn.Module):
   def ids(self, units: Array) -> Array:
     """i32[B, T]: the nearest code of each of f32[B, T, C]."""
     codes = self.codes.value
-    far = jnp.square(codes).sum(-1) - 2 * jnp.einsum(
+    far = jnp.square(codes).sum(-1)[None, None] - 2 * jnp.einsum(
       "btc,vc->btv", units, codes, precision=jax.lax.Precision.HIGHEST
     )
     return jnp.argmin(far, -1)

@@ -49,7 +49,7 @@ class Snake(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     a = self.param("alpha", nn.initializers.ones, x.shape[-1:])
-    a = a.astype(x.dtype)
+    a = a.astype(x.dtype).reshape(*(1,) * (x.ndim - 1), -1)
     return x + jnp.square(jnp.sin(a * x)) / (a + 1e-9)
 
 
