@@ -95,12 +95,19 @@ class Clear(Prefixed):
     names = "tokenizer", "latents"
     return {k: v for k, v in variables.items() if k not in names}
 
+  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    """With moments f32[B, L, 2 C]; behind an example of the tokenizer zeros."""
+    batch = super().encode(variables, batch)
+    spare = len(self.plan) - batch["units"].shape[1]
+    units = jnp.pad(batch["units"], ((0, 0), (0, spare), (0, 0)))
+    return {**batch, "units": units}
+
   def tokenize(self, variables: Vars, x: Array) -> Array:
     return self.codec(variables).moments(x)
 
   def fitted(self, variables: Vars, source: Any, seed: int) -> Vars:
     """The law of the latents of the first examples; and codes by k-means."""
-    of = jax.jit(functools.partial(self._real, variables))
+    of = functools.partial(_latents_of, self, variables)
     law = latent_law.measured(of, source, ("audio", "units", "audio_length"))
     found = {"mean": law.mean, "deviation": law.deviation}
     variables = {**variables, "latents": found}
@@ -108,15 +115,6 @@ class Clear(Prefixed):
       codes = latent_law.codes(law.rows, self.net.head.vocab, seed)
       variables["codebook"] = {"head": {"codes": codes}}
     return variables
-
-  def _real(self, variables: Vars, batch: Batch) -> tuple[Array, Array, Array]:
-    """Means and variances f32[B, l, C] of latents, and which are of a sound,
-    bool[B, l]."""
-    batch = self.encode(variables, batch)
-    mean, log = jnp.split(batch["units"], 2, -1)
-    at = jnp.arange(mean.shape[1])[None]
-    real = at < self.count(batch)[:, None]
-    return mean, jnp.exp(jnp.clip(log, -30.0, 20.0)), real
 
   def count(self, batch: Batch) -> Array:
     """i32[B]: the latents of each sound; all where it does not say its
@@ -147,8 +145,6 @@ class Clear(Prefixed):
     own = steps.fold(system.example_keys(key, batch), _NOISE)
     noise, drawn = jax.vmap(jax.random.split, out_axes=1)(own)
     y = self.latents(variables, batch["units"], drawn if train else None)
-    spare = len(self.plan) - y.shape[1]
-    y = jnp.pad(y, ((0, 0), (0, spare), (0, 0)))
     net = self.net.bind(self.net_variables(variables))
     h = net(self.condition(batch), y, hidden, keys)
     count = self.count(batch)[:, None]
@@ -312,6 +308,17 @@ class Clear(Prefixed):
     drawn = spoken_stream.pieces(self, program, variables, cond, keys, every)
     for audio in drawn:
       yield np.asarray(audio)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _latents_of(system, variables, batch):
+  """Means and variances f32[B, L, C] of latents, and which are of a sound,
+  bool[B, L]."""
+  batch = system.encode(variables, batch)
+  mean, log = jnp.split(batch["units"], 2, -1)
+  at = jnp.arange(mean.shape[1])[None]
+  real = at < system.count(batch)[:, None]
+  return mean, jnp.exp(jnp.clip(log, -30.0, 20.0)), real
 
 
 @system.passes_on(llama)

@@ -22,12 +22,22 @@ def hann(size: int) -> np.ndarray:
 
 def windows(x: Array, size: int, hop: int) -> Array:
   """f32[B, T, W]: the windows of sounds f32[B, N], each `hop` behind the one
-  before; the first has its middle at sample 0, and all samples lie in one."""
-  count = -(-x.shape[1] // hop)
-  behind = max((count - 1) * hop + size - x.shape[1] - size // 2, 0)
-  x = jnp.pad(x, ((0, 0), (size // 2, behind)))
-  at = np.arange(count)[:, None] * hop + np.arange(size)[None]
-  return x[:, at]
+  before; the first has its middle at sample 0, and all samples lie in one.
+
+  Raises:
+    ValueError: a window is not whole hops.
+  """
+  if size % hop:
+    raise ValueError(f"a window of {size} is not whole hops of {hop}")
+  count, parts = -(-x.shape[1] // hop), size // hop
+  whole = (count + parts - 1) * hop
+  before = size // 2
+  behind = max(whole - before - x.shape[1], 0)
+  x = jnp.pad(x, ((0, 0), (before, behind)))[:, :whole]
+  # Not by their indices, whose gradient adds up sample by sample.
+  rows = x.reshape(len(x), -1, hop)
+  shifted = [rows[:, i : i + count] for i in range(parts)]
+  return jnp.concatenate(shifted, axis=-1)
 
 
 def magnitudes(x: Array, size: int, hop: int) -> Array:
