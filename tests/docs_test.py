@@ -57,6 +57,7 @@ def _exists(name: str) -> bool:
 # Systems whose experiment has not been run.
 UNMEASURED = {
   "asvr",
+  "clear",
   "dd2",
   "ecm",
   "igpt",
