@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from ar_jax import conditions, own_shapes
+from ar_jax import conditions, own_readings, own_shapes
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
 from ar_jax.data import notes
@@ -44,7 +44,8 @@ def asked(
     data: gives the classes, the sides and channels of pictures and, where the
       system needs more than a class, test examples.
     n: how many; sample i follows picture i mod their number.
-    config: its `sample.shape` names shapes, see `own_shapes.asked`; or its
+    config: its `sample.shape` names shapes, see `own_shapes.asked`, or its
+      `sample.read` what is to be read, see `own_readings.asked`; or its
       `sample.control` is a picture or a folder of some; `sides`
       (height, width) of what is drawn, () for those of the data; `extract`,
       whether the rule of `data.derive` is first applied to them.
@@ -56,6 +57,8 @@ def asked(
   """
   if own_shapes.given(config):
     return own_shapes.asked(system, data, n, config)
+  if own_readings.given(config):
+    return own_readings.asked(system, n, config)
   if not given(config):
     return conditions.conditions(system, data, n, labels=labels)
   field, sample = system.control, config.sample

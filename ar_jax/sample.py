@@ -24,6 +24,7 @@ from ar_jax import (
   controls,
   data,
   metrics,
+  own_readings,
   parallel,
   run_files,
   show,
@@ -41,7 +42,7 @@ log = logging.getLogger("ar_jax")
 
 # What makes two drawings of one run different ones.
 _WHAT = "count seed labels prompt options edit step weights control".split()
-_WHAT += ["extract", "sides", "shape"]
+_WHAT += ["extract", "sides", "shape", "read"]
 
 
 def edited(
@@ -256,13 +257,11 @@ def run(
   workdir = pathlib.Path(workdir)
   system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
-  start = time.perf_counter()
-  count = config.sample.count
+  count, start = own_readings.count(system, config), time.perf_counter()
   drawn = draw(config, system, variables, known, count, mesh)
   seconds = time.perf_counter() - start
   of = {k: known.forms[k] for k in drawn.made if k in known.forms}
   report = {
-    "count": count,
     "seconds": round(seconds, 3),
     "step": meta["step"],
     "weights": str(workdir),
@@ -270,6 +269,7 @@ def run(
     "makes": list(drawn.made),
     **drawn.counts,
     **config.sample.to_dict(),
+    "count": count,
   }
   if processes.leads():
     keep_earlier(out, report)
@@ -286,6 +286,7 @@ def run(
       truth=drawn.truth,
     )
     metrics.write_json(out / "samples.json", report)
+    own_readings.write(system, config, drawn.made, of, out)
     print(summary(drawn, of, shown, out), flush=True)
   return report
 

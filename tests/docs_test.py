@@ -58,11 +58,13 @@ def _exists(name: str) -> bool:
 UNMEASURED = {
   "asvr",
   "clear",
+  "cppd",
   "dd2",
   "ecm",
   "igpt",
   "infinity",
   "nsarm",
+  "paraformer",
   "pixelcnn",
   "riganything",
   "semaim",

@@ -22,6 +22,7 @@ from ar_jax import (
   controls,
   data,
   evals,
+  own_readings,
   own_shapes,
   parallel,
   run_files,
@@ -101,6 +102,8 @@ def _stage(
     controls.files(config.sample.control)
   if own_shapes.given(config):
     own_shapes.check(system, config)
+  if own_readings.given(config):
+    own_readings.check(system, config)
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
     raise UserError(
@@ -152,6 +155,7 @@ def _reads(system: System, config: Config) -> bool:
     said.add(system.control)
   if own_shapes.given(config):
     said.add(own_shapes.FIELD)
+  said |= own_readings.fields(config, system)
   if config.sample.get("prompt"):
     said.update(TEXTS)
   return not set(system.needs) <= said or _edits(config) == "test"

@@ -27,6 +27,8 @@ LOADERS = {
   "emoji": ("images.emoji", "emoji"),
   "patterns": ("images.made", "patterns"),
   "rendered_text": ("images.made", "rendered_text"),
+  "scene_text": ("images.scene_text", "scene_text"),
+  "word_images": ("images.word_images", "word_images"),
   "folder": ("images.folder", "folder"),
   "clips": ("video.clips", "clips"),
   "video_folder": ("video.folder", "folder"),

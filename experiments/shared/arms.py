@@ -142,6 +142,7 @@ def train(
   ema: float = 0.995,
   given: Mapping[str, Any] | None = None,
   options: Mapping[str, Any] | None = None,
+  watch: Callable[[int, step.TrainState], None] = lambda done, state: None,
 ) -> Trained:
   """Trains an arm in memory.
 
@@ -155,6 +156,8 @@ def train(
     ema: decay of the average.
     given: collections that are taken as they are (a frozen tokenizer).
     options: of sampling.
+    watch: is given the updates done and the state, after each; what it takes
+      is not counted.
   """
   tx = optim.make({"lr": lr, "warmup": 0.05, "clip": 1.0}, steps)
   kind = step.Options(ema=ema)
@@ -166,11 +169,15 @@ def train(
   state = init(prng.key(seed), first, copied)
   key, begun = jax.random.key(seed), time.perf_counter()
   state, _ = step.jit_step(system.at(0), tx, kind, state, first, key)
+  watched = 0.0
   for i in range(1, steps):
     of = system.at(i)
     state, _ = step.jit_step(of, tx, kind, state, next(batches), key)
+    now = time.perf_counter()
+    watch(i + 1, state)
+    watched += time.perf_counter() - now
   jax.block_until_ready(state)
-  seconds = time.perf_counter() - begun
+  seconds = time.perf_counter() - begun - watched
   variables = dict(state.variables)
   if state.ema is not None:
     variables["params"] = state.ema

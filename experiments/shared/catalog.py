@@ -36,6 +36,8 @@ FAMILIES = {
   "entity": "Parts of an image: cells, scales, tokens, or all of it.",
   "flow": "From noise to data: a whole image at once, or state after state.",
   "series": "Values over time, forecast from those before.",
+  "seq2seq": "Texts of what is seen or heard: a decoder that looks at what an "
+  "encoder has read.",
   "skeleton": "The joints within a shape, and how they move it.",
   "tokenizers": "From pixels to units and back. Tokenizers train with the same "
   "command.",

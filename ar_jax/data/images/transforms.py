@@ -53,6 +53,13 @@ def resize(image: np.ndarray, size: int, channels: int) -> np.ndarray:
   return to_array(picture.convert(_MODES[channels]))
 
 
+def stretched(image: Image.Image, height: int, width: int) -> np.ndarray:
+  """u8[height, width, C], bicubically, whatever the proportions of an image."""
+  if image.size != (width, height):
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+  return to_array(image)
+
+
 def pad(image: np.ndarray, size: int, channels: int) -> np.ndarray:
   """Black margins: u8[h, w(, c)] -> u8[size, size, channels], h, w <= size."""
   height, width = image.shape[:2]
