@@ -3,7 +3,7 @@
   python -m experiments.clear [FOLDER] [--steps=N] [--seeds=N] [--short]
 
 Chirps by rule at 4 kHz: 2 to 4 of 4 letters, which begin anywhere in a period,
-in 8 voices within ten per cent. A wav-VAE of 64 samples a latent, trained once
+in 8 voices within ten per cent. A wav-VAE of 16 samples a latent, trained once
 for each seed; then arms of the same transformer over its latents, trained
 alike:
 
@@ -38,18 +38,18 @@ from ar_jax.show.audio import spectrogram
 from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, VAE_STEPS, BATCH, TESTS = 500, 400, 32, 128
-RATE, EACH, LONGEST = 4000, 256, 4
-STRIDE = 64
+STEPS, VAE_STEPS, BATCH, TESTS = 350, 200, 32, 128
+RATE, EACH, LONGEST = 4000, 128, 4
+STRIDE = 16
 CODEC = dict(
   samples=EACH * LONGEST,
   rate=RATE,
   channels=8,
-  strides=(8, 8),
-  widths=(8, 32, 64),
+  strides=(4, 4),
+  widths=(8, 16, 32),
   dilations=(1,),
-  sizes=(64, 128, 256),
-  kl_weight=1e-3,
+  sizes=(32, 64, 128),
+  kl_weight=1e-4,
   wave_weight=10.0,
 )
 SIZES = dict(
@@ -101,7 +101,7 @@ def main_loop(
     steps = VAE_STEPS if not settings.short else settings.steps
     system = build("wav_vae", **CODEC)
     own = arms.train(
-      system, dataset, steps=steps, batch=BATCH, seed=seed, lr=2e-3, ema=0.98
+      system, dataset, steps=steps, batch=BATCH, seed=seed, lr=4e-3, ema=0.95
     )
     print(seed, f"tokenizer: {own.seconds:.0f} s", flush=True)
     return own.variables["params"]["tokenizer"]
