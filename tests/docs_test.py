@@ -58,6 +58,7 @@ def _exists(name: str) -> bool:
 UNMEASURED = {
   "asvr",
   "d_ar",
+  "clear",
   "cppd",
   "dd2",
   "ecm",

@@ -335,6 +335,7 @@ EXCEPTIONS = Exceptions(
     "vtbench": "a codec sees an image at once",
     "gigatok": "a tokenizer makes all units at once",
     "d_ar": "a tokenizer makes all units at once",
+    "wav_vae": "a tokenizer makes all units at once",
   },
   no_chance={
     "classifier": "an encoder says what it sees",
@@ -348,13 +349,15 @@ EXCEPTIONS = Exceptions(
     "video_fsq": "a tokenizer shows what it is shown",
     "vtbench": "a codec shows what it is shown",
     "gigatok": "a tokenizer shows what it is shown",
+    "wav_vae": "a tokenizer shows what it is shown",
     "ar_net": "a forecast is a mean",
     "mesa_optimization": "a forecast is a step of descent",
   },
   # What HMAR draws again it draws from a pass with hidden units, which
   # tests/systems/hmar_test.py follows step by step.
   draws={"hmar": {"refine": ()}},
-  programs={"asvr": ("_places",)},  # what its codes are fitted to
+  # What codes, and the scale of latents, are fitted to.
+  programs={"asvr": ("_places",), "clear": ("_latents_of",)},
   # Attention within a map of one unit is that unit, whatever it asks for.
   still={"nsarm": r"\['stacks_0'\].*\['bias_[qk]'\]"},
 )

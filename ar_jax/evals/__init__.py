@@ -5,6 +5,9 @@ frechet          FID and relatives of samples, each with its floor
 pairs            images against what they should be: PSNR, SSIM, L1
 control          do samples follow the edges that they were given?
 transcripts      texts against what they should be: character and word errors
+sounds           length and spread of sounds against what they should be
+spoken_chirps    which letters chirps say, and in whose voice
+first_sound      seconds to the first of a sound that is made in pieces
 skeletons        joints, bones and parents against what they should be
 ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
@@ -49,6 +52,9 @@ NAMES = {
   "control": "images.control",
   "transcripts": "text.transcripts",
   "ngrams": "text.ngrams",
+  "sounds": "audio.sounds",
+  "spoken_chirps": "audio.spoken_chirps",
+  "first_sound": "audio.first_sound",
   "skeletons": "science.skeletons",
   "probe": "probe",
   "watermark": "safety.watermark",
@@ -72,7 +78,8 @@ _SCORE = {
   "watermark",
 }
 # Those of them that compare each sample with its own test example.
-_PAIR = {"pairs", "transcripts", "skeletons"}
+_PAIR = {"pairs", "transcripts", "skeletons", "sounds", "spoken_chirps"}
+_SOUND = {"sounds", "spoken_chirps", "first_sound"}
 
 
 def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
@@ -88,6 +95,10 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
     samples.check_makes(system, options.get("field", default), name)
   if name == "skeletons":
     samples.check_makes(system, "joints", name)
+  if name in _SOUND:
+    samples.check_makes(system, "audio", name)
+  if name == "first_sound" and not hasattr(system, "stream"):
+    raise UserError("evals.first_sound: this system makes no sound in pieces")
   if name in _PAIR:
     samples.check_pairs(system, name)
   if name == "previews" and not hasattr(system, "previews"):

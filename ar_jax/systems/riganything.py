@@ -33,14 +33,18 @@ from ar_jax.core.decoding import pick, steps
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.families.skeleton.net import Mean, Net
+from ar_jax.families.skeleton.net import Net
 from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
+from ar_jax.nn.heads.mean import Mean
 from ar_jax.nn.stacks.vit import vit
 
 STOPS = ("drawn", "moved")
 _EDGE = 1.2  # of the box in which a joint may lie; the surface ends at 1
 _MOVED = 0.05  # how far a joint is moved that stands for none
+# Of a squared error of positions, numbers well below 1, so that it counts
+# beside other terms as the error of noise does.
+_WEIGHT = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,7 +329,7 @@ def build(
       f"points={points} and joints={joints} must be at least 1, width={width} "
       "a multiple of 4"
     )
-  head = Mean(head_width)
+  head = Mean(3, head_width, _WEIGHT)
   if position == "diffusion":
     net = TokenMLP(3, head_width, head_depth, 3)
     known = dict(repeats=repeats, most=most_noise, learned=False)

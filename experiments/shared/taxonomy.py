@@ -173,8 +173,8 @@ SYSTEMS = {
     "transitions, of L units each (ARTM, FHTM)",
   ),  # fmt: skip
 }
-# Of texts and no images, although of these families.
-TEXTS = ("mtp_gated_lora", "retro", "sequencematch")
+# Of texts or sounds and no images, although of these families.
+TEXTS = ("mtp_gated_lora", "retro", "sequencematch", "clear")
 
 
 def kind(name: str, family: str) -> Kind | None:

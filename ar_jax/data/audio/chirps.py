@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import string
 
@@ -13,7 +14,7 @@ from ar_jax.data.dataset import Dataset, Example
 
 _LETTERS = string.ascii_lowercase
 _LOW, _HIGH = 0.03, 0.15  # of the rate, the frequencies of a pitch of 1
-_DEEP, _SHRILL = 0.8, 1.6  # the pitches of the first and the last speaker
+_MIDDLE = math.sqrt(0.8 * 1.6)  # between the first and the last speaker's pitch
 
 
 def chirps(
@@ -25,13 +26,15 @@ def chirps(
   each: int = 400,
   rate: int = 8000,
   noise: float = 0.01,
+  pitch: float = 2.0,
+  phases: bool = False,
   length: int = 1024,
 ) -> Dataset:
   """Strings of letters "spoken" as chirps, for speech systems in seconds.
 
   From: a rule.
   Command: --config.data.name=chirps
-  Fields: audio, text, label (the speaker).
+  Fields: audio, audio_length, text, label (the speaker).
 
   A letter sweeps from one of a few frequencies to another, and no two letters
   do the same; a speaker multiplies all frequencies by a pitch and speaks a
@@ -44,9 +47,12 @@ def chirps(
     shortest: and at least.
     speakers: how many.
     each: samples of a letter at the slowest; `audio` is f32[longest * each],
-      with silence behind the end. The fastest speak in four fifths of it.
+      with silence behind the end, before which there are `audio_length`. The
+      fastest speak in four fifths of it.
     rate: of the samples, in Hz.
     noise: standard deviation of white noise, of a voice of 0.5.
+    pitch: of the last speaker, as a multiple of that of the first.
+    phases: whether a chirp begins anywhere in its period, and not always at 0.
     length: number of training examples; an eighth of it for test.
 
   Raises:
@@ -60,13 +66,15 @@ def chirps(
     each=(each, 16, 10_000_000 // longest if longest > 0 else 0),
     rate=(rate, 100, 200_000),
     noise=(noise, 0.0, 1.0),
+    pitch=(pitch, 1.0, 2.0),
     length=(length, 1, 2**40),
   )
   for name, (value, low, high) in bounds.items():
     if not low <= value <= high:
       raise UserError(f"data.{name}={value}: must be from {low} to {high}")
+  rule = Rule(symbols, speakers, pitch)
   make = lambda n, seed: Chirps(
-    symbols, longest, shortest, speakers, each, rate, noise, n, seed
+    rule, longest, shortest, each, noise, phases, n, seed
   )
   names = tuple(f"speaker {i}" for i in range(speakers))
   return Dataset(
@@ -83,30 +91,63 @@ def chirps(
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How letters sound.
+
+  Attributes:
+    symbols: how many.
+    speakers: how many.
+    pitch: of the last, as a multiple of that of the first.
+  """
+
+  symbols: int
+  speakers: int
+  pitch: float = 2.0
+
+  @property
+  def pitches(self) -> np.ndarray:
+    """f64[speakers]; as far below the middle as above."""
+    share = np.linspace(-0.5, 0.5, self.speakers) if self.speakers > 1 else [0]
+    return _MIDDLE * self.pitch ** np.asarray(share)
+
+  @property
+  def sweeps(self) -> list[tuple[float, float]]:
+    """The frequencies at the beginning and the end of each symbol, of a pitch
+    of 1, as shares of the rate."""
+    levels = max(2, math.ceil(math.sqrt(self.symbols)))
+    grid = np.geomspace(_LOW, _HIGH, levels)
+    return [(grid[s // levels], grid[s % levels]) for s in range(self.symbols)]
+
+  def chirp(
+    self, symbol: int, pitch: float, samples: int, phase: float = 0.0
+  ) -> np.ndarray:
+    """f64[samples] of symbol 0 .. symbols - 1: from one frequency to the other,
+    evenly in octaves, from this share of a period on."""
+    first, last = self.sweeps[symbol]
+    frequency = pitch * np.geomspace(first, last, samples)
+    angle = 2 * np.pi * (np.cumsum(frequency) + phase)
+    return 0.5 * np.sin(angle) * np.hanning(samples) ** 0.5
+
+
 class Chirps:
   """Examples computed when asked for; example i is a function of i alone."""
 
   def __init__(
     self,
-    symbols: int,
+    rule: Rule,
     longest: int,
     shortest: int,
-    speakers: int,
     each: int,
-    rate: int,
     noise: float,
+    phases: bool,
     length: int,
     seed: int,
   ):
-    self._symbols, self._each, self._rate = symbols, each, rate
+    self.rule, self._each, self._phases = rule, each, phases
     self._longest, self._shortest = longest, shortest
     self._noise, self._length, self._seed = noise, length, seed
-    self._pitches = np.geomspace(_DEEP, _SHRILL, speakers)
-    levels = max(2, math.ceil(math.sqrt(symbols)))
-    grid = np.geomspace(_LOW, _HIGH, levels)
-    self._sweeps = [
-      (grid[s // levels], grid[s % levels]) for s in range(symbols)
-    ]
+    self._pitches = rule.pitches
 
   def __len__(self) -> int:
     return self._length
@@ -123,20 +164,21 @@ class Chirps:
     rng = np.random.default_rng((self._seed, i))
     count = int(rng.integers(self._shortest, self._longest + 1))
     text = np.zeros(self._longest, np.int32)
-    text[:count] = rng.integers(1, self._symbols + 1, size=count)
+    text[:count] = rng.integers(1, self.rule.symbols + 1, size=count)
     samples = int(self._each * rng.uniform(0.8, 1.0))
     audio = np.zeros(self._longest * self._each)
     pitch = self._pitches[self.label(i)]
+    phase = rng.uniform(size=count) if self._phases else np.zeros(count)
     for place, symbol in enumerate(text[:count]):
       start = place * samples
-      audio[start : start + samples] = self._chirp(symbol - 1, pitch, samples)
+      audio[start : start + samples] = self.rule.chirp(
+        symbol - 1, pitch, samples, phase[place]
+      )
     audio += self._noise * rng.standard_normal(len(audio))
     audio = np.clip(audio, -1, 1).astype(np.float32)
-    return {"audio": audio, "text": text, "label": np.int32(self.label(i))}
-
-  def _chirp(self, symbol: int, pitch: float, samples: int) -> np.ndarray:
-    """f64[samples]: from one frequency to the other, evenly in octaves."""
-    first, last = self._sweeps[symbol]
-    frequency = pitch * np.geomspace(first, last, samples)
-    phase = 2 * np.pi * np.cumsum(frequency)
-    return 0.5 * np.sin(phase) * np.hanning(samples) ** 0.5
+    return {
+      "audio": audio,
+      "audio_length": np.int32(count * samples),
+      "text": text,
+      "label": np.int32(self.label(i)),
+    }

@@ -27,12 +27,20 @@ from ar_jax.nn.heads.flow_nets import GroupTransformer, TokenMLP
 from ar_jax.nn.layers.times import thousandths
 
 Array = jax.Array
+_LEAST = 1e-6  # of the square of a norm
 
 
 @functools.cache
 def by_step(p: Plan) -> Plan:
   """The slots of a plan, each of which sees its own step only."""
   return dataclasses.replace(p, rule=plan.within)
+
+
+def cosine(x: Array, y: Array) -> Array:
+  """f32[...] of f32[..., C]. Of vectors near 0, as a head says that begins at
+  zero, it is 0, and its slope has an end."""
+  norm = lambda v: jnp.sqrt(jnp.square(v).sum(-1) + _LEAST)
+  return jnp.sum(x * y, -1) / (norm(x) * norm(y))
 
 
 class NoiseHead(nn.Module):
@@ -90,6 +98,8 @@ class Flow(NoiseHead):
     repeats: M, how many noises and times a hidden state is trained with.
     pooled: gives every unit of a step the mean of their hidden states: what
       FlowAR is compared with, not FlowAR.
+    direction: weight of a second term, 1 less the cosine between velocities
+      (CLEAR, arXiv 2508.19098).
   """
 
   net: TokenMLP | GroupTransformer
@@ -97,6 +107,7 @@ class Flow(NoiseHead):
   times: flow.Times = flow.Times()
   repeats: int = 1
   pooled: bool = False
+  direction: float = 0.0
 
   def loss(
     self,
@@ -109,7 +120,7 @@ class Flow(NoiseHead):
     outer: Array | None = None,
   ) -> Array:
     """f32[B, T]: squared error of the velocity of each unit, a mean over
-    channels and repeats.
+    channels and repeats, and what is wrong with its direction.
 
     Args:
       h: [B, T, D].
@@ -137,8 +148,11 @@ class Flow(NoiseHead):
     xt = path.noisy(x, noise, times)
     mask = by_step(plan) if grouped and plan is not None else None
     v = self.net(xt, thousandths(times), h, mask=mask, pos=pos, **second)
-    error = jnp.square(v - path.velocity(x, noise, times))
-    return self._mean(error.mean(-1))
+    true = path.velocity(x, noise, times)
+    error = jnp.square(v - true).mean(-1)
+    if self.direction:
+      error += self.direction * (1 - cosine(true, v))
+    return self._mean(error)
 
   def draw(
     self,
