@@ -21,11 +21,9 @@ import numpy as np
 
 from ar_jax import (
   checkpoint,
-  clips,
-  controls,
   data,
   metrics,
-  own_readings,
+  own,
   parallel,
   run_files,
   show,
@@ -36,6 +34,7 @@ from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
 from ar_jax.data.images import reader, transforms
+from ar_jax.own import controls, readings
 from ar_jax.show.files import whole
 
 Config = ml_collections.ConfigDict
@@ -166,11 +165,8 @@ def draw(
   """So many samples, as `config.sample` says."""
   labels, edit, counts = numbers(config.sample.labels, dataset), {}, []
   asked = config.sample.get("prompt", "")
-  cond = prompted(system, dataset, count, asked) if asked else {}
-  if clips.given(config):
-    cond |= clips.asked(system, dataset, count, config)
-  if not clips.reads(system, cond):
-    cond = controls.asked(system, dataset, count, config, labels) | cond
+  texts = prompted(system, dataset, count, asked) if asked else {}
+  cond = own.asked(system, dataset, count, config, labels, texts)
   if "edit" in config.sample:
     cond, edit = edited(system, dataset, config.sample.edit, cond, labels)
   made = drawer(mesh)(
@@ -260,7 +256,7 @@ def run(
   workdir = pathlib.Path(workdir)
   system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
-  count, start = own_readings.count(system, config), time.perf_counter()
+  count, start = own.count(system, config), time.perf_counter()
   drawn = draw(config, system, variables, known, count, mesh)
   seconds = time.perf_counter() - start
   of = {k: known.forms[k] for k in drawn.made if k in known.forms}
@@ -289,7 +285,7 @@ def run(
       truth=drawn.truth,
     )
     metrics.write_json(out / "samples.json", report)
-    own_readings.write(system, config, drawn.made, of, out)
+    readings.write(system, config, drawn.made, of, out)
     print(summary(drawn, of, shown, out), flush=True)
   return report
 

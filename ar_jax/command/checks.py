@@ -19,12 +19,9 @@ import numpy as np
 
 from ar_jax import (
   checkpoint,
-  clips,
-  controls,
   data,
   evals,
-  own_readings,
-  own_shapes,
+  own,
   parallel,
   run_files,
   sample,
@@ -99,15 +96,7 @@ def _stage(
     parallel.rows(mesh, config.batch)
     accumulate(config, mesh)
     resumed(stage)
-  if controls.given(config):
-    controls.files(config.sample.control)
-  if own_shapes.given(config):
-    own_shapes.check(system, config)
-  if clips.given(config):
-    clips.clip_lengths(system, clips.given(config))
-    clips.files(clips.given(config))
-  if own_readings.given(config):
-    own_readings.check(system, config)
+  own.check(system, config)
   needed = stage.does != "sample" or _reads(system, config)
   if needed and "data" not in config:
     raise UserError(
@@ -154,14 +143,7 @@ def _system(config: Config) -> System:
 
 def _reads(system: System, config: Config) -> bool:
   """Whether samples are made of examples of the data."""
-  said = {"label"}
-  if controls.given(config):
-    said.add(system.control)
-  if own_shapes.given(config):
-    said.add(own_shapes.FIELD)
-  if clips.given(config):
-    said.add(clips.FIELD)
-  said |= own_readings.fields(config, system)
+  said = {"label"} | own.fields(system, config)
   if config.sample.get("prompt"):
     said.update(TEXTS)
   return not set(system.needs) <= said or _edits(config) == "test"
@@ -311,7 +293,7 @@ def _shapes(stage, stages, system, dataset, shapes) -> None:
 
 
 def _trace_sample(config, system, variables, rows) -> None:
-  if _edits(config) or controls.given(config) or own_shapes.given(config):
+  if _edits(config) or own.given(config):
     return  # the given image has a size of its own
   cond = {k: rows[k] for k in system.needs if k in rows}
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))

@@ -13,11 +13,11 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from ar_jax import own_readings
 from ar_jax.core.forms import Text
 from ar_jax.core.system import UserError, build
 from ar_jax.families.seq2seq import context
 from ar_jax.nn.stacks import svtr
+from ar_jax.own import readings
 from configs import cppd as config
 from tests import filled, golden_weights, smoke
 
@@ -271,13 +271,13 @@ class ReadingTest(absltest.TestCase):
       path.parent.mkdir(exist_ok=True)
       Image.new("RGB", (50, 20), (200, 0, 0)).save(path)
     (self.root / "notes.md").write_text("x")
-    self.assertEqual(own_readings.count(self.system, self.config), 3)
-    rows = own_readings.asked(self.system, 4, self.config)
+    self.assertEqual(readings.count(self.system, self.config), 3)
+    rows = readings.asked(self.system, None, 4, self.config)
     self.assertEqual(rows["image"].shape, (4, 8, 24, 1))
     form = Text(("", *"abc"))
     made = {"text": np.array([[1, 2, 0], [3, 0, 0], [0, 0, 0]])}
     with mock.patch("builtins.print") as said:
-      path = own_readings.write(
+      path = readings.write(
         self.system, self.config, made, {"text": form}, self.root
       )
     lines = ["a.png\tab", "b.png\tc", "deep/c.png\t"]
@@ -286,16 +286,16 @@ class ReadingTest(absltest.TestCase):
 
   def test_what_cannot_be_read(self):
     with self.assertRaisesRegex(UserError, "no picture in this folder"):
-      own_readings.check(self.system, self.config)
+      readings.check(self.system, self.config)
     (self.root / "a.png").write_bytes(b"no")
     with self.assertRaisesRegex(UserError, "a.png: cannot be read as an image"):
-      own_readings.check(self.system, self.config)
+      readings.check(self.system, self.config)
     self.config.sample.read = str(self.root / "none")
     with self.assertRaisesRegex(UserError, "no such file or folder"):
-      own_readings.check(self.system, self.config)
+      readings.check(self.system, self.config)
     other = smoke.case("cppd").system.tokenizer
     with self.assertRaisesRegex(UserError, "this system reads no files"):
-      own_readings.files(other, "x")
+      readings.files(other, "x")
 
 
 if __name__ == "__main__":

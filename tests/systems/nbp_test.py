@@ -13,7 +13,6 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from ar_jax import clips
 from ar_jax.core.plans import clips as plans
 from ar_jax.core.plans import makers
 from ar_jax.core.system import UserError, build
@@ -23,6 +22,7 @@ from ar_jax.families.token.placed import Placed
 from ar_jax.families.token.prefix import Nothing, Start
 from ar_jax.families.token.readers import Embed
 from ar_jax.nn.heads.categorical import Categorical
+from ar_jax.own import clips
 from configs import nbp as config
 from tests import filled, smoke
 

@@ -8,10 +8,11 @@ import ml_collections
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax import controls, own_shapes
+from ar_jax import own
 from ar_jax.core.errors import UserError
 from ar_jax.data import Dataset
 from ar_jax.data.science import shapes
+from ar_jax.own import shapes as own_shapes
 from tests.evals import fakes
 
 # A tetrahedron.
@@ -116,14 +117,14 @@ class ShapesTest(parameterized.TestCase):
       needs, takes = ("points",), ("query",)
 
     known = Dataset("x", [], [{"points": np.zeros((5, 6))}])
-    found = controls.asked(Rigger(), known, 5, config)
+    found = own.asked(Rigger(), known, 5, config)
     self.assertEqual(found["points"].shape, (5, 5, 6))
     self.assertEqual(found["query"].shape, (5, 8, 6))
     self.assertEqual(found["vertices"].tolist(), [4, 8, 4, 8, 4])
     first = shapes.vertices(shapes.read(self.folder / "a.obj"))
     np.testing.assert_array_equal(found["query"][4, :4], first)
     np.testing.assert_array_equal(found["query"][4, 4:], first[[3] * 4])
-    again = controls.asked(Rigger(), known, 2, config)
+    again = own.asked(Rigger(), known, 2, config)
     np.testing.assert_array_equal(found["points"][:2], again["points"])
     with self.assertRaisesRegex(UserError, "reads no shape"):
       own_shapes.check(fakes.Fake(), config)

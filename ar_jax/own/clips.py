@@ -58,8 +58,29 @@ def files(path: str) -> list[tuple[walk.Entry, ...]]:
   return groups
 
 
+def check(system: System, config: Config) -> None:
+  """Looks for the clips.
+
+  Raises:
+    UserError: there are none, or the system goes on with none.
+  """
+  clip_lengths(system, given(config))
+  files(given(config))
+
+
+def fields(system: System, config: Config) -> set[str]:
+  """What need not come from the data: a clip stands for the video of an
+  example."""
+  del system, config
+  return {FIELD}
+
+
 def asked(
-  system: System, data: Any, n: int, config: Config
+  system: System,
+  data: Any,
+  n: int,
+  config: Config,
+  labels: tuple[int, ...] = (),
 ) -> dict[str, np.ndarray]:
   """The clips that n samples go on with: sample i has that of number i mod
   their number.
@@ -78,6 +99,7 @@ def asked(
     UserError: the system goes on with no clip; there is none; one cannot be
       read, or is too short.
   """
+  del labels  # they are asked for beside
   path, wanted = given(config), config.sample.get("clip_frames", 0)
   lengths = clip_lengths(system, path)
   found = files(path)
@@ -94,8 +116,8 @@ def asked(
       f"{listed(fits)} frames"
     )
   k = wanted or max(fits)
-  fields = getattr(data, "fields", None)
-  shape = fields[FIELD][0] if fields else data.test[0][FIELD].shape
+  known = getattr(data, "fields", None)
+  shape = known[FIELD][0] if known else data.test[0][FIELD].shape
   made = [
     folder.frames(own, range(count - k, count), shape[1], shape[3])
     for own, count in zip(found, counts, strict=True)
@@ -105,13 +127,6 @@ def asked(
     "frames"
   )
   return {"clip": np.stack(made)[np.arange(n) % len(made)]}
-
-
-def reads(system: System, cond: dict[str, np.ndarray]) -> bool:
-  """Whether these conditions are all that the system reads: a clip stands for
-  the video of an example."""
-  needs = set(system.needs) - ({FIELD} if "clip" in cond else set())
-  return needs <= set(cond) and bool(cond)
 
 
 def clip_lengths(system: System, path: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -111,12 +112,27 @@ def example(system: System, file: pathlib.Path) -> dict[str, np.ndarray]:
   return {"audio": audio, "audio_length": np.int32(len(sound))}
 
 
-def asked(system: System, n: int, config: Config) -> dict[str, np.ndarray]:
+def fields(system: System, config: Config) -> set[str]:
+  """What need not come from the data."""
+  kind = field(system)
+  if not given(config) or kind is None:
+    return set()
+  return {kind, f"{kind}_length"}
+
+
+def asked(
+  system: System,
+  data: Any,
+  n: int,
+  config: Config,
+  labels: tuple[int, ...] = (),
+) -> dict[str, np.ndarray]:
   """The conditions of n samples: sample i is of file i mod their number.
 
   Raises:
     UserError: as `check`.
   """
+  del data, labels  # the system says what it reads
   rows = [example(system, file) for file in files(system, given(config))]
   at = np.arange(n) % len(rows)
   return {k: np.stack([row[k] for row in rows])[at] for k in rows[0]}
@@ -150,11 +166,3 @@ def write(
   for line in lines[:_SAID]:
     print(line, flush=True)
   return path
-
-
-def fields(config: Config, system: System) -> set[str]:
-  """What need not come from the data."""
-  kind = field(system)
-  if not given(config) or kind is None:
-    return set()
-  return {kind, f"{kind}_length"}

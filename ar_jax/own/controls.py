@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from ar_jax import conditions, own_readings, own_shapes
+from ar_jax import conditions
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
 from ar_jax.data import notes
@@ -29,6 +29,18 @@ def given(config: Config) -> str:
   return config.sample.get("control", "")
 
 
+def check(system: System, config: Config) -> None:
+  """Looks for the pictures; raises a UserError where there are none."""
+  del system
+  files(given(config))
+
+
+def fields(system: System, config: Config) -> set[str]:
+  """What need not come from the data."""
+  del config
+  return {system.control} - {None}
+
+
 def asked(
   system: System,
   data: Any,
@@ -36,17 +48,15 @@ def asked(
   config: Config,
   labels: tuple[int, ...] = (),
 ) -> dict[str, np.ndarray]:
-  """The conditions of n samples, which follow given pictures if there are any;
-  see `conditions.conditions`.
+  """The conditions of n samples, which follow the given pictures; see
+  `conditions.conditions`.
 
   Args:
     system: names the field of its control.
     data: gives the classes, the sides and channels of pictures and, where the
       system needs more than a class, test examples.
     n: how many; sample i follows picture i mod their number.
-    config: its `sample.shape` names shapes, see `own_shapes.asked`, or its
-      `sample.read` what is to be read, see `own_readings.asked`; or its
-      `sample.control` is a picture or a folder of some; `sides`
+    config: its `sample.control` is a picture or a folder of some; `sides`
       (height, width) of what is drawn, () for those of the data; `extract`,
       whether the rule of `data.derive` is first applied to them.
     labels: as there.
@@ -55,12 +65,6 @@ def asked(
     UserError: the system follows no picture, there is none, or one of them
       cannot be read.
   """
-  if own_shapes.given(config):
-    return own_shapes.asked(system, data, n, config)
-  if own_readings.given(config):
-    return own_readings.asked(system, n, config)
-  if not given(config):
-    return conditions.conditions(system, data, n, labels=labels)
   field, sample = system.control, config.sample
   if field is None:
     raise UserError(

@@ -70,8 +70,18 @@ def check(system: System, config: Config) -> None:
     shapes.read(file)
 
 
+def fields(system: System, config: Config) -> set[str]:
+  """What need not come from the data."""
+  del system, config
+  return {FIELD}
+
+
 def asked(
-  system: System, data: Any, n: int, config: Config
+  system: System,
+  data: Any,
+  n: int,
+  config: Config,
+  labels: tuple[int, ...] = (),
 ) -> dict[str, np.ndarray]:
   """The conditions of n rigs: sample i is of shape i mod their number.
 
@@ -91,9 +101,10 @@ def asked(
   Raises:
     UserError: as `check`.
   """
+  del labels  # a shape has none
   check(system, config)
-  fields = getattr(data, "fields", None)
-  shape = fields[FIELD][0] if fields else data.test[0][FIELD].shape
+  known = getattr(data, "fields", None)
+  shape = known[FIELD][0] if known else data.test[0][FIELD].shape
   found = [shapes.read(file) for file in files(given(config))]
   points = [
     shapes.surface(

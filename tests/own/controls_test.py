@@ -9,11 +9,12 @@ import numpy as np
 from absl.testing import absltest
 from PIL import Image
 
-from ar_jax import controls, show
+from ar_jax import own, show
 from ar_jax.core import forms
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Image as ImageForm
 from ar_jax.data import Dataset
+from ar_jax.own import controls
 from tests.evals import fakes
 
 
@@ -56,7 +57,7 @@ class ControlsTest(absltest.TestCase):
       )
     )
     system = system or Follows()
-    return controls.asked(system, data(), n, config, labels)
+    return own.asked(system, data(), n, config, labels)
 
   def test_none_is_that_of_the_test_examples(self):
     found = self.asked("")
@@ -135,6 +136,15 @@ class ControlsTest(absltest.TestCase):
     beside["edges"] = np.full((3, 4, 4, 1), 200, np.uint8)
     sheet = show.picture(forms.Image(), drawn, beside, columns=4)
     self.assertNotIn(200, sheet)
+
+
+class KindsTest(absltest.TestCase):
+  def test_two_kinds_at_once(self):
+    config = ml_collections.ConfigDict(
+      {"sample": {"control": "a.png", "read": "b.png"}}
+    )
+    with self.assertRaisesRegex(UserError, "sample.control and sample.read"):
+      own.check(None, config)
 
 
 if __name__ == "__main__":

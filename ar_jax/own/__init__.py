@@ -1,0 +1,92 @@
+"""What a person brings that samples are made of, by the key of `config.sample`
+that names it:
+
+  control   pictures that samples follow            controls
+  shape     meshes and points that get a skeleton   shapes
+  clip      clips that samples go on with           clips
+  read      pictures and recordings to be read      readings
+
+Each module has `given`, what a config names; `check`, before anything else
+runs; `fields`, what then need not come from the data; and `asked`, the
+conditions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ar_jax import conditions
+from ar_jax.core.errors import UserError
+from ar_jax.core.system import System
+from ar_jax.own import clips, controls, readings, shapes
+
+Config = ml_collections.ConfigDict
+KINDS = {
+  "control": controls, "shape": shapes, "clip": clips, "read": readings,
+}  # fmt: skip
+
+
+def given(config: Config) -> list[str]:
+  """The keys of `config.sample` that name something."""
+  return [key for key, kind in KINDS.items() if kind.given(config)]
+
+
+def check(system: System, config: Config) -> None:
+  """Looks at what a config names.
+
+  Raises:
+    UserError: it names two kinds, the system makes nothing of it, or a file
+      cannot be read.
+  """
+  keys = given(config)
+  if len(keys) > 1:
+    both = " and ".join(f"sample.{key}" for key in keys)
+    raise UserError(f"{both}: samples are made of one of them; leave the other")
+  for key in keys:
+    KINDS[key].check(system, config)
+
+
+def fields(system: System, config: Config) -> set[str]:
+  """What need not come from the data."""
+  return set().union(
+    *(KINDS[key].fields(system, config) for key in given(config))
+  )
+
+
+def asked(
+  system: System,
+  data: Any,
+  n: int,
+  config: Config,
+  labels: tuple[int, ...] = (),
+  prompted: dict[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+  """The conditions of n samples, of what a config names or, where it names
+  nothing, of the data.
+
+  Args:
+    system, data, n, labels: see `conditions.conditions`.
+    config: see above.
+    prompted: what texts say of them; it goes before all else.
+
+  Raises:
+    UserError: as `check`, or as `conditions.conditions`.
+  """
+  found = {}
+  for key in given(config):
+    found = KINDS[key].asked(system, data, n, config, labels)
+  prompted = prompted or {}
+  said = fields(system, config) | set(found) | set(prompted)
+  if (found or prompted) and set(system.needs) <= said:
+    return found | prompted
+  rest = conditions.conditions(system, data, n, labels=labels)
+  return rest | found | prompted
+
+
+def count(system: System, config: Config) -> int:
+  """How many samples a run makes: `sample.count`, or one of each file that is
+  to be read."""
+  return readings.count(system, config)
