@@ -171,6 +171,9 @@ def adaptive_weight(
   return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, most))
 
 
+_CRITIC = 2**20  # of the keys of what a critic changes
+
+
 @dataclasses.dataclass(frozen=True)
 class Adversary:
   """A discriminator and how it plays.
@@ -228,7 +231,7 @@ class Adversary:
     if critic is None:
       return self.discriminator.apply({"params": params}, image)
     if keys is not None:
-      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _CRITIC + place)
     held = jax.lax.stop_gradient(critic)
     variables = {"params": params, "critic": held}
     return self.discriminator.apply(variables, image, keys)
