@@ -53,6 +53,7 @@ def published():
   are ours."""
   c = tokenizer.imagenet("d_ar", batch=512, teacher=DINO)
   c.model.update(remat=True, dtype="bfloat16")
+  del c.optim.groups  # there is no discriminator
   c.weights.teacher = "runs/dinov2_b14"
   c.data.crop = "random"
   c.augment = ("flip",)

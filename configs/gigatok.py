@@ -2,8 +2,9 @@
 
 Presets: default (digits: a teacher, the tokenizer, LlamaGen over it), fashion,
 smoke; the published tokenizers on ImageNet, s_s, s_b, b_l and xl_xxl, beside
-DINOv2, converted, at runs/dinov2_b14 - paper is b_l; and probe, GPT-B over b_l
-at runs/gigatok_b_l. LPIPS joins when its two files are named:
+DINOv2, converted, at runs/dinov2_b14 - paper is b_l; b_l_dino, whose
+discriminator judges by DINO's ViT-S/16, converted, at runs/dino_s16; and probe,
+GPT-B over b_l at runs/gigatok_b_l. LPIPS joins when its two files are named:
 model.lpips_trunk, model.lpips_heads.
 """
 
@@ -17,6 +18,10 @@ DINO = dict(
   name="vit", size=224, patch=14, side=37, table="bicubic_tenth",
   layer_scale=1.0,
   mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), **vit.SIZES["b"],
+)  # fmt: skip
+CRITIC = dict(
+  name="vit", size=224, patch=16, side=14,
+  mean=DINO["mean"], std=DINO["std"], **vit.SIZES["s"],
 )  # fmt: skip
 # Images of a batch, epochs of 5000 updates of 256 of them.
 TRAINING = {
@@ -86,6 +91,14 @@ def published(name):
   return c
 
 
+def with_critic():
+  """B-L with the discriminator that judges by features."""
+  c = published("b_l")
+  c.model.update(gan_critic=CRITIC, gan_start=80_000)
+  c.weights.critic = "runs/dino_s16"
+  return c
+
+
 def probe():
   """GPT-B over B-L, 300 epochs."""
   c = over(published("b_l"), num_classes=1000, **LLAMAGEN["b"])
@@ -111,5 +124,6 @@ get_config = common.presets(
   fashion=fashion,
   smoke=smoke,
   probe=probe,
+  b_l_dino=with_critic,
   **common.published(published, SIZES, "b_l"),
 )

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import data, evals, main
+from ar_jax import data, main
 from ar_jax.core.system import build
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
@@ -59,42 +59,48 @@ def make(seed: int, arm: str, dataset, steps: int) -> Trained:
   return arms.train(system, dataset, steps=steps, **own)
 
 
-def errors(own: Trained, dataset, key) -> list[float]:
-  """Of the test images, after each number of groups."""
-  batches = list(data.epoch(dataset.test, batch=100))
-  judge = evals.build("previews", dataset)
-  found = judge(own.system, own.variables, batches, key)
-  first = [found[f"mse_{n}"] for n in range(1, GROUPS + 1)]
-  if own.system.tokenizer.sees != "all":
-    return first
+@functools.partial(jax.jit, static_argnums=0)
+def seen(system, variables, batch, key):
+  """Of images: what they show after each number of groups f32[G, B, H, H, c],
+  the squared errors of that f32[B, G], and the codes. Of steps that see all
+  codes also the errors where all steps are run, f32[B, G], else the same."""
+  params = {"params": variables["params"]["tokenizer"]}
+  net = system.tokenizer.bind(params)
+  units = system.units(variables, batch)
+  keys = jax.random.split(key, len(units))
+  shown = system.previews(variables, units, keys)
+  true = batch["image"].astype(jnp.float32) / 255
+  error = lambda x: jnp.square(x - true[None]).mean((2, 3, 4)).T
+  if net.sees != "all":
+    return shown, error(shown), units, error(shown)
+  states, x = net.states(net.embed(units)), net.noise(keys, len(units))
 
-  @jax.jit
-  def whole(batch, index):
-    """All steps, of the first groups."""
-    units = own.system.units(own.variables, batch)
-    params = {"params": own.variables["params"]["tokenizer"]}
-    net, keys = own.system.tokenizer.bind(params), jax.random.split(key, 100)
-    states = net.states(net.embed(units))
-    x = net.noise(keys, len(units))
+  def whole(known):
+    step = lambda carry, group: system.tokenizer.bind(params).step(
+      states, carry, group, known
+    )
+    begin = x, jnp.zeros_like(x)
+    return jax.lax.scan(step, begin, jnp.arange(GROUPS))[1][-1]
 
-    def of(known):
-      def step(carry, group):
-        return net.clone().bind(params).step(states, carry, group, known)
+  every = (jax.lax.map(whole, jnp.arange(1, GROUPS + 1)) + 1) / 2
+  return shown, error(shown), units, error(every)
 
-      begin = x, jnp.zeros_like(x)
-      return jax.lax.scan(step, begin, jnp.arange(GROUPS))[1][-1]
 
-    shown = jax.lax.map(of, jnp.arange(1, GROUPS + 1))
-    true = batch["image"].astype(jnp.float32) / 255
-    return jnp.square((shown + 1) / 2 - true[None]).mean((2, 3, 4)).T
-
-  found = []
-  for index, batch in enumerate(batches):
-    mask = np.asarray(batch.get("mask", np.ones(100))) > 0
+def evaluated(own: Trained, dataset, seed: int) -> dict[str, float]:
+  """Errors of test images after each number of groups, and codes in use."""
+  system, found = own.system, []
+  if system.tokenizer.sees == "shuffled":  # it draws as the sequential one
+    system = build("d_ar", sees="group", **CODES)
+  for i, batch in enumerate(data.epoch(dataset.test, batch=100)):
+    live = int(np.sum(batch.get("mask", np.ones(100))))
+    key = jax.random.key(1000 * seed + i)
     image = {"image": jnp.asarray(batch["image"])}
-    found.append(np.asarray(whole(image, index))[mask])
-  second = np.concatenate(found).mean(0)
-  return [min(a, float(b)) for a, b in zip(first, second, strict=True)]
+    _, *rest = jax.device_get(seen(system, own.variables, image, key))
+    found.append([x[:live] for x in rest])
+  steps, units, whole = map(np.concatenate, zip(*found, strict=True))
+  least = np.minimum(steps.mean(0), whole.mean(0))
+  result = {f"mse {n}": float(x) for n, x in enumerate(least, 1)}
+  return result | {"usage": len(np.unique(units)) / CODES["vocab"]}
 
 
 def nats(own: Trained, dataset, seed: int, steps: int) -> list[float]:
@@ -124,12 +130,7 @@ def run() -> None:
   dataset = data.load("digits", size=8, channels=1, path="")
 
   def measure(own: Trained, seed: int) -> dict[str, float]:
-    every = errors(own, dataset, jax.random.key(1000 + seed))
-    found = {f"mse {n}": mse for n, mse in enumerate(every, 1)}
-    judge = evals.build("reconstruction", dataset, features="")
-    batches = data.epoch(dataset.test, batch=100)
-    said = judge(own.system, own.variables, batches, jax.random.key(seed))
-    found["usage"] = said["codebook_usage"]
+    found = evaluated(own, dataset, seed)
     of_codes = [np.nan] * GROUPS
     if own.system.tokenizer.sees == "group":
       of_codes = nats(own, dataset, seed, s.fewer(PROBE_STEPS))
@@ -162,16 +163,15 @@ def run() -> None:
     f"{mean_spread(ratio.tolist())} times that of the last"
   )
   print(ours, held, flush=True)
-  units = jnp.stack([jnp.asarray(dataset.test[i]["image"]) for i in range(10)])
-  keys = jax.random.split(jax.random.key(0), 10)
+  batch = data.batch_at(dataset.test, 0, batch=100, seed=0)
+  image = {"image": jnp.asarray(batch["image"])}
   rows = {}
   for arm in (OURS, ALL):
     own = found.trained[arm]
-    codes = own.system.units(own.variables, {"image": units})
-    shown = own.system.previews(own.variables, codes, keys)
-    for n, images in enumerate(np.asarray(shown), 1):
+    shown = seen(own.system, own.variables, image, jax.random.key(0))[0]
+    for n, images in enumerate(np.asarray(shown[:, :10]), 1):
       rows[f"{arm}, {n} group{'s' if n > 1 else ''}"] = images
-  rows["test images"] = np.asarray(units)
+  rows["test images"] = batch["image"][:10]
   if s.short:
     pictures.labelled(rows)
     return

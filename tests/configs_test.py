@@ -284,6 +284,9 @@ class ConfigsTest(parameterized.TestCase):
     module = importlib.import_module("configs.d_ar")
     config = module.get_config("paper")
     self.assertAlmostEqual(parameters(config), 307.444672, places=6)
+    tx = optim.make(config.optim.to_dict(), config.train.steps)
+    system = build(config.system, **config.model.to_dict())
+    jax.eval_shape(tx.init, shapes(system, 256, 3)["params"])
     config.model.teacher = None
     self.assertAlmostEqual(parameters(config), 300.099776, places=6)
     for name, millions in (("l", 343), ("xl", 775)):

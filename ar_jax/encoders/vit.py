@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ar_jax.core import forms, system
@@ -112,6 +113,16 @@ class Encoder(nn.Module):
         others.
     """
     first = self.class_token + self.registers
+    x, grid = self._begun(x)
+    h, _ = self.stack(x, None, keys=keys)
+    normed = self.norm(h)
+    patches = (h if self.style == "clip" else normed)[:, first:]
+    whole = normed[:, 0] if self.class_token else jnp.mean(normed, 1)
+    pooled = self.project(whole) if self.projection else whole
+    return Seen(patches.reshape(len(x), *grid, -1), whole, pooled)
+
+  def _begun(self, x: Array) -> tuple[Array, tuple[int, int]]:
+    """What the layers read, [B, T, D], and h and w."""
     x = self.tokens(self.normal(x))
     grid, x = x.shape[1:3], x.reshape(len(x), -1, self.width)
     x = x + self.positions(grid)[None]
@@ -122,13 +133,26 @@ class Encoder(nn.Module):
     if self.registers:
       before.append(every(self.others))
     x = jnp.concatenate([*before, x], axis=1)
-    x = self.before(x) if self.style == "clip" else x
-    h, _ = self.stack(x, None, keys=keys)
-    normed = self.norm(h)
-    patches = (h if self.style == "clip" else normed)[:, first:]
-    whole = normed[:, 0] if self.class_token else jnp.mean(normed, 1)
-    pooled = self.project(whole) if self.projection else whole
-    return Seen(patches.reshape(len(x), *grid, -1), whole, pooled)
+    return (self.before(x) if self.style == "clip" else x), grid
+
+  def levels(self, x: Array, behind: Sequence[int]) -> list[Array]:
+    """f32[B, h w, D] each: what the layers read, and their states behind some
+    layers, from 1 on; that of the class token is added to all places. Not for
+    an init."""
+    h, _ = self._begun(x)
+    block = self.stack.block.clone(
+      parent=None, _deep_clone=True, _reset_names=True
+    )
+    params = self.stack.variables["params"]["block"]
+
+    def layer(h, own):
+      after, _ = block.apply({"params": own}, h, None, None)
+      return after, after
+
+    _, states = jax.lax.scan(layer, h, params)
+    first = 1 + self.registers
+    every = [h, *(states[n - 1] for n in behind)]
+    return [(y[:, first:] + y[:, :1]).astype(jnp.float32) for y in every]
 
   def normal(self, x: Array) -> Array:
     """Pixels as the network was trained to see them."""

@@ -16,6 +16,7 @@ that is no code.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -137,6 +138,8 @@ class Autoencoder(System):
       net = self.adversary.discriminator
       seen = self.pictures(x)
       params["discriminator"] = net.init(other, seen)["params"]
+      if hasattr(net, "frozen"):
+        variables["critic"] = net.frozen(jax.random.fold_in(other, 1))
       if self.adversary.lecam:
         variables["lecam"] = {"real": jnp.zeros(()), "fake": jnp.zeros(())}
     if self.lpips:
@@ -163,7 +166,7 @@ class Autoencoder(System):
     updates = {}
     if self.adversary:
       value_gan, more, updates = self._adversarial_terms(
-        variables, batch, x, out
+        variables, batch, x, out, keys
       )
       value, metrics = value + value_gan, metrics | more
     return Loss(value, metrics, updates if train else {})
@@ -192,15 +195,23 @@ class Autoencoder(System):
     return terms
 
   def _adversarial_terms(
-    self, variables: Vars, batch: Batch, x: Array, out: Reconstruction
+    self,
+    variables: Vars,
+    batch: Batch,
+    x: Array,
+    out: Reconstruction,
+    keys: Array | None,
   ) -> tuple[Array, dict[str, Array], dict[str, Any]]:
     """The adversarial terms f32[B], their metrics and running means."""
-    gan, params = self.adversary, variables["params"]
+    gan, params, critic = self.adversary, variables["params"], {}
+    if "critic" in variables:
+      critic = dict(critic=variables["critic"], keys=keys)
     step = batch.get("step", jnp.full(len(x), gan.start))
     on = (step >= gan.start).astype(jnp.float32)
-    generator = gan.generator_term(params["discriminator"], out.image)
+    own = params["discriminator"]
+    generator = gan.generator_term(own, out.image, **critic)
     discriminator, averages = gan.discriminator_term(
-      params["discriminator"], x, out.image, variables.get("lecam")
+      own, x, out.image, variables.get("lecam"), **critic
     )
     discriminator = discriminator * out.more.get("judged", 1.0)
     weight = gan.weight * jnp.ones(())
@@ -291,12 +302,15 @@ def autoencoder(
   gan_width: int = 64,
   gan_layers: int = 3,
   gan_norm: str = "group",
+  gan_critic: Mapping[str, Any] | None = None,
 ) -> Autoencoder:
   """An `Autoencoder` from plain values, as configs hold them.
 
   Perceptual loss is on when both of its files are named, the adversary when
   `gan_weight` is positive. `gan_adaptive` may be a number, the largest adaptive
-  weight.
+  weight. `gan_critic`, `{"name": "vit", "size": 224, **arguments}`, is a frozen
+  encoder by whose states the discriminator judges, see `critic`, in place of
+  patches of pixels; its weights are the collection `critic`.
 
   Raises:
     UserError: a value is not one of those possible.
@@ -306,9 +320,17 @@ def autoencoder(
     raise UserError("lpips needs two files: lpips_trunk and lpips_heads")
   if lpips_trunk and lpips_heads:
     lpips = LPIPS(lpips_trunk, lpips_heads, lpips_weight)
+  if gan_critic is not None and (gan_weight <= 0 or gan_adaptive):
+    raise UserError("gan_critic: it needs a gan_weight, and no gan_adaptive")
   if gan_weight > 0:
+    judge = PatchGAN(gan_width, gan_layers, gan_norm)
+    if gan_critic is not None:
+      # Here, not above: encoders read patches as tokenizers cut them.
+      from ar_jax.tokenizers.critic import critic
+
+      judge = critic(gan_critic, norm=gan_norm)
     adversary = Adversary(
-      PatchGAN(gan_width, gan_layers, gan_norm),
+      judge,
       weight=gan_weight,
       start=gan_start,
       generator=gan_generator,

@@ -176,11 +176,31 @@ class TrainingTest(absltest.TestCase):
     ):
       with self.assertRaisesRegex(UserError, said):
         jax.eval_shape(functools.partial(draw, **wrong))
-    judge = evals.build("previews", None)
-    found = judge(system, variables, [batch], jax.random.key(1))
-    self.assertEqual(found["protocol"]["images"], 2)
-    self.assertIn("mse_3", found)
-    self.assertAlmostEqual(found["psnr_1"], -10 * np.log10(found["mse_1"]))
+
+  def test_the_evaluator(self):
+    class Fading:
+      """Misses an image by 0.2 after one group and by 0.1 after two."""
+
+      makes = ("image",)
+
+      def units(self, variables, batch):
+        return jnp.zeros((len(batch["image"]), 2), jnp.int32)
+
+      def previews(self, variables, units, keys):
+        true = variables["true"]
+        return jnp.stack([true + 0.2, true - 0.1])
+
+    true = jnp.asarray(image(4), jnp.float32) / 255
+    mask = np.array([1.0, 1.0, 1.0, 0.0])
+    batch = {"image": jnp.asarray(image(4)), "mask": mask}
+    key = jax.random.key(1)
+    for n, count in ((0, 3), (2, 2)):
+      judge = evals.build("previews", None, n=n)
+      found = judge(Fading(), {"true": true}, [batch], key)
+      self.assertEqual(found["protocol"]["images"], count)
+      self.assertAlmostEqual(found["mse_1"], 0.04, places=6)
+      self.assertAlmostEqual(found["psnr_2"], 20, places=3)
+      self.assertTrue(found["falls"])
     with self.assertRaisesRegex(UserError, "shows nothing before"):
       evals.check_system("previews", {}, build("vq", size=16))
 

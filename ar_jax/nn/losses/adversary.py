@@ -171,12 +171,16 @@ def adaptive_weight(
   return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, most))
 
 
+_CRITIC = 2**20  # of the keys of what a critic changes
+
+
 @dataclasses.dataclass(frozen=True)
 class Adversary:
   """A discriminator and how it plays.
 
   Attributes:
-    discriminator: image -> logits, as `PatchGAN`.
+    discriminator: image -> logits, as `PatchGAN`; or as `tokenizers.critic`,
+      which also reads frozen weights and keys.
     weight: of the generator's term.
     start: first training step at which either side plays.
     generator: a key of `GENERATOR_LOSSES`.
@@ -207,25 +211,55 @@ class Adversary:
           f"gan {what}={getattr(self, what)!r}: must be one of {sorted(table)}"
         )
 
-  def logits(self, params: Any, image: Array) -> Array:
-    """What the discriminator says of images in [-1, 1]."""
-    return self.discriminator.apply({"params": params}, image)
+  def logits(
+    self,
+    params: Any,
+    image: Array,
+    critic: Any = None,
+    keys: Array | None = None,
+    place: int = 0,
+  ) -> Array:
+    """What the discriminator says of images in [-1, 1].
 
-  def generator_term(self, params: Any, image: Array) -> Array:
-    """The generator's term, f32[B]; the discriminator learns nothing."""
+    Args:
+      params: of the discriminator.
+      image: f32[B, H, W, c].
+      critic: its frozen weights, where it has some.
+      keys: Key[B] for the changes that it makes of images before it looks.
+      place: tells calls of the same keys apart.
+    """
+    if critic is None:
+      return self.discriminator.apply({"params": params}, image)
+    if keys is not None:
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _CRITIC + place)
+    held = jax.lax.stop_gradient(critic)
+    variables = {"params": params, "critic": held}
+    return self.discriminator.apply(variables, image, keys)
+
+  def generator_term(self, params: Any, image: Array, **more: Any) -> Array:
+    """The generator's term, f32[B]; the discriminator learns nothing. What else
+    `logits` takes goes there."""
     frozen = jax.lax.stop_gradient(params)
-    return generator_loss(self.logits(frozen, image), self.generator)
+    logits = self.logits(frozen, image, **more, place=0)
+    return generator_loss(logits, self.generator)
 
   def discriminator_term(
-    self, params: Any, real: Array, fake: Array, averages: dict | None = None
+    self,
+    params: Any,
+    real: Array,
+    fake: Array,
+    averages: dict | None = None,
+    **more: Any,
   ) -> tuple[Array, dict[str, Array]]:
-    """The discriminator's term f32[B]; the generator learns nothing.
+    """The discriminator's term f32[B]; the generator learns nothing. What else
+    `logits` takes goes there.
 
     Returns:
       The term, and the new running means (empty without `lecam`).
     """
-    on_real = self.logits(params, real)
-    on_fake = self.logits(params, jax.lax.stop_gradient(fake))
+    on_real = self.logits(params, real, **more, place=1)
+    fake = jax.lax.stop_gradient(fake)
+    on_fake = self.logits(params, fake, **more, place=2)
     loss = discriminator_loss(on_real, on_fake, self.judge)
     if not self.lecam:
       return loss, {}
