@@ -61,6 +61,7 @@ UNMEASURED = {
   "ecm",
   "igpt",
   "infinity",
+  "lumos_1",
   "nbp",
   "nsarm",
   "pixelcnn",

@@ -11,7 +11,7 @@ from absl.testing import absltest
 from ar_jax.convert import lumos_1 as convert
 from ar_jax.core.system import UserError, build
 from ar_jax.families.block import framed_program, tubes
-from ar_jax.families.block.framed_program import FrameLoop, FramedProgram
+from ar_jax.families.block.framed_program import FramedProgram, FrameLoop
 from ar_jax.nn.heads.categorical import cross_entropy
 from tests import golden_weights
 
