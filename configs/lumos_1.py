@@ -20,7 +20,7 @@ SAMPLING = dict(steps=8, guidance=2.0, noise=1.0, history=0.7, temperature=1.0)
 def small(make, **model):
   sizes = dict(depth=3, width=96, heads=3, lines=False, multiple_of=32)
   c = make(NAME, **sizes | model)
-  c.generator.evals.pop("likelihood")  # a frame has none
+  del c.generator.evals["likelihood"]  # a frame has none
   c.generator.sample.options.update(SAMPLING)
   return c
 
@@ -61,7 +61,7 @@ def smoke():
   drawn is what a pass over masks says best."""
   c = videos.smoke(NAME, depth=1, width=32, heads=1, num_classes=10,
                    lines=False, multiple_of=32)  # fmt: skip
-  c.evals.pop("likelihood")
+  del c.evals["likelihood"]
   c.sample.options.update(SAMPLING, steps=1, history=1.0, guidance=1.0)
   return c
 

@@ -2,7 +2,6 @@
 experiments/nbp.py, official numbers in tests/convert/nbp_test.py."""
 
 import functools
-import math
 import pathlib
 import tempfile
 import types
@@ -309,51 +308,6 @@ class NbpTest(parameterized.TestCase):
     c.sample.update(clip="x", clip_frames=0)
     with self.assertRaisesRegex(UserError, "goes on with no clip"):
       clips.asked(other, data, 1, c)
-
-
-class RoundingTest(absltest.TestCase):
-  def test_every_code(self):
-    system = build("video_fsq", ch=4, blocks=(1, 1, 1, 1))
-    fsq = system.tokenizer.quantizer
-    self.assertEqual(fsq.vocab, 64_000)
-    every = jnp.arange(64_000)
-
-    @jax.jit
-    def run():
-      codes = fsq.embed(every)
-      # A latent whose bounded value is the code itself: on the grid.
-      levels = np.asarray(fsq.quantizer.levels)
-      half = (levels - 1) * (1 - 1e-3) / 2
-      offset = np.where(levels % 2 == 0, 0.5, 0.0)
-      shift = np.tan(offset / half)
-      whole = codes * (levels // 2)[None]
-      inside = (whole + offset[None]) / half[None]
-      z = jnp.arctanh(jnp.clip(inside, -0.999999, 0.999999)) - shift[None]
-      again, _, _ = fsq.quantizer(z)
-      return codes, fsq.encode(z), again
-
-    codes, found, again = run()
-    np.testing.assert_array_equal(found, every)
-    np.testing.assert_allclose(again, codes, atol=1e-6)
-    self.assertLen(np.unique(np.asarray(codes), axis=0), 64_000)
-    self.assertEqual(math.prod(system.tokenizer.volume), 1280)
-
-  def test_no_frame_knows_of_later_ones(self):
-    c = smoke.config("video_fsq")
-    system = build(c.system, **c.model.to_dict())
-    tokenizer, video = system.tokenizer, np.zeros((1, 3, 4, 4, 1), np.uint8)
-    params = filled.variables(system, batch={"video": video})["params"]
-    bound = tokenizer.bind({"params": params["tokenizer"]})
-    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 4, 4, 1))
-    other = np.concatenate([x[:, :1], -x[:, 1:]], 1)
-    latent = jax.jit(bound.latent)
-    a, b = latent(np.float32(x)), latent(np.float32(other))
-    np.testing.assert_array_equal(a[:, 0], b[:, 0])
-    self.assertGreater(np.abs(a[:, 1] - b[:, 1]).max(), 1e-3)
-    with self.assertRaisesRegex(UserError, "codes the first frame and then 2"):
-      tokenizer.maps(2)
-    with self.assertRaisesRegex(UserError, "takes 3 frames"):
-      bound.latent(jnp.zeros((1, 2, 4, 4, 1)))
 
 
 if __name__ == "__main__":
