@@ -10,9 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
-from PIL import Image
 
-from ar_jax import clips
 from ar_jax.core.plans import clips as plans
 from ar_jax.core.plans import makers
 from ar_jax.core.system import UserError, build
@@ -23,7 +21,7 @@ from ar_jax.families.token.prefix import Nothing, Start
 from ar_jax.families.token.readers import Embed
 from ar_jax.nn.heads.categorical import Categorical
 from configs import nbp as config
-from tests import filled, smoke
+from tests import filled
 
 KEY = jax.random.key(0)
 GREEDY = (("temperature", 0.0),)
@@ -81,7 +79,6 @@ class NbpTest(parameterized.TestCase):
   @parameterized.parameters(
     (True, (1, 1, 4), 0, 4 + 5),
     (True, (1, 1, 4), 8, 4),
-    (True, (1, 1, 1), 0, 24),
     (False, (1, 1, 4), 8, 4),
     (False, (1, 2, 4), 8, 2),
   )
@@ -270,44 +267,6 @@ class NbpTest(parameterized.TestCase):
     sizes = dict(tokenizer=video_codes(4), depth=1, width=16, heads=2)
     with self.assertRaisesRegex(UserError, message):
       build("nbp", **sizes | model)
-
-  def test_clips_of_ones_own(self):
-    system, data = (
-      small(block=(1, 2, 2), mode="frames", context=1)[0],
-      (types.SimpleNamespace(fields={"video": ((4, 2, 2, 1), "uint8")})),
-    )
-    c = smoke.config("nbp", "smoke_frames")
-    with tempfile.TemporaryDirectory() as folder:
-      root = pathlib.Path(folder)
-      grey = lambda n: Image.fromarray(np.full((4, 4), 40 * n, np.uint8))
-      for n in (1, 2, 10):
-        (root / "frames").mkdir(exist_ok=True)
-        grey(n if n < 10 else 3).save(root / "frames" / f"f{n}.png")
-      gif = root / "a.gif"
-      grey(1).save(gif, save_all=True, append_images=[grey(4), grey(5)])
-
-      def asked(path, count=0):
-        c.sample.update(clip=str(path), clip_frames=count)
-        return clips.asked(system, data, 3, c)["clip"]
-
-      found = asked(root / "frames")
-      self.assertEqual(found.shape, (3, 3, 2, 2, 1))
-      np.testing.assert_array_equal(found[0, :, 0, 0, 0], [40, 80, 120])
-      np.testing.assert_array_equal(asked(gif, 2)[1, :, 0, 0, 0], [160, 200])
-      both = asked(root, 1)
-      np.testing.assert_array_equal(both[:, 0, 0, 0, 0], [200, 120, 200])
-      for path, count, message in (
-        (root / "none", 0, "no such file or folder"),
-        (gif, 4, "this model reads 1, 2 or 3 frames"),
-        (root / "frames" / "f1.png", 0, "no GIF"),
-      ):
-        with self.assertRaisesRegex(UserError, message):
-          asked(path, count)
-    c2 = smoke.config("llamagen")
-    other = build(c2.system, **c2.model.to_dict())
-    c.sample.update(clip="x", clip_frames=0)
-    with self.assertRaisesRegex(UserError, "goes on with no clip"):
-      clips.asked(other, data, 1, c)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tokenizer of videos; official numbers: tests/convert/video_fsq_test.py."""
+"""The tokenizer of videos; official numbers in convert/video_fsq_test.py."""
 
 import math
 
