@@ -111,7 +111,8 @@ def reads(system: System, cond: dict[str, np.ndarray]) -> bool:
   """Whether these conditions are all that the system reads: a clip stands for
   the video of an example."""
   needs = set(system.needs) - ({FIELD} if "clip" in cond else set())
-  return needs <= set(cond) and bool(cond)
+  asked = "clip" in cond or bool(system.needs)
+  return asked and needs <= set(cond)
 
 
 def clip_lengths(system: System, path: str) -> tuple[int, ...]:

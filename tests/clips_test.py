@@ -94,6 +94,8 @@ class ClipsTest(parameterized.TestCase):
     self.assertFalse(clips.reads(GoesOn(needs=("label",)), clip))
     self.assertFalse(clips.reads(GoesOn(needs=()), {}))
     self.assertFalse(clips.reads(GoesOn(), {}))
+    # What begins with a text needs rows of its own.
+    self.assertFalse(clips.reads(GoesOn(needs=()), {"prompt": clip["clip"]}))
 
 
 if __name__ == "__main__":
