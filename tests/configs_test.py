@@ -236,6 +236,14 @@ class ConfigsTest(parameterized.TestCase):
     self.assertAlmostEqual(parameters(tokenizer), codes + gan, delta=0.01)
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(("1b", 1503.7), ("3b", 3614.6))
+  def test_lumos_1(self, preset, millions):
+    config = importlib.import_module("configs.lumos_1").get_config(preset)
+    self.assertAlmostEqual(parameters(config), millions, delta=0.05)
+    system = build(config.system, **config.model.to_dict())
+    self.assertEqual(system.net.units.vocab, 129_536)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   @parameterized.parameters(
     ("b", 12, 12, 768), ("l", 24, 12, 1024), ("h", 32, 16, 1280)
   )
@@ -316,7 +324,7 @@ class ConfigsTest(parameterized.TestCase):
     "d_ar",
     "flexvar", "sar", "hmar", "m_var", "nfig", "gsd", "gsd:nar", "gsd:var",
     "lantern", "lantern:nar", "lantern:var", "sdar", "mtp_gated_lora", "asvr",
-    "nbp", "nbp:folder",
+    "nbp", "nbp:folder", "lumos_1", "lumos_1:folder",
   )  # fmt: skip
   def test_staged_presets_build(self, name):
     name, _, preset = name.partition(":")

@@ -65,6 +65,7 @@ UNMEASURED = {
   "gigatok",
   "igpt",
   "infinity",
+  "lumos_1",
   "nbp",
   "nsarm",
   "paraformer",

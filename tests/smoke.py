@@ -323,6 +323,7 @@ EXCEPTIONS = Exceptions(
     "dd2": "noise has decided all units before any is drawn",
     "flowar": "the units of a step are made of those of all others",
     "mar": "every example has an order of its own",
+    "lumos_1": "every example has an order of its own",
     "semaim": "every example has an order of its own",
     "hi_mar": "every example has an order of its own",
     "bits": "a tokenizer makes all units at once",

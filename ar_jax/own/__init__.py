@@ -80,7 +80,9 @@ def asked(
     found = KINDS[key].asked(system, data, n, config, labels)
   prompted = prompted or {}
   said = fields(system, config) | set(found) | set(prompted)
-  if (found or prompted) and set(system.needs) <= said:
+  # Who needs nothing is told all the same how many there are.
+  enough = found or (prompted and system.needs)
+  if enough and set(system.needs) <= said:
     return found | prompted
   rest = conditions.conditions(system, data, n, labels=labels)
   return rest | found | prompted

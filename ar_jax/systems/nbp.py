@@ -26,12 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import forms, system
 from ar_jax.core.decoding import pick
 from ar_jax.core.plans import clips
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Prefixed
-from ar_jax.families.block import ids
+from ar_jax.families.block import clip_units, ids
 from ar_jax.families.block.shifted import NextBlock
 from ar_jax.families.block.shifted_program import NextBlockProgram
 from ar_jax.families.token.readers import Embed
@@ -121,14 +120,7 @@ class NBP(Prefixed):
 
   def clip_lengths(self) -> tuple[int, ...]:
     """How many frames a clip may have that samples go on with."""
-
-    def fits(frames):
-      try:
-        return bool(self._known(frames))
-      except UserError:
-        return False
-
-    return tuple(filter(fits, range(1, self.tokenizer.frames)))
+    return clip_units.lengths(self, self._known)
 
   def _known(self, frames: int) -> int:
     """Units of the first frames of a video.
@@ -248,11 +240,7 @@ class NBP(Prefixed):
     if clip is None:
       return None
     count = self._known(clip.shape[1])
-    # No frame knows of those behind it, so that these may be any.
-    more = self.tokenizer.frames - clip.shape[1]
-    last = jnp.repeat(jnp.asarray(clip)[:, -1:], more, axis=1)
-    whole = jnp.concatenate([jnp.asarray(clip), last], axis=1)
-    return self.tokenize(variables, forms.raw(whole))[:, :count]
+    return clip_units.of_clip(self, variables, clip)[:, :count]
 
 
 def build(
@@ -303,12 +291,7 @@ def build(
   Raises:
     UserError: sizes do not fit together, or units are no codes of videos.
   """
-  codes = system.part(tokenizer).tokenizer
-  if not isinstance(codes.vocab, int) or not hasattr(codes, "volume"):
-    raise UserError(
-      f"nbp: the units of {dict(tokenizer)['name']!r} are no codes of videos: "
-      "take 'video_fsq', or 'given' with form='frames'"
-    )
+  codes = clip_units.codes(tokenizer, "nbp")
   if mode not in ("hybrid", "frames"):
     raise UserError(f"mode={mode!r}: choose hybrid or frames")
   if num_classes and text:

@@ -105,6 +105,13 @@ FAMILIES = {
   ),
 }
 SYSTEMS = {
+  "lumos_1": Kind(
+    BETWEEN,
+    "codes of a video",
+    "frames, inside by confidence",
+    "categorical",
+    "1 + (steps + 1) a frame",
+  ),  # fmt: skip
   "nbp": Kind(
     BETWEEN,
     "codes of a video",

@@ -2,7 +2,6 @@
 experiments/nbp.py, official numbers in tests/convert/nbp_test.py."""
 
 import functools
-import math
 import pathlib
 import tempfile
 import types
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
-from PIL import Image
 
 from ar_jax.core.plans import clips as plans
 from ar_jax.core.plans import makers
@@ -24,7 +22,7 @@ from ar_jax.families.token.readers import Embed
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.own import clips
 from configs import nbp as config
-from tests import filled, smoke
+from tests import filled
 
 KEY = jax.random.key(0)
 GREEDY = (("temperature", 0.0),)
@@ -82,7 +80,6 @@ class NbpTest(parameterized.TestCase):
   @parameterized.parameters(
     (True, (1, 1, 4), 0, 4 + 5),
     (True, (1, 1, 4), 8, 4),
-    (True, (1, 1, 1), 0, 24),
     (False, (1, 1, 4), 8, 4),
     (False, (1, 2, 4), 8, 2),
   )
@@ -271,89 +268,6 @@ class NbpTest(parameterized.TestCase):
     sizes = dict(tokenizer=video_codes(4), depth=1, width=16, heads=2)
     with self.assertRaisesRegex(UserError, message):
       build("nbp", **sizes | model)
-
-  def test_clips_of_ones_own(self):
-    system, data = (
-      small(block=(1, 2, 2), mode="frames", context=1)[0],
-      (types.SimpleNamespace(fields={"video": ((4, 2, 2, 1), "uint8")})),
-    )
-    c = smoke.config("nbp", "smoke_frames")
-    with tempfile.TemporaryDirectory() as folder:
-      root = pathlib.Path(folder)
-      grey = lambda n: Image.fromarray(np.full((4, 4), 40 * n, np.uint8))
-      for n in (1, 2, 10):
-        (root / "frames").mkdir(exist_ok=True)
-        grey(n if n < 10 else 3).save(root / "frames" / f"f{n}.png")
-      gif = root / "a.gif"
-      grey(1).save(gif, save_all=True, append_images=[grey(4), grey(5)])
-
-      def asked(path, count=0):
-        c.sample.update(clip=str(path), clip_frames=count)
-        return clips.asked(system, data, 3, c)["clip"]
-
-      found = asked(root / "frames")
-      self.assertEqual(found.shape, (3, 3, 2, 2, 1))
-      np.testing.assert_array_equal(found[0, :, 0, 0, 0], [40, 80, 120])
-      np.testing.assert_array_equal(asked(gif, 2)[1, :, 0, 0, 0], [160, 200])
-      both = asked(root, 1)
-      np.testing.assert_array_equal(both[:, 0, 0, 0, 0], [200, 120, 200])
-      for path, count, message in (
-        (root / "none", 0, "no such file or folder"),
-        (gif, 4, "this model reads 1, 2 or 3 frames"),
-        (root / "frames" / "f1.png", 0, "no GIF"),
-      ):
-        with self.assertRaisesRegex(UserError, message):
-          asked(path, count)
-    c2 = smoke.config("llamagen")
-    other = build(c2.system, **c2.model.to_dict())
-    c.sample.update(clip="x", clip_frames=0)
-    with self.assertRaisesRegex(UserError, "goes on with no clip"):
-      clips.asked(other, data, 1, c)
-
-
-class RoundingTest(absltest.TestCase):
-  def test_every_code(self):
-    system = build("video_fsq", ch=4, blocks=(1, 1, 1, 1))
-    fsq = system.tokenizer.quantizer
-    self.assertEqual(fsq.vocab, 64_000)
-    every = jnp.arange(64_000)
-
-    @jax.jit
-    def run():
-      codes = fsq.embed(every)
-      # A latent whose bounded value is the code itself: on the grid.
-      levels = np.asarray(fsq.quantizer.levels)
-      half = (levels - 1) * (1 - 1e-3) / 2
-      offset = np.where(levels % 2 == 0, 0.5, 0.0)
-      shift = np.tan(offset / half)
-      whole = codes * (levels // 2)[None]
-      inside = (whole + offset[None]) / half[None]
-      z = jnp.arctanh(jnp.clip(inside, -0.999999, 0.999999)) - shift[None]
-      again, _, _ = fsq.quantizer(z)
-      return codes, fsq.encode(z), again
-
-    codes, found, again = run()
-    np.testing.assert_array_equal(found, every)
-    np.testing.assert_allclose(again, codes, atol=1e-6)
-    self.assertLen(np.unique(np.asarray(codes), axis=0), 64_000)
-    self.assertEqual(math.prod(system.tokenizer.volume), 1280)
-
-  def test_no_frame_knows_of_later_ones(self):
-    c = smoke.config("video_fsq")
-    system = build(c.system, **c.model.to_dict())
-    tokenizer, video = system.tokenizer, np.zeros((1, 3, 4, 4, 1), np.uint8)
-    params = filled.variables(system, batch={"video": video})["params"]
-    bound = tokenizer.bind({"params": params["tokenizer"]})
-    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 4, 4, 1))
-    other = np.concatenate([x[:, :1], -x[:, 1:]], 1)
-    latent = jax.jit(bound.latent)
-    a, b = latent(np.float32(x)), latent(np.float32(other))
-    np.testing.assert_array_equal(a[:, 0], b[:, 0])
-    self.assertGreater(np.abs(a[:, 1] - b[:, 1]).max(), 1e-3)
-    with self.assertRaisesRegex(UserError, "codes the first frame and then 2"):
-      tokenizer.maps(2)
-    with self.assertRaisesRegex(UserError, "takes 3 frames"):
-      bound.latent(jnp.zeros((1, 2, 4, 4, 1)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What a tokenizer loses: PSNR, SSIM, Frechet distance, use of the codebook."""
+"""What a tokenizer loses: PSNR, SSIM, Frechet distance, use of the codebook. Of
+a video the frames count, one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from ar_jax.evals.images.frechet import named
 def rebuilt(system, variables, batch, key):
   """Images f32[B, H, W, c] in [0, 1] as a tokenizer keeps them."""
   drawn = system.sample(variables, batch, example_keys(key, batch))
-  return drawn["image"] if isinstance(drawn, dict) else drawn
+  return next(iter(drawn.values())) if isinstance(drawn, dict) else drawn
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -30,12 +31,13 @@ def units_of(system, variables, batch):
   return system.units(variables, batch)
 
 
-def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
+def build(data: Dataset, *, features: str | None = None, k: int = 3, **network):
   """The evaluator of reconstructions of the test split.
 
   Args:
     data: whose test split `batches` walks through.
-    features: network of the Frechet distance, "" for none.
+    features: network of the Frechet distance, "" for none; None is "judge" of
+      images, and none of videos.
     k: neighbour of precision and recall.
     **network: options of the feature network.
 
@@ -51,6 +53,16 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     units are f32[B, L, C], `units_std`, the least and the largest standard
     deviation of a channel.
   """
+  videos = "image" not in data.forms and "video" in data.forms
+  field = "video" if videos else "image"
+  if features is None:
+    features = "" if videos else "judge"
+  if videos and features:
+    raise UserError(
+      f"evals.reconstruction: features={features!r}: of videos there is no "
+      "Frechet distance of reconstructions; say features=''"
+    )
+  pictures = lambda x: x.reshape(-1, *x.shape[-3:])
   if features == "inception" and not network.get("path"):
     net, missing = None, "unavailable: set path to the Inception weights"
   else:
@@ -58,22 +70,21 @@ def build(data: Dataset, *, features: str = "judge", k: int = 3, **network):
     missing = ""
 
   def evaluate(system, variables, batches, key):
-    samples.check_makes(system, "image", "reconstruction")
+    samples.check_makes(system, field, "reconstruction")
     originals, made = [], []
     counts, latents = None, []
     for batch in batches:
       image, mask, out = processes.fetch(
         (
-          batch["image"],
-          batch.get("mask", np.ones(len(batch["image"]))),
+          batch[field],
+          batch.get("mask", np.ones(len(batch[field]))),
           rebuilt(system, variables, batch, key),
         )
       )
       real = mask > 0
-      originals.append(image[real])
-      made.append(
-        samples.stored({"image": out[real]}, {"image": Image()})["image"]
-      )
+      originals.append(pictures(image[real]))
+      shown = {"image": pictures(out[real])}
+      made.append(samples.stored(shown, {"image": Image()})["image"])
       if hasattr(system, "units"):
         units = processes.fetch(units_of(system, variables, batch))[real]
         if system.vocab is None:

@@ -315,7 +315,9 @@ def turns(
   all three are equal it is that of a line."""
   axes = channel_axes(features, kind)
   frequency = base ** (-2 * np.arange(features // 2) / features)
-  angle = places[..., axes] * frequency.astype(np.float32)
+  frequency = frequency.astype(np.float32)
+  frequency = frequency.reshape((1,) * (places.ndim - 1) + (-1,))
+  angle = places[..., axes] * frequency
   return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
 

@@ -1,0 +1,102 @@
+"""Clips of one's own: what is read, how much of it, what is said of what cannot
+be."""
+
+import dataclasses
+import pathlib
+import tempfile
+import types
+
+import ml_collections
+import numpy as np
+from absl.testing import absltest, parameterized
+from PIL import Image
+
+from ar_jax import clips
+from ar_jax.core.errors import UserError
+
+DATA = types.SimpleNamespace(fields={"video": ((4, 2, 2, 1), "uint8")})
+
+
+@dataclasses.dataclass(frozen=True)
+class GoesOn:
+  """Reads clips of so many frames."""
+
+  lengths: tuple[int, ...] = (1, 2, 3)
+  needs: tuple[str, ...] = ("video",)
+
+  def clip_lengths(self):
+    return self.lengths
+
+
+def grey(n):
+  return Image.fromarray(np.full((4, 6), 40 * n, np.uint8))
+
+
+class ClipsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    (self.root / "frames").mkdir()
+    for name, n in (("f1", 1), ("f2", 2), ("f10", 3)):
+      grey(n).save(self.root / "frames" / f"{name}.png")
+    more = [grey(4), grey(5), grey(6)]
+    grey(1).save(self.root / "a.gif", save_all=True, append_images=more)
+
+  def asked(self, name, count=0, system=GoesOn(), n=3):
+    sample = dict(clip=str(self.root / name), clip_frames=count)
+    config = ml_collections.ConfigDict(dict(sample=sample))
+    return clips.asked(system, DATA, n, config)["clip"]
+
+  def test_frames_in_the_order_of_their_numbers(self):
+    found = self.asked("frames")
+    self.assertEqual(found.shape, (3, 3, 2, 2, 1))
+    self.assertEqual(found.dtype, np.uint8)
+    np.testing.assert_array_equal(found[2, :, 0, 0, 0], [40, 80, 120])
+
+  def test_the_last_frames_of_a_gif(self):
+    found = self.asked("a.gif")[0, :, 0, 0, 0]
+    np.testing.assert_array_equal(found, [160, 200, 240])
+    found = self.asked("a.gif", 2)[0, :, 0, 0, 0]
+    np.testing.assert_array_equal(found, [200, 240])
+    # A model whose codes are of several frames takes no more than fits.
+    found = self.asked("a.gif", system=GoesOn((1, 5)))[0, :, 0, 0, 0]
+    np.testing.assert_array_equal(found, [240])
+
+  def test_several_clips_in_turn(self):
+    found = self.asked("", 1)[:, 0, 0, 0, 0]
+    np.testing.assert_array_equal(found, [240, 120, 240])
+
+  @parameterized.parameters(
+    ("none", 0, GoesOn(), "no such file or folder"),
+    ("frames/f1.png", 0, GoesOn(), "no GIF"),
+    ("frames", 0, GoesOn((5, 9)), "3 frames; this model reads 5 or 9"),
+    ("a.gif", 4, GoesOn(), "reads 1, 2 or 3 frames"),
+    ("a.gif", 0, GoesOn(()), "goes on with no clip"),
+    ("a.gif", 0, object(), "goes on with no clip"),
+  )
+  def test_one_line_of_what_is_wrong(self, name, count, system, message):
+    with self.assertRaisesRegex(UserError, message):
+      self.asked(name, count, system)
+
+  def test_what_is_no_clip(self):
+    (self.root / "b.gif").write_bytes(b"GIF89a")
+    with self.assertRaisesRegex(UserError, "b.gif"):
+      self.asked("b.gif")
+    empty = self.root / "empty"
+    empty.mkdir()
+    with self.assertRaisesRegex(UserError, "no clip in this folder|pictures"):
+      self.asked("empty")
+
+  def test_a_clip_stands_for_the_video_of_an_example(self):
+    clip = {"clip": np.zeros((1, 1))}
+    self.assertTrue(clips.reads(GoesOn(), clip))
+    self.assertTrue(clips.reads(GoesOn(needs=()), clip))
+    self.assertFalse(clips.reads(GoesOn(needs=("label",)), clip))
+    self.assertFalse(clips.reads(GoesOn(needs=()), {}))
+    self.assertFalse(clips.reads(GoesOn(), {}))
+    # What begins with a text needs rows of its own.
+    self.assertFalse(clips.reads(GoesOn(needs=()), {"prompt": clip["clip"]}))
+
+
+if __name__ == "__main__":
+  absltest.main()
