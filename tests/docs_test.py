@@ -59,6 +59,7 @@ UNMEASURED = {
   "asvr",
   "clear",
   "cppd",
+  "crossnovo",
   "dd2",
   "ecm",
   "igpt",
