@@ -25,84 +25,26 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ar_jax.core import peptides
-from ar_jax.core.decoding import mass_beam, pick, slot_paths, steps
+from ar_jax.core.decoding import mass_beam
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.core.system import example_keys
 from ar_jax.families.base import Generator
-from ar_jax.families.seq2seq import residues
-from ar_jax.families.seq2seq.residues import BLANK, STOP, VOCAB
+from ar_jax.families.seq2seq import peptide_draw, residues
+from ar_jax.families.seq2seq.peptide_net import Net, slot_loss
+from ar_jax.families.seq2seq.residues import STOP
 from ar_jax.families.seq2seq.spectra import FRONTS, PeakEncoder, Waves
-from ar_jax.nn.heads import ctc
 from ar_jax.nn.heads.categorical import cross_entropy
-from ar_jax.nn.layers.cross_attention import Memory
 from ar_jax.nn.stacks.vit import vit
 from ar_jax.tokenizers.given import Tokens
 
 DECODERS = ("both", "residues", "slots")
 CROSSINGS = ("late", "always")
 SEARCHES = ("draw", "beam", "slots", "greedy")
-_KIND = "kind"
-
-
-class Net(nn.Module):
-  """The encoder and the decoders, None for one that is not there."""
-
-  encoder: PeakEncoder
-  slots: residues.Slots | None
-  residues: residues.Residues | None
-
-  def setup(self):
-    if self.slots is not None and self.residues is not None:
-      init = nn.initializers.normal(0.02)
-      self.kind = self.param(_KIND, init, (self.encoder.width,))
-
-  def read(self, cond: Batch) -> tuple[Array, Array]:
-    """(the memory f32[B, S, D], which rows are there, bool[B, S])."""
-    mass = cond["precursor"][:, :2]
-    return self.encoder(cond["mz"], cond["peaks"][..., 1], mass)
-
-  def slot_states(self, cond: Batch, memory: Array, there: Array) -> Array:
-    """The last hidden states of the slots, f32[B, T, D]."""
-    p = cond["precursor"]
-    own = self.slots.remember(memory, there)
-    return self.slots(p[:, :2], p[:, 2], own)
-
-  def looked_at(
-    self, memory: Array, there: Array, states: Array | None
-  ) -> Memory:
-    """What the residues look at: the spectrum, and the slots where they are
-    given, through which no gradient goes."""
-    if states is not None:
-      states = jax.lax.stop_gradient(states) + self.kind[None, None]
-      memory = jnp.concatenate([memory, states], 1)
-      ones = jnp.ones(states.shape[:2], bool)
-      there = jnp.concatenate([there, ones], 1)
-    return self.residues.remember(memory, there)
-
-  def __call__(
-    self, cond: Batch, units: Array, crossed: bool = True
-  ) -> tuple[Array | None, Array | None]:
-    """(logits f32[B, T, 28] of slots, f32[B, L, V] of each of units i32[B, L]
-    given those before it); `crossed` is whether the second sees the first."""
-    memory, there = self.read(cond)
-    states = said = slot_logits = None
-    if self.slots is not None:
-      states = self.slot_states(cond, memory, there)
-      slot_logits = self.slots.logits(states)
-    if self.residues is not None:
-      seen = self.looked_at(memory, there, states if crossed else None)
-      p = cond["precursor"]
-      h = self.residues.features(units[:, :-1], p[:, :2], p[:, 2], seen)
-      said = self.residues.logits(h)
-    return slot_logits, said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +84,7 @@ class CrossNovo(Generator):
   @property
   def trains(self) -> tuple[str, ...] | None:
     """In the second stage the slots rest."""
-    return ("encoder", "residues", _KIND) if self.stage == "second" else None
+    return ("encoder", "residues", "kind") if self.stage == "second" else None
 
   def at(self, step: int) -> CrossNovo:
     both = self.net.slots is not None and self.net.residues is not None
@@ -204,7 +146,7 @@ class CrossNovo(Generator):
     )
     metrics, nll, counted = {}, None, None
     if slots is not None:
-      metrics["slots"], metrics["impossible"] = _of_slots(slots, units)
+      metrics["slots"], metrics["impossible"] = slot_loss(slots, units)
     if said is not None:
       real = units > 0
       counted = real.sum(1).astype(jnp.float32)
@@ -259,13 +201,19 @@ class CrossNovo(Generator):
     states = None
     if self.net.slots is not None:
       states = net.slot_states(cond, memory, there)
+    p, length = cond["precursor"], len(self.plan)
     if search in ("slots", "greedy"):
-      return self._of_slots(net.slots.logits(states), cond, search, beams)
+      logits, neutral = net.slots.logits(states), p[:, 0] + p[:, 1]
+      known = dict(beams=beams, bins=self.bins, released=self.released)
+      if search == "greedy":
+        return peptide_draw.greedy(logits, length)
+      return peptide_draw.of_mass(logits, neutral, length, **known)
     seen = net.looked_at(memory, there, states)
     if search == "draw":
-      return self._drawn(net.residues, cond, seen, keys, law)
+      return peptide_draw.drawn(net.residues, p, seen, keys, **law)
     target = self.target(cond, ppm, isotopes)
-    return self._beam(net.residues, cond, seen, target, beams)
+    known = dict(beams=beams, released=self.released)
+    return peptide_draw.beam(net.residues, p, seen, target, **known)
 
   def target(
     self, cond: Batch, ppm: float = 50.0, isotopes: int = 2
@@ -276,99 +224,6 @@ class CrossNovo(Generator):
     return mass_beam.Target(
       jnp.asarray(masses), p[:, 3], p[:, 2], ppm, isotopes
     )
-
-  def _of_slots(
-    self, logits: Array, cond: Batch, search: str, beams: int
-  ) -> Array:
-    """Symbols i32[B, L] of slots."""
-    if search == "greedy":
-      ids, count = ctc.greedy(logits, blank=BLANK)
-      ids = jnp.where(jnp.arange(ids.shape[1])[None] < count[:, None], ids, -1)
-    else:
-      p = cond["precursor"]
-      ids, _ = slot_paths.best_of_mass(
-        jax.nn.log_softmax(logits),
-        p[:, 0] + p[:, 1],
-        jnp.asarray(residues.split_masses(self.released).sum(-1)[1:STOP]),
-        bins=self.bins,
-        beams=beams,
-        released=self.released,
-      )
-    spare = max(len(self.plan) - ids.shape[1], 0)
-    ids = jnp.pad(ids, ((0, 0), (0, spare)), constant_values=-1)
-    return ids[:, : len(self.plan)] + 1
-
-  def _drawn(
-    self,
-    decoder: residues.Residues,
-    cond: Batch,
-    memory: Memory,
-    keys: Array,
-    law: dict[str, Any],
-  ) -> Array:
-    p = cond["precursor"]
-    mass, net, variables = p[:, :2], *decoder.unbind()
-    table = jnp.asarray(residues.split_masses(self.released))
-    logits, cache = decoder.begin(mass, p[:, 2], memory)
-
-    def step(carry, s, keys):
-      logits, cache, so_far = carry
-      ids = pick.draw(pick.law(logits, **law), keys)
-      so_far, sums = _added(so_far, table[ids], mass, ids)
-      logits, cache = net.apply(
-        variables, ids, *sums, cache, memory, method="step"
-      )
-      return (logits, cache, so_far), ids
-
-    carry = logits, cache, jnp.zeros_like(mass)
-    return steps.scan_steps(step, carry, len(self.plan), keys)[1]
-
-  def _beam(
-    self,
-    decoder: residues.Residues,
-    cond: Batch,
-    memory: Memory,
-    target: mass_beam.Target,
-    beams: int,
-  ) -> Array:
-    p = jnp.repeat(cond["precursor"], beams, 0)
-    mass, net, variables = p[:, :2], *decoder.unbind()
-    wide = lambda x: None if x is None else jnp.repeat(x, beams, 0)
-    memory = Memory(
-      jnp.repeat(memory.k, beams, 1),
-      jnp.repeat(memory.v, beams, 1),
-      wide(memory.seen),
-    )
-    table = jnp.asarray(residues.split_masses(self.released))
-    logits, cache = decoder.begin(mass, p[:, 2], memory)
-
-    def probabilities(carry, chosen, parent):
-      first, logits, cache, so_far = carry
-
-      def go_on():
-        k, v = cache.k[:, parent], cache.v[:, parent]
-        own = dataclasses.replace(cache, k=k, v=v)
-        total, sums = _added(so_far[parent], table[chosen], mass, chosen)
-        said = net.apply(variables, chosen, *sums, own, memory, method="step")
-        return *said, total
-
-      logits, cache, so_far = jax.lax.cond(
-        first, lambda: (logits, cache, so_far), go_on
-      )
-      carry = jnp.asarray(False), logits, cache, so_far
-      return jax.nn.softmax(logits), carry
-
-    found = mass_beam.search(
-      probabilities,
-      (jnp.asarray(True), logits, cache, jnp.zeros_like(mass)),
-      target,
-      batch=len(cond["precursor"]),
-      length=len(self.plan),
-      stop=STOP,
-      beams=beams,
-      released=self.released,
-    )
-    return found.ids
 
   def sample(
     self,
@@ -417,31 +272,6 @@ class CrossNovo(Generator):
     target = self.target(self.condition(cond), ppm, isotopes)
     fits = target.fits(target.masses[peptide].sum(1))
     return {"peptide": peptide, "fits": fits.astype(jnp.float32)}
-
-
-def _added(
-  so_far: Array, own: Array, mass: Array, ids: Array
-) -> tuple[Array, tuple[Array, Array]]:
-  """The mass f32[B, 2] with one more symbol; and what is read of it, see
-  `Residues.sums`."""
-  total = residues.divided(so_far + own)
-  real = ((ids != STOP) & (ids != 0))[:, None]
-  left = residues.divided(mass - total)
-  return total, (jnp.where(real, total, 0.0), jnp.where(real, left, 0.0))
-
-
-def _of_slots(logits: Array, units: Array) -> tuple[Array, Array]:
-  """-log p f32[B] of targets, over their length; 0, and 1 in the second, where
-  they do not fit into the slots."""
-  real = (units > 0) & (units != STOP)
-  target = jnp.where(real, units - 1, 0)
-  count = real.sum(1)
-  repeats = jnp.sum((units[:, 1:] == units[:, :-1]) & real[:, 1:], 1)
-  fits = count + repeats <= logits.shape[1]
-  there = jnp.ones(logits.shape[:2], bool)
-  loss = ctc.loss(logits, there, target, real, blank=BLANK)
-  loss = jnp.where(fits, loss / jnp.maximum(count, 1), 0.0)
-  return loss, (~fits).astype(jnp.float32)
 
 
 def build(

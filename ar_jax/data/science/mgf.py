@@ -80,13 +80,16 @@ def mgf(
   if known < len(rows):
     for row in rows:
       row.pop("peptide", None)
-  notes.once(
-    f"mgf: {len(rows)} spectra of {len(files)} files"
-    + (", with their peptides" if known == len(rows) else
-       f", {len(rows) - known} of them without a peptide: they can be read, and "
-       "train nothing")
-    + (f"; skipped {len(bad)}: {notes.listed(bad)}" if bad else "")
-  )  # fmt: skip
+  said = f"mgf: {len(rows)} spectra of {len(files)} files"
+  if known == len(rows):
+    said += ", with their peptides"
+  else:
+    said += (
+      f", {len(rows) - known} of them without a peptide: they train nothing"
+    )
+  if bad:
+    said += f"; skipped {len(bad)}: {notes.listed(bad)}"
+  notes.once(said)
   fields = {k: np.stack([r[k] for r in rows]) for k in rows[0]}
   n = len(rows)
   train, test = split_by_seed(n, min(max(1, round(test_fraction * n)), n))

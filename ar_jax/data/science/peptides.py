@@ -54,8 +54,8 @@ def peptides(
 
   Args:
     path: the file.
-    organism: holds out the proteins of this organism, as `OS=` names it; without
-      one, a part of all proteins is held out.
+    organism: holds out the proteins of this organism, as `OS=` names it;
+      without one, a part of all proteins is held out.
     proteins: how many there are by rule.
     shortest, longest: residues of a peptide; `peptide` is i32[longest].
     count: peptides for training, at most.
