@@ -60,6 +60,7 @@ UNMEASURED = {
   "d_ar",
   "clear",
   "cppd",
+  "crossnovo",
   "dd2",
   "ecm",
   "gigatok",

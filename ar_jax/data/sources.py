@@ -48,6 +48,8 @@ LOADERS = {
   "spelled": ("text.spelled", "spelled"),
   "prompt_pairs": ("text.prompt_pairs", "prompt_pairs"),
   "markov_text": ("text.made", "markov_text"),
+  "peptides": ("science.peptides", "peptides"),
+  "mgf": ("science.mgf", "mgf"),
   "creatures": ("science.creatures", "creatures"),
   "rigged": ("science.rigged", "rigged"),
 }

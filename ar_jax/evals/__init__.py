@@ -8,6 +8,7 @@ transcripts      texts against what they should be: character and word errors
 sounds           length and spread of sounds against what they should be
 spoken_chirps    which letters chirps say, and in whose voice
 first_sound      seconds to the first of a sound that is made in pieces
+peptides         residues and whole peptides against what they should be
 skeletons        joints, bones and parents against what they should be
 ngrams           texts of a language model against the text of the data
 probe            what the features of a system know of the classes
@@ -55,6 +56,7 @@ NAMES = {
   "sounds": "audio.sounds",
   "spoken_chirps": "audio.spoken_chirps",
   "first_sound": "audio.first_sound",
+  "peptides": "science.peptides",
   "skeletons": "science.skeletons",
   "probe": "probe",
   "watermark": "safety.watermark",
@@ -78,7 +80,14 @@ _SCORE = {
   "watermark",
 }
 # Those of them that compare each sample with its own test example.
-_PAIR = {"pairs", "transcripts", "skeletons", "sounds", "spoken_chirps"}
+_PAIR = {
+  "pairs",
+  "transcripts",
+  "skeletons",
+  "peptides",
+  "sounds",
+  "spoken_chirps",
+}
 _SOUND = {"sounds", "spoken_chirps", "first_sound"}
 
 
@@ -93,6 +102,8 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
     known = arguments(name)
     default = known["field"].default if "field" in known else "image"
     samples.check_makes(system, options.get("field", default), name)
+  if name == "peptides":
+    samples.check_makes(system, "peptide", name)
   if name == "skeletons":
     samples.check_makes(system, "joints", name)
   if name in _SOUND:
