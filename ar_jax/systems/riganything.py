@@ -33,9 +33,10 @@ from ar_jax.core.decoding import pick, steps
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.families.skeleton.net import Mean, Net
+from ar_jax.families.skeleton.net import Net
 from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
+from ar_jax.nn.heads.mean import Mean
 from ar_jax.nn.stacks.vit import vit
 
 STOPS = ("drawn", "moved")
@@ -325,7 +326,7 @@ def build(
       f"points={points} and joints={joints} must be at least 1, width={width} "
       "a multiple of 4"
     )
-  head = Mean(head_width)
+  head = Mean(3, head_width, weight=10.0)
   if position == "diffusion":
     net = TokenMLP(3, head_width, head_depth, 3)
     known = dict(repeats=repeats, most=most_noise, learned=False)

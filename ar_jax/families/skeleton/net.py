@@ -17,44 +17,12 @@ import jax.numpy as jnp
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.heads.diffusion import Diffusion
-from ar_jax.nn.heads.flow import NoiseHead
+from ar_jax.nn.heads.mean import Mean
 from ar_jax.nn.heads.pointer import PairScore, growing
 from ar_jax.nn.layers.times import sinusoids
 from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
-
-
-class Mean(NoiseHead):
-  """A head that says one position, trained by its squared error: the mean of
-  what might come, which is where nothing is when it might be one of two.
-
-  Attributes:
-    width: of its hidden layers.
-    weight: of the error, which is of numbers well below 1, so that it counts
-      beside other terms as the error of noise does.
-  """
-
-  width: int
-  weight: float = 10.0
-
-  @nn.compact
-  def __call__(self, h: Array) -> Array:
-    """f32[B, T, 3] of h [B, T, D]."""
-    x = nn.silu(nn.Dense(self.width, name="fc1")(h.astype(jnp.float32)))
-    x = nn.silu(nn.Dense(self.width, name="fc2")(x))
-    return nn.Dense(3, name="out")(x)
-
-  def loss(self, h: Array, target: Array, keys: Array) -> Array:
-    """f32[B, T]: the weighted squared error of each position, a mean over 3
-    numbers."""
-    del keys
-    return self.weight * jnp.mean(jnp.square(self(h) - target), -1)
-
-  def draw(self, h: Array, keys: Array, **options: Any) -> Array:
-    """f32[B, T, 3]; nothing is drawn, and no option counts."""
-    del keys, options
-    return self(h)
 
 
 class Tree(nn.Module):

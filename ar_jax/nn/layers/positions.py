@@ -275,6 +275,22 @@ def grid_places(
   return np.concatenate(places, axis=1)
 
 
+def turns(at: Array, features: int, base: float = 1e4) -> Array:
+  """Rotations of places on a line, told at run time: `rope` without a table.
+
+  Args:
+    at: [...], where the positions are.
+    features: K, even.
+    base: of the frequencies.
+
+  Returns:
+    f32[..., K / 2, 2], cosines and sines, for `rotate`.
+  """
+  frequency = base ** (-2 * np.arange(features // 2) / features)
+  angle = jnp.asarray(at, jnp.float32)[..., None] * frequency.astype(np.float32)
+  return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+
+
 def rotate(x: Array, pos: Array) -> Array:
   """Turns the pairs (x_0, x_1), (x_2, x_3), ... of every head, in float32.
 
