@@ -66,7 +66,9 @@ def band(length: int, window: int) -> np.ndarray:
 
 
 def _dense(width: int, name: str) -> nn.Dense:
-  return nn.Dense(width, kernel_init=nn.initializers.xavier_uniform(), name=name)
+  return nn.Dense(
+    width, kernel_init=nn.initializers.xavier_uniform(), name=name
+  )
 
 
 class Behaviour(nn.Module):
