@@ -40,8 +40,9 @@ def paper():
 
 
 def smoke():
-  c = run(16, width=16, heads=2, depth=1, memory_depth=1, chunk=3, chunks=2,
-          window=4, head_width=16, head_depth=1, levels=20, repeats=1)  # fmt: skip
+  small = dict(chunk=3, chunks=2, window=4, levels=20, repeats=1)
+  c = run(16, width=16, heads=2, depth=1, memory_depth=1, head_width=16,
+          head_depth=1, **small)  # fmt: skip
   c.data.update(count=32, rate=8.0)
   c.optim.lr = 1e-2
   c.batch = c.eval_batch = 4

@@ -101,8 +101,8 @@ def recordings(
     )
   notes.once(
     f"{notes.printable(str(root))}: {len(files)} recordings, "
-    f"{sum(len(r['state']) for r in rows)} frames; {len(train)} stretches train "
-    f"and {len(later)} test"
+    f"{sum(len(r['state']) for r in rows)} frames; {len(train)} stretches "
+    f"train and {len(later)} test"
   )
   bare = lambda k: [re.sub(f"^{k}[_. ]?", "", n) or n for n in names[k]]
   return Dataset(

@@ -117,8 +117,8 @@ def build(
       `variance_ratio` of each number, drawn to true, over all frames; and
       `spread`, its variance between draws of the same conversation;
       `answer_error`, seconds between the drawn and the true answer to a
-      phrase, `answer_error_chance`, the same of the answer to another phrase, and
-      `answer_size`, of [drawn, true];
+      phrase, `answer_error_chance`, the same of the answer to another phrase,
+      and `answer_size`, of [drawn, true];
       `protocol`.
 
   Raises:
