@@ -56,6 +56,7 @@ def _exists(name: str) -> bool:
 
 # Systems whose experiment has not been run.
 UNMEASURED = {
+  "arig",
   "asvr",
   "d_ar",
   "clear",

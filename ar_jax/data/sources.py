@@ -41,6 +41,8 @@ LOADERS = {
   "co2": ("series.measured", "co2"),
   "ring": ("series.ring", "ring"),
   "csv": ("series.table", "csv"),
+  "dyads": ("series.dyads", "dyads"),
+  "recordings": ("series.recordings", "recordings"),
   "text": ("text.own", "text"),
   "chars": ("text.corpora", "chars"),
   "words": ("text.corpora", "words"),

@@ -19,6 +19,7 @@ vtbench          tokenizers by three tasks and six metrics, text among them
 judge_accuracy   do samples show the class that was asked for?
 concept          is a concept still drawn, and all else as before?
 series           errors of forecasts, beside those that need no network
+interaction      an agent in a conversation: states, motion, answers
 speed            images per second, compile time, traces
 """
 
@@ -49,6 +50,7 @@ NAMES = {
   "vtbench": "images.vtbench",
   "judge_accuracy": "images.judge_accuracy",
   "series": "series.errors",
+  "interaction": "series.interaction",
   "pairs": "images.pairs",
   "control": "images.control",
   "transcripts": "text.transcripts",
@@ -110,6 +112,8 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
     samples.check_makes(system, "audio", name)
   if name == "first_sound" and not hasattr(system, "stream"):
     raise UserError("evals.first_sound: this system makes no sound in pieces")
+  if name == "interaction":
+    samples.check_makes(system, "motion_a", name)
   if name in _PAIR:
     samples.check_pairs(system, name)
   if name == "previews" and not hasattr(system, "previews"):

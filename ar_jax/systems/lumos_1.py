@@ -38,7 +38,7 @@ from ar_jax.families.token.readers import Embed
 from ar_jax.families.token.system import training_noise
 from ar_jax.nn.heads.categorical import Categorical, cross_entropy
 from ar_jax.nn.layers.attention import HeadNorm
-from ar_jax.nn.layers.positions import channel_axes
+from ar_jax.nn.layers.volume_positions import channel_axes
 from ar_jax.nn.stacks.llama import llama
 
 # The published models: arguments of `build`. The depth and the width of both
@@ -282,7 +282,7 @@ def build(
       None.
     lines: whether the lines of a frame have an end.
     strides: of the places in time, rows and columns.
-    rope: see `positions.channel_axes`.
+    rope: see `volume_positions.channel_axes`.
     base: of its frequencies.
     masks: see `Lumos1`.
     least: see `Lumos1`; if None 0.7, or 0.2 of "independent", as published.

@@ -13,7 +13,8 @@ from absl.testing import absltest, parameterized
 from ar_jax.core.system import UserError, build
 from ar_jax.families.block import tubes
 from ar_jax.families.block.framed_program import FramedProgram, FrameLoop
-from ar_jax.nn.layers.positions import channel_axes, rotate, turns
+from ar_jax.nn.layers.positions import rotate
+from ar_jax.nn.layers.volume_positions import channel_axes, turns
 from configs import lumos_1 as config
 from tests import filled
 

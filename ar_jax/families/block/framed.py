@@ -27,7 +27,7 @@ from ar_jax.families.token.prefix import Cond, Prefix
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.linear import TRANSPOSED
-from ar_jax.nn.layers.positions import turns
+from ar_jax.nn.layers.volume_positions import turns
 from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
@@ -142,7 +142,7 @@ class Framed(nn.Module):
     prefix: the text.
     backbone: the stack.
     head: the law of an id, of which codes alone are asked for.
-    rope: which features turn by what, see `positions.channel_axes`.
+    rope: which features turn by what, see `volume_positions.channel_axes`.
     base: of the frequencies.
   """
 

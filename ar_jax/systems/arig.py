@@ -1,0 +1,387 @@
+"""ARIG: the head of an agent in a conversation, frame by frame.
+
+ARIG: Autoregressive Interactive Head Generation for Real-time Conversations
+(arXiv 2507.00472).
+New in it:
+  - one motion a frame, a continuous vector that a small diffusion head draws,
+    from what both have said and how both have moved: no clips, no codes;
+  - a summary of the interaction: short chunks in which each looks at the
+    other, one token for each, and a window of these tokens;
+  - which of seven states of a conversation the agent is in, among those that
+    the two voices allow; motion follows it.
+
+The user is known up to the frame before, the agent's motion too, and the
+agent's own sound up to this frame, as it is synthesised: the delay is one
+frame. A stream keeps its past in rings of fixed size, so that a frame costs
+the same after an hour; chunks lie on a grid of absolute frames, so that it
+says what one pass over all frames says.
+
+Code and sizes are not published: the structure follows the published figures,
+the sizes are ours.
+
+Shapes: B batch, T frames, A numbers of sound, Mu and Ma of motion, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ar_jax.core import system
+from ar_jax.core.decoding import pairs, pick, steps
+from ar_jax.core.plans import makers
+from ar_jax.core.plans.plan import Plan
+from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.families.series import dyad
+from ar_jax.families.series.dyad import AGENT, NONE, USER, DyadNet
+from ar_jax.families.series.interaction import Progress, States
+from ar_jax.nn.heads.categorical import cross_entropy
+from ar_jax.nn.heads.diffusion import Diffusion
+from ar_jax.nn.heads.flow_nets import TokenMLP
+from ar_jax.nn.heads.mean import Mean
+from ar_jax.nn.stacks.vit import vit
+
+MEMORIES = ("long", "chunk", "none")
+STATES = ("context", "voice", "none")
+VOICES = ("voice_u", "voice_a")
+_SOME = 200  # conversations to which means and deviations are fitted
+
+
+@dataclasses.dataclass(frozen=True)
+class ARIG(System):
+  """The system. Variables: `params`, and `data`, mean and deviation of each
+  number of sound and motion in the training part.
+
+  Attributes:
+    net: the network.
+    length: T of training.
+    weight: of the cross-entropy of the state.
+    noise: deviation of what training adds to the motion before, in deviations
+      of the motion, so that a stream can live with its own errors.
+    replaced: how often training reads the state that was predicted in place
+      of the true one before; else a stream stays in one state.
+    dropout: how often training hides sound, context or state, each by itself.
+  """
+
+  net: DyadNet
+  length: int
+  weight: float
+  noise: float
+  replaced: float
+  dropout: float
+
+  needs = (*USER, "audio_a", *VOICES)
+  ordered = "motion_a"
+
+  @property
+  def makes(self) -> tuple[str, ...]:
+    return ("motion_a",) if self.net.states is None else ("motion_a", "state")
+
+  @property
+  def plan(self) -> Plan:
+    """A frame a step."""
+    return makers.blocks(self.length, 1)
+
+  def init(self, key: Array, batch: Batch) -> Vars:
+    sizes = {k: batch[k].shape[-1] for k in (*USER, *AGENT)}
+    known = {k: jnp.zeros((1, 2, n)) for k, n in sizes.items()}
+    known |= {k: jnp.zeros((1, 2), jnp.int32) for k in VOICES}
+
+    def every(net, key):
+      z, _ = net(known, before=jnp.zeros((1, 2), jnp.int32))
+      return net.head.loss(z, known["motion_a"], key[None])
+
+    params = self.net.init(key, key, method=every)["params"]
+    data = {
+      k: {"mean": jnp.zeros(n), "scale": jnp.ones(n)} for k, n in sizes.items()
+    }
+    return {"params": params, "data": data}
+
+  def fitted(self, variables: Vars, source, seed: int) -> Vars:
+    del seed
+    some = np.unique(np.linspace(0, len(source) - 1, _SOME).astype(int))
+    rows = [source[int(i)] for i in some]
+    data = {}
+    for name in (*USER, *AGENT):
+      x = np.concatenate([np.float64(row[name]) for row in rows])
+      scale = np.maximum(x.std(0), 1e-6)
+      found = {"mean": x.mean(0), "scale": scale}
+      data[name] = {k: v.astype(np.float32) for k, v in found.items()}
+    return {**variables, "data": data}
+
+  def read(self, variables: Vars, batch: Batch) -> dict[str, Array]:
+    """The fields of conversations as the network reads them: of mean 0 and
+    deviation 1, voices as whole numbers.
+
+    Raises:
+      UserError: one is lacking.
+    """
+    data = jax.lax.stop_gradient(variables["data"])
+    known = {}
+    for name in (*USER, *AGENT):
+      if name in batch:
+        own = data[name]
+        known[name] = (batch[name] - own["mean"]) / own["scale"]
+    for name in VOICES:
+      if name not in batch:
+        raise UserError(f"the examples have no {name!r}; see data set 'dyads'")
+      known[name] = jnp.asarray(batch[name], jnp.int32)
+    return known
+
+  def bound(self, variables: Vars) -> DyadNet:
+    """The network with its parameters."""
+    return self.net.bind({"params": variables["params"]})
+
+  def loss(
+    self, variables: Vars, batch: Batch, key: Array, *, train: bool
+  ) -> Loss:
+    """The error of the head, and the cross-entropy of the state, of each frame
+    given the true ones before it."""
+    if batch["motion_a"].shape[1] != self.length:
+      raise UserError(
+        f"data.frames={batch['motion_a'].shape[1]}, model.length={self.length}:"
+        " must be the same"
+      )
+    known, net = self.read(variables, batch), self.bound(variables)
+    target, options = known["motion_a"], {}
+    keys = system.example_keys(key, batch)
+    head, noise, mix, hide = (steps.fold(keys, i) for i in range(4))
+    chance = lambda keys, rate, *shape: jax.vmap(
+      lambda k: jax.random.bernoulli(k, rate, shape)
+    )(keys)
+    if train and self.noise:
+      draw = lambda k: jax.random.normal(k, target.shape[1:])
+      known["motion_a"] = target + self.noise * jax.vmap(draw)(noise)
+    if train and self.replaced and self.net.states is not None:
+      options["mixed"] = chance(mix, self.replaced, self.length)
+    if train and self.dropout:
+      options["hidden"] = chance(hide, self.dropout, 3)
+    state = batch.get("state")
+    before = None if state is None else dyad.late(state - NONE) + NONE
+    z, logits = net(known, before=before, **options)
+    motion = net.head.loss(z, target, head)
+    errors, metrics = motion, {"motion": motion.mean(1)}
+    if logits is not None:
+      nll = cross_entropy(logits, state)
+      hit = (jnp.argmax(logits, -1) == state).astype(jnp.float32)
+      errors = motion + self.weight * nll
+      metrics |= {"state": nll.mean(1), "state_accuracy": hit.mean(1)}
+    return Loss(errors.mean(1), metrics, errors=errors)
+
+  def begin(
+    self, variables: Vars, batch: int, *, guidance: float = 1.0
+  ) -> dict[str, Any]:
+    """What a stream of `batch` conversations knows before its first frame."""
+    self._check(guidance)
+    net = self.bound(variables)
+    width = {k: len(variables["data"][k]["mean"]) for k in (*USER, *AGENT)}
+    last = {k: jnp.zeros((batch, n)) for k, n in width.items()}
+    last["voice_u"] = jnp.zeros(batch, jnp.int32)
+    return {**net.begin(batch, guidance != 1.0), "last": last}
+
+  def frame(
+    self,
+    variables: Vars,
+    carry: dict[str, Any],
+    heard: Mapping[str, Array] | None,
+    said: Mapping[str, Array],
+    keys: Array,
+    *,
+    steps: int = 20,
+    temperature: float = 1.0,
+    guidance: float = 1.0,
+    states: str = "best",
+  ) -> tuple[dict[str, Any], dict[str, Array]]:
+    """One frame of a stream.
+
+    Args:
+      variables: as `init` makes them.
+      carry: from `begin`, or from the frame before.
+      heard: `audio_u`, `motion_u` f32[B, ...] and `voice_u` i32[B] of the user
+        one frame ago; None at the first frame.
+      said: `audio_a` f32[B, A] and `voice_a` i32[B] of the agent now.
+      keys: Key[B] of the conversations, the same at every frame.
+      steps, temperature, guidance, states: see `sample`.
+
+    Returns:
+      The carry of the next frame, and `motion_a` f32[B, Ma], `state` i32[B].
+    """
+    law = dict(steps=steps, temperature=temperature)
+    empty = {k: carry["last"][k] for k in (*USER, "voice_u")}
+    heard = empty if heard is None else heard
+    new = self.read(variables, {**heard, **said})
+    return self._frame(variables, carry, new, keys, law, guidance, states)
+
+  def _frame(self, variables, carry, new, keys, law, guidance, states):
+    net, last = self.bound(variables), carry["last"]
+    at = carry["at"]
+    keys = steps.fold(keys, at)
+    noise, chance = (steps.fold(keys, i) for i in range(2))
+    # Before the first frame all is zero, whatever was said to be heard.
+    kept = jnp.where(at == 0, 0.0, 1.0)
+    heard = {k: kept * new[k] for k in USER}
+    heard |= {k: last[k] for k in AGENT} | {"voice_u": new["voice_u"]}
+    said = {k: new[k] for k in ("audio_a", "voice_a")}
+    carry, summary, feature, logits = net.listen(carry, heard, said)
+    made = {}
+    if logits is not None:
+      best = jnp.argmax(logits, -1)
+      state = best if states == "best" else pick.draw(logits, chance)
+      made["state"] = state.astype(jnp.int32)
+      carry["state"] = made["state"]
+    given = last["motion_a"], said["audio_a"], summary, feature
+    guided = guidance != 1.0
+    given = tuple(x if x is None else pairs.double(x, guided) for x in given)
+    hidden = None
+    if guided:
+      out = pairs.without(len(keys))
+      hidden = jnp.repeat(out[:, None], 3, 1)
+    carry, z = net.move(carry, *given, hidden)
+    if guided:
+      z, null = pairs.split(z)
+      law = law | {"h_null": null, "scale": guidance}
+    motion = net.head.draw(z, noise, **law)[:, 0]
+    carry["last"] = {**last, "audio_a": said["audio_a"], "motion_a": motion}
+    own = variables["data"]["motion_a"]
+    return carry, {"motion_a": motion * own["scale"] + own["mean"], **made}
+
+  def sample(
+    self,
+    variables: Vars,
+    cond: Batch,
+    keys: Array,
+    *,
+    steps: int = 20,
+    temperature: float = 1.0,
+    guidance: float | None = None,
+    states: str = "best",
+  ) -> dict[str, Array]:
+    """Draws the agent's motion as a stream does, in a loop over the frames.
+
+    Args:
+      variables: as `init` makes them.
+      cond: sound, motion and voice of the user and sound and voice of the
+        agent, [B, T, ...], of any length T.
+      keys: Key[B].
+      steps: of denoising of each frame.
+      temperature: of the noise in it; below 1 there is less jitter.
+      guidance: by sound, context and state, of the noise; 1.0 is off.
+      states: "best", or "drawn" from their law.
+
+    Returns:
+      `motion_a` f32[B, T, Ma] and `state` i32[B, T].
+
+    Raises:
+      UserError: an option is out of range.
+    """
+    guidance = self._check(guidance)
+    if states not in ("best", "drawn"):
+      raise UserError(f"states={states!r}: choose 'best' or 'drawn'")
+    law = dict(steps=steps, temperature=temperature)
+    known = self.read(variables, {k: cond[k] for k in self.needs})
+    for name in (*USER, "voice_u"):
+      known[name] = dyad.late(known[name])
+    frames = {k: jnp.moveaxis(v, 1, 0) for k, v in known.items()}
+    step = lambda carry, new: self._frame(
+      variables, carry, new, keys, law, guidance, states
+    )
+    carry = self.begin(variables, len(keys), guidance=guidance)
+    _, made = jax.lax.scan(step, carry, frames)
+    return {k: jnp.moveaxis(v, 0, 1) for k, v in made.items()}
+
+  def _check(self, guidance: float | None) -> float:
+    guidance = 1.0 if guidance is None else guidance
+    if guidance != 1.0 and not self.dropout:
+      raise UserError(
+        f"guidance={guidance}: this model always saw its conditions; train it "
+        "with model.dropout > 0, or sample with guidance=1.0"
+      )
+    return guidance
+
+
+def build(
+  *,
+  length: int = 100,
+  motion: int = 6,
+  width: int = 256,
+  heads: int = 4,
+  depth: int = 2,
+  memory_depth: int = 2,
+  chunk: int = 10,
+  chunks: int = 8,
+  window: int = 25,
+  memory: str = "long",
+  states: str = "context",
+  head: str = "diffusion",
+  head_width: int = 256,
+  head_depth: int = 3,
+  levels: int = 1000,
+  repeats: int = 4,
+  weight: float = 0.5,
+  noise: float = 0.05,
+  replaced: float = 0.1,
+  dropout: float = 0.1,
+  dtype: str = "float32",
+) -> ARIG:
+  """Builds the system. Published sizes are not known; these are ours.
+
+  Args:
+    length: T of training, the frames of an example; sampling takes any.
+    motion: Ma, numbers of the agent's motion.
+    width: D.
+    heads: of attention.
+    depth: layers over the last frames.
+    memory_depth: layers over chunk tokens.
+    chunk: c, frames of a chunk.
+    chunks: w, chunks that the context reaches back.
+    window: h, frames that motion and sound reach back.
+    memory: "long", the window of chunks; "chunk", the running chunk alone; or
+      "none", no summary of the interaction.
+    states: "context", by voices, summary and the state before; "voice", by the
+      voices of this frame alone; or "none", no states.
+    head: "diffusion", or "mean": trained by the squared error, for comparison.
+    head_width, head_depth: of the head.
+    levels: of noise, of a diffusion head.
+    repeats: noises that each frame is trained with.
+    weight, noise, replaced, dropout: see `ARIG`.
+    dtype: of the stacks.
+
+  Raises:
+    UserError: a size or a name is none of these.
+  """
+  for name, value, known in (
+    ("memory", memory, MEMORIES),
+    ("states", states, STATES),
+    ("head", head, ("diffusion", "mean")),
+  ):
+    if value not in known:
+      raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
+  sizes = dict(length=length, motion=motion, chunk=chunk, chunks=chunks)
+  for name, value in (sizes | {"window": window}).items():
+    if value < 1:
+      raise UserError(f"model.{name}={value}: must be at least 1")
+  if width % (2 * heads):
+    raise UserError(f"width={width}: must be a multiple of 2 x heads={heads}")
+  own = Mean(motion, head_width)
+  if head == "diffusion":
+    mlp = TokenMLP(motion, head_width, head_depth, motion)
+    own = Diffusion(mlp, levels, repeats, learned=False)
+  stack = lambda depth: vit(depth, width, heads, dropout=0.0, dtype=dtype)
+  net = DyadNet(
+    width,
+    heads,
+    chunk,
+    chunks,
+    window,
+    Progress(stack(depth), width, heads, window, dropout > 0),
+    own,
+    stack(memory_depth) if memory == "long" else None,
+    memory != "none",
+    None if states == "none" else States(width, states == "context"),
+  )
+  return ARIG(net, length, weight, noise, replaced, dropout)
