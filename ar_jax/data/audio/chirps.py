@@ -31,7 +31,7 @@ def chirps(
 
   From: a rule.
   Command: --config.data.name=chirps
-  Fields: audio, text, label (the speaker).
+  Fields: audio, audio_length, text, label (the speaker).
 
   A letter sweeps from one of a few frequencies to another, and no two letters
   do the same; a speaker multiplies all frequencies by a pitch and speaks a
@@ -44,7 +44,8 @@ def chirps(
     shortest: and at least.
     speakers: how many.
     each: samples of a letter at the slowest; `audio` is f32[longest * each],
-      with silence behind the end. The fastest speak in four fifths of it.
+      with silence behind the end, which `audio_length` says. The fastest speak
+      in four fifths of it.
     rate: of the samples, in Hz.
     noise: standard deviation of white noise, of a voice of 0.5.
     length: number of training examples; an eighth of it for test.
@@ -132,7 +133,12 @@ class Chirps:
       audio[start : start + samples] = self._chirp(symbol - 1, pitch, samples)
     audio += self._noise * rng.standard_normal(len(audio))
     audio = np.clip(audio, -1, 1).astype(np.float32)
-    return {"audio": audio, "text": text, "label": np.int32(self.label(i))}
+    return {
+      "audio": audio,
+      "audio_length": np.int32(count * samples),
+      "text": text,
+      "label": np.int32(self.label(i)),
+    }
 
   def _chirp(self, symbol: int, pitch: float, samples: int) -> np.ndarray:
     """f64[samples]: from one frequency to the other, evenly in octaves."""
