@@ -11,9 +11,8 @@ New in it:
     what goes together;
   - a second stage weighs candidates of one pass by their errors ("mwer").
 
-Baseline, of the same encoder: `decoder="ar"`, symbol after symbol. The encoder
-is that of the large recipe, SAN-M; the conformer of the AISHELL recipe is not
-here, and neither is rescoring by prefixes of CTC.
+Baseline, of the same encoder: `decoder="ar"`, symbol after symbol. The AISHELL
+recipe's conformer and rescoring by prefixes of CTC are not here.
 
 Shapes: B batch, N samples, T frames, F features of one, P symbols at most with
 the end, V symbols, D width.
@@ -183,12 +182,8 @@ class Paraformer(Transcriber):
     """(logits f32[B, P, V] of the second pass, further terms of the loss:
     `length`, and `mwer` in its stage).
 
-    Args:
-      net: bound.
-      heard: what there is of the sound.
-      units: i32[B, P].
-      real: bool[B, P].
-      keys: Key[B] of training; None has no second pass.
+    Of `net`, bound, and what it has heard; units i32[B, P], those that are real
+    bool[B, P], and keys Key[B] of training: None has no second pass.
     """
     count = real.sum(1)
     acoustic = net.given(heard, count, units.shape[1])
