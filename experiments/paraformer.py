@@ -147,11 +147,10 @@ def decoding(samples: int, vocab: int) -> dict[str, float]:
     system = model(name, samples, vocab, PLACES)
     init = jax.jit(lambda key, own=system: own.init(key, {})["params"])
     params = {"params": init(jax.random.key(0))}
-    frames = jnp.ones((1, system.front.frames, system.front.features))
-    count = jnp.array([system.front.frames])
+    shape = (1, system.front.frames, system.front.features)
 
-    def hear(params, net=system.net):
-      return net.bind(params).hear(frames, count)
+    def hear(params, net=system.net, shape=shape):
+      return net.bind(params).hear(jnp.ones(shape), jnp.array([shape[1]]))
 
     def decode(params, memory, hidden, net=system.net, name=name):
       own = net.bind(params)
