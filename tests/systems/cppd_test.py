@@ -237,7 +237,7 @@ class EncoderTest(parameterized.TestCase):
       x.reshape(2, 3, 4, 8), variables["params"]["kernel"], (1, 1), "SAME",
       dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=2,
     )  # fmt: skip
-    want = want.reshape(2, 12, 8) + variables["params"]["bias"]
+    want = want.reshape(2, 12, 8) + variables["params"]["bias"][None, None]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
 
   @parameterized.parameters(

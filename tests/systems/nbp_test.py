@@ -20,7 +20,6 @@ from ar_jax.families.token.placed import Placed
 from ar_jax.families.token.prefix import Nothing, Start
 from ar_jax.families.token.readers import Embed
 from ar_jax.nn.heads.categorical import Categorical
-from ar_jax.own import clips
 from configs import nbp as config
 from tests import filled
 
