@@ -164,8 +164,7 @@ def run() -> None:
   ours = (
     "mean squared error after 1, 2, 3, 4 groups: "
     + "; ".join(f"{arm} {means(arm)}" for arm in named)
-    + f"; final error {mean_spread(ratio.tolist())} times that of the tokenizer "
-    "that is not sequential"
+    + f"; final error {mean_spread(ratio.tolist())} times that of the latter"
   )
   print(ours, held, flush=True)
   batch = data.batch_at(dataset.test, 0, batch=100, seed=0)
