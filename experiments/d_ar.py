@@ -1,14 +1,16 @@
 """What D-AR claims and one core can check (arXiv 2505.23660).
 
-  python -m experiments.d_ar [FOLDER] [--steps=N] [--seeds=N] [--short]
+  python -m experiments.d_ar [FOLDER] [shuffled] [--steps=N] [--seeds=N]
+    [--short]
 
 scikit-learn's digits at 8 pixels: 16 codes of 64 in 4 groups, a flow of 4 steps
 over 16 patches of 2 x 2 pixels. The same net, updates and batches, but in
 training
 
     sequential        each step sees its own group (D-AR);
-    shuffled          each step sees a group that is drawn anew for each image;
-    not sequential    each step sees all codes.
+    not sequential    each step sees all codes;
+    shuffled          each step sees a group that is drawn anew for each image:
+                      if that word is said, for two more minutes.
 
 What is measured: the mean squared error of test images after 1, 2, 3 and 4
 groups, pixels from 0 to 1. Of the tokenizer that is not sequential it is the
@@ -16,7 +18,7 @@ lower one of two ways to show an image before all codes are there: as many steps
 as groups, the last to the end, or all steps, of the codes that are known.
 
 (a) sequential: the error falls with every group, in every seed;
-(b) at 1 and at 2 groups it is below that of both others;
+(b) at 1 and at 2 groups it is below that of the others;
 (c) while the final error is at most 1.15 times that of the one that is not
     sequential.
 
@@ -38,15 +40,15 @@ from ar_jax.core.system import build
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 700, 64, 3e-3
-PROBE_STEPS, GROUPS, RATIO = 400, 4, 1.15
+STEPS, BATCH, RATE = 600, 32, 3e-3
+PROBE_STEPS, GROUPS, RATIO = 300, 4, 1.15
 CODES = dict(
   vocab=64, channels=4, length=16, groups=GROUPS, rows=16, width=48, heads=4,
   depths=(2, 2, 3), size=8, in_channels=1, patch=2, pixel_patch=2,
   quantizer=dict(spread=0.3),
 )  # fmt: skip
 OURS, SHUFFLED, ALL = "sequential", "shuffled", "not sequential"
-ARMS = {OURS: "group", SHUFFLED: "shuffled", ALL: "all"}
+ARMS = {OURS: "group", ALL: "all", SHUFFLED: "shuffled"}
 PROBE = dict(
   depth=2, width=48, heads=4, multiple_of=16, num_classes=10, dropout=0.0,
   token_dropout=0.0, prefix_rope="line",
@@ -126,7 +128,8 @@ def nats(own: Trained, dataset, seed: int, steps: int) -> list[float]:
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
-  s = arms.settings("d_ar", steps=STEPS)
+  s = arms.settings("d_ar", steps=STEPS, words=("", "shuffled"))
+  named = [arm for arm in ARMS if arm != SHUFFLED or s.word]
   dataset = data.load("digits", size=8, channels=1, path="")
 
   def measure(own: Trained, seed: int) -> dict[str, float]:
@@ -139,28 +142,29 @@ def run() -> None:
 
   makers = {
     arm: functools.partial(make, arm=arm, dataset=dataset, steps=s.steps)
-    for arm in ARMS
+    for arm in named
   }
   found = arms.compare(makers, measure, s.seeds)
   every = lambda arm: np.array(
     [found.every(arm, f"mse {n}") for n in range(1, GROUPS + 1)]
   )  # [groups, seeds]
-  mse = {arm: every(arm) for arm in ARMS}
-  below = lambda other, n: bool(mse[OURS][n].mean() < mse[other][n].mean())
+  mse = {arm: every(arm) for arm in named}
+  below = lambda other: bool(
+    (mse[OURS][:2].mean(1) < mse[other][:2].mean(1)).all()
+  )
   ratio = mse[OURS][-1] / mse[ALL][-1]
   held = {
     "(a) the error falls with every group": bool(
       (np.diff(mse[OURS], axis=0) < 0).all()
     ),
-    "(b) below not sequential": below(ALL, 0) and below(ALL, 1),
-    "(b) below shuffled": below(SHUFFLED, 0) and below(SHUFFLED, 1),
+    **{f"(b) below {arm}": below(arm) for arm in named if arm != OURS},
     "(c) equal final error": bool(ratio.mean() <= RATIO),
   }
   means = lambda arm: ", ".join(f"{x:.4f}" for x in mse[arm].mean(1))
   ours = (
-    f"mean squared error after 1, 2, 3, 4 groups: {means(OURS)}; shuffled "
-    f"{means(SHUFFLED)}; not sequential {means(ALL)}; final error "
-    f"{mean_spread(ratio.tolist())} times that of the last"
+    "mean squared error after 1, 2, 3, 4 groups: "
+    + "; ".join(f"{arm} {means(arm)}" for arm in named)
+    + f"; final error {mean_spread(ratio.tolist())} times that of the latter"
   )
   print(ours, held, flush=True)
   batch = data.batch_at(dataset.test, 0, batch=100, seed=0)
@@ -186,11 +190,13 @@ def run() -> None:
     "d_ar",
     claim="(a) Previews of a tokenizer whose groups of codes lead the steps of "
     "its flow get better with every group; (b) after 1 and 2 of 4 groups they "
-    "are better than those of the same net whose steps see all codes, or "
-    "shuffled groups, (c) at equal final error.",
+    "are better than those of the same net whose steps see all codes"
+    + (", or shuffled groups," if s.word else "")
+    + " (c) at equal final error.",
     paper="ImageNet at 256 px, 256 codes in 8 groups: rFID 1.52, and previews "
     "after each group for nothing; FID 2.09 of an unchanged Llama of 775M",
-    baseline="every step sees all codes; groups shuffled for each image",
+    baseline="every step sees all codes"
+    + ("; groups shuffled for each image" if s.word else ""),
     ours=ours,
     holds=arms.said(held),
     seeds=list(s.seeds),

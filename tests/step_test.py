@@ -165,6 +165,10 @@ class OptimTest(absltest.TestCase):
     np.testing.assert_allclose(
       [late(s) for s in (49, 100, 603, 703)], [0.5, 1, 1, 0.55]
     )
+    late = optim.lr_factor("late_linear", steps=1206, end=0.1)
+    np.testing.assert_allclose(
+      [late(s) for s in (0, 1005, 1105, 1205)], [1, 1, 0.55, 0.1], rtol=1e-5
+    )
     linear = optim.lr_factor("linear", steps=101)
     self.assertAlmostEqual(float(linear(25)), 0.75, places=6)
     thirds = optim.lr_factor("steps", steps=600)
@@ -184,7 +188,7 @@ class OptimTest(absltest.TestCase):
     self.assertAlmostEqual(float(cycle(12.5)), 0.52, places=6)
 
   def test_schedules_end_with_the_last_update(self):
-    for name in ("cosine", "late_cosine", "linear", "var"):
+    for name in ("cosine", "late_cosine", "late_linear", "linear", "var"):
       factor = optim.lr_factor(name, steps=50, warmup=5, end=0.1)
       self.assertAlmostEqual(float(factor(49)), 0.1, places=6)
       self.assertGreater(float(factor(48)), 0.1)
