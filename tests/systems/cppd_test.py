@@ -240,19 +240,12 @@ class EncoderTest(parameterized.TestCase):
     want = want.reshape(2, 12, 8) + variables["params"]["bias"][None, None]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
 
-  @parameterized.parameters(
-    ("paper", 50, 26), ("tiny", 50, 26), ("base", 50, 26)
-  )
-  def test_published(self, preset, tokens, places):
-    c = config.get_config(preset)
-    system = build("cppd", **c.model.to_dict())
-    self.assertEqual(system.net.encoder.tokens, tokens)
-    self.assertLen(system.plan, places)
-    shapes = jax.eval_shape(
-      lambda key: system.init(key, {})["params"], jax.random.key(0)
-    )
-    count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-    print(preset, count)
+  @parameterized.parameters("paper", "tiny")
+  def test_published(self, preset):
+    system = build("cppd", **config.get_config(preset).model.to_dict())
+    self.assertEqual(system.net.encoder.tokens, 50)
+    self.assertEqual(system.plan.sizes, (26,))
+    self.assertEqual(system.tokenizer.length, 26)
 
 
 class ReadingTest(absltest.TestCase):
