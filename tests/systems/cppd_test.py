@@ -14,6 +14,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from ar_jax import own_readings
+from ar_jax.core import forms
 from ar_jax.core.forms import Text
 from ar_jax.core.system import UserError, build
 from ar_jax.families.seq2seq import context
@@ -276,6 +277,12 @@ class ReadingTest(absltest.TestCase):
     lines = ["a.png\tab", "b.png\tc", "deep/c.png\t"]
     self.assertEqual(path.read_text().splitlines(), lines)
     self.assertEqual([c.args[0] for c in said.call_args_list], lines)
+
+  def test_a_model_without_data_reads_numbers(self):
+    facts = own_readings.facts(self.system)
+    self.assertEqual(facts["fields"]["image"]["shape"], [8, 24, 1])
+    form = forms.made(facts["forms"]["text"])
+    self.assertEqual(form.read([3, 26, 0, 4]), "3 26")
 
   def test_what_cannot_be_read(self):
     with self.assertRaisesRegex(UserError, "no picture in this folder"):
