@@ -40,7 +40,7 @@ def default():
   """Some minutes of two cores; the experiment trains a smaller one."""
   c = run(
     24, 72, 1, 27, 7, widths=(24, 48, 72), depths=(1, 2, 1), heads=(1, 2, 3),
-    convolutions=2, stem="layer", drop=0.0, layers=1, node_heads=3,
+    convolutions=2, stem="image", drop=0.0, layers=1, node_heads=3,
   )  # fmt: skip
   c.train.update(steps=3000, ema=0.99)
   c.optim.update(lr=2e-3, weight_decay=0.05)
@@ -52,7 +52,7 @@ def folder():
   """Your own pictures, grey, of up to 25 letters; half as wide as tiny."""
   c = run(
     32, 100, 1, 64, 25, widths=(32, 64, 128), depths=(2, 3, 2),
-    heads=(1, 2, 4), convolutions=3, stem="layer", layers=2,
+    heads=(1, 2, 4), convolutions=3, stem="image", layers=2,
   )  # fmt: skip
   c.data.name = "word_images"
   c.train.update(steps=20_000, ema=0.999)
@@ -74,7 +74,7 @@ def smoke():
   """Seconds on two cores: random words of dots."""
   c = run(
     8, 24, 1, 27, 4, widths=(8, 16), depths=(1, 1), heads=(1, 2),
-    convolutions=1, stem="layer", drop=0.0, layers=1, node_heads=2,
+    convolutions=1, stem="image", drop=0.0, layers=1, node_heads=2,
   )  # fmt: skip
   c.data.update(letters="dots", words="random", least=2, length=64)
   c.optim.lr = 1e-2

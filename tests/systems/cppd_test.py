@@ -208,7 +208,7 @@ class BaselinesTest(absltest.TestCase):
       (dict(place_target="x"), "choose taken or left"),
       (dict(nodes=2), "from 5, the places of a word, to 27"),
       (dict(heads=(3, 2)), "even multiple of 3"),
-      (dict(stem="x"), "batch, layer"),
+      (dict(stem="x"), "batch, image"),
       (dict(depths=(1,)), "one of each for every stage"),
       (dict(node_heads=3), "16 is no multiple"),
       (dict(size=(2, 3)), "both at least 4"),
