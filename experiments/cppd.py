@@ -50,8 +50,8 @@ OURS, PLAIN, AR = "context", "parallel", "AR"
 ARMS = {OURS: {}, PLAIN: dict(side=0.0), AR: dict(decoder="ar", layers=2)}
 SIZES = dict(
   size=SIDES, in_channels=1, widths=(24, 48, 64), depths=(1, 1, 1),
-  heads=(1, 2, 2), convolutions=1, stem="image", drop=0.0, stddev=0.08, layers=1,
-  node_heads=2,
+  heads=(1, 2, 2), convolutions=1, stem="image", drop=0.0, stddev=0.08,
+  layers=1, node_heads=2,
 )  # fmt: skip
 EVERY, HALF = 25, 0.5  # steps between two looks at the test part
 RUNS = 40  # that are timed
