@@ -2,12 +2,17 @@
 in experiments/paraformer.py."""
 
 import functools
+import os
+import pathlib
+import tempfile
+import wave
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from ar_jax import own_readings
 from ar_jax.core.decoding import edits
 from ar_jax.core.signals import mel
 from ar_jax.core.system import UserError, build
@@ -265,6 +270,34 @@ class MwerTest(parameterized.TestCase):
     self.assertIn("mwer", metrics)
     head = grads["decoder"]["head"]["linear"]["kernel"]
     self.assertGreater(float(jnp.abs(head).sum()), 0)
+
+
+class ReadingTest(absltest.TestCase):
+  def test_recordings_of_a_person(self):
+    root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    c, system = config.get_config("smoke"), smoke.case("paraformer").system
+    for name, count, rate in (("b", 500, 8000), ("a", 100, 4000)):
+      with wave.open(str(root / f"{name}.wav"), "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(rate)
+        f.writeframes(np.full(count, 8192, "<i2").tobytes())
+    c.sample.read = str(root)
+    self.assertEqual(own_readings.count(system, c), 2)
+    rows = own_readings.asked(system, 3, c)
+    self.assertEqual(rows["audio"].shape, (3, 288))
+    self.assertEqual(rows["audio_length"].tolist(), [100, 250, 100])
+    np.testing.assert_allclose(rows["audio"][0, :100], 0.25, atol=1e-3)
+    facts = own_readings.facts(system)
+    self.assertEqual(facts["fields"]["audio"]["shape"], [288])
+    os.remove(root / "a.wav")
+    (root / "b.wav").rename(root / "c.wav")
+    long = np.full(4000, 8192, "<i2").tobytes()
+    with wave.open(str(root / "c.wav"), "wb") as f:
+      f.setparams((1, 2, 4000, 0, "NONE", ""))
+      f.writeframes(long)
+    with self.assertRaisesRegex(UserError, "1.00 s, this model hears 0.07 s"):
+      own_readings.check(system, c)
 
 
 class FrontTest(absltest.TestCase):
