@@ -1,10 +1,10 @@
 """CPPD (arXiv 2307.12270): words in images, all characters at once.
 
 Presets: default (drawn words in faces that training has not seen, grey 24 x 72,
-Debian's fonts and words), paper and base (published), tiny, smoke. Baselines:
---config.model.side=0, a plain parallel decoder; --config.model.decoder=ar.
-Your own: --config.data.name=word_images --config.data.path=DIR to train,
---mode=sample --config.sample.read=DIR to read.
+Debian's fonts and words), paper and base (published), tiny, folder (your own
+pictures: --config.data.path=DIR to train, --mode=sample
+--config.sample.read=DIR to read), smoke. Baselines: --config.model.side=0, a
+plain parallel decoder; --config.model.decoder=ar.
 """
 
 from ar_jax.systems.cppd import SIZES
@@ -29,6 +29,7 @@ def run(height, width, channels, vocab, most, **model):
     channels=c.model.get_ref("in_channels"),
     most=most,
   )
+  c.model.tokenizer.length = c.data.get_ref("most") + 1
   c.sample.read = ""  # a picture, or a folder of them, to be read
   c.sample.options.temperature = 0.0
   c.evals.transcripts = {}
@@ -36,14 +37,25 @@ def run(height, width, channels, vocab, most, **model):
 
 
 def default():
-  """What the experiment trains."""
+  """Some minutes of two cores; the experiment trains a smaller one."""
   c = run(
     24, 72, 1, 27, 7, widths=(24, 48, 72), depths=(1, 2, 1), heads=(1, 2, 3),
-    convolutions=2, stem="layer", drop=0.0, layers=1, node_heads=3,
+    convolutions=2, stem="image", drop=0.0, layers=1, node_heads=3,
   )  # fmt: skip
   c.train.update(steps=3000, ema=0.99)
   c.optim.update(lr=2e-3, weight_decay=0.05)
   c.evals.transcripts.n = 1000
+  return c
+
+
+def folder():
+  """Your own pictures, grey, of up to 25 letters; half as wide as tiny."""
+  c = run(
+    32, 100, 1, 64, 25, widths=(32, 64, 128), depths=(2, 3, 2),
+    heads=(1, 2, 4), convolutions=3, stem="image", layers=2,
+  )  # fmt: skip
+  c.data.name = "word_images"
+  c.train.update(steps=20_000, ema=0.999)
   return c
 
 
@@ -62,7 +74,7 @@ def smoke():
   """Seconds on two cores: random words of dots."""
   c = run(
     8, 24, 1, 27, 4, widths=(8, 16), depths=(1, 1), heads=(1, 2),
-    convolutions=1, stem="layer", drop=0.0, layers=1, node_heads=2,
+    convolutions=1, stem="image", drop=0.0, layers=1, node_heads=2,
   )  # fmt: skip
   c.data.update(letters="dots", words="random", least=2, length=64)
   c.optim.lr = 1e-2
@@ -75,6 +87,7 @@ def smoke():
 get_config = common.presets(
   __file__,
   default=default,
+  folder=folder,
   smoke=smoke,
   **common.published(published, SIZES, "base"),
 )

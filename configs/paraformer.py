@@ -1,10 +1,10 @@
 """Paraformer (arXiv 2206.08317): speech to text in one pass of the decoder.
 
 Presets: default (spoken strings of digits, of Debian's espeak-ng), paper (the
-large recipe), mwer (its second stage, on runs/paraformer), smoke (chirps).
-Baselines: --config.model.glance=0, no glancing; --config.model.decoder=ar. Your
-own: --config.data.name=audio_folder --config.data.path=DIR to train,
---mode=sample --config.sample.read=DIR to read.
+large recipe), mwer (the second stage, on runs/paraformer), folder (your own
+recordings: --config.data.path=DIR to train, --mode=sample
+--config.sample.read=DIR to hear), smoke (chirps). Baselines:
+--config.model.glance=0, no glancing; --config.model.decoder=ar.
 """
 
 from ar_jax.systems.paraformer import SIZES
@@ -25,9 +25,9 @@ def default():
   """What the experiment trains."""
   data = dict(name="speech", path="", rate=8000, seconds=3.0, most=6)
   c = run(
-    data, 11, 7, samples=24_000, rate=8000, bands=40, window=200, hop=100,
-    stack=4, skip=4, width=64, heads=2, hidden=192, depth=3, layers=2,
-    kernel=7, drop=0.0, decoder="plain", end=False, per="symbol",
+    data, 11, 7, samples=24_000, rate=8000, bands=40, stack=5, skip=5,
+    width=64, heads=2, hidden=192, depth=3, layers=2, kernel=7, drop=0.0,
+    decoder="plain", end=False, per="symbol",
   )  # fmt: skip
   c.batch = 32
   c.train.update(steps=2000, ema=0.99)
@@ -35,16 +35,37 @@ def default():
   return c
 
 
+def own(vocab, places, samples, **model):
+  """A folder of recordings; rate, length and symbols of the data and of the
+  model are one key each."""
+  data = dict(
+    name="audio_folder", path="", rate=16_000, length=samples, text=places,
+    unit="characters", lower=False,
+  )  # fmt: skip
+  c = run(data, vocab, places, **model)
+  c.model.rate = c.data.get_ref("rate")
+  c.model.samples = c.data.get_ref("length")
+  c.model.tokenizer.length = c.data.get_ref("text")
+  return c
+
+
+def folder():
+  """Your own recordings of up to 8 s; a net of some millions of parameters."""
+  c = own(
+    64, 64, 128_000, width=192, heads=4, depth=8, layers=4, decoder="plain",
+    end=False, augment=(10, 40), per="symbol",
+  )  # fmt: skip
+  c.batch = 16
+  c.train.update(steps=20_000, ema=0.999)
+  return c
+
+
 def published():
   """The large recipe: 220 million parameters, 8404 symbols, frames of 60 ms; 20
   thousand hours that are not public, so the folder is the user's own."""
-  data = dict(
-    name="audio_folder", path="", rate=16_000, length=480_000, text=128,
-    unit="characters",
-  )  # fmt: skip
-  c = run(
-    data, 8404, 128, samples=480_000, augment=(40, 210), remat="weights",
-    dtype="bfloat16", **SIZES["large"],
+  c = own(
+    8404, 128, 480_000, augment=(40, 210), remat="weights", dtype="bfloat16",
+    **SIZES["large"],
   )  # fmt: skip
   c.batch = 128
   c.train.update(steps=500_000)
@@ -84,5 +105,10 @@ def smoke():
 
 
 get_config = common.presets(
-  __file__, default=default, paper=published, mwer=mwer, smoke=smoke
+  __file__,
+  default=default,
+  paper=published,
+  mwer=mwer,
+  folder=folder,
+  smoke=smoke,
 )

@@ -26,13 +26,16 @@ import dataclasses
 import functools
 import statistics
 import time
+from string import ascii_lowercase
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from ar_jax import data, main, step
+from ar_jax.core.forms import Text
 from ar_jax.core.system import System, build
 from ar_jax.families.seq2seq import decoders
 from experiments.shared import arms, record
@@ -47,8 +50,8 @@ OURS, PLAIN, AR = "context", "parallel", "AR"
 ARMS = {OURS: {}, PLAIN: dict(side=0.0), AR: dict(decoder="ar", layers=2)}
 SIZES = dict(
   size=SIDES, in_channels=1, widths=(24, 48, 64), depths=(1, 1, 1),
-  heads=(1, 2, 2), convolutions=1, stem="layer", drop=0.0, layers=1,
-  node_heads=2,
+  heads=(1, 2, 2), convolutions=1, stem="image", drop=0.0, stddev=0.08,
+  layers=1, node_heads=2,
 )  # fmt: skip
 EVERY, HALF = 25, 0.5  # steps between two looks at the test part
 RUNS = 40  # that are timed
@@ -148,8 +151,38 @@ def decoding() -> dict[str, float]:
   return {name: min(x) for name, x in found.items()}
 
 
-def main_loop(s: arms.Settings) -> arms.Results:
-  """Trains and measures the arms."""
+def spelled(own: Trained, rows: dict) -> np.ndarray:
+  """i32[n, P]: what an arm reads."""
+  return step.draw(
+    own.system, own.variables, rows, jax.random.key(0), batch=50
+  )["text"]
+
+
+def shown(trained: dict[str, Trained], rows: dict) -> str:
+  """A picture of the first test words, below each what every arm reads; the
+  name of its file."""
+  form, count, across, scale = Text(("", *ascii_lowercase)), 15, 5, 4
+  some = {k: v[:50] for k, v in rows.items()}
+  said = {arm: spelled(own, some) for arm, own in trained.items()}
+  wide, tall = scale * SIDES[1] + 10, scale * SIDES[0] + 16 * len(said) + 12
+  sheet = Image.new("RGB", (across * wide, count // across * tall), "white")
+  pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+  for i in range(count):
+    x, y = i % across * wide, i // across * tall
+    word = Image.fromarray(some["image"][i, ..., 0])
+    size = [scale * side for side in word.size]
+    sheet.paste(word.resize(size, Image.Resampling.NEAREST), (x, y))
+    for j, (arm, ids) in enumerate(said.items()):
+      right = np.array_equal(ids[i], some["text"][i])
+      at = x, y + scale * SIDES[0] + 2 + 16 * j
+      colour = "black" if right else "red"
+      pen.text(at, f"{arm}: {form.read(ids[i])}", fill=colour, font=font)
+  sheet.save(record.RESULTS / f"{NAME}.png", optimize=True)
+  return f"{NAME}.png"
+
+
+def main_loop(s: arms.Settings) -> tuple[arms.Results, dict]:
+  """(figures of the arms, the test part)."""
   dataset = words(s.fewer(TRAIN, 256), s.fewer(TEST, 64))
   rows = {
     k: np.stack([row[k] for row in dataset.test]) for k in dataset.test[0]
@@ -179,16 +212,15 @@ def main_loop(s: arms.Settings) -> arms.Results:
     return means | {"half": half, "seconds": own.seconds}
 
   makers = {arm: functools.partial(make, arm=arm) for arm in ARMS}
-  return arms.compare(
-    makers, measure, s.seeds, lambda trained: timed(trained, rows)
-  )
+  timing = lambda trained: timed(trained, rows)
+  return arms.compare(makers, measure, s.seeds, timing), rows
 
 
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
   s = arms.settings(NAME, steps=STEPS)
-  found, alone = main_loop(s), decoding()
+  (found, rows), alone = main_loop(s), decoding()
   every = lambda arm, key: np.array(found.every(arm, key))
   over = every(OURS, "exact") - every(PLAIN, "exact")
   ends = every(OURS, "length") - every(PLAIN, "length")
@@ -251,6 +283,7 @@ def run() -> None:
       f"Drawn words, {s.steps} steps of {BATCH}, {TEST} test words in new "
       "faces, mean ± deviation over seeds": found.table(columns)
     },
+    picture=shown(found.trained, rows),
   )
 
 

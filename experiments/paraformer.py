@@ -49,6 +49,7 @@ ARMS = {OURS: {}, NONE: dict(glance=0.0), AR: dict(decoder="ar")}
 CHIRPS = dict(symbols=10, shortest=3, longest=MOST, each=2400, rate=8000)
 PLACES = 16  # symbols of what is timed alone
 RUNS = 30
+SHOWN = 8
 
 
 def sounds(train: int) -> tuple[data.Dataset, str]:
@@ -174,8 +175,11 @@ def decoding(samples: int, vocab: int) -> dict[str, float]:
   return {name: statistics.median(x) for name, x in times.items()}
 
 
-def main_loop(s: arms.Settings) -> tuple[arms.Results, dict[str, float], str]:
-  """(figures of the arms, of decoders alone, what the sounds are)."""
+def main_loop(
+  s: arms.Settings,
+) -> tuple[arms.Results, dict[str, float], str, list[dict[str, str]]]:
+  """(figures of the arms, of decoders alone, what the sounds are, and what some
+  test recordings are heard as)."""
   dataset, said = sounds(s.fewer(TRAIN, 64))
   rows = {
     k: np.stack([row[k] for row in dataset.test]) for k in dataset.test[0]
@@ -208,14 +212,20 @@ def main_loop(s: arms.Settings) -> tuple[arms.Results, dict[str, float], str]:
   found = arms.compare(
     makers, measure, s.seeds, lambda trained: timed(trained, rows)
   )
-  return found, decoding(samples, form.vocab), said
+  some = {k: v[:100] for k, v in rows.items()}
+  made = {arm: heard(own, some)["text"] for arm, own in found.trained.items()}
+  lines = [
+    {"said": truth[i]} | {arm: form.read(ids[i]) for arm, ids in made.items()}
+    for i in range(SHOWN)
+  ]
+  return found, decoding(samples, form.vocab), said, lines
 
 
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
   s = arms.settings(NAME, steps=STEPS)
-  found, alone, said = main_loop(s)
+  found, alone, said, lines = main_loop(s)
   every = lambda arm, key: np.array(found.every(arm, key))
   behind = every(OURS, "cer") - every(AR, "cer")
   better = every(NONE, "cer") - every(OURS, "cer")
@@ -267,7 +277,8 @@ def run() -> None:
     seconds=time.perf_counter() - begun,
     tables={
       f"{said[0].upper()}{said[1:]}, {s.steps} steps of {BATCH}, mean ± "
-      "deviation over seeds": found.table(columns)
+      "deviation over seeds": found.table(columns),
+      "What the first test recordings are heard as, seed 0": lines,
     },
   )
 

@@ -66,7 +66,6 @@ UNMEASURED = {
   "ecm",
   "gigatok",
   "igpt",
-  "infinity",
   "lumos_1",
   "nbp",
   "nsarm",

@@ -36,6 +36,29 @@ def field(system: System) -> str | None:
   return named and named[0]
 
 
+def facts(system: System) -> dict[str, Any]:
+  """What a converted model, which knows no data, knows of them: what it reads,
+  and the ids of its dictionary in place of symbols. As `data.json` holds it."""
+  kind, sizes = system.reading
+  tokens = system.tokenizer
+  if kind == "image":
+    own = {"image": (list(sizes), "uint8")}
+    form = {"form": "image"}
+  else:
+    own = {"audio": ([sizes[0]], "float32"), "audio_length": ([], "int32")}
+    form = {"form": "audio", "rate": sizes[1]}
+  own["text"] = ([tokens.length], "int32")
+  ids = [str(i) for i in range(tokens.vocab)]
+  text = {"form": "text", "symbols": ids, "joint": " ", "stop": tokens.stop}
+  return {
+    "name": "the data that it was trained on",
+    "num_classes": 0,
+    "class_names": [],
+    "fields": {k: {"shape": x, "dtype": t} for k, (x, t) in own.items()},
+    "forms": {kind: form, "text": text},
+  }
+
+
 def files(system: System, path: str) -> list[pathlib.Path]:
   """A picture or recording, or those of a folder by their names, sub-folders
   too; what else lies there is said.

@@ -271,6 +271,7 @@ def build(
   convolutions: int = 8,
   stem: str = "batch",
   drop: float = 0.1,
+  stddev: float = 0.02,
   decoder: str = "context",
   layers: int = 3,
   edge_layers: int = 1,
@@ -288,8 +289,8 @@ def build(
       "vocab": C, "length": P}`.
     size: (H, W) of an image.
     in_channels: of an image, 1 or 3.
-    widths, depths, heads, convolutions, stem, drop: of the encoder, see
-      `svtr.Svtr`.
+    widths, depths, heads, convolutions, stem, drop, stddev: of the encoder, see
+      `svtr.Svtr`; the last two also of the decoder.
     decoder: "context", or "ar", the baseline that reads a character after the
       other, of `layers` pre-norm layers.
     layers: of the two stacks of nodes.
@@ -321,7 +322,7 @@ def build(
     raise UserError(f"side={side} or smoothing={smoothing}: out of range")
   encoder = svtr(
     tuple(size), tuple(widths), tuple(depths), tuple(heads),
-    convolutions=convolutions, stem=stem, drop=drop, dtype=dtype,
+    convolutions=convolutions, stem=stem, drop=drop, stddev=stddev, dtype=dtype,
   )  # fmt: skip
   width = encoder.width
   own = node_heads or max(1, width // 32)
@@ -333,7 +334,7 @@ def build(
   else:
     reads = ContextDecoder(
       width, tokens.vocab, tokens.length, encoder.tokens, own, layers,
-      edge_layers, drop,
+      edge_layers, drop, stddev,
     )  # fmt: skip
   return CPPD(
     Net(encoder, reads), tokens, in_channels, float(side), place_target, nodes,

@@ -44,6 +44,7 @@ def scene_text(
   fonts: str = "",
   held_out: int = 4,
   hard: float = 1.0,
+  stretch: bool = True,
   length: int = 8000,
   path: str = "",
 ) -> Dataset:
@@ -62,7 +63,7 @@ def scene_text(
 
   Args:
     height: H.
-    width: W; a word fills most of it, whatever its length.
+    width: W.
     channels: 1 or 3.
     letters: "fonts", or "dots", letters of 5 x 7 dots that need no font.
     words: "wordlist", English words of small letters; or "random" letters.
@@ -71,6 +72,9 @@ def scene_text(
     fonts: a folder of .ttf and .otf files in place of Debian's.
     held_out: faces that are for test alone.
     hard: how much of slant, turn, blur, noise and bars there is; 0 is none.
+    stretch: whether a word fills most of the image whatever its length, as a
+      cut-out that is brought to its sides; else letters keep their proportions
+      and begin at the left.
     length: images for training; an eighth of it for test.
     path: a file with a word in every line in place of Debian's.
 
@@ -100,7 +104,15 @@ def scene_text(
     faces = [[str(found[i]) for i in rows] for rows in (train, test)]
     digest = digests.fingerprint(digest, [f.name for f in found])
   make = lambda part, n: SceneText(
-    parts[part], faces[part], (height, width), channels, most, hard, n, part
+    parts[part],
+    faces[part],
+    (height, width),
+    channels,
+    most,
+    hard,
+    stretch,
+    n,
+    part,
   )
   symbols = ("", *string.ascii_lowercase)
   return Dataset(
@@ -192,16 +204,17 @@ class SceneText:
     size: (H, W).
     channels: c.
     most: letters of a word.
-    hard: see `scene_text`.
+    hard, stretch: see `scene_text`.
     length: how many.
     seed: of the part.
   """
 
   def __init__(
-    self, words, faces, size, channels, most, hard, length, seed
+    self, words, faces, size, channels, most, hard, stretch, length, seed
   ):  # fmt: skip
     self.words, self.faces, self.size = words, faces, size
-    self.channels, self.most, self.hard = channels, most, hard
+    self.channels, self.most = channels, most
+    self.hard, self.stretch = hard, stretch
     self.length, self.seed = length, seed
 
   def __len__(self) -> int:
@@ -249,9 +262,12 @@ class SceneText:
     h, w = self.size
     tall = max(4, round(rng.uniform(0.55, 0.9) * h))
     wide = max(4, round(rng.uniform(0.75, 0.97) * w))
+    if not self.stretch:
+      wide = min(wide, max(4, round(tall * mask.width / mask.height)))
     shear = self.hard * np.tan(np.deg2rad(rng.uniform(-15, 15)))
     turn = self.hard * np.tan(np.deg2rad(rng.uniform(-4, 4)))
-    left = rng.uniform(0, w - wide)
+    room = w - wide if self.stretch else min(w - wide, h / 4)
+    left = rng.uniform(0, room)
     top = rng.uniform(0, h - tall)
     # From places of the image to those of the mask, about its middle: what is
     # slanted is made narrower, so that it stays within its box.

@@ -35,17 +35,21 @@ class NodeLayer(nn.Module):
     width: D.
     heads: of attention.
     scale: of the scores; 1 / sqrt(D / heads) if None.
+    stddev: initial standard deviation of linear maps.
   """
 
   width: int
   heads: int
   scale: float | None = None
+  stddev: float = 0.02
 
   def setup(self):
+    std = self.stddev
     self.mixer = CrossAttention(
-      self.width, self.heads, scale=self.scale, bias="qkv"
-    )
-    self.mlp = Mlp(4 * self.width, act="gelu")
+      self.width, self.heads, scale=self.scale, bias="qkv", stddev=std,
+      out_stddev=std,
+    )  # fmt: skip
+    self.mlp = Mlp(4 * self.width, std, std, act="gelu")
     self.norm1, self.norm2 = LayerNorm(1e-6), LayerNorm(1e-6)
 
   def __call__(
@@ -94,6 +98,7 @@ class ContextDecoder(nn.Module):
     edge_layers: behind them; each second one, counted from the last, looks at
       the visual tokens without a scale, those between at the places so far.
     drop: rate of stochastic depth in the last layer.
+    stddev: initial standard deviation of linear maps and places.
   """
 
   width: int
@@ -104,6 +109,7 @@ class ContextDecoder(nn.Module):
   layers: int = 2
   edge_layers: int = 1
   drop: float = 0.1
+  stddev: float = 0.02
 
   def setup(self):
     table = lambda rows: nn.Embed(
@@ -111,12 +117,14 @@ class ContextDecoder(nn.Module):
       self.width,
       embedding_init=nn.initializers.normal(self.width**-0.5),
     )
-    init = nn.initializers.truncated_normal(0.02)
+    init = nn.initializers.truncated_normal(self.stddev)
     self.characters, self.place = table(self.vocab), table(self.places)
     shape = lambda rows: (1, rows, self.width)
     self.place_pos = self.param("place_pos", init, shape(self.places))
     self.visual_pos = self.param("visual_pos", init, shape(self.tokens))
-    layer = lambda scale=None: NodeLayer(self.width, self.heads, scale)
+    layer = lambda scale=None: NodeLayer(
+      self.width, self.heads, scale, self.stddev
+    )
     self.counting = [layer() for _ in range(self.layers)]
     self.placing = [layer() for _ in range(self.layers)]
     self.edges = [

@@ -25,7 +25,7 @@ from ar_jax.nn.stacks.blocks import PlainBlock, drop_path
 
 Array = jax.Array
 
-STEMS = ("batch", "layer")
+STEMS = ("batch", "image")
 _KERNEL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _PAD = ((1, 1), (1, 1))
 
@@ -81,8 +81,9 @@ class Svtr(nn.Module):
     heads: of attention, or groups of channels, in each.
     convolutions: so many of the first blocks mix by convolution.
     stem: the norm of the two strided convolutions: "batch", with the
-      collection `batch_stats`, as published; or "layer", over the channels.
+      collection `batch_stats`, as published; or "image", over all of an image.
     drop: rate of stochastic depth in the last block, linear from 0.
+    stddev: initial standard deviation of linear maps and places.
     dtype: of the blocks.
   """
 
@@ -93,6 +94,7 @@ class Svtr(nn.Module):
   convolutions: int = 8
   stem: str = "batch"
   drop: float = 0.1
+  stddev: float = 0.02
   dtype: jnp.dtype = jnp.float32
 
   def map(self, stage: int) -> tuple[int, int]:
@@ -131,7 +133,7 @@ class Svtr(nn.Module):
       )(x)  # fmt: skip
       x = nn.gelu(self._stem_norm(i, train)(x), approximate=False)
     places = (1, math.prod(self.map(0)), self.widths[0])
-    init = nn.initializers.truncated_normal(0.02)
+    init = nn.initializers.truncated_normal(self.stddev)
     x = x.reshape(len(x), -1, self.widths[0]) + self.param("pos", init, places)
     count = sum(self.depths)
     stays = None
@@ -148,8 +150,8 @@ class Svtr(nn.Module):
     return x
 
   def _stem_norm(self, i: int, train: bool) -> nn.Module:
-    if self.stem == "layer":
-      return LayerNorm(name=f"stem_norm{i}")
+    if self.stem == "image":
+      return nn.GroupNorm(1, use_fast_variance=False, name=f"stem_norm{i}")
     return nn.BatchNorm(
       use_running_average=not train, momentum=0.9, name=f"stem_norm{i}"
     )
@@ -169,8 +171,11 @@ class Svtr(nn.Module):
     if n < self.convolutions:
       mixer = ConvMixer(self.map(stage), heads, dtype=self.dtype)
     else:
-      mixer = Attention(heads, bias="qkv", dtype=self.dtype)
-    mlp = Mlp(4 * width, dtype=self.dtype, act="gelu")
+      std = self.stddev
+      mixer = Attention(
+        heads, bias="qkv", stddev=std, out_stddev=std, dtype=self.dtype
+      )
+    mlp = Mlp(4 * width, self.stddev, self.stddev, self.dtype, "gelu")
     return PlainBlock(
       mixer.clone(parent=None), mlp.clone(parent=None), 1e-6, rms=False,
       order="post", name=f"stage{stage + 1}_{i}",
@@ -186,6 +191,7 @@ def svtr(
   convolutions: int = 8,
   stem: str = "batch",
   drop: float = 0.1,
+  stddev: float = 0.02,
   dtype: str = "float32",
 ) -> Svtr:
   """The encoder; arguments as the attributes of `Svtr`.
@@ -209,4 +215,4 @@ def svtr(
   if stem not in STEMS:
     raise UserError(f"stem={stem!r}: choose one of {', '.join(STEMS)}")
   made = [tuple(map(int, x)) for x in (size, widths, depths, heads)]
-  return Svtr(*made, convolutions, stem, drop, jnp.dtype(dtype))
+  return Svtr(*made, convolutions, stem, drop, stddev, jnp.dtype(dtype))
