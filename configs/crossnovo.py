@@ -52,7 +52,7 @@ def small(decoders="both", **options):
 
 def fasta():
   """20,000 proteins of UniProt, in the Debian package mmseqs2-examples."""
-  path = "/usr/share/doc/mmseqs2-examples/examples/DB.fasta.gz"
+  path = "/usr/share/doc/mmseqs2/example-data/DB.fasta.gz"
   return small(path=path, organism="Candida albicans")
 
 

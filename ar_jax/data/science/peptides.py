@@ -19,7 +19,7 @@ _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 _SHARES = (83, 14, 55, 67, 39, 71, 23, 59, 58, 97, 24, 41, 47, 39, 55, 66, 53,
            69, 11, 29)  # fmt: skip
 _CUT = re.compile(r".*?(?:[KR](?!P)|$)")
-_DEBIAN = "/usr/share/doc/mmseqs2-examples/examples/DB.fasta.gz"
+DEBIAN = "/usr/share/doc/mmseqs2/example-data/DB.fasta.gz"
 
 
 def peptides(
@@ -207,7 +207,7 @@ def _fasta(path: str) -> tuple[list[tuple[str, str]], str]:
   """((organism, sequence) of each protein, a digest of the file)."""
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
-    hint = f"; {_DEBIAN} is there" if pathlib.Path(_DEBIAN).exists() else ""
+    hint = f"; {DEBIAN} is there" if pathlib.Path(DEBIAN).exists() else ""
     raise UserError(
       f"data.path={path!r}: no such file; name a FASTA file of proteins{hint}"
     )
