@@ -275,6 +275,21 @@ class ConfigsTest(parameterized.TestCase):
     build(config.system, **config.model.to_dict())
     optim.make(config.optim.to_dict(), config.train.steps)
 
+  @parameterized.parameters(
+    ("cppd", "base", 26.920),
+    ("cppd", "tiny", 8.331),
+    ("paraformer", "paper", 220.085),
+  )
+  def test_readers(self, name, preset, millions):
+    config = importlib.import_module(f"configs.{name}").get_config(preset)
+    system = build(config.system, **config.model.to_dict())
+    shapes = jax.eval_shape(
+      lambda key: system.init(key, {})["params"], jax.random.key(0)
+    )
+    count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) / 1e6
+    self.assertAlmostEqual(count, millions, places=2)
+    optim.make(config.optim.to_dict(), config.train.steps)
+
   def test_tokenizer_of_flexvar(self):
     config = importlib.import_module("configs.flexvar").get_config("tokenizer")
     # That of LlamaGen with other codes, and its PatchGAN.

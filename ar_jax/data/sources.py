@@ -33,6 +33,7 @@ LOADERS = {
   "clips": ("video.clips", "clips"),
   "video_folder": ("video.folder", "folder"),
   "chirps": ("audio.chirps", "chirps"),
+  "speech": ("audio.speech", "speech"),
   "audio_folder": ("audio.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
   "ar_process": ("series.processes", "ar_process"),

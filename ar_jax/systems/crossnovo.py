@@ -61,6 +61,7 @@ class CrossNovo(Generator):
     bins: Da that a peptide may weigh, for the knapsack.
     released: the loss of the residues is that of probabilities, as published,
       by a second softmax; and the searches are as published.
+    peaks: of a spectrum of a person's own, at most.
     stage: of training: "first" or "second", set by `at`; None as built.
   """
 
@@ -70,6 +71,7 @@ class CrossNovo(Generator):
   switch: int = 1000
   bins: int = 6500
   released: bool = False
+  peaks: int = 300
   stage: str | None = None
   label_dropout: float = 0.0
 
@@ -80,6 +82,14 @@ class CrossNovo(Generator):
   @property
   def plan(self) -> Plan:
     return makers.blocks(self.tokenizer.length + 1, 1)
+
+  @property
+  def reading(self) -> tuple[str, tuple[float, ...]]:
+    """What it reads of files of a person's own: spectra, and their most peaks,
+    the range of m/z and what is the precursor's, as its parents clean them."""
+    if self.net.encoder.front == "peaks":
+      return "peaks", (self.peaks, 50.5, 4500.0, 2.0)
+    return "peaks", (self.peaks, 1.0, 6500.0, 1.0)
 
   @property
   def trains(self) -> tuple[str, ...] | None:
@@ -293,6 +303,7 @@ def build(
   least: float = 1e-3,
   bins: int = 6500,
   released: bool = False,
+  peaks: int = 300,
   remat: bool | str = False,
   dtype: str = "float32",
 ) -> CrossNovo:
@@ -308,7 +319,7 @@ def build(
     encoder_layers, slot_layers, residue_layers: of the three.
     order: "post", as published, or "pre"; see `blocks.PlainBlock`.
     decoders: "both"; "residues" or "slots" alone.
-    crossing, switch, bins, released: see `CrossNovo`.
+    crossing, switch, bins, released, peaks: see `CrossNovo`.
     front: see `PeakEncoder`.
     masses: see `residues.Residues`.
     least: wavelength of m/z and masses; a larger one is easier to learn.
@@ -348,4 +359,4 @@ def build(
     ),
   )
   tokenizer = Tokens(len(peptides.SYMBOLS) + 1, length, 0, "peptide")
-  return CrossNovo(net, tokenizer, crossing, switch, bins, released)
+  return CrossNovo(net, tokenizer, crossing, switch, bins, released, peaks)

@@ -105,13 +105,21 @@ class DecoderTest(absltest.TestCase):
     np.testing.assert_array_equal(counts, np.minimum(told, 6))
     np.testing.assert_array_equal(real, places)
     np.testing.assert_array_equal(np.where(real, units, 100), OUTPUTS["label"])
-    each = cross_entropy(found.logits, units, smoothing=0.1 * 37 / 36)
-    edge = np.sum(each * real) / real.sum()
+    np.testing.assert_array_equal(found.logits.argmax(-1), OUTPUTS["char_ids"])
+    for name, smoothing in (("smooth", 0.1 * 37 / 36), ("plain", 0.0)):
+      each = cross_entropy(found.logits, units, smoothing=smoothing)
+      edge = np.sum(each * real) / real.sum()
+      close(edge, OUTPUTS[f"loss_edge_{name}"])
+      close(edge + OUTPUTS["loss_node"], OUTPUTS[f"loss_{name}"])
     sides = cppd.sides(found, jnp.asarray(units), counts)
-    node = float(sides["count"].mean() + sides["place"].mean())
-    close(edge, OUTPUTS["loss_edge"])
-    close(node, OUTPUTS["loss_node"])
-    close(edge + node, OUTPUTS["loss"])
+    close(sides["count"].mean(), OUTPUTS["loss_count"])
+    close(sides["place"].mean(), OUTPUTS["loss_place"])
+    left = system(place_target="left")
+    left = left.sides(found, jnp.asarray(units), counts)["place"]
+    per_place = float(jnp.sum(left * real.sum(1)) / real.sum())
+    node = float(sides["count"].mean()) + per_place
+    close(found.places, OUTPUTS["place_logits_pos_len"])
+    close(node, OUTPUTS["loss_node_pos_len"])
 
 
 class LayoutsTest(absltest.TestCase):

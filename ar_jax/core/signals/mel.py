@@ -120,3 +120,34 @@ def stacked(x: Array, count: int, skip: int) -> Array:
   at = np.arange(rows)[:, None] * skip + np.arange(count)[None] - left
   at = np.clip(at, 0, t - 1)
   return x[:, at].reshape(len(x), rows, -1)
+
+
+def masked(
+  x: Array, keys: Array, *, times: int, bands: int, count: int = 2
+) -> Array:
+  """Runs of frames and of bands of x [B, T, F] at zero, by keys Key[B]
+  (SpecAugment, arXiv 1904.08779).
+
+  Args:
+    x: features of mean zero.
+    keys: see above.
+    times: frames of a run at most.
+    bands: bands of a run at most.
+    count: runs of each kind.
+  """
+
+  def hidden(key, size, most):
+    key = jax.random.split(key, 2)
+    length = jax.random.randint(key[0], (count, 1), 0, most + 1)
+    share = jax.random.uniform(key[1], (count, 1))
+    start = jnp.floor(share * jnp.maximum(size - length + 1, 1))
+    at = jnp.arange(size)[None]
+    return ((at >= start) & (at < start + length)).any(0)
+
+  def one(key):
+    own = jax.random.split(key, 2)
+    when = hidden(own[0], x.shape[1], min(times, x.shape[1]))
+    which = hidden(own[1], x.shape[2], min(bands, x.shape[2]))
+    return when[:, None] | which[None]
+
+  return jnp.where(jax.vmap(one)(keys), 0.0, x)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ar_jax.core.errors import UserError
-from ar_jax.core.forms import Audio, Text
+from ar_jax.core.forms import Audio
 from ar_jax.data import digests, notes
 from ar_jax.data.audio import wav
-from ar_jax.data.dataset import Dataset, Example, utf8
-from ar_jax.data.folders import parts, walk
+from ar_jax.data.dataset import Dataset, Example
+from ar_jax.data.folders import labelled, parts, walk
+from ar_jax.data.text import vocabulary
 
 _ENDINGS = (".wav", ".wave")
 _CROPS = ("start", "random")
+_UNITS = ("bytes", "characters")
+_LISTS = ("transcripts.tsv", "transcripts.csv", "transcripts.txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +42,16 @@ def folder(
   classes: int | None = None,
   test_fraction: float = 0.1,
   skip_bad: bool = False,
+  unit: str = "bytes",
+  lower: bool = False,
 ) -> Dataset:
   """Your own recordings: WAV files, a sub-folder per class.
 
   From: any folder; `path/CLASS/*.wav`, with `path/train/` and `path/test/`
   above, if you like, and without CLASS for recordings of one class. The text
-  of `a.wav` is `a.txt` beside it.
+  of `a.wav` is `a.txt` beside it, or in the `transcripts.tsv` (`.csv`, `.txt`)
+  of its folder or of one above it, a line each: `a.wav`, a tab (or comma, or
+  space) and the text.
   Command: --config.data.name=audio_folder --config.data.path=DIR
   Fields: audio, audio_length, label, with `text` > 0 also text.
 
@@ -59,8 +66,8 @@ def folder(
     length: of the examples, in samples of this rate: `audio` is f32[length].
       What is longer is cut, what is shorter has zeros behind it; `audio_length`
       says how many samples are of the recording.
-    text: if positive, adds the field `text`, i32[text]: UTF-8 bytes, cut or
-      filled up with zeros. Then every recording needs a text.
+    text: if positive, adds the field `text`, i32[text]: ids of its symbols, cut
+      or filled up with zeros. Then every recording needs a text.
     crop: what is taken of longer recordings: the "start", or "random" places
       in training, which fits no text.
     classes: 1 takes all recordings as one class; another number is checked
@@ -68,6 +75,9 @@ def folder(
     test_fraction: the part held out where there is no test folder, 0 to 1.
     skip_bad: leave out recordings that cannot be read or lack a text, in place
       of an error.
+    unit: of texts: UTF-8 "bytes"; or "characters", those of the training part,
+      where id 1 is all others.
+    lower: makes small letters of capitals.
 
   Raises:
     UserError: no such folder, no recordings, some that cannot be read, or
@@ -83,23 +93,32 @@ def folder(
       "data.crop='random': a text belongs to all of a recording; set "
       "data.crop=start, or data.text=0"
     )
+  if unit not in _UNITS:
+    raise UserError(f"data.unit={unit!r}: must be one of {', '.join(_UNITS)}")
   root = parts.root(path, test_fraction, "one sub-folder of .wav per class")
   tree = walk.walk(root, _ENDINGS, "recording")
-  good, said = _readable(root, tree, text, skip_bad)
+  good, said = _readable(root, tree, text, skip_bad, unit == "bytes")
+  if lower:
+    good = {
+      k: dataclasses.replace(r, text=r.text.lower()) for k, r in good.items()
+    }
   found = parts.divided(root, tree, good, classes, test_fraction)
   longer = sum(r.head.at(rate) > length for r in good.values())
   if longer:
     said.append(f"{longer} longer than {length / rate:g} s are cut")
   parts.tell("audio_folder", root, tree, found, said)
+  of_train = [good[e.parts].text for e, _ in found.train]
+  form = vocabulary.vocabulary(of_train, unit)
+  ids = vocabulary.encoder(form)
   part = lambda chosen: Recordings(
-    [(good[e.parts], k) for e, k in chosen], rate, length, text, crop
+    [(good[e.parts], k) for e, k in chosen], rate, length, text, crop, ids
   )
   digest = digests.of_stats(
     ("/".join((side, *e.parts)), e.size, e.changed)
     for side, chosen in (("train", found.train), ("test", found.test))
     for e, _ in chosen
   )
-  forms = {"audio": Audio(rate)} | ({"text": Text()} if text > 0 else {})
+  forms = {"audio": Audio(rate)} | ({"text": form} if text > 0 else {})
   texts = [good[e.parts].text for e, _ in (*found.train, *found.test)]
   return Dataset(
     "audio_folder",
@@ -113,25 +132,31 @@ def folder(
 
 
 def _readable(
-  root: pathlib.Path, tree: walk.Tree, text: int, skip: bool
+  root: pathlib.Path, tree: walk.Tree, text: int, skip: bool, of_bytes: bool
 ) -> tuple[dict[tuple[str, ...], Recording], list[str]]:
   """(path -> what can be read, what to tell of the others)."""
+  lists = [e for e in tree.others if e.parts[-1].lower() in _LISTS]
+  told = {}
+  for e in lists if text > 0 else ():
+    told |= labelled.listed(e)
+  told = {os.path.splitext("/".join(k))[0]: v for k, v in told.items()}
+  stem = lambda e: os.path.splitext("/".join(e.parts))[0]
   beside = {
-    os.path.splitext("/".join(e.parts))[0]: e
-    for e in tree.others
-    if e.kind == ".txt"
+    stem(e): e for e in tree.others if e.kind == ".txt" and e not in lists
   }
   good, bad, cut, spoken = {}, [], 0, 0
   for e in tree.files:
-    its = beside.get(os.path.splitext("/".join(e.parts))[0])
+    its = beside.get(stem(e))
     spoken += its is not None
     try:
       head = wav.head(e.path)
-      words = _text(its) if text > 0 else ""
+      words = told.get(stem(e), "")
+      if text > 0 and not words:
+        words = _text(its)
     except wav.Unreadable as error:
       bad.append(f"{e.name} ({error})")
       continue
-    cut += len(words.encode()) > text > 0
+    cut += len(words.encode() if of_bytes else words) > text > 0
     good[e.parts] = Recording(e, head, words)
   said = []
   if bad:
@@ -142,11 +167,13 @@ def _readable(
         "them, or leave them out with data.skip_bad=True"
       )
   if cut:
-    said.append(f"{cut} texts longer than {text} bytes are cut")
+    what = "bytes" if of_bytes else "characters"
+    said.append(f"{cut} texts longer than {text} {what} are cut")
   if spoken and not text:
     said.append(f"{spoken} texts beside them are not read, data.text is 0")
   elif text:
     used = {id(beside.get(os.path.splitext("/".join(p))[0])) for p in good}
+    used |= {id(e) for e in lists}
     tree.others = [e for e in tree.others if id(e) not in used]
   return good, said
 
@@ -172,9 +199,10 @@ class Recordings:
     length: int,
     text: int,
     crop: str,
+    ids: Callable[[str], np.ndarray],
   ):
     self._recordings, self._rate, self._length = recordings, rate, length
-    self._text, self._crop = text, crop
+    self._text, self._crop, self._ids = text, crop, ids
 
   def __len__(self) -> int:
     return len(self._recordings)
@@ -215,5 +243,6 @@ class Recordings:
       "label": np.int32(label),
     }
     if self._text > 0:
-      example["text"] = utf8(recording.text, self._text)
+      found = self._ids(recording.text)[: self._text]
+      example["text"] = np.pad(found, (0, self._text - len(found)))
     return example

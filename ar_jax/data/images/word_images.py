@@ -10,8 +10,7 @@ from ar_jax.core import forms
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset, Example
-from ar_jax.data.folders import parts
-from ar_jax.data.folders.walk import Entry
+from ar_jax.data.folders import labelled, parts
 from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.text import reading
 
@@ -115,7 +114,7 @@ def _texts(root, tree, good) -> tuple[dict[tuple[str, ...], str], str]:
   found: dict[tuple[str, ...], str] = {}
   files = [e for e in tree.others if e.parts[-1].lower() in LABELS]
   for file in files:
-    found |= _listed(file)
+    found |= labelled.listed(file)
   if files:
     lacking = [e.name for e in good if e.parts not in found]
     if lacking:
@@ -134,25 +133,6 @@ def _texts(root, tree, good) -> tuple[dict[tuple[str, ...], str], str]:
     else:
       found[e.parts] = named(stem(e.parts[-1]))
   return found, "texts by .txt beside" if beside else "texts by file names"
-
-
-def _listed(file: Entry) -> dict[tuple[str, ...], str]:
-  """What a file of labels says, by the paths of the pictures."""
-  found = {}
-  text = reading.read(pathlib.Path(file.path))
-  for n, line in enumerate(text.split("\n"), 1):
-    if not line.strip():
-      continue
-    mark = next((m for m in "\t, " if m in line), None)
-    if mark is None:
-      raise UserError(
-        f"{notes.printable(file.path)}: line {n} has no tab, comma or space "
-        "between a file name and its text"
-      )
-    name, _, label = line.partition(mark)
-    place = tuple(p for p in name.strip().split("/") if p not in ("", "."))
-    found[(*file.parts[:-1], *place)] = label.strip().strip('"')
-  return found
 
 
 def named(stem: str) -> str:

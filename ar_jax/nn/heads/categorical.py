@@ -15,6 +15,8 @@ Shapes: B batch, T positions, D width, V vocabulary, K bits.
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,18 @@ def cross_entropy(
   if smoothing:
     chosen = (1 - smoothing) * chosen + smoothing * jnp.mean(logits, -1)
   return total - chosen
+
+
+def smoothed_divergence(
+  logits: Array, target: Array, smoothing: float
+) -> Array:
+  """KL(label || law) >= 0, f32[...], of logits f32[..., V], where a label keeps
+  1 - smoothing and all other units share the rest (FunASR, OpenOCR)."""
+  v, e = logits.shape[-1], smoothing
+  each = cross_entropy(logits, target, smoothing=e * v / (v - 1))
+  if not e:
+    return each
+  return each + (1 - e) * math.log(1 - e) + e * math.log(e / (v - 1))
 
 
 class Categorical(nn.Module):

@@ -235,6 +235,28 @@ class FolderTest(Case):
     with self.assertRaisesRegex(UserError, r"\d.wav: cannot be read as a rec"):
       found.train[0]
 
+  def test_characters_and_a_list_of_transcripts(self):
+    for i in range(4):
+      _save(self.root / "wavs" / f"{i}.wav")
+    told = "".join(f"wavs/{i}.wav\tAb {'ba'[i % 2]}\n" for i in range(3))
+    (self.root / "transcripts.tsv").write_text(told)
+    (self.root / "wavs" / "3.txt").write_text("a bb")
+    line, found = self.told(text=5, unit="characters", lower=True, classes=1)
+    self.assertNotIn("skipped", line)
+    form = found.forms["text"]
+    self.assertEqual(form.symbols[2:], (" ", "a", "b"))
+    texts = [
+      form.read(part[i]["text"])
+      for part in (found.train, found.test)
+      for i in range(len(part))
+    ]
+    self.assertCountEqual(texts, ["ab b", "ab a", "ab b", "a bb"])
+    line, _ = self.told(text=3, unit="characters", classes=1)
+    self.assertIn("4 texts longer than 3 characters are cut", line)
+    (self.root / "transcripts.tsv").write_text("wavs/0.wav")
+    self.refused("line 1 has no tab", text=3, classes=1)
+    self.refused("unit='x': must be one of", unit="x")
+
   def test_mistakes(self):
     self.refused("no recordings in class.*put .wav, .wave files")
     (self.root / "a.flac").write_bytes(b"x")
