@@ -45,6 +45,7 @@ from ar_jax.tokenizers.given import Tokens
 DECODERS = ("both", "residues", "slots")
 CROSSINGS = ("late", "always")
 SEARCHES = ("draw", "beam", "slots", "greedy")
+_CLEAN = {"token": (1.0, 6500.0, 1.0), "peaks": (50.5, 4500.0, 2.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +86,10 @@ class CrossNovo(Generator):
 
   @property
   def reading(self) -> tuple[str, tuple[float, ...]]:
-    """What it reads of files of a person's own: spectra, and their most peaks,
-    the range of m/z and what is the precursor's, as its parents clean them."""
-    if self.net.encoder.front == "peaks":
-      return "peaks", (self.peaks, 50.5, 4500.0, 2.0)
-    return "peaks", (self.peaks, 1.0, 6500.0, 1.0)
+    """Of files of a person's own: spectra, their most peaks, the range of m/z
+    and what is the precursor's, as the parents clean them."""
+    rest = _CLEAN[self.net.encoder.front]
+    return "peaks", (self.peaks, *rest)
 
   @property
   def trains(self) -> tuple[str, ...] | None:
@@ -120,26 +120,12 @@ class CrossNovo(Generator):
     if self.tokenizer.field not in rest:
       return rest
     ids = self.tokenizer.encode(rest.pop(self.tokenizer.field))
-    ids = jnp.pad(ids, ((0, 0), (0, 1)))
-    count = jnp.sum(jnp.cumprod(ids > 0, 1), 1)[:, None]
-    at = jnp.arange(ids.shape[1])[None]
-    back = jnp.take_along_axis(ids, jnp.maximum(count - 1 - at, 0), 1)
-    units = jnp.where(at < count, back, jnp.where(at == count, STOP, 0))
-    return {**rest, "units": units}
+    return {**rest, "units": residues.backwards(ids)}
 
   def decode(self, variables: Vars, units: Array) -> Array:
     """Peptides i32[B, L - 1] from their N-terminus, 0 behind the end."""
     del variables
-    count = self._count(units)[:, None]
-    at = jnp.arange(self.tokenizer.length)[None]
-    back = jnp.take_along_axis(units, jnp.maximum(count - 1 - at, 0), 1)
-    return jnp.where(at < count, back, 0)
-
-  def _count(self, units: Array) -> Array:
-    """i32[B]: the residues before the first stop, L - 1 at most."""
-    real = (units > 0) & (units != STOP)
-    count = jnp.sum(jnp.cumprod(real, 1), 1)
-    return jnp.minimum(count, self.tokenizer.length)
+    return residues.forwards(units)
 
   def logits(self, variables: Vars, cond: Batch, units: Array) -> Array:
     """f32[B, L, V] of each of units i32[B, L] given those before it."""
@@ -165,11 +151,11 @@ class CrossNovo(Generator):
       hit = jnp.where(real, jnp.argmax(said, -1) == units, False)
       metrics["residues"] = nll.sum(1) / counted
       metrics["accuracy"] = hit.sum(1) / counted
-    if slots is None or said is None:
-      value = metrics["slots" if said is None else "residues"]
-    else:
+    share = float(said is None)
+    if slots is not None and said is not None:
       share = self._share(batch, train)
-      value = share * metrics["slots"] + (1 - share) * metrics["residues"]
+    own = metrics.get("slots", 0.0), metrics.get("residues", 0.0)
+    value = share * own[0] + (1 - share) * own[1]
     return Loss(value, metrics, nll=nll, units=counted)
 
   def _share(self, batch: Batch, train: bool) -> Array | float:
