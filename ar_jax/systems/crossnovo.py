@@ -36,7 +36,6 @@ from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
 from ar_jax.families.seq2seq import peptide_draw, residues
 from ar_jax.families.seq2seq.peptide_net import Net, slot_loss
-from ar_jax.families.seq2seq.residues import STOP
 from ar_jax.families.seq2seq.spectra import FRONTS, PeakEncoder, Waves
 from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.nn.stacks.vit import vit
