@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from ar_jax import conditions, own_readings, own_shapes
+from ar_jax import conditions, own_readings, own_shapes, own_voices
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
 from ar_jax.data import notes
@@ -44,7 +44,9 @@ def asked(
     data: gives the classes, the sides and channels of pictures and, where the
       system needs more than a class, test examples.
     n: how many; sample i follows picture i mod their number.
-    config: its `sample.shape` names shapes, see `own_shapes.asked`, or its
+    config: its `sample.prompt` is a text, see `conditions.prompted`, and its
+      `sample.voice` a recording, see `own_voices`; its `sample.shape` names
+      shapes, see `own_shapes.asked`, or its
       `sample.read` what is to be read, see `own_readings.asked`; or its
       `sample.control` is a picture or a folder of some; `sides`
       (height, width) of what is drawn, () for those of the data; `extract`,
@@ -57,6 +59,22 @@ def asked(
   """
   if own_shapes.given(config):
     return own_shapes.asked(system, data, n, config)
+  text = config.sample.get("prompt", "")
+  cond = conditions.prompted(system, data, n, text) if text else {}
+  cond |= own_voices.asked(system, data, n, config)
+  if system.needs and set(system.needs) <= set(cond):
+    return cond
+  return _followed(system, data, n, config, labels) | cond
+
+
+def _followed(
+  system: System,
+  data: Any,
+  n: int,
+  config: Config,
+  labels: tuple[int, ...],
+) -> dict[str, np.ndarray]:
+  """What does not come from a text or a voice."""
   if own_readings.given(config):
     return own_readings.asked(system, n, config)
   if not given(config):

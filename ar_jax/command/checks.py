@@ -24,6 +24,7 @@ from ar_jax import (
   evals,
   own_readings,
   own_shapes,
+  own_voices,
   parallel,
   run_files,
   sample,
@@ -215,6 +216,7 @@ def _prompt(config: Config, dataset, system: System) -> None:
   """Checks that what samples are asked for by can be read."""
   if config.get("sample", {}).get("prompt"):
     prompted(system, dataset, 1, config.sample.prompt)
+  own_voices.asked(system, dataset, 1, config)
 
 
 def _views(config: Config, dataset: data.Dataset) -> None:
