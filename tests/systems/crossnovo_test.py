@@ -2,13 +2,17 @@
 in experiments/crossnovo.py."""
 
 import functools
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax import evals
+from ar_jax import evals, own_readings
+from ar_jax.core import forms as core_forms
 from ar_jax.core import peptides, spectra
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import build
@@ -196,6 +200,33 @@ class CrossNovoTest(absltest.TestCase):
       self.assertEqual(said[name], 1.0)
     with self.assertRaisesRegex(UserError, "have no peptide"):
       evals.build("peptides", load("markov_text"))
+
+  def test_spectra_of_a_file(self):
+    system = case()[0]
+    block = (
+      "BEGIN IONS\nPEPMASS=464.7347\nCHARGE=2+\n101.5 3\n140.25 4\nEND IONS\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder, "my.mgf")
+      path.write_text(2 * block)
+      settings = ml_collections.ConfigDict({"sample": {"read": folder}})
+      self.assertEqual(own_readings.count(system, settings), 2)
+      cond = own_readings.asked(system, 2, settings)
+      self.assertCountEqual(cond, system.needs)
+      self.assertEqual(cond["peaks"].shape, (2, 12, 2))
+      np.testing.assert_allclose(cond["peaks"][0, :2, 0], [101.5, 140.25])
+      known = own_readings.facts(system)
+      self.assertEqual(own_readings.fields(settings, system), set(system.needs))
+      forms = {k: core_forms.made(v) for k, v in known["forms"].items()}
+      ids = np.zeros((2, 8), np.int32)
+      ids[0, :2] = peptides.parse("PK")
+      out = own_readings.write(
+        system, settings, {"peptide": ids}, forms, pathlib.Path(folder)
+      )
+      self.assertEqual(out.read_text(), "my.mgf 0\tPK\nmy.mgf 1\t\n")
+      path.write_text(block.replace("CHARGE=2+\n", ""))
+      with self.assertRaisesRegex(UserError, "no CHARGE.*mend or remove it"):
+        own_readings.check(system, settings)
 
   def test_mistakes(self):
     model = config.smoke().model.to_dict()
