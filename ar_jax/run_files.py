@@ -18,10 +18,11 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ar_jax import checkpoint, data, metrics, own_readings
+from ar_jax import checkpoint, data, metrics
 from ar_jax.command import presets
 from ar_jax.core import forms
 from ar_jax.core.system import System, UserError
+from ar_jax.own import readings
 
 Config = ml_collections.ConfigDict
 
@@ -145,8 +146,8 @@ def _said_by(system: System, config: Config) -> dict[str, Any] | None:
   None where they are not."""
   while hasattr(system, "target"):
     system = system.target
-  if own_readings.field(system) is not None:
-    return own_readings.facts(system)
+  if readings.field(system) is not None:
+    return readings.facts(system)
   if "data" in config:
     if not of_images(config):
       return None

@@ -29,7 +29,7 @@ from ar_jax import (
   show,
   step,
 )
-from ar_jax.conditions import of_examples, prompted, truth
+from ar_jax.conditions import of_examples, truth
 from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
@@ -181,7 +181,7 @@ def draw(
   true = {}
   of = dataset.forms
   lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
-  if lines and of_examples(system) and not asked:
+  if lines and of_examples(system) and not config.sample.get("prompt"):
     first = min(count, show.MOST)
     true = truth(system, dataset, first, fields=lines)
   return Samples(forms.stored(made, of), cond, true, step.means(counts))

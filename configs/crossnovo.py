@@ -4,17 +4,18 @@ Presets: default (peptides of proteins by rule, with spectra by rule), fasta
 (of a FASTA file, whose organism is held out), paper (your own spectra; the
 sizes of its parent of slots, for its own are not published), residues and slots
 (each decoder alone), smoke. Your own spectra are read by a trained model with
---mode=sample --config.data.name=mgf --config.data.path=my.mgf.
+--mode=sample --config.sample.read=my.mgf.
 """
 
 from configs import common
 
 
 def run(data, **model):
-  c = common.run("crossnovo", length=data.longest, **model)
+  model |= dict(length=data.longest, peaks=data.peaks)
+  c = common.run("crossnovo", **model)
   c.data = data
   c.optim.update(weight_decay=8e-5, b2=0.999)
-  c.sample.update(count=16, batch=16, columns=4)
+  c.sample.update(count=16, batch=16, columns=4, read="")
   c.sample.options.update(beams=5, ppm=50.0)
   c.evals.likelihood = {}
   c.evals.peptides = {"n": 500}
@@ -52,7 +53,7 @@ def small(decoders="both", **options):
 
 def fasta():
   """20,000 proteins of UniProt, in the Debian package mmseqs2-examples."""
-  path = "/usr/share/doc/mmseqs2-examples/examples/DB.fasta.gz"
+  path = "/usr/share/doc/mmseqs2/example-data/DB.fasta.gz"
   return small(path=path, organism="Candida albicans")
 
 

@@ -32,6 +32,7 @@ from ar_jax.command.values import accumulate, check_values, evaluators
 from ar_jax.conditions import TEXTS, labels_of, prompted
 from ar_jax.core import forms, json_text, trees
 from ar_jax.core.system import System, UserError, build
+from ar_jax.own import voices
 from ar_jax.tokenizers.given import Tokens
 
 Config = ml_collections.ConfigDict
@@ -203,6 +204,8 @@ def _prompt(config: Config, dataset, system: System) -> None:
   """Checks that what samples are asked for by can be read."""
   if config.get("sample", {}).get("prompt"):
     prompted(system, dataset, 1, config.sample.prompt)
+  if voices.given(config):
+    voices.asked(system, dataset, 1, config)
 
 
 def _views(config: Config, dataset: data.Dataset) -> None:

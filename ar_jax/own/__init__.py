@@ -4,7 +4,8 @@ that names it:
   control   pictures that samples follow            controls
   shape     meshes and points that get a skeleton   shapes
   clip      clips that samples go on with           clips
-  read      pictures and recordings to be read      readings
+  read      pictures, recordings, spectra to read   readings
+  voice     a recording in whose voice is spoken    voices
 
 Each module has `given`, what a config names; `check`, before anything else
 runs; `fields`, what then need not come from the data; and `asked`, the
@@ -21,11 +22,12 @@ import numpy as np
 from ar_jax import conditions
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
-from ar_jax.own import clips, controls, readings, shapes
+from ar_jax.own import clips, controls, readings, shapes, voices
 
 Config = ml_collections.ConfigDict
 KINDS = {
   "control": controls, "shape": shapes, "clip": clips, "read": readings,
+  "voice": voices,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Pictures and recordings of a person's own, to be read: what
+"""Pictures, recordings and spectra of a person's own, to be read: what
 `config.sample.read` names.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from ar_jax.core import peptides
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Form, Text
 from ar_jax.core.system import System
@@ -17,10 +18,17 @@ from ar_jax.data import notes
 from ar_jax.data.audio import wav
 from ar_jax.data.folders import walk
 from ar_jax.data.images import reader, scan, transforms
+from ar_jax.data.science import mgf
 from ar_jax.show.files import whole
 
 Config = ml_collections.ConfigDict
 SOUNDS = (".wav", ".wave")
+# What a system reads -> what a file of it is called.
+_CALLED = {
+  "image": "picture",
+  "audio": "recording",
+  "peaks": "file of spectra",
+}
 _SAID = 20  # files of which the texts are printed
 
 
@@ -30,8 +38,8 @@ def given(config: Config) -> str:
 
 
 def field(system: System) -> str | None:
-  """What such a system reads, "image" or "audio"; None for other systems,
-  which have no `reading`."""
+  """What such a system reads, "image", "audio" or "peaks"; None for other
+  systems, which have no `reading`."""
   named = getattr(system, "reading", None)
   return named and named[0]
 
@@ -44,18 +52,25 @@ def facts(system: System) -> dict[str, Any]:
   if kind == "image":
     own = {"image": (list(sizes), "uint8")}
     form = {"form": "image"}
+  elif kind == "peaks":
+    own = {k: ([sizes[0], 2], "float32") for k in ("peaks", "mz")}
+    own["precursor"] = ([4], "float32")
+    form = {"form": "peaks"}
   else:
     own = {"audio": ([sizes[0]], "float32"), "audio_length": ([], "int32")}
     form = {"form": "audio", "rate": sizes[1]}
-  own["text"] = ([tokens.length], "int32")
+  text_field = tokens.field
+  own[text_field] = ([tokens.length], "int32")
   ids = [str(i) for i in range(tokens.vocab)]
   text = {"form": "text", "symbols": ids, "joint": " ", "stop": tokens.stop}
+  if kind == "peaks":
+    text |= {"symbols": ["", *peptides.SYMBOLS], "joint": ""}
   return {
     "name": "the data that it was trained on",
     "num_classes": 0,
     "class_names": [],
     "fields": {k: {"shape": x, "dtype": t} for k, (x, t) in own.items()},
-    "forms": {kind: form, "text": text},
+    "forms": {kind: form, text_field: text},
   }
 
 
@@ -69,8 +84,8 @@ def files(system: System, path: str) -> list[pathlib.Path]:
   kind = field(system)
   if kind is None:
     raise UserError(f"sample.read={path!r}: this system reads no files")
-  images = kind == "image"
-  what, ends = ("picture", scan.suffixes()) if images else ("recording", SOUNDS)
+  what = _CALLED[kind]
+  ends = {"image": scan.suffixes(), "audio": SOUNDS, "peaks": (".mgf",)}[kind]
   root = pathlib.Path(path).expanduser()
   if not root.is_dir():
     if not root.exists():
@@ -94,14 +109,37 @@ def check(system: System, config: Config) -> None:
   """Reads the files that a config names; raises a UserError if one cannot be
   read."""
   for file in files(system, given(config)):
-    example(system, file)
+    examples(system, file)
 
 
 def count(system: System, config: Config) -> int:
-  """How many samples a run makes: one of each file that is to be read."""
+  """How many samples a run makes: one of each file that is to be read, or of
+  each spectrum in it."""
   if not given(config):
     return config.sample.count
-  return len(files(system, given(config)))
+  found = files(system, given(config))
+  if field(system) != "peaks":
+    return len(found)
+  return sum(len(examples(system, file)) for file in found)
+
+
+def examples(system: System, file: pathlib.Path) -> list[dict[str, np.ndarray]]:
+  """What the system reads of a file: of spectra all that are in it.
+
+  Raises:
+    UserError: it, or one in it, cannot be read.
+  """
+  kind, sizes = system.reading
+  if kind != "peaks":
+    return [example(system, file)]
+  names = "most", "low", "high", "near"
+  rows, bad = mgf.read(file, dict(zip(names, sizes, strict=True)))
+  if bad or not rows:
+    raise UserError(
+      f"{notes.printable(str(file))}: "
+      + (f"{notes.listed(bad)}; mend or remove it" if bad else "no spectrum")
+    )
+  return rows
 
 
 def example(system: System, file: pathlib.Path) -> dict[str, np.ndarray]:
@@ -140,6 +178,8 @@ def fields(system: System, config: Config) -> set[str]:
   kind = field(system)
   if not given(config) or kind is None:
     return set()
+  if kind == "peaks":
+    return {"peaks", "mz", "precursor"}
   return {kind, f"{kind}_length"}
 
 
@@ -150,13 +190,15 @@ def asked(
   config: Config,
   labels: tuple[int, ...] = (),
 ) -> dict[str, np.ndarray]:
-  """The conditions of n samples: sample i is of file i mod their number.
+  """The conditions of n samples: sample i is of file, or spectrum, i mod their
+  number.
 
   Raises:
     UserError: as `check`.
   """
   del data, labels  # the system says what it reads
-  rows = [example(system, file) for file in files(system, given(config))]
+  found = files(system, given(config))
+  rows = [row for file in found for row in examples(system, file)]
   at = np.arange(n) % len(rows)
   return {k: np.stack([row[k] for row in rows])[at] for k in rows[0]}
 
@@ -170,18 +212,23 @@ def write(
 ) -> pathlib.Path | None:
   """`samples.tsv`, a file and its text a line, of which the first are printed;
   None where nothing was given to be read."""
-  form = forms.get("text")
+  name = "peptide" if field(system) == "peaks" else "text"
+  form = forms.get(name)
   if not given(config) or not isinstance(form, Text):
     return None
   root = pathlib.Path(given(config)).expanduser()
   found = files(system, given(config))
-  names = [
-    str(file.relative_to(root)) if root.is_dir() else file.name
-    for file in found
-  ]
+  names = []
+  for file in found:
+    own = str(file.relative_to(root)) if root.is_dir() else file.name
+    if name == "peptide":
+      several = len(examples(system, file))
+      names += [f"{own} {i}" for i in range(several)]
+    else:
+      names.append(own)
   lines = [
-    f"{notes.printable(name)}\t{form.read(ids)}"
-    for name, ids in zip(names, made["text"], strict=False)
+    f"{notes.printable(of)}\t{form.read(ids)}"
+    for of, ids in zip(names, made[name], strict=False)
   ]
   path = out / "samples.tsv"
   with whole(path) as temporary:

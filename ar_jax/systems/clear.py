@@ -204,6 +204,7 @@ class Clear(Prefixed):
     count = jnp.full(len(voice), voice.shape[1])
     count = cond.get("voice_length", count) // self.tokenizer.stride
     known = self.latents(variables, self.tokenize(variables, voice))
+    known = known[:, : len(self.plan) - 1]  # at least one is left to draw
     return program.opened(own, {script.field: text}, known, count)
 
   def sample(

@@ -36,7 +36,6 @@ from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
 from ar_jax.families.seq2seq import peptide_draw, residues
 from ar_jax.families.seq2seq.peptide_net import Net, slot_loss
-from ar_jax.families.seq2seq.residues import STOP
 from ar_jax.families.seq2seq.spectra import FRONTS, PeakEncoder, Waves
 from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.nn.stacks.vit import vit
@@ -45,6 +44,7 @@ from ar_jax.tokenizers.given import Tokens
 DECODERS = ("both", "residues", "slots")
 CROSSINGS = ("late", "always")
 SEARCHES = ("draw", "beam", "slots", "greedy")
+_CLEAN = {"token": (1.0, 6500.0, 1.0), "peaks": (50.5, 4500.0, 2.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,7 @@ class CrossNovo(Generator):
     bins: Da that a peptide may weigh, for the knapsack.
     released: the loss of the residues is that of probabilities, as published,
       by a second softmax; and the searches are as published.
+    peaks: of a spectrum of a person's own, at most.
     stage: of training: "first" or "second", set by `at`; None as built.
   """
 
@@ -70,6 +71,7 @@ class CrossNovo(Generator):
   switch: int = 1000
   bins: int = 6500
   released: bool = False
+  peaks: int = 300
   stage: str | None = None
   label_dropout: float = 0.0
 
@@ -80,6 +82,13 @@ class CrossNovo(Generator):
   @property
   def plan(self) -> Plan:
     return makers.blocks(self.tokenizer.length + 1, 1)
+
+  @property
+  def reading(self) -> tuple[str, tuple[float, ...]]:
+    """Of files of a person's own: spectra, their most peaks, the range of m/z
+    and what is the precursor's, as the parents clean them."""
+    rest = _CLEAN[self.net.encoder.front]
+    return "peaks", (self.peaks, *rest)
 
   @property
   def trains(self) -> tuple[str, ...] | None:
@@ -110,26 +119,12 @@ class CrossNovo(Generator):
     if self.tokenizer.field not in rest:
       return rest
     ids = self.tokenizer.encode(rest.pop(self.tokenizer.field))
-    ids = jnp.pad(ids, ((0, 0), (0, 1)))
-    count = jnp.sum(jnp.cumprod(ids > 0, 1), 1)[:, None]
-    at = jnp.arange(ids.shape[1])[None]
-    back = jnp.take_along_axis(ids, jnp.maximum(count - 1 - at, 0), 1)
-    units = jnp.where(at < count, back, jnp.where(at == count, STOP, 0))
-    return {**rest, "units": units}
+    return {**rest, "units": residues.backwards(ids)}
 
   def decode(self, variables: Vars, units: Array) -> Array:
     """Peptides i32[B, L - 1] from their N-terminus, 0 behind the end."""
     del variables
-    count = self._count(units)[:, None]
-    at = jnp.arange(self.tokenizer.length)[None]
-    back = jnp.take_along_axis(units, jnp.maximum(count - 1 - at, 0), 1)
-    return jnp.where(at < count, back, 0)
-
-  def _count(self, units: Array) -> Array:
-    """i32[B]: the residues before the first stop, L - 1 at most."""
-    real = (units > 0) & (units != STOP)
-    count = jnp.sum(jnp.cumprod(real, 1), 1)
-    return jnp.minimum(count, self.tokenizer.length)
+    return residues.forwards(units)
 
   def logits(self, variables: Vars, cond: Batch, units: Array) -> Array:
     """f32[B, L, V] of each of units i32[B, L] given those before it."""
@@ -155,11 +150,11 @@ class CrossNovo(Generator):
       hit = jnp.where(real, jnp.argmax(said, -1) == units, False)
       metrics["residues"] = nll.sum(1) / counted
       metrics["accuracy"] = hit.sum(1) / counted
-    if slots is None or said is None:
-      value = metrics["slots" if said is None else "residues"]
-    else:
+    share = float(said is None)
+    if slots is not None and said is not None:
       share = self._share(batch, train)
-      value = share * metrics["slots"] + (1 - share) * metrics["residues"]
+    own = metrics.get("slots", 0.0), metrics.get("residues", 0.0)
+    value = share * own[0] + (1 - share) * own[1]
     return Loss(value, metrics, nll=nll, units=counted)
 
   def _share(self, batch: Batch, train: bool) -> Array | float:
@@ -293,6 +288,7 @@ def build(
   least: float = 1e-3,
   bins: int = 6500,
   released: bool = False,
+  peaks: int = 300,
   remat: bool | str = False,
   dtype: str = "float32",
 ) -> CrossNovo:
@@ -308,7 +304,7 @@ def build(
     encoder_layers, slot_layers, residue_layers: of the three.
     order: "post", as published, or "pre"; see `blocks.PlainBlock`.
     decoders: "both"; "residues" or "slots" alone.
-    crossing, switch, bins, released: see `CrossNovo`.
+    crossing, switch, bins, released, peaks: see `CrossNovo`.
     front: see `PeakEncoder`.
     masses: see `residues.Residues`.
     least: wavelength of m/z and masses; a larger one is easier to learn.
@@ -348,4 +344,4 @@ def build(
     ),
   )
   tokenizer = Tokens(len(peptides.SYMBOLS) + 1, length, 0, "peptide")
-  return CrossNovo(net, tokenizer, crossing, switch, bins, released)
+  return CrossNovo(net, tokenizer, crossing, switch, bins, released, peaks)

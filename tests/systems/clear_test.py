@@ -2,17 +2,23 @@
 experiments/clear.py."""
 
 import functools
+import pathlib
+import tempfile
+import wave
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl.testing import absltest
 
+from ar_jax import data, own
 from ar_jax.core.decoding.steps import fold
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import build
 from ar_jax.families.token import spoken
 from ar_jax.nn.heads import flow
+from ar_jax.own import voices
 from configs import clear as config
 from tests import smoke
 
@@ -153,6 +159,44 @@ class ClearTest(absltest.TestCase):
     )
     self.assertTrue((made.count <= 12 - count).all())
 
+  def test_a_voice_of_a_file(self):
+    system = case()[0]
+    c = smoke.case("clear")
+    found = data.load(**c.config.data)
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder, "me.wav")
+      with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(1000)
+        file.writeframes(np.full(40, 16384, "<i2").tobytes())
+      settings = lambda **more: ml_collections.ConfigDict(
+        {"sample": {"voice": str(path), "prompt": "ab", **more}}
+      )
+      asked = lambda **more: voices.asked(system, found, 3, settings(**more))
+      with self.assertRaisesRegex(UserError, "what does .* say"):
+        asked()
+      path.with_suffix(".txt").write_text("ba")
+      cond = asked()
+      np.testing.assert_allclose(cond["voice"], np.full((3, 40), 0.5))
+      self.assertEqual(cond["voice_text"].tolist(), [[2, 1]] * 3)
+      self.assertEqual(cond["voice_length"].tolist(), [40] * 3)
+      for more, message in (
+        (dict(voice_text="x"), "'x' is not among the 3"),
+        (dict(voice_text="abababa"), "this model reads 8 in all"),
+        (dict(voice="/no/such.wav"), "sample.voice: "),
+      ):
+        with self.assertRaisesRegex(UserError, message):
+          asked(**more)
+      with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(1000)
+        file.writeframes(np.zeros(200, "<i2").tobytes())
+      with self.assertRaisesRegex(UserError, "takes 0.01 to 0.09 s"):
+        asked()
+    self.assertEmpty(own.given(settings(voice="")))
+
   def test_texts_are_joined(self):
     a = jnp.asarray([[1, 2, 0], [0, 0, 0], [3, 3, 3]])
     b = jnp.asarray([[4, 5], [6, 0], [7, 0]])
@@ -160,8 +204,8 @@ class ClearTest(absltest.TestCase):
       spoken.joined(a, b, 0, 5),
       [[1, 2, 4, 5, 0], [6, 0, 0, 0, 0], [3, 3, 3, 7, 0]],
     )
-    with self.assertRaisesRegex(UserError, "reads 4 in all"):
-      spoken.joined(a, b, 0, 4)
+    with self.assertRaisesRegex(UserError, "reads 2 in all"):
+      spoken.joined(a, b, 0, 2)
 
   def test_direction(self):
     """At first the velocity is 0 and so is the cosine; its slope has an end.

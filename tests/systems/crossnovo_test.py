@@ -2,13 +2,17 @@
 in experiments/crossnovo.py."""
 
 import functools
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl.testing import absltest
 
 from ar_jax import evals
+from ar_jax.core import forms as core_forms
 from ar_jax.core import peptides, spectra
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import build
@@ -16,6 +20,7 @@ from ar_jax.data import load
 from ar_jax.families.seq2seq.peptide_net import slot_loss
 from ar_jax.families.seq2seq.residues import STOP
 from ar_jax.families.seq2seq.spectra import Waves
+from ar_jax.own import readings
 from configs import crossnovo as config
 from tests import smoke
 
@@ -196,6 +201,33 @@ class CrossNovoTest(absltest.TestCase):
       self.assertEqual(said[name], 1.0)
     with self.assertRaisesRegex(UserError, "have no peptide"):
       evals.build("peptides", load("markov_text"))
+
+  def test_spectra_of_a_file(self):
+    system = case()[0]
+    block = (
+      "BEGIN IONS\nPEPMASS=464.7347\nCHARGE=2+\n101.5 3\n140.25 4\nEND IONS\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder, "my.mgf")
+      path.write_text(2 * block)
+      settings = ml_collections.ConfigDict({"sample": {"read": folder}})
+      self.assertEqual(readings.count(system, settings), 2)
+      cond = readings.asked(system, None, 2, settings)
+      self.assertCountEqual(cond, system.needs)
+      self.assertEqual(cond["peaks"].shape, (2, 12, 2))
+      np.testing.assert_allclose(cond["peaks"][0, :2, 0], [101.5, 140.25])
+      known = readings.facts(system)
+      self.assertEqual(readings.fields(system, settings), set(system.needs))
+      forms = {k: core_forms.made(v) for k, v in known["forms"].items()}
+      ids = np.zeros((2, 8), np.int32)
+      ids[0, :2] = peptides.parse("PK")
+      out = readings.write(
+        system, settings, {"peptide": ids}, forms, pathlib.Path(folder)
+      )
+      self.assertEqual(out.read_text(), "my.mgf 0\tPK\nmy.mgf 1\t\n")
+      path.write_text(block.replace("CHARGE=2+\n", ""))
+      with self.assertRaisesRegex(UserError, "no CHARGE.*mend or remove it"):
+        readings.check(system, settings)
 
   def test_mistakes(self):
     model = config.smoke().model.to_dict()

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax import own_readings
 from ar_jax.core.decoding import edits
 from ar_jax.core.signals import mel
 from ar_jax.core.system import UserError, build
@@ -21,6 +20,7 @@ from ar_jax.evals.text import distance
 from ar_jax.families.seq2seq import speech
 from ar_jax.nn.layers import cif
 from ar_jax.nn.losses import mwer
+from ar_jax.own import readings
 from configs import paraformer as config
 from tests import filled, smoke
 
@@ -304,12 +304,12 @@ class ReadingTest(absltest.TestCase):
         f.setframerate(rate)
         f.writeframes(np.full(count, 8192, "<i2").tobytes())
     c.sample.read = str(root)
-    self.assertEqual(own_readings.count(system, c), 2)
-    rows = own_readings.asked(system, 3, c)
+    self.assertEqual(readings.count(system, c), 2)
+    rows = readings.asked(system, None, 3, c)
     self.assertEqual(rows["audio"].shape, (3, 288))
     self.assertEqual(rows["audio_length"].tolist(), [100, 250, 100])
     np.testing.assert_allclose(rows["audio"][0, :100], 0.25, atol=1e-3)
-    facts = own_readings.facts(system)
+    facts = readings.facts(system)
     self.assertEqual(facts["fields"]["audio"]["shape"], [288])
     os.remove(root / "a.wav")
     (root / "b.wav").rename(root / "c.wav")
@@ -318,7 +318,7 @@ class ReadingTest(absltest.TestCase):
       f.setparams((1, 2, 4000, 0, "NONE", ""))
       f.writeframes(long)
     with self.assertRaisesRegex(UserError, "1.00 s, this model hears 0.07 s"):
-      own_readings.check(system, c)
+      readings.check(system, c)
 
 
 class FrontTest(absltest.TestCase):

@@ -101,7 +101,8 @@ def of_mass(
   much: a knapsack over bins of 1 Da, each of which keeps its best path with
   its exact mass (PrimeNovo's precise mass control, arXiv 2405.08772).
 
-  One path a bin is kept, so what is found may not be the best.
+  One path a bin is kept, so what is found may not be the best, and a path may
+  not be found where there is one.
 
   Args:
     log: f32[B, T, V], logarithms of laws; the blank is last.
@@ -117,6 +118,7 @@ def of_mass(
     smallest, f32[B]; and their mass f32[B], 0 where there is no such path: all
     slots are blank then.
   """
+  masses = jnp.asarray(masses)
   run = lambda x, m: _of_mass(x, m, masses, bins, tolerance, released)
   return jax.vmap(run)(log, mass)
 
@@ -203,6 +205,7 @@ def best_of_mass(
     log, masses, bins, beams, tolerance, released: as above.
     neutral: f32[B], the mass of the whole molecule, with its water.
   """
+  masses = jnp.asarray(masses)
   mass = neutral - (18.01 if released else peptides.WATER)
   ids, count, _ = prefix_beam(log, beams)
   own = jnp.where(ids >= 0, masses[jnp.maximum(ids, 0)], 0.0).sum(1)

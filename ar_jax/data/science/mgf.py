@@ -63,11 +63,8 @@ def mgf(
   clean = dict(low=low, high=high, near=near, least=least, most=peaks)
   rows, bad = [], []
   for file in files:
-    for number, block in enumerate(_blocks(file)):
-      try:
-        rows.append(_example(block, clean, longest))
-      except (UserError, ValueError) as e:
-        bad.append(f"{file.name} spectrum {number} ({e})")
+    more, wrong = read(file, clean, longest)
+    rows, bad = rows + more, bad + wrong
   if bad and not skip_bad:
     raise UserError(
       f"{path}: of {len(rows) + len(bad)} spectra {len(bad)} cannot be read: "
@@ -106,6 +103,25 @@ def mgf(
   )
 
 
+def read(
+  file: pathlib.Path, clean: dict, longest: int | None = None
+) -> tuple[list[dict[str, np.ndarray]], list[str]]:
+  """(the fields of each spectrum of a file, what is wrong with the others).
+
+  Args:
+    file: MGF.
+    clean: arguments of `spectra.cleaned`.
+    longest: symbols of a peptide; None reads no peptides.
+  """
+  rows, bad = [], []
+  for number, block in enumerate(_blocks(file)):
+    try:
+      rows.append(_example(block, clean, longest))
+    except (UserError, ValueError) as e:
+      bad.append(f"{file.name} spectrum {number} ({e})")
+  return rows, bad
+
+
 def _files(path: str) -> list[pathlib.Path]:
   root = pathlib.Path(path).expanduser()
   if path and root.is_file():
@@ -134,7 +150,7 @@ def _blocks(file: pathlib.Path) -> list[list[str]]:
 
 
 def _example(
-  lines: list[str], clean: dict, longest: int
+  lines: list[str], clean: dict, longest: int | None
 ) -> dict[str, np.ndarray]:
   """The fields of a spectrum.
 
@@ -164,7 +180,7 @@ def _example(
     raise UserError("a number that is not finite or not positive")
   found = spectra.cleaned(mz, strength, precursor, charge, **clean)
   example = spectra.example(found, precursor, charge, clean["most"])
-  if said.get("SEQ"):
+  if said.get("SEQ") and longest is not None:
     ids = rules.parse(re.sub(r"[\[\]()]", "", said["SEQ"]))
     if len(ids) > longest:
       raise UserError(

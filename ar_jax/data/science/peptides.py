@@ -18,8 +18,8 @@ _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 # How often each comes in proteins, in per mille (UniProt, about).
 _SHARES = (83, 14, 55, 67, 39, 71, 23, 59, 58, 97, 24, 41, 47, 39, 55, 66, 53,
            69, 11, 29)  # fmt: skip
-_CUT = re.compile(r".*?(?:[KR](?!P)|$)")
-_DEBIAN = "/usr/share/doc/mmseqs2-examples/examples/DB.fasta.gz"
+_CUT = re.compile(r"(?<=[KR])(?!P)")
+DEBIAN = "/usr/share/doc/mmseqs2/example-data/DB.fasta.gz"
 
 
 def peptides(
@@ -131,7 +131,7 @@ def forms() -> dict:
 
 def digest(protein: str, shortest: int, longest: int) -> list[str]:
   """The peptides of a protein, as trypsin cuts it, of so many residues."""
-  parts = (m[0] for m in _CUT.finditer(protein.replace("I", "L")))
+  parts = _CUT.split(protein.replace("I", "L"))
   known = set(_LETTERS)
   return [p for p in parts if shortest <= len(p) <= longest and set(p) <= known]
 
@@ -207,7 +207,7 @@ def _fasta(path: str) -> tuple[list[tuple[str, str]], str]:
   """((organism, sequence) of each protein, a digest of the file)."""
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
-    hint = f"; {_DEBIAN} is there" if pathlib.Path(_DEBIAN).exists() else ""
+    hint = f"; {DEBIAN} is there" if pathlib.Path(DEBIAN).exists() else ""
     raise UserError(
       f"data.path={path!r}: no such file; name a FASTA file of proteins{hint}"
     )

@@ -40,6 +40,28 @@ def split_masses(released: bool) -> np.ndarray:
   return np.stack([whole, own - whole], -1).astype(np.float32)
 
 
+def backwards(ids: Array) -> Array:
+  """Symbols i32[B, N + 1] of peptides i32[B, N]: from the C-terminus, and a
+  stop, 0 behind it."""
+  ids = jnp.pad(ids, ((0, 0), (0, 1)))
+  count = jnp.sum(jnp.cumprod(ids > 0, 1), 1)[:, None]
+  at = jnp.arange(ids.shape[1])[None]
+  back = jnp.take_along_axis(ids, jnp.maximum(count - 1 - at, 0), 1)
+  return jnp.where(at < count, back, jnp.where(at == count, STOP, 0))
+
+
+def forwards(symbols: Array) -> Array:
+  """Peptides i32[B, N] of symbols i32[B, N + 1] up to their first stop or 0,
+  from the N-terminus, 0 behind the end."""
+  length = symbols.shape[1] - 1
+  real = (symbols > 0) & (symbols != STOP)
+  count = jnp.sum(jnp.cumprod(real, 1), 1)[:, None]
+  count = jnp.minimum(count, length)
+  at = jnp.arange(length)[None]
+  back = jnp.take_along_axis(symbols, jnp.maximum(count - 1 - at, 0), 1)
+  return jnp.where(at < count, back, 0)
+
+
 def places(count: int, width: int) -> Array:
   """f32[1, count, D]."""
   at = jnp.arange(count, dtype=jnp.float32)

@@ -166,15 +166,16 @@ class UntilStopped(TokenProgram):
 
 def joined(first: Array, second: Array, stop: int, length: int) -> Array:
   """i32[B, length]: two texts i32[B, n] each, the second behind the first, up
-  to the `stop` of each.
+  to the `stop` of each. Texts are padded, so it is the caller who sees to it
+  that the two have room; what has none is cut.
 
   Raises:
-    UserError: the two may be longer than `length`.
+    UserError: either has places for more than `length`.
   """
-  if first.shape[1] + second.shape[1] > length:
+  longest = max(first.shape[1], second.shape[1])
+  if longest > length:
     raise UserError(
-      f"texts of up to {first.shape[1]} and {second.shape[1]} symbols: this "
-      f"model reads {length} in all"
+      f"a text of {longest} places: this model reads {length} in all"
     )
   count = jnp.sum(jnp.cumsum(first == stop, axis=1) == 0, axis=1)
   pad = lambda x: jnp.pad(

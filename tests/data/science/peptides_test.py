@@ -87,7 +87,7 @@ class PeptidesTest(parameterized.TestCase):
       with self.assertRaisesRegex(UserError, "there are Homo sapiens, Candida"):
         data.load("peptides", organism="Mus", **known)
       with self.assertRaisesRegex(UserError, "take more proteins"):
-        data.load("peptides", path=str(path), shortest=2, longest=2)
+        data.load("peptides", path=str(path), shortest=2, longest=2, missing=0)
       path.write_text("nothing")
       with self.assertRaisesRegex(UserError, "no protein; a FASTA file"):
         data.load("peptides", **known)
