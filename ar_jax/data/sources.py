@@ -30,6 +30,8 @@ LOADERS = {
   "folder": ("images.folder", "folder"),
   "clips": ("video.clips", "clips"),
   "video_folder": ("video.folder", "folder"),
+  "dialogues": ("video.dialogues", "dialogues"),
+  "dialogue_clips": ("video.dialogue_clips", "dialogue_clips"),
   "chirps": ("audio.chirps", "chirps"),
   "audio_folder": ("audio.folder", "folder"),
   "cached": ("wrap.cache", "cached"),
