@@ -1,10 +1,10 @@
 """SpeakerVid (arXiv 2507.09862): somebody who answers in picture and speech.
 
-Presets: default (dialogues by rule), paper (frames of 480 x 768; the sizes of
-the network are not published, these are our own choice of 0.8B), text (the
-question's text in place of its picture and speech), video (the first stage of
-training: no speech, by the text), stages (video, then both, then dialogues),
-smoke. Your own dialogues: --config.data.name=dialogue_clips
+Presets: default (dialogues by rule), paper (0.8B; how wide and deep is not
+published, and our own choice), text (the question's text in place of its
+picture and speech), video (the first stage: no speech, by the text), stages
+(video, then both, then dialogues), smoke.
+Your own dialogues: --config.data.name=dialogue_clips
 --config.data.path=clips.jsonl --config.data.media=DIR
 """
 
@@ -53,8 +53,10 @@ def stages():
 
 
 def paper():
-  """Latents of 8 x 8 pixels, two a side together, as patches: 30 x 48 tokens a
-  map; a chunk is 0.16 s, four tokens of a speech codec of 6,561 codes."""
+  """0.8B as published, in widths and depths of our own; a chunk of 0.16 s with
+  four tokens of a speech codec of 6,561 codes. The published tokenizer of video
+  (a map of 60 x 96 latents) is out of reach: the maps are still those of the
+  data set by rule; give your own by `tokenizer` and `data`."""
   c = run(24, width=1536, depth=18, heads=16, refine_depth=6,
           head_width=1536, head_depth=6, levels=1000, vocab=6561,
           remat="weights", dtype="bfloat16")  # fmt: skip

@@ -14,10 +14,10 @@ The published model reads a question through a frozen multimodal network
 ("thinker"); its hidden states are rows here, too, where the data have them as
 `thinker`. Its video tokenizer and its speech codec are out of reach: any
 tokenizer of frames with vectors as units stands for the first, and speech is
-whatever ids the data have. Sizes are not published; ours are our own.
+whatever ids the data have. Sizes are not published; these are ours.
 
-The data set's records, rules and branches are `data.video.clip_table` and
-`clip_rules`, its measures `evals.video.dialogue`.
+Records and rules of the data set: `data.video.clip_table`, `clip_rules`;
+measures: `evals.video.dialogue`.
 
 Shapes: B batch, C chunks, m speech tokens and n map tokens of a chunk, p
 numbers of a map token, R passes that fill a map, D width.
