@@ -66,6 +66,7 @@ UNMEASURED = {
   "pixelcnn",
   "riganything",
   "semaim",
+  "speakervid",
   "varedit",
   "vtbench",
 }
