@@ -29,7 +29,7 @@ from ar_jax import (
   show,
   step,
 )
-from ar_jax.conditions import of_examples, truth
+from ar_jax.conditions import of_examples, prompted, truth
 from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax import optim
+from ar_jax import data, optim
 from ar_jax.core.system import build
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -135,6 +135,20 @@ class ConfigsTest(parameterized.TestCase):
     self.assertEqual(count, 385_103_600)
     self.assertEqual(system.known, 521)
     self.assertEqual(system.stage, "both")
+    optim.make(config.optim.to_dict(), config.train.steps)
+
+  @parameterized.parameters(("speakervid", 0.8e9), ("arig", None))
+  def test_sizes_of_our_own(self, name, published):
+    """Only the count of SpeakerVid is published, and no width or depth."""
+    config = importlib.import_module(f"configs.{name}").get_config("paper")
+    system = build(config.system, **config.model.to_dict())
+    rows = data.load(**config.data.to_dict() | {"count": 8})
+    batch = {k: np.asarray(v)[None] for k, v in rows.train[0].items()}
+    made = jax.eval_shape(system.init, jax.random.key(0), batch)["params"]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(made))
+    if published:
+      self.assertAlmostEqual(count / published, 1, delta=0.05)
+    self.assertGreater(count, 5e7)
     optim.make(config.optim.to_dict(), config.train.steps)
 
   @parameterized.parameters("paper", "bae_16", "bae_16_sure", "bae_24")

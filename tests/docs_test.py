@@ -72,6 +72,8 @@ UNMEASURED = {
   "paraformer",
   "pixelcnn",
   "riganything",
+  "semaim",
+  "speakervid",
   "varedit",
   "vtbench",
 }

@@ -32,6 +32,8 @@ LOADERS = {
   "folder": ("images.folder", "folder"),
   "clips": ("video.clips", "clips"),
   "video_folder": ("video.folder", "folder"),
+  "dialogues": ("video.dialogues", "dialogues"),
+  "dialogue_clips": ("video.dialogue_clips", "dialogue_clips"),
   "chirps": ("audio.chirps", "chirps"),
   "speech": ("audio.speech", "speech"),
   "audio_folder": ("audio.folder", "folder"),

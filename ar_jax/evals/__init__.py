@@ -20,6 +20,7 @@ judge_accuracy   do samples show the class that was asked for?
 concept          is a concept still drawn, and all else as before?
 series           errors of forecasts, beside those that need no network
 interaction      an agent in a conversation: states, motion, answers
+dialogue         answers in picture and speech: the groups of VidChatBench
 speed            images per second, compile time, traces
 """
 
@@ -51,6 +52,7 @@ NAMES = {
   "judge_accuracy": "images.judge_accuracy",
   "series": "series.errors",
   "interaction": "series.interaction",
+  "dialogue": "video.dialogue",
   "pairs": "images.pairs",
   "control": "images.control",
   "transcripts": "text.transcripts",
@@ -114,6 +116,8 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
     raise UserError("evals.first_sound: this system makes no sound in pieces")
   if name == "interaction":
     samples.check_makes(system, "motion_a", name)
+  if name == "dialogue":
+    samples.check_makes(system, "video", name)
   if name in _PAIR:
     samples.check_pairs(system, name)
   if name == "previews" and not hasattr(system, "previews"):

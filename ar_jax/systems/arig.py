@@ -125,8 +125,12 @@ class ARIG(System):
     known = {}
     for name in (*USER, *AGENT):
       if name in batch:
-        own = data[name]
-        known[name] = (batch[name] - own["mean"]) / own["scale"]
+        x = jnp.asarray(batch[name])
+        own = {
+          k: v.reshape((1,) * (x.ndim - 1) + (-1,))
+          for k, v in data[name].items()
+        }
+        known[name] = (x - own["mean"]) / own["scale"]
     for name in VOICES:
       if name not in batch:
         raise UserError(f"the examples have no {name!r}; see data set 'dyads'")
@@ -247,7 +251,7 @@ class ARIG(System):
       law = law | {"h_null": null, "scale": guidance}
     motion = net.head.draw(z, noise, **law)[:, 0]
     carry["last"] = {**last, "audio_a": said["audio_a"], "motion_a": motion}
-    own = variables["data"]["motion_a"]
+    own = {k: v[None] for k, v in variables["data"]["motion_a"].items()}
     return carry, {"motion_a": motion * own["scale"] + own["mean"], **made}
 
   def sample(

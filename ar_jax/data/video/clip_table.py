@@ -166,7 +166,7 @@ def parse(record: Mapping[str, Any], where: str) -> Clip:
   given = {k: v for k, v in record.items() if k not in _IGNORED}
   _known(given, Clip, where)
   for name, kind in _PARTS.items():
-    if name in given:
+    if given.get(name) is not None:
       part = given[name]
       if not isinstance(part, Mapping):
         raise UserError(f"{where}: {name}: {part!r}, must hold its scores")

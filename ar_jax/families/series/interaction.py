@@ -71,6 +71,21 @@ def _dense(width: int, name: str) -> nn.Dense:
   )
 
 
+class _Look(nn.Module):
+  """Attention from one track to the other; the two ways have matrices each of
+  its own, along a leading axis."""
+
+  width: int
+  heads: int
+
+  @nn.compact
+  def __call__(self, x: Array, other: Array, seen: Array) -> Array:
+    cross = CrossAttention(
+      self.width, self.heads, stddev=None, out_stddev=None, name="cross"
+    )
+    return cross(x, cross.remember(other), seen)
+
+
 class Behaviour(nn.Module):
   """Interactive behaviour understanding, of one chunk: each looks at the
   other, both modulated by what the agent is about to say; then all of it at
@@ -101,26 +116,20 @@ class Behaviour(nn.Module):
     place = self.param(
       "place", nn.initializers.normal(0.02), (self.size, self.width)
     )
-    both = jnp.stack([user, agent], 1) + place[None, None]
+    both = jnp.stack([user, agent]) + place[None, None]
     mod = _dense(4 * self.width, "ada_tracks")(nn.silu(now))
-    mod = mod.reshape(-1, 4, 1, self.width)
-    apply = lambda x, i: [
-      modulate(layer_norm(y), mod[:, i], mod[:, i + 1])
-      for y in (x[:, 0], x[:, 1])
-    ]
-    user, agent = apply(both, 0)
-
-    def look(name, x, m):
-      cross = CrossAttention(
-        self.width, self.heads, stddev=None, out_stddev=None, name=name
-      )
-      return cross(x, cross.remember(m), seen)
-
-    heard = look("user_at_agent", user, agent)
-    answer = look("agent_at_user", agent, user)
-    both = both + jnp.stack([heard, answer], 1)
-    user, agent = apply(both, 2)
-    x = _dense(self.width, "join")(jnp.concatenate([user, agent], -1))
+    mod = mod.reshape(1, -1, 4, 1, self.width)
+    apply = lambda i: modulate(layer_norm(both), mod[:, :, i], mod[:, :, i + 1])
+    look = nn.vmap(
+      _Look,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=(0, 0, None),
+    )(self.width, self.heads, name="look")
+    tracks = apply(0)
+    both = both + look(tracks, tracks[::-1], seen)
+    tracks = apply(2)
+    x = _dense(self.width, "join")(jnp.concatenate([*tracks], -1))
     mod = _dense(6 * self.width, "ada_chunk")(nn.silu(now))
     block = Block(
       xavier_attention(self.width, self.heads),

@@ -287,7 +287,9 @@ def turns(at: Array, features: int, base: float = 1e4) -> Array:
     f32[..., K / 2, 2], cosines and sines, for `rotate`.
   """
   frequency = base ** (-2 * np.arange(features // 2) / features)
-  angle = jnp.asarray(at, jnp.float32)[..., None] * frequency.astype(np.float32)
+  angle = jnp.multiply.outer(
+    jnp.asarray(at, jnp.float32), frequency.astype(np.float32)
+  )
   return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
 
