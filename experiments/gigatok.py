@@ -59,20 +59,22 @@ def generator(depth: int = 2):
   return build("llamagen", tokenizer=codes, depth=depth, **PROBE)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _coded(system, variables, image):
+  """Units of images, and the squared error of each."""
+  units = system.units(variables, {"image": image})
+  back = system.decode(variables, units)
+  error = jnp.square(back - image.astype(jnp.float32) / 255)
+  return units, error.mean((1, 2, 3))
+
+
 def encoded(own: Trained, source) -> list[dict]:
   """The examples of a split as units, and the squared error of each."""
-
-  @jax.jit
-  def run(image):
-    units = own.system.units(own.variables, {"image": image})
-    back = own.system.decode(own.variables, units)
-    error = jnp.square(back - image.astype(jnp.float32) / 255)
-    return units, error.mean((1, 2, 3))
-
   found = []
   for batch in data.epoch(source, batch=100):
     live = int(np.sum(batch.get("mask", np.ones(100))))
-    units, error = jax.device_get(run(jnp.asarray(batch["image"])))
+    image = jnp.asarray(batch["image"])
+    units, error = jax.device_get(_coded(own.system, own.variables, image))
     found += [
       {"units": units[i], "label": batch["label"][i], "error": error[i]}
       for i in range(live)
@@ -84,22 +86,33 @@ def stacked(rows: list[dict], name: str) -> np.ndarray:
   return np.stack([row[name] for row in rows])
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _states(system, params, units):
+  cond = {"label": jnp.zeros(len(units), jnp.int32)}
+  hidden = jnp.ones(len(units), bool)
+  net = system.net.bind({"params": params})
+  return net.features(cond, units, hidden)[:, 1:].mean(1)
+
+
 def layer_features(own: Trained, rows: list[dict]) -> np.ndarray:
-  """f32[N, D]: the mean over the codes of the states behind the first layer,
+  """f64[N, D]: the mean over the codes of the states behind the first layer,
   no class shown."""
-  system, variables = generator(1), own.variables
-  stack = variables["params"]["backbone"]
+  stack = own.variables["params"]["backbone"]
   block = jax.tree.map(lambda x: x[:1], stack["block"])
-  params = {**variables["params"], "backbone": {**stack, "block": block}}
+  params = {**own.variables["params"], "backbone": {**stack, "block": block}}
+  states = _states(generator(1), params, stacked(rows, "units"))
+  return np.asarray(states, np.float64)
 
-  @jax.jit
-  def run(units):
-    cond = {"label": jnp.zeros(len(units), jnp.int32)}
-    hidden = jnp.ones(len(units), bool)
-    net = system.net.bind({"params": params})
-    return net.features(cond, units, hidden)[:, 1:].mean(1)
 
-  return np.asarray(run(stacked(rows, "units")), np.float64)
+@functools.partial(jax.jit, static_argnums=0)
+def _nats(system, variables, batch):
+  """Nats a code of a batch of units, with its classes and without."""
+  units = batch["units"]
+  loss = system.loss(variables, batch, jax.random.key(0), train=False)
+  hidden = jnp.ones(len(units), bool)
+  logp = jax.nn.log_softmax(system.logits(variables, batch, units, hidden))
+  own = jnp.take_along_axis(logp, units[..., None], -1)
+  return loss.nll.mean(), -own.mean()
 
 
 def probed(own: Trained, train, test, seed: int, steps: int) -> dict:
@@ -112,20 +125,8 @@ def probed(own: Trained, train, test, seed: int, steps: int) -> dict:
   given = {"tokenizer": own.variables["params"]["tokenizer"]}
   more = dict(batch=BATCH, seed=seed, lr=3e-3, ema=0.99, given=given)
   trained = arms.train(generator(), dataset, steps=steps, **more)
-  system, batch = trained.system, {
-    k: jnp.asarray(stacked(test, k)) for k in ("units", "label")
-  }  # fmt: skip
-
-  @jax.jit
-  def nats(variables):
-    hidden = jnp.ones(len(test), bool)
-    loss = system.loss(variables, batch, jax.random.key(0), train=False)
-    logits = system.logits(variables, batch, batch["units"], hidden)
-    logp = jax.nn.log_softmax(logits)
-    own = jnp.take_along_axis(logp, batch["units"][..., None], -1)
-    return loss.nll.mean(), -own.mean()
-
-  shown, hidden = nats(trained.variables)
+  batch = {k: jnp.asarray(stacked(test, k)) for k in ("units", "label")}
+  shown, hidden = _nats(trained.system, trained.variables, batch)
   said = probe.linear(
     layer_features(trained, train),
     stacked(train, "label"),
@@ -168,8 +169,9 @@ def run() -> None:
   dataset = data.load("digits", size=8, channels=1, path="")
   seer = teacher(dataset, s.fewer(TEACHER_STEPS, 4))
   seen = {"image": np.stack([row["image"] for row in dataset.test])}
-  said = np.argmax(part(TEACHER).logits(seer, seen), 1)
-  right = float((said == [row["label"] for row in dataset.test]).mean())
+  said = np.argmax(np.asarray(part(TEACHER).logits(seer, seen)), 1)
+  truth = np.array([row["label"] for row in dataset.test])
+  right = float((said == truth).mean())
 
   def make(seed: int, arm: str) -> Trained:
     given = {"teacher": seer["params"]}

@@ -87,24 +87,23 @@ class GroupDiffusion(GroupSteps):
   noisy = True  # its decoder begins with noise
 
   def setup(self):
-    # Truncated at 100 standard deviations as published: not truncated.
+    # The published one is truncated at 100 standard deviations: not at all.
     init = nn.initializers.normal(0.02)
     dense = lambda n, bias=True: nn.Dense(
       n, use_bias=bias, kernel_init=init, dtype=self.dtype
     )
-    cut_normal = nn.initializers.truncated_normal
-    table = lambda name, stddev, width: self.param(
-      name, cut_normal(stddev), (self.rows, width)
-    )
+    table = lambda name, init, width: self.param(name, init, (self.rows, width))
     self.patch_in, self.query_in = dense(self.width), dense(self.width)
-    self.queries = table("queries", 1.0, self.channels)
+    self.queries = table(
+      "queries", nn.initializers.truncated_normal(1.0), self.channels
+    )
     self.quant = dense(self.channels, False)
     self.quantizer = VectorQuantizer(
       self.vocab, self.channels, beta=self.beta, entropy=self.entropy,
       spread=self.spread, rotation=self.rotation,
     )  # fmt: skip
     self.post_quant = dense(self.width, False)
-    self.places = table("places", 0.02, self.width)
+    self.places = table("places", init, self.width)
     self.cond_in, self.pixel_in = dense(self.width), dense(self.width)
     self.pixel_out = nn.Dense(
       self.pixel_patch**2 * self.in_channels,
