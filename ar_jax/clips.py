@@ -72,7 +72,7 @@ def asked(
       are taken, 0 for as many as there are, as far as the model can.
 
   Returns:
-    `clip` u8[n, k, H, W, c].
+    `clip` u8[n, k, H, W, c]; as `video` too, where the system needs one.
 
   Raises:
     UserError: the system goes on with no clip; there is none; one cannot be
@@ -104,15 +104,15 @@ def asked(
     f"sample.clip: {len(made)} clips, of which samples go on with the last {k} "
     "frames"
   )
-  return {"clip": np.stack(made)[np.arange(n) % len(made)]}
+  clip = np.stack(made)[np.arange(n) % len(made)]
+  # It stands for the video of an example.
+  return {k: clip for k in ("clip", *system.needs) if k in ("clip", FIELD)}
 
 
 def reads(system: System, cond: dict[str, np.ndarray]) -> bool:
-  """Whether these conditions are all that the system reads: a clip stands for
-  the video of an example."""
-  needs = set(system.needs) - ({FIELD} if "clip" in cond else set())
+  """Whether these conditions are all that the system reads."""
   asked = "clip" in cond or bool(system.needs)
-  return asked and needs <= set(cond)
+  return asked and set(system.needs) <= set(cond)
 
 
 def clip_lengths(system: System, path: str) -> tuple[int, ...]:
