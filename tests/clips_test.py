@@ -45,7 +45,9 @@ class ClipsTest(parameterized.TestCase):
   def asked(self, name, count=0, system=GoesOn(), n=3):
     sample = dict(clip=str(self.root / name), clip_frames=count)
     config = ml_collections.ConfigDict(dict(sample=sample))
-    return clips.asked(system, DATA, n, config)["clip"]
+    found = clips.asked(system, DATA, n, config)
+    self.assertEqual(set(found), {"clip", *system.needs})
+    return found["clip"]
 
   def test_frames_in_the_order_of_their_numbers(self):
     found = self.asked("frames")
@@ -88,7 +90,7 @@ class ClipsTest(parameterized.TestCase):
       self.asked("empty")
 
   def test_a_clip_stands_for_the_video_of_an_example(self):
-    clip = {"clip": np.zeros((1, 1))}
+    clip = {"clip": np.zeros((1, 1)), "video": np.zeros((1, 1))}
     self.assertTrue(clips.reads(GoesOn(), clip))
     self.assertTrue(clips.reads(GoesOn(needs=()), clip))
     self.assertFalse(clips.reads(GoesOn(needs=("label",)), clip))

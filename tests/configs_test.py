@@ -244,10 +244,11 @@ class ConfigsTest(parameterized.TestCase):
   def test_nbp(self, preset, millions):
     config = importlib.import_module("configs.nbp").get_config(preset)
     self.assertAlmostEqual(parameters(config), millions, delta=0.05)
-    tokenizer = importlib.import_module("configs.video_fsq").get_config("paper")
-    gan = 2.766  # PatchGAN of three layers
-    codes = parameters(config, "tokenizer")
-    self.assertAlmostEqual(parameters(tokenizer), codes + gan, delta=0.01)
+    codes = importlib.import_module("configs.video_fsq").get_config("paper")
+    self.assertAlmostEqual(parameters(config, "tokenizer"), 370.372, places=3)
+    tokenizer = build("video_fsq", **codes.model.to_dict()).tokenizer
+    own = build(config.system, **config.model.to_dict()).tokenizer
+    self.assertEqual(own, tokenizer.clone(dtype=own.dtype))
     optim.make(config.optim.to_dict(), config.train.steps)
 
   @parameterized.parameters(("1b", 1503.7), ("3b", 3614.6))

@@ -93,7 +93,7 @@ def asked(
       are taken, 0 for as many as there are, as far as the model can.
 
   Returns:
-    `clip` u8[n, k, H, W, c].
+    `clip` u8[n, k, H, W, c]; as `video` too, where the system needs one.
 
   Raises:
     UserError: the system goes on with no clip; there is none; one cannot be
@@ -126,7 +126,9 @@ def asked(
     f"sample.clip: {len(made)} clips, of which samples go on with the last {k} "
     "frames"
   )
-  return {"clip": np.stack(made)[np.arange(n) % len(made)]}
+  clip = np.stack(made)[np.arange(n) % len(made)]
+  # It stands for the video of an example.
+  return {k: clip for k in ("clip", *system.needs) if k in ("clip", FIELD)}
 
 
 def clip_lengths(system: System, path: str) -> tuple[int, ...]:

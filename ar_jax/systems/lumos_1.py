@@ -203,6 +203,7 @@ class Lumos1(Prefixed):
     decay: str = "linear",
     history: float = 0.7,
     given_clean: bool = False,
+    blind: bool = False,
     **law: Any,
   ) -> Array:
     """Draws the units of one example per key, i32[B, L].
@@ -213,7 +214,7 @@ class Lumos1(Prefixed):
         frames, and `bias` f32[B, V], see `pick.biased`.
       keys: Key[B].
       guidance: scale; 1.0 or None is off.
-      steps, noise, decay, history, given_clean: see `FramedProgram`.
+      steps, noise, decay, history, given_clean, blind: see `FramedProgram`.
       **law: temperature, top_k, top_p, min_p; see `pick.law`.
 
     Raises:
@@ -228,6 +229,7 @@ class Lumos1(Prefixed):
       decay,
       history,
       given_clean,
+      blind,
       tuple(sorted(law.items())),
     )
     clip, known = cond.get("clip"), None

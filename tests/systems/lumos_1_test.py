@@ -240,35 +240,58 @@ class LumosTest(parameterized.TestCase):
     np.testing.assert_array_equal(heat[1:], 0)
     self.assertGreater(program.temperatures()[6, 0], 0.9)
 
+  def test_blind_rows_see_no_code(self):
+    """Those without a text, if so asked; and nothing sees a history that is
+    wholly masked."""
+    system, variables = small()
+    own = system.net_variables(variables)
+    program = FramedProgram(system.net, scale=2.0, blind=True)
+
+    @jax.jit
+    def after(content, codes):
+      bound, hidden = system.net.bind(own), jnp.array([False, True])
+      cond = {"label": jnp.array([1, 1])}
+      texts, cache = bound.begin(cond, 2, hidden)
+      loop = FrameLoop(program, bound, texts, None)
+      blank = jnp.ones((1, 4), bool)
+      shown = [loop.store(cache, content, x) for x in (0.0, 1.0)]
+      # Nor do they see what is drawn of a frame already.
+      laws = [loop.laws(cache, codes, x) for x in (blank, ~blank)]
+      rows = loop.rows(content)
+      states = [bound.step(rows * 0, c, texts)[0] for c in shown]
+      return states, rows, laws
+
+    layout = system.net.layout
+    content = jnp.full((1, layout.content), layout.first, jnp.int32)
+    one, rows, laws = after(content, jnp.zeros((1, 4), jnp.int32))
+    two, _, others = after(content + 1, jnp.ones((1, 4), jnp.int32))
+    moved = [np.abs(a - b).max((1, 2)) for a, b in zip(one, two, strict=True)]
+    self.assertGreater(moved[0][0], 1e-4)  # shown whole, to what has a text
+    np.testing.assert_array_equal(moved[0][1:], 0)
+    np.testing.assert_array_equal(moved[1], 0)
+    self.assertFalse((np.asarray(rows[1]) >= layout.first).any())
+    np.testing.assert_array_equal(laws[0], others[0])
+    self.assertGreater(np.abs(laws[1] - others[1]).max(), 1e-4)
+
   def test_draws(self):
-    """A clip stays; rows without a text see no code, so that a history that is
-    wholly masked makes no frame depend on another."""
+    """A given clip stays, and what is forbidden is not drawn."""
     system, variables = small()
     keys, cond = jax.random.split(KEY, 2), {"label": jnp.array([0, 2])}
     clip = np.random.default_rng(1).integers(0, 256, (2, 1, 2, 2, 1), np.uint8)
-    law = dict(steps=2, guidance=2.0)
+    bias = jnp.asarray([0, -1e30, 0, 0, -1e30])
 
     @jax.jit
     def run(clip):
-      given = {**cond, "clip": clip}
-      draw = functools.partial(system.generate, variables, keys=keys, **law)
+      given = {**cond, "clip": clip, "bias": bias}
       video = jnp.concatenate([clip] * 3, 1)
       return (
-        draw(cond=given, history=1.0),
-        draw(cond=given),
-        draw(cond=given, given_clean=True),
-        draw(cond={**cond, "bias": jnp.asarray([0, -1e30, 0, 0, -1e30])}),
+        system.generate(variables, given, keys, steps=2, guidance=2.0),
         system.encode(variables, {"video": video})["units"],
       )
 
-    first = run(jnp.asarray(clip))
-    second = run(jnp.asarray(255 - clip))
-    for found, codes in ((first, first[-1]), (second, second[-1])):
-      for drawn in found[:3]:
-        np.testing.assert_array_equal(drawn[:, :4], codes[:, :4])
-    np.testing.assert_array_equal(first[0][:, 4:], second[0][:, 4:])
-    self.assertTrue((first[1][:, 4:] != second[1][:, 4:]).any())
-    self.assertFalse(np.isin(first[3], [1, 4]).any())
+    drawn, codes = run(jnp.asarray(clip))
+    np.testing.assert_array_equal(drawn[:, :4], codes[:, :4])
+    self.assertFalse(np.isin(drawn[:, 4:], [1, 4]).any())
     self.assertEqual(system.clip_lengths(), (1, 2))
     self.assertEqual(system.forwards(steps=2, given=1), 1 + 1 + 2 * 3)
 

@@ -62,8 +62,8 @@ class VideoFsqTest(parameterized.TestCase):
     """The adversary too, whatever it has; what is said is of each video."""
     c = smoke.config("video_fsq")
     gan = dict(gan_weight=0.1, gan_adaptive=True, gan_lecam=0.1, gan_layers=1)
-    system = build(c.system, **c.model.to_dict(), **gan)
-    video = jax.ShapeDtypeStruct((2, 3, 4, 4, 1), jnp.uint8)
+    system = build(c.system, **c.model.to_dict() | dict(size=8), **gan)
+    video = jax.ShapeDtypeStruct((2, 3, 8, 8, 1), jnp.uint8)
     step = jax.ShapeDtypeStruct((2,), jnp.int32)
     batch = {"video": video, "step": step}
     variables = jax.eval_shape(lambda: system.init(KEY, batch))

@@ -3,7 +3,7 @@ first of which the model is surest; what is done is shown to later frames with
 some of it masked again, as training had it (Lumos-1, arXiv 2507.08801).
 
 A frame takes a forward a step and one that stores it. Guided, the rows without
-a text see no code of any frame, in their cache neither.
+a text have a cache of their own.
 
 Shapes: B examples, rows of the net (B, or 2 B pairs where guided), T frames of
 N codes, C content of a frame, V codes.
@@ -45,6 +45,9 @@ class FramedProgram:
     history: the share of a finished frame that is masked again.
     given_clean: whether given frames are shown whole, as the released sampler
       has them.
+    blind: whether rows without a text see no code of any frame, in their cache
+      neither. So the released sampler says it is meant; what it does is to show
+      them all that the others see, as its two sequences are one array.
     law: arguments of `pick.law`, as a tuple of pairs.
 
   Raises:
@@ -58,6 +61,7 @@ class FramedProgram:
   decay: str = "linear"
   history: float = 0.7
   given_clean: bool = False
+  blind: bool = False
   law: tuple[tuple[str, float], ...] = ()
 
   def __post_init__(self):
@@ -155,9 +159,11 @@ class FrameLoop:
   bias: Array | None
 
   def rows(self, content: Array) -> Array:
-    """Content i32[rows, C] of i32[B, C]: without a text all codes are masks."""
-    if not self.program.guided:
-      return content
+    """Content i32[rows, C] of i32[B, C]; without a text all codes are masks, if
+    so asked."""
+    program = self.program
+    if not (program.guided and program.blind):
+      return pairs.double(content, program.guided)
     layout = self.net.layout
     blank = jnp.asarray(layout.template[3:-1], jnp.int32)
     return pairs.join(content, jnp.broadcast_to(blank[None], content.shape))
@@ -165,7 +171,7 @@ class FrameLoop:
   def store(self, cache: Cache, content: Array, share: float) -> Cache:
     """The cache with a frame, of which this share is masked again."""
     hide = jnp.asarray(self.net.layout.history(share))[None]
-    shown = self.rows(self.net.masked(content, hide))
+    shown = self.net.masked(self.rows(content), hide)
     return self.net.step(shown, cache, self.texts)[1]
 
   def laws(self, cache: Cache, codes: Array, hide: Array) -> Array:
