@@ -42,7 +42,7 @@ from experiments.shared import arms, record
 from experiments.shared.arms import Trained, mean_spread
 
 NAME = "cppd"
-STEPS, BATCH, RATE = 800, 32, 3e-3
+STEPS, BATCH, RATE = 1500, 16, 1.5e-3
 TRAIN, TEST = 16_000, 1000
 MOST, PLACES = 5, 26
 SIDES = (16, 48)
@@ -66,7 +66,7 @@ def words(train: int, test: int) -> data.Dataset:
   """Drawn once for all arms."""
   drawn = data.load(
     "scene_text", height=SIDES[0], width=SIDES[1], most=MOST, length=train,
-    hard=0.5,
+    hard=0.3, stretch=False,
   )  # fmt: skip
   whole = lambda source, n: [source[i] for i in range(min(n, len(source)))]
   return dataclasses.replace(
