@@ -43,7 +43,7 @@ from experiments.shared import arms, measures, record
 from experiments.shared.arms import Trained, mean_spread
 
 NAME = "paraformer"
-STEPS, BATCH, RATE = 500, 32, 3e-3
+STEPS, BATCH, RATE = 800, 16, 2e-3
 TRAIN, MOST = 2500, 6
 OURS, NONE, AR = "glancing 0.75", "glancing 0", "AR"
 ARMS = {OURS: {}, NONE: dict(glance=0.0), AR: dict(decoder="ar")}
