@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import statistics
 import time
 from typing import Any
@@ -38,11 +39,11 @@ from ar_jax.core.system import System, build
 from ar_jax.evals.text import transcripts
 from ar_jax.families.seq2seq import decoders
 from configs import paraformer as config
-from experiments.shared import arms, record
+from experiments.shared import arms, measures, record
 from experiments.shared.arms import Trained, mean_spread
 
 NAME = "paraformer"
-STEPS, BATCH, RATE = 500, 32, 3e-3
+STEPS, BATCH, RATE = 800, 16, 2e-3
 TRAIN, MOST = 2500, 6
 OURS, NONE, AR = "glancing 0.75", "glancing 0", "AR"
 ARMS = {OURS: {}, NONE: dict(glance=0.0), AR: dict(decoder="ar")}
@@ -116,27 +117,27 @@ def heard(own: Trained, rows: dict, **options: Any) -> dict[str, np.ndarray]:
 
 
 def timed(trained: dict[str, Trained], rows: dict) -> dict[str, dict]:
-  """Milliseconds a recording of each arm, one at a time, in turns."""
-  times: dict[str, list[float]] = {name: [] for name in trained}
+  """Milliseconds a recording of each arm, one at a time, and the passes of its
+  decoder, of strings of the longest length."""
+  long = np.flatnonzero((rows["text"] > 0).sum(1) == MOST)[:RUNS]
+  turn = {name: itertools.cycle(long) for name in trained}
   passes: dict[str, list[int]] = {name: [] for name in trained}
   keys = jax.random.split(jax.random.key(0), 1)
-  long = np.flatnonzero((rows["text"] > 0).sum(1) == MOST)
-  for n, i in enumerate((long[0], *long[:RUNS])):
+
+  def hear(name: str) -> None:
+    i, own = next(turn[name]), trained[name]
     cond = {k: rows[k][i : i + 1] for k in ("audio", "audio_length")}
-    for name, own in trained.items():
-      begun = time.perf_counter()
-      made = jax.block_until_ready(
-        step.jit_draw(own.system, own.variables, cond, keys, ())
-      )
-      if n:  # the first compiles
-        times[name].append(1000 * (time.perf_counter() - begun))
-        passes[name].append(int(made["passes"][0]))
+    made = step.jit_draw(own.system, own.variables, cond, keys, ())
+    passes[name].append(int(made["passes"][0]))
+
+  calls = {name: functools.partial(hear, name) for name in trained}
+  times = measures.in_turns(calls, len(long))
   return {
     name: {
-      "ms": statistics.median(times[name]),
+      "ms": 1000 * statistics.median(x),
       "passes": float(np.mean(passes[name])),
     }
-    for name in trained
+    for name, x in times.items()
   }
 
 
@@ -165,14 +166,8 @@ def decoding(samples: int, vocab: int) -> dict[str, float]:
     calls[name] = functools.partial(
       jax.jit(decode), params, found.memory, found.hidden
     )
-    jax.block_until_ready(calls[name]())
-  times: dict[str, list[float]] = {name: [] for name in calls}
-  for _ in range(RUNS):
-    for name, call in calls.items():
-      begun = time.perf_counter()
-      jax.block_until_ready(call())
-      times[name].append(1000 * (time.perf_counter() - begun))
-  return {name: statistics.median(x) for name, x in times.items()}
+  times = measures.in_turns(calls, RUNS)
+  return {name: 1000 * statistics.median(x) for name, x in times.items()}
 
 
 def main_loop(

@@ -57,8 +57,8 @@ def scene_text(
 
   Each word is drawn in a face at a size of its own, slanted by up to 15
   degrees and turned by up to 4, on ground that changes from one grey (or
-  colour) to another, lighter or darker than it; then come a bar across it in
-  one of six, blur and noise. Words of the test part are not among those of
+  colour) to another, darker than it in one of two; then come a bar across it
+  in one of six, blur and noise. Words of the test part are not among those of
   training, and neither are its faces. Example i is a pure function of i.
 
   Args:
@@ -71,7 +71,8 @@ def scene_text(
     most: letters of a word; longer ones are left out.
     fonts: a folder of .ttf and .otf files in place of Debian's.
     held_out: faces that are for test alone.
-    hard: how much of slant, turn, blur, noise and bars there is; 0 is none.
+    hard: how much of slant, turn, dark ground, bars, blur and noise there is; 0
+      is none.
     stretch: whether a word fills most of the image whatever its length, as a
       cut-out that is brought to its sides; else letters keep their proportions
       and begin at the left.
@@ -244,7 +245,8 @@ class SceneText:
     alpha = np.asarray(mask, np.float32)[..., None] / 255
     # Ground and letters are 70 levels apart at least, wherever they are.
     low, high = rng.integers(0, 90, 2), rng.integers(160, 256, 2)
-    ground, pen = (high, low) if rng.random() < 0.5 else (low, high)
+    lighter = rng.random() < min(hard, 1) / 2  # the letters than the ground
+    ground, pen = (low, high) if lighter else (high, low)
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:h, :w].astype(np.float32)
     share = 0.5 + 0.5 * (

@@ -54,6 +54,18 @@ class SceneTextTest(parameterized.TestCase):
         like[other] = ((np.asarray(mask) > 127) == box).mean()
       self.assertEqual(max(like, key=like.get), word)
 
+  def test_letters_may_keep_their_proportions(self):
+    ends = {}
+    for stretch in (True, False):
+      found = data.load(
+        "scene_text", height=16, width=96, hard=0.0, stretch=stretch, **DOTS
+      )
+      image = np.stack([found.train[i]["image"][..., 0] for i in range(8)])
+      dark = image < np.median(image, (1, 2), keepdims=True) - 40
+      ends[stretch] = [np.flatnonzero(x.any(0)).max() for x in dark]
+    self.assertGreater(np.mean(ends[True]), 70)
+    self.assertLess(np.max(ends[False]), 70)
+
   def test_held_out_faces(self):
     files = [pathlib.Path(f"/f{i}.ttf") for i in range(6)]
     with mock.patch.object(scene_text, "_faces", lambda folder: files):
