@@ -23,6 +23,7 @@ D width, V = 29 symbols.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -206,11 +207,11 @@ class CrossNovo(Generator):
     seen = net.looked_at(memory, there, states)
     if search == "draw":
       return peptide_draw.drawn(net.residues, p, seen, keys, **law)
-    target = self.target(cond, ppm, isotopes)
+    target = self.sought(cond, ppm, isotopes)
     known = dict(beams=beams, released=self.released)
     return peptide_draw.beam(net.residues, p, seen, target, **known)
 
-  def target(
+  def sought(
     self, cond: Batch, ppm: float = 50.0, isotopes: int = 2
   ) -> mass_beam.Target:
     """What the peptides of these spectra ought to weigh."""
@@ -264,7 +265,7 @@ class CrossNovo(Generator):
       isotopes=isotopes, **law,
     )  # fmt: skip
     peptide = self.decode(variables, units)
-    target = self.target(self.condition(cond), ppm, isotopes)
+    target = self.sought(self.condition(cond), ppm, isotopes)
     fits = target.fits(target.masses[peptide].sum(1))
     return {"peptide": peptide, "fits": fits.astype(jnp.float32)}
 
@@ -288,6 +289,7 @@ def build(
   least: float = 1e-3,
   bins: int = 6500,
   released: bool = False,
+  terms: Sequence[Sequence[float]] = (),
   peaks: int = 300,
   remat: bool | str = False,
   dtype: str = "float32",
@@ -307,6 +309,7 @@ def build(
     crossing, switch, bins, released, peaks: see `CrossNovo`.
     front: see `PeakEncoder`.
     masses: see `residues.Residues`.
+    terms: of published waves, see `Waves.exact`.
     least: wavelength of m/z and masses; a larger one is easier to learn.
     remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the layers.
@@ -330,8 +333,9 @@ def build(
     depth, width, heads, cross, hidden=hidden, act="relu", order=order,
     dropout=0.0, eps=1e-5, remat=remat, dtype=dtype,
   )  # fmt: skip
-  waves = Waves(width, least, released=released)
-  half = Waves(width // 2, least, released=released) if masses else waves
+  exact = tuple(map(tuple, terms))
+  waves = Waves(width, least, released=released, exact=exact)
+  half = dataclasses.replace(waves, width=width // 2) if masses else waves
   net = Net(
     PeakEncoder(stack(encoder_layers, False), width, waves, front),
     None
