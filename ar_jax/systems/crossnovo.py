@@ -183,8 +183,7 @@ class CrossNovo(Generator):
     """Symbols i32[B, L] from the C-terminus, which mean nothing behind the
     first stop or 0; arguments as in `sample`."""
     search = search or ("slots" if self.net.residues is None else "beam")
-    if search not in SEARCHES:
-      raise UserError(f"search={search!r}: choose one of {', '.join(SEARCHES)}")
+    check("search", search, SEARCHES)
     lacks = self.net.residues if search in ("draw", "beam") else self.net.slots
     if lacks is None:
       raise UserError(
@@ -270,6 +269,12 @@ class CrossNovo(Generator):
     return {"peptide": peptide, "fits": fits.astype(jnp.float32)}
 
 
+def check(name: str, value: str, known: Sequence[str]) -> None:
+  """Raises UserError unless a value is known."""
+  if value not in known:
+    raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
+
+
 def build(
   *,
   length: int = 30,
@@ -317,13 +322,9 @@ def build(
   Raises:
     UserError: a size or a name is none of these.
   """
-  for name, value, known in (
-    ("decoders", decoders, DECODERS),
-    ("crossing", crossing, CROSSINGS),
-    ("front", front, FRONTS),
-  ):
-    if value not in known:
-      raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
+  check("decoders", decoders, DECODERS)
+  check("crossing", crossing, CROSSINGS)
+  check("front", front, FRONTS)
   if width % 4 or min(length, slots, bins) < 1:
     raise UserError(
       f"width={width} must be a multiple of 4, length={length}, slots={slots} "
