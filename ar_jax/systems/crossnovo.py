@@ -29,7 +29,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core import peptides
 from ar_jax.core.decoding import mass_beam
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
@@ -88,8 +87,7 @@ class CrossNovo(Generator):
   def reading(self) -> tuple[str, tuple[float, ...]]:
     """Of files of a person's own: spectra, their most peaks, the range of m/z
     and what is the precursor's, as the parents clean them."""
-    rest = _CLEAN[self.net.encoder.front]
-    return "peaks", (self.peaks, *rest)
+    return "peaks", (self.peaks, *_CLEAN[self.net.encoder.front])
 
   @property
   def trains(self) -> tuple[str, ...] | None:
@@ -348,5 +346,5 @@ def build(
       stack(residue_layers, True), width, length + 1, half, masses
     ),
   )
-  tokenizer = Tokens(len(peptides.SYMBOLS) + 1, length, 0, "peptide")
+  tokenizer = Tokens(residues.STOP, length, 0, "peptide")
   return CrossNovo(net, tokenizer, crossing, switch, bins, released, peaks)
