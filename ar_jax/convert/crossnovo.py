@@ -162,6 +162,13 @@ def config(state: State, *, heads: int | None = None) -> dict[str, Any]:
     model |= dict(slot_layers=_count(state, own), front="token")
   else:
     model |= dict(residue_layers=_count(state, own), front="peaks", masses=True)
+  # Of places they begin with 1.
+  waves = [
+    np.ravel(x).tolist() for k, x in state.items() if k.endswith("sin_term")
+  ]
+  waves = {len(x): x for x in waves if x[0] < 0.01}
+  if waves:
+    model["terms"] = list(waves.values())
   return {"system": "crossnovo", "model": model}
 
 

@@ -23,12 +23,12 @@ D width, V = 29 symbols.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core import peptides
 from ar_jax.core.decoding import mass_beam
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
@@ -87,8 +87,7 @@ class CrossNovo(Generator):
   def reading(self) -> tuple[str, tuple[float, ...]]:
     """Of files of a person's own: spectra, their most peaks, the range of m/z
     and what is the precursor's, as the parents clean them."""
-    rest = _CLEAN[self.net.encoder.front]
-    return "peaks", (self.peaks, *rest)
+    return "peaks", (self.peaks, *_CLEAN[self.net.encoder.front])
 
   @property
   def trains(self) -> tuple[str, ...] | None:
@@ -182,8 +181,7 @@ class CrossNovo(Generator):
     """Symbols i32[B, L] from the C-terminus, which mean nothing behind the
     first stop or 0; arguments as in `sample`."""
     search = search or ("slots" if self.net.residues is None else "beam")
-    if search not in SEARCHES:
-      raise UserError(f"search={search!r}: choose one of {', '.join(SEARCHES)}")
+    check("search", search, SEARCHES)
     lacks = self.net.residues if search in ("draw", "beam") else self.net.slots
     if lacks is None:
       raise UserError(
@@ -206,11 +204,11 @@ class CrossNovo(Generator):
     seen = net.looked_at(memory, there, states)
     if search == "draw":
       return peptide_draw.drawn(net.residues, p, seen, keys, **law)
-    target = self.target(cond, ppm, isotopes)
+    target = self.sought(cond, ppm, isotopes)
     known = dict(beams=beams, released=self.released)
     return peptide_draw.beam(net.residues, p, seen, target, **known)
 
-  def target(
+  def sought(
     self, cond: Batch, ppm: float = 50.0, isotopes: int = 2
   ) -> mass_beam.Target:
     """What the peptides of these spectra ought to weigh."""
@@ -264,9 +262,15 @@ class CrossNovo(Generator):
       isotopes=isotopes, **law,
     )  # fmt: skip
     peptide = self.decode(variables, units)
-    target = self.target(self.condition(cond), ppm, isotopes)
+    target = self.sought(self.condition(cond), ppm, isotopes)
     fits = target.fits(target.masses[peptide].sum(1))
     return {"peptide": peptide, "fits": fits.astype(jnp.float32)}
+
+
+def check(name: str, value: str, known: Sequence[str]) -> None:
+  """Raises UserError unless a value is known."""
+  if value not in known:
+    raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
 
 
 def build(
@@ -288,6 +292,7 @@ def build(
   least: float = 1e-3,
   bins: int = 6500,
   released: bool = False,
+  terms: Sequence[Sequence[float]] = (),
   peaks: int = 300,
   remat: bool | str = False,
   dtype: str = "float32",
@@ -307,6 +312,7 @@ def build(
     crossing, switch, bins, released, peaks: see `CrossNovo`.
     front: see `PeakEncoder`.
     masses: see `residues.Residues`.
+    terms: of published waves, see `Waves.exact`.
     least: wavelength of m/z and masses; a larger one is easier to learn.
     remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the layers.
@@ -314,13 +320,9 @@ def build(
   Raises:
     UserError: a size or a name is none of these.
   """
-  for name, value, known in (
-    ("decoders", decoders, DECODERS),
-    ("crossing", crossing, CROSSINGS),
-    ("front", front, FRONTS),
-  ):
-    if value not in known:
-      raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
+  check("decoders", decoders, DECODERS)
+  check("crossing", crossing, CROSSINGS)
+  check("front", front, FRONTS)
   if width % 4 or min(length, slots, bins) < 1:
     raise UserError(
       f"width={width} must be a multiple of 4, length={length}, slots={slots} "
@@ -330,8 +332,9 @@ def build(
     depth, width, heads, cross, hidden=hidden, act="relu", order=order,
     dropout=0.0, eps=1e-5, remat=remat, dtype=dtype,
   )  # fmt: skip
-  waves = Waves(width, least, released=released)
-  half = Waves(width // 2, least, released=released) if masses else waves
+  exact = tuple(map(tuple, terms))
+  waves = Waves(width, least, released=released, exact=exact)
+  half = dataclasses.replace(waves, width=width // 2) if masses else waves
   net = Net(
     PeakEncoder(stack(encoder_layers, False), width, waves, front),
     None
@@ -343,5 +346,5 @@ def build(
       stack(residue_layers, True), width, length + 1, half, masses
     ),
   )
-  tokenizer = Tokens(len(peptides.SYMBOLS) + 1, length, 0, "peptide")
+  tokenizer = Tokens(residues.STOP, length, 0, "peptide")
   return CrossNovo(net, tokenizer, crossing, switch, bins, released, peaks)

@@ -114,14 +114,14 @@ class CrossNovoTest(absltest.TestCase):
     first, second = system.at(0), system.at(system.switch)
     self.assertIsNone(first.trains)
     self.assertEqual(second.trains, ("encoder", "residues", "kind"))
-    loss = jax.jit(
-      lambda s, step: s.loss(
-        variables, {**batch, "step": jnp.full(smoke.BATCH, step)}, smoke.KEY,
-        train=True,
-      ),
-      static_argnums=(0, 1),
-    )  # fmt: skip
-    a, b, c = loss(first, 0), loss(first, 1), loss(second, 2)
+
+    def loss(system, step):
+      own = {**batch, "step": jnp.full(smoke.BATCH, step)}
+      return system.loss(variables, own, smoke.KEY, train=True)
+
+    a, b, c = jax.jit(
+      lambda: (loss(first, 0), loss(first, 1), loss(second, 2))
+    )()
     np.testing.assert_allclose(a.value, a.metrics["slots"], rtol=1e-5)
     mixed = (b.metrics["slots"] + b.metrics["residues"]) / 2
     np.testing.assert_allclose(b.value, mixed, rtol=1e-5)
@@ -133,10 +133,9 @@ class CrossNovoTest(absltest.TestCase):
   def test_searches_by_mass(self):
     system, variables, batch = case()
     keys = jax.random.split(smoke.KEY, smoke.BATCH)
-    for search in ("beam", "slots", "greedy"):
-      made = jax.jit(
-        lambda v, s=search: system.sample(v, batch, keys, search=s, beams=3)
-      )(variables)
+    draw = lambda v, x: system.sample(v, batch, keys, search=x, beams=3)
+    every = jax.jit(lambda v: [draw(v, x) for x in ("beam", "slots", "greedy")])
+    for made in every(variables):
       mass = peptides.masses()[np.asarray(made["peptide"])].sum(1)
       true = batch["precursor"][:, :2].astype(np.float64).sum(-1)
       off = np.abs(mass + peptides.WATER - true)
@@ -175,10 +174,6 @@ class CrossNovoTest(absltest.TestCase):
         variables,
       )
       self.assertEqual(made["peptide"].shape, (smoke.BATCH, 8))
-      loss = jax.eval_shape(
-        lambda v, s=system: s.loss(v, batch, smoke.KEY, train=True), variables
-      )
-      self.assertEqual(loss.nll is None, name == "slots")
       with self.assertRaisesRegex(UserError, "has no such decoder"):
         system.sample(variables, batch, keys, search=no)
 

@@ -36,17 +36,28 @@ class Waves:
     least, most: wavelengths.
     released: phases of float32 quotients, as published weights were trained
       with: their error is up to half a radian, and it is the same everywhere.
+    exact: the wavelengths over 2 pi of a published file, of one or several
+      widths: a last bit of them is half a radian, too. () for those that
+      float32 makes of the formula.
   """
 
   width: int
   least: float = 1e-3
   most: float = 1e4
   released: bool = False
+  exact: tuple[tuple[float, ...], ...] = ()
 
   @property
   def terms(self) -> np.ndarray:
-    """f64[D / 2]: the wavelengths over 2 pi."""
+    """f64[D / 2], or f32[D / 2] if `released`: the wavelengths over 2 pi."""
     half = self.width // 2
+    if self.released:
+      for own in self.exact:
+        if len(own) == half:
+          return np.asarray(own, np.float32)
+      power = np.arange(half, dtype=np.float32) / np.float32(max(half - 1, 1))
+      growth = np.float32(self.most / self.least) ** power
+      return np.float32(self.least / (2 * np.pi)) * growth
     power = np.arange(half) / max(half - 1, 1)
     return self.least / (2 * np.pi) * (self.most / self.least) ** power
 
@@ -67,7 +78,7 @@ class Waves:
 
   def _published(self, x: Array) -> Array:
     """The angles of x f32[n] over the terms, less whole turns."""
-    quotient = x[:, None] / self.terms.astype(np.float32)[None]
+    quotient = x[:, None] / self.terms[None]
     part = jnp.floor(quotient / _PART)
     rest = quotient - _PART * part  # exact
     turns = _turns(int(_MOST / self.terms[0] / _PART) + 2)
