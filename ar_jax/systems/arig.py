@@ -326,6 +326,7 @@ def build(
   head_depth: int = 3,
   levels: int = 1000,
   repeats: int = 4,
+  box: float = 8.0,
   weight: float = 0.5,
   noise: float = 0.05,
   replaced: float = 0.1,
@@ -352,6 +353,8 @@ def build(
     head_width, head_depth: of the head.
     levels: of noise, of a diffusion head.
     repeats: noises that each frame is trained with.
+    box: deviations from its mean that no number of a motion is drawn beyond, so
+      that a stream cannot run away.
     weight, noise, replaced, dropout: see `ARIG`.
     dtype: of the stacks.
 
@@ -374,7 +377,7 @@ def build(
   own = Mean(motion, head_width)
   if head == "diffusion":
     mlp = TokenMLP(motion, head_width, head_depth, motion)
-    own = Diffusion(mlp, levels, repeats, learned=False)
+    own = Diffusion(mlp, levels, repeats, learned=False, box=box)
   stack = lambda depth: vit(depth, width, heads, dropout=0.0, dtype=dtype)
   net = DyadNet(
     width,
