@@ -3,12 +3,11 @@
 ARIG: Autoregressive Interactive Head Generation for Real-time Conversations
 (arXiv 2507.00472).
 New in it:
-  - one motion a frame, a continuous vector that a small diffusion head draws,
-    from what both have said and how both have moved: no clips, no codes;
-  - a summary of the interaction: short chunks in which each looks at the
-    other, one token for each, and a window of these tokens;
-  - which of seven states of a conversation the agent is in, among those that
-    the two voices allow; motion follows it.
+  - one motion a frame, a vector that a small diffusion head draws from what
+    both have said and how both have moved;
+  - a summary of the interaction: chunks in which each looks at the other, one
+    token of each, and a window of these;
+  - which of seven states the agent is in, of those that the voices allow.
 
 The user and the agent's motion are known up to the frame before, the agent's
 own sound up to this one: the delay is one frame. A stream keeps its past in
@@ -112,8 +111,7 @@ class ARIG(System):
   ) -> Loss:
     """The error of the head, and the cross-entropy of the state, of each frame
     given the true ones before it."""
-    frames = batch["motion_a"].shape[1]
-    if frames != self.length:
+    if (frames := batch["motion_a"].shape[1]) != self.length:
       raise UserError(
         f"data.frames={frames}, model.length={self.length}: must be the same"
       )
@@ -121,8 +119,8 @@ class ARIG(System):
     target, options = known["motion_a"], {}
     keys = system.example_keys(key, batch)
     head, noise, mix, hide = (steps.fold(keys, i) for i in range(4))
-    chance = lambda keys, rate, *shape: jax.vmap(
-      lambda k: jax.random.bernoulli(k, rate, shape)
+    chance = lambda keys, p, n: jax.vmap(
+      lambda key: jax.random.bernoulli(key, p, (n,))
     )(keys)
     if train and self.noise:
       draw = lambda k: jax.random.normal(k, target.shape[1:])
@@ -148,9 +146,9 @@ class ARIG(System):
   ) -> dict[str, Any]:
     """What a stream of `batch` conversations knows before its first frame."""
     self._check(guidance)
-    net = self.bound(variables)
-    width = {k: len(variables["data"][k]["mean"]) for k in (*USER, *AGENT)}
-    last = {k: jnp.zeros((batch, n)) for k, n in width.items()}
+    net, data = self.bound(variables), variables["data"]
+    zeros = lambda k: jnp.zeros((batch, len(data[k]["mean"])))
+    last = {k: zeros(k) for k in (*USER, *AGENT)}
     last["voice_u"] = jnp.zeros(batch, jnp.int32)
     return {**net.begin(batch, guidance != 1.0), "last": last}
 
@@ -188,10 +186,8 @@ class ARIG(System):
     return self._frame(variables, carry, new, keys, law, guidance, states)
 
   def _frame(self, variables, carry, new, keys, law, guidance, states):
-    net, last = self.bound(variables), carry["last"]
-    at = carry["at"]
-    keys = steps.fold(keys, at)
-    noise, chance = (steps.fold(keys, i) for i in range(2))
+    net, last, at = self.bound(variables), carry["last"], carry["at"]
+    noise, chance = (steps.fold(steps.fold(keys, at), i) for i in range(2))
     # Before the first frame all is zero, whatever was said to be heard.
     kept = jnp.where(at == 0, 0.0, 1.0)
     heard = {k: kept * new[k] for k in USER}
@@ -236,7 +232,7 @@ class ARIG(System):
       variables, keys: as in `frame`.
       cond: the fields of `needs`, [B, T, ...], of any length T.
       steps: of denoising of each frame.
-      temperature: of the noise in it; below 1 there is less jitter.
+      temperature: of its noise; below 1 there is less jitter.
       guidance: by sound, context and state, of the noise; 1.0 is off.
       states: "best", or "drawn" from their law.
 
