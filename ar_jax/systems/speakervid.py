@@ -79,6 +79,7 @@ class SpeakerVid(Generator):
 
   makes = ("video", "speech")
   classes = None
+  null = None  # there are no labels
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -244,11 +245,6 @@ class SpeakerVid(Generator):
       law=dict(temperature=temperature, top_k=top_k, top_p=top_p),
       latent=dict(steps=steps, temperature=noise_temperature),
     )
-
-  @property
-  def null(self) -> None:
-    """There are no labels."""
-    return None
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options: Any
