@@ -105,13 +105,6 @@ FAMILIES = {
   ),
 }
 SYSTEMS = {
-  "speakervid": Kind(
-    BETWEEN,
-    "vectors of frames, and codes of speech",
-    "chunks; speech at once, then sets of a frame",
-    "categorical; diffusion",
-    "1 + passes a chunk",
-  ),  # fmt: skip
   "igpt": Kind(PIXEL, "palette colours of pixels", ONE, "categorical", "H W"),
   "cspd": Kind(
     VECTORS,
@@ -157,6 +150,13 @@ SYSTEMS = {
     "low to high",
     "categorical",
     "bands",
+  ),  # fmt: skip
+  "speakervid": Kind(
+    BETWEEN,
+    "vectors of frames, and codes of speech",
+    "chunks; speech at once, then sets of a frame",
+    "categorical; diffusion",
+    "1 + passes a chunk",
   ),  # fmt: skip
   "arflow": Kind(
     BETWEEN,

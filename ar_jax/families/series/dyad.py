@@ -142,7 +142,7 @@ class DyadNet(nn.Module):
 
   def _turn(self, chunk: Array) -> Array:
     features = self.memory.head_width(self.width)
-    return positions.turns(chunk, features)
+    return positions.line_turns(chunk, features)
 
   def begin(self, batch: int, guided: bool = False) -> dict[str, Any]:
     """What a stream knows before its first frame, in arrays of fixed size."""
