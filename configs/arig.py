@@ -40,7 +40,7 @@ def paper():
 
 
 def smoke():
-  small = dict(chunk=3, chunks=2, window=4, levels=20, repeats=1)
+  small = dict(chunk=3, chunks=2, window=4, levels=20, repeats=1, box=2.0)
   c = run(16, width=16, heads=2, depth=1, memory_depth=1, head_width=16,
           head_depth=1, **small)  # fmt: skip
   c.data.update(count=32, rate=8.0)

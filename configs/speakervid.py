@@ -16,7 +16,7 @@ def run(chunks, **model):
   patches = dict(name="patches", patch=2, size=8, in_channels=1)
   patches |= dict(shift=0.0, scale=1.5)
   c = common.run("speakervid", tokenizer=patches, chunks=chunks,
-                 ask_frames=chunks, **model)  # fmt: skip
+                 ask_frames=chunks, box=1.5, **model)  # fmt: skip
   c.model.ask_frames = c.model.get_ref("chunks")
   c.data = common.data("dialogues", path="", chunks=c.model.get_ref("chunks"))
   c.batch, c.train.steps, c.train.ema = 32, 3000, 0.995

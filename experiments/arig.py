@@ -12,11 +12,13 @@ trained alike:
                   come. The two share no parameter, so one arm is both baselines
 
 The best that any classifier of the voices alone can do is counted on the test
-itself, with no training. Claims: states are right in more than 0.9 of the frames of a stream, and by
-0.15 more often than from voices alone; an interruption and feedback, which
-only a gesture of a second before tells apart, are told apart better than with
-the running chunk or without a summary; motions of the same conversation vary
-as the true ones do, within 20 %, where a squared error leaves less than half;
+itself, with no training.
+
+Claims: states are right in more than 0.9 of the frames of a stream, and by 0.15
+more often than voices alone could be; an interruption and feedback, which only
+a gesture of a second before tells apart, are told apart better than with the
+running chunk or without a summary; motions of the same conversation vary as
+the true ones do, within 20 %, where a squared error leaves less than half;
 nods after the user's phrases come in their time and are as large as true ones.
 
 What varies is known by the rule: it moves the agent again and again in the

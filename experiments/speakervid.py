@@ -52,6 +52,7 @@ SIZES = dict(
   head_depth=2,
   levels=100,
   repeats=2,
+  box=1.5,
 )
 OURS, ONE, CLEAN, TEXT = "SpeakerVid", "one pass", "no noise", "text alone"
 OPTIONS = {"passes": 8, "steps": 25}

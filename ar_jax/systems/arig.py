@@ -3,21 +3,16 @@
 ARIG: Autoregressive Interactive Head Generation for Real-time Conversations
 (arXiv 2507.00472).
 New in it:
-  - one motion a frame, a continuous vector that a small diffusion head draws,
-    from what both have said and how both have moved: no clips, no codes;
-  - a summary of the interaction: short chunks in which each looks at the
-    other, one token for each, and a window of these tokens;
-  - which of seven states of a conversation the agent is in, among those that
-    the two voices allow; motion follows it.
+  - one motion a frame, a vector that a small diffusion head draws from what
+    both have said and how both have moved;
+  - a summary of the interaction: chunks in which each looks at the other, one
+    token of each, and a window of these;
+  - which of seven states the agent is in, of those that the voices allow.
 
-The user is known up to the frame before, the agent's motion too, and the
-agent's own sound up to this frame, as it is synthesised: the delay is one
-frame. A stream keeps its past in rings of fixed size, so that a frame costs
-the same after an hour; chunks lie on a grid of absolute frames, so that it
-says what one pass over all frames says.
-
-Code and sizes are not published: the structure follows the published figures,
-the sizes are ours.
+The user and the agent's motion are known up to the frame before, the agent's
+own sound up to this one: the delay is one frame. A stream keeps its past in
+rings of fixed size, and its chunks lie on a grid of absolute frames, so that it
+says what one pass over all frames says. Neither code nor sizes are published.
 
 Shapes: B batch, T frames, A numbers of sound, Mu and Ma of motion, D width.
 """
@@ -30,26 +25,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ar_jax.core import system
 from ar_jax.core.decoding import pairs, pick, steps
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
-from ar_jax.families.series import dyad
+from ar_jax.families.series import dyad, standard
 from ar_jax.families.series.dyad import AGENT, NONE, USER, DyadNet
-from ar_jax.families.series.interaction import Progress, States
 from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
 from ar_jax.nn.heads.mean import Mean
-from ar_jax.nn.stacks.vit import vit
 
-MEMORIES = ("long", "chunk", "none")
-STATES = ("context", "voice", "none")
 VOICES = ("voice_u", "voice_a")
-_SOME = 200  # conversations to which means and deviations are fitted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +50,7 @@ class ARIG(System):
     net: the network.
     length: T of training.
     weight: of the cross-entropy of the state.
-    noise: deviation of what training adds to the motion before, in deviations
-      of the motion, so that a stream can live with its own errors.
+    noise: deviation of what training adds to the motion that is read.
     replaced: how often training reads the state that was predicted in place
       of the true one before; else a stream stays in one state.
     dropout: how often training hides sound, context or state, each by itself.
@@ -97,40 +85,18 @@ class ARIG(System):
       return net.head.loss(z, known["motion_a"], key[None])
 
     params = self.net.init(key, key, method=every)["params"]
-    data = {
-      k: {"mean": jnp.zeros(n), "scale": jnp.ones(n)} for k, n in sizes.items()
-    }
-    return {"params": params, "data": data}
+    return {"params": params, "data": standard.unit(sizes)}
 
   def fitted(self, variables: Vars, source, seed: int) -> Vars:
     del seed
-    some = np.unique(np.linspace(0, len(source) - 1, _SOME).astype(int))
-    rows = [source[int(i)] for i in some]
-    data = {}
-    for name in (*USER, *AGENT):
-      x = np.concatenate([np.float64(row[name]) for row in rows])
-      scale = np.maximum(x.std(0), 1e-6)
-      found = {"mean": x.mean(0), "scale": scale}
-      data[name] = {k: v.astype(np.float32) for k, v in found.items()}
-    return {**variables, "data": data}
+    return {**variables, "data": standard.fit(source, (*USER, *AGENT))}
 
   def read(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    """The fields of conversations as the network reads them: of mean 0 and
-    deviation 1, voices as whole numbers.
-
-    Raises:
-      UserError: one is lacking.
-    """
-    data = jax.lax.stop_gradient(variables["data"])
-    known = {}
-    for name in (*USER, *AGENT):
-      if name in batch:
-        x = jnp.asarray(batch[name])
-        own = {
-          k: v.reshape((1,) * (x.ndim - 1) + (-1,))
-          for k, v in data[name].items()
-        }
-        known[name] = (x - own["mean"]) / own["scale"]
+    """The fields of conversations as the network reads them. Raises UserError
+    where a voice is lacking."""
+    data = variables["data"]
+    given = [k for k in (*USER, *AGENT) if k in batch]
+    known = {k: standard.standard(batch[k], data[k]) for k in given}
     for name in VOICES:
       if name not in batch:
         raise UserError(f"the examples have no {name!r}; see data set 'dyads'")
@@ -138,7 +104,6 @@ class ARIG(System):
     return known
 
   def bound(self, variables: Vars) -> DyadNet:
-    """The network with its parameters."""
     return self.net.bind({"params": variables["params"]})
 
   def loss(
@@ -146,17 +111,16 @@ class ARIG(System):
   ) -> Loss:
     """The error of the head, and the cross-entropy of the state, of each frame
     given the true ones before it."""
-    if batch["motion_a"].shape[1] != self.length:
+    if (frames := batch["motion_a"].shape[1]) != self.length:
       raise UserError(
-        f"data.frames={batch['motion_a'].shape[1]}, model.length={self.length}:"
-        " must be the same"
+        f"data.frames={frames}, model.length={self.length}: must be the same"
       )
     known, net = self.read(variables, batch), self.bound(variables)
     target, options = known["motion_a"], {}
     keys = system.example_keys(key, batch)
     head, noise, mix, hide = (steps.fold(keys, i) for i in range(4))
-    chance = lambda keys, rate, *shape: jax.vmap(
-      lambda k: jax.random.bernoulli(k, rate, shape)
+    chance = lambda keys, p, n: jax.vmap(
+      lambda key: jax.random.bernoulli(key, p, (n,))
     )(keys)
     if train and self.noise:
       draw = lambda k: jax.random.normal(k, target.shape[1:])
@@ -182,9 +146,9 @@ class ARIG(System):
   ) -> dict[str, Any]:
     """What a stream of `batch` conversations knows before its first frame."""
     self._check(guidance)
-    net = self.bound(variables)
-    width = {k: len(variables["data"][k]["mean"]) for k in (*USER, *AGENT)}
-    last = {k: jnp.zeros((batch, n)) for k, n in width.items()}
+    net, data = self.bound(variables), variables["data"]
+    zeros = lambda k: jnp.zeros((batch, len(data[k]["mean"])))
+    last = {k: zeros(k) for k in (*USER, *AGENT)}
     last["voice_u"] = jnp.zeros(batch, jnp.int32)
     return {**net.begin(batch, guidance != 1.0), "last": last}
 
@@ -222,10 +186,8 @@ class ARIG(System):
     return self._frame(variables, carry, new, keys, law, guidance, states)
 
   def _frame(self, variables, carry, new, keys, law, guidance, states):
-    net, last = self.bound(variables), carry["last"]
-    at = carry["at"]
-    keys = steps.fold(keys, at)
-    noise, chance = (steps.fold(keys, i) for i in range(2))
+    net, last, at = self.bound(variables), carry["last"], carry["at"]
+    noise, chance = (steps.fold(steps.fold(keys, at), i) for i in range(2))
     # Before the first frame all is zero, whatever was said to be heard.
     kept = jnp.where(at == 0, 0.0, 1.0)
     heard = {k: kept * new[k] for k in USER}
@@ -243,16 +205,15 @@ class ARIG(System):
     given = tuple(x if x is None else pairs.double(x, guided) for x in given)
     hidden = None
     if guided:
-      out = pairs.without(len(keys))
-      hidden = jnp.repeat(out[:, None], 3, 1)
+      hidden = jnp.repeat(pairs.without(len(keys))[:, None], 3, 1)
     carry, z = net.move(carry, *given, hidden)
     if guided:
       z, null = pairs.split(z)
       law = law | {"h_null": null, "scale": guidance}
     motion = net.head.draw(z, noise, **law)[:, 0]
     carry["last"] = {**last, "audio_a": said["audio_a"], "motion_a": motion}
-    own = {k: v[None] for k, v in variables["data"]["motion_a"].items()}
-    return carry, {"motion_a": motion * own["scale"] + own["mean"], **made}
+    made["motion_a"] = standard.original(motion, variables["data"]["motion_a"])
+    return carry, made
 
   def sample(
     self,
@@ -268,12 +229,10 @@ class ARIG(System):
     """Draws the agent's motion as a stream does, in a loop over the frames.
 
     Args:
-      variables: as `init` makes them.
-      cond: sound, motion and voice of the user and sound and voice of the
-        agent, [B, T, ...], of any length T.
-      keys: Key[B].
+      variables, keys: as in `frame`.
+      cond: the fields of `needs`, [B, T, ...], of any length T.
       steps: of denoising of each frame.
-      temperature: of the noise in it; below 1 there is less jitter.
+      temperature: of its noise; below 1 there is less jitter.
       guidance: by sound, context and state, of the noise; 1.0 is off.
       states: "best", or "drawn" from their law.
 
@@ -291,9 +250,8 @@ class ARIG(System):
     for name in (*USER, "voice_u"):
       known[name] = dyad.late(known[name])
     frames = {k: jnp.moveaxis(v, 1, 0) for k, v in known.items()}
-    step = lambda carry, new: self._frame(
-      variables, carry, new, keys, law, guidance, states
-    )
+    own = keys, law, guidance, states
+    step = lambda carry, new: self._frame(variables, carry, new, *own)
     carry = self.begin(variables, len(keys), guidance=guidance)
     _, made = jax.lax.scan(step, carry, frames)
     return {k: jnp.moveaxis(v, 0, 1) for k, v in made.items()}
@@ -326,6 +284,7 @@ def build(
   head_depth: int = 3,
   levels: int = 1000,
   repeats: int = 4,
+  box: float = 8.0,
   weight: float = 0.5,
   noise: float = 0.05,
   replaced: float = 0.1,
@@ -352,6 +311,8 @@ def build(
     head_width, head_depth: of the head.
     levels: of noise, of a diffusion head.
     repeats: noises that each frame is trained with.
+    box: deviations from its mean that no number of a motion is drawn beyond, so
+      that a stream cannot run away.
     weight, noise, replaced, dropout: see `ARIG`.
     dtype: of the stacks.
 
@@ -359,8 +320,8 @@ def build(
     UserError: a size or a name is none of these.
   """
   for name, value, known in (
-    ("memory", memory, MEMORIES),
-    ("states", states, STATES),
+    ("memory", memory, dyad.MEMORIES),
+    ("states", states, dyad.STATES),
     ("head", head, ("diffusion", "mean")),
   ):
     if value not in known:
@@ -374,18 +335,16 @@ def build(
   own = Mean(motion, head_width)
   if head == "diffusion":
     mlp = TokenMLP(motion, head_width, head_depth, motion)
-    own = Diffusion(mlp, levels, repeats, learned=False)
-  stack = lambda depth: vit(depth, width, heads, dropout=0.0, dtype=dtype)
-  net = DyadNet(
+    own = Diffusion(mlp, levels, repeats, learned=False, box=box)
+  net = dyad.dyad_net(
     width,
     heads,
-    chunk,
-    chunks,
-    window,
-    Progress(stack(depth), width, heads, window, dropout > 0),
+    (depth, memory_depth),
+    (chunk, chunks, window),
     own,
-    stack(memory_depth) if memory == "long" else None,
-    memory != "none",
-    None if states == "none" else States(width, states == "context"),
+    memory=memory,
+    states=states,
+    hideable=dropout > 0,
+    dtype=dtype,
   )
   return ARIG(net, length, weight, noise, replaced, dropout)

@@ -79,6 +79,7 @@ class SpeakerVid(Generator):
 
   makes = ("video", "speech")
   classes = None
+  null = None  # there are no labels
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -245,11 +246,6 @@ class SpeakerVid(Generator):
       latent=dict(steps=steps, temperature=noise_temperature),
     )
 
-  @property
-  def null(self) -> None:
-    """There are no labels."""
-    return None
-
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options: Any
   ) -> dict[str, Array]:
@@ -279,6 +275,7 @@ def build(
   head_depth: int = 3,
   levels: int = 1000,
   repeats: int = 4,
+  box: float | None = None,
   noise: float = 0.5,
   weight: float = 1.0,
   label_dropout: float = 0.1,
@@ -307,6 +304,7 @@ def build(
     head_width, head_depth: of the diffusion head.
     levels: of noise.
     repeats: noises that each token is trained with.
+    box: no number of a map is drawn beyond -box and box; None for any.
     noise, weight, label_dropout: see `SpeakerVid`.
     remat: saves memory in training for time; see `transformer.Backbone`.
     dtype: of the stacks.
@@ -346,7 +344,7 @@ def build(
     channels,
     vocab,
     Categorical(vocab),
-    Diffusion(mlp, levels, repeats, learned=False),
+    Diffusion(mlp, levels, repeats, learned=False, box=box),
   )
   films = Frames(body, chunks), Frames(body, ask_frames)
   return SpeakerVid(net, *films, body, label_dropout, noise, weight)

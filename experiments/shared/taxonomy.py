@@ -119,13 +119,6 @@ SYSTEMS = {
     "categorical",
     "N + L / N - 1 of blocks of N",
   ),  # fmt: skip
-  "speakervid": Kind(
-    BETWEEN,
-    "vectors of frames, and codes of speech",
-    "chunks; speech at once, then sets of a frame",
-    "categorical; diffusion",
-    "1 + passes a chunk",
-  ),  # fmt: skip
   "igpt": Kind(PIXEL, "palette colours of pixels", ONE, "categorical", "H W"),
   "cspd": Kind(
     VECTORS,
@@ -171,6 +164,13 @@ SYSTEMS = {
     "low to high",
     "categorical",
     "bands",
+  ),  # fmt: skip
+  "speakervid": Kind(
+    BETWEEN,
+    "vectors of frames, and codes of speech",
+    "chunks; speech at once, then sets of a frame",
+    "categorical; diffusion",
+    "1 + passes a chunk",
   ),  # fmt: skip
   "arflow": Kind(
     BETWEEN,

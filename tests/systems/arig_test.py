@@ -226,10 +226,7 @@ class ArigTest(absltest.TestCase):
     c = smoke.case("arig")
     own = config.get_config("smoke").model.to_dict()
     for more, makes in (
-      (dict(head="mean"), 2),
-      (dict(memory="chunk"), 2),
-      (dict(memory="none"), 2),
-      (dict(states="voice"), 2),
+      (dict(head="mean", memory="chunk", states="voice"), 2),
       (dict(states="none", memory="none", dropout=0.0), 1),
     ):
       system = build("arig", **own | more)

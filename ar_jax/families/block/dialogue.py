@@ -258,7 +258,7 @@ class DialogueNet(nn.Module):
     return self.backbone(x, None, pos=self._turn(at), cache=cache)
 
   def _turn(self, at: Array) -> Array:
-    return positions.turns(at, self.backbone.head_width(self.width))
+    return positions.line_turns(at, self.backbone.head_width(self.width))
 
 
 def check_condition(name: str) -> None:

@@ -19,19 +19,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.conversation import STATES
+from ar_jax.core import conversation
 from ar_jax.families.series import interaction
 from ar_jax.families.series.interaction import Behaviour, Progress, States
 from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.mean import Mean
 from ar_jax.nn.layers import positions
 from ar_jax.nn.stacks.transformer import Backbone
+from ar_jax.nn.stacks.vit import vit
 
 Array = jax.Array
 
 USER = ("audio_u", "motion_u")
 AGENT = ("audio_a", "motion_a")
-NONE = len(STATES)  # the state before the first frame
+NONE = len(conversation.STATES)  # the state before the first frame
+MEMORIES = ("long", "chunk", "none")
+STATES = ("context", "voice", "none")
 
 
 def late(x: Array) -> Array:
@@ -139,7 +142,7 @@ class DyadNet(nn.Module):
 
   def _turn(self, chunk: Array) -> Array:
     features = self.memory.head_width(self.width)
-    return positions.turns(chunk, features)
+    return positions.line_turns(chunk, features)
 
   def begin(self, batch: int, guided: bool = False) -> dict[str, Any]:
     """What a stream knows before its first frame, in arrays of fixed size."""
@@ -237,3 +240,39 @@ class DyadNet(nn.Module):
       rings=carry["rings"],
     )
     return carry | {"rings": rings, "at": at + 1}, z
+
+
+def dyad_net(
+  width: int,
+  heads: int,
+  depths: tuple[int, int],
+  spans: tuple[int, int, int],
+  head: Diffusion | Mean,
+  *,
+  memory: str,
+  states: str,
+  hideable: bool,
+  dtype: str,
+) -> DyadNet:
+  """The network; `systems.arig.build` says what its arguments mean.
+
+  Args:
+    width, heads: D, and of attention.
+    depths: layers over the last frames, and over chunk tokens.
+    spans: c, w and h.
+    head: draws the motion.
+    memory, states: of MEMORIES and STATES.
+    hideable: see `Progress`.
+    dtype: of the stacks.
+  """
+  stack = lambda depth: vit(depth, width, heads, dropout=0.0, dtype=dtype)
+  return DyadNet(
+    width,
+    heads,
+    *spans,
+    Progress(stack(depths[0]), width, heads, spans[2], hideable),
+    head,
+    stack(depths[1]) if memory == "long" else None,
+    memory != "none",
+    None if states == "none" else States(width, states == "context"),
+  )

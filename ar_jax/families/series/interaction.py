@@ -255,7 +255,7 @@ class Progress(nn.Module):
     cross = CrossAttention(
       self.width, self.heads, stddev=None, out_stddev=None, name="coarse"
     )
-    turn = positions.turns(at, self.width // self.heads)
+    turn = positions.line_turns(at, self.width // self.heads)
     k, v = cross.remember(layer_norm(given["sound"]), pos=turn)
     if rings is None:
       seen = jnp.asarray(band(len(at), self.window + 1))[None]
@@ -271,7 +271,7 @@ class Progress(nn.Module):
     known = [layer_norm(x)] + [given[k] for k in names[1:] if k in given]
     fine = _dense(2 * self.width, "fine1")(jnp.concatenate(known, -1))
     x = x + _dense(self.width, "fine2")(nn.gelu(fine))
-    turn = positions.turns(at, self.stack.head_width(self.width))
+    turn = positions.line_turns(at, self.stack.head_width(self.width))
     h, own = self.stack(x, mask, pos=turn, cache=own)
     return h, None if rings is None else (ring.advance(1), own)
 

@@ -180,6 +180,24 @@ def _rope_line(
   return table
 
 
+def line_turns(at: Array, features: int, base: float = 1e4) -> Array:
+  """Rotations of places on a line, told at run time: `rope` without a table.
+
+  Args:
+    at: [...], where the positions are.
+    features: K, even.
+    base: of the frequencies.
+
+  Returns:
+    f32[..., K / 2, 2], cosines and sines, for `rotate`.
+  """
+  frequency = base ** (-2 * np.arange(features // 2) / features)
+  angle = jnp.multiply.outer(
+    jnp.asarray(at, jnp.float32), frequency.astype(np.float32)
+  )
+  return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+
+
 def rope_grid(
   plan: Plan, features: int, *, prefix: int, prefix_rope: str
 ) -> np.ndarray:
@@ -273,24 +291,6 @@ def grid_places(
     share = cells * np.reshape(ground, (2, 1)) / np.reshape(shape, (2, 1))
     places.append(np.round(share))
   return np.concatenate(places, axis=1)
-
-
-def turns(at: Array, features: int, base: float = 1e4) -> Array:
-  """Rotations of places on a line, told at run time: `rope` without a table.
-
-  Args:
-    at: [...], where the positions are.
-    features: K, even.
-    base: of the frequencies.
-
-  Returns:
-    f32[..., K / 2, 2], cosines and sines, for `rotate`.
-  """
-  frequency = base ** (-2 * np.arange(features // 2) / features)
-  angle = jnp.multiply.outer(
-    jnp.asarray(at, jnp.float32), frequency.astype(np.float32)
-  )
-  return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
 
 def rotate(x: Array, pos: Array) -> Array:

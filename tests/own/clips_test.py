@@ -5,14 +5,16 @@ import dataclasses
 import pathlib
 import tempfile
 import types
+from unittest import mock
 
 import ml_collections
 import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from ar_jax import clips
+from ar_jax import own
 from ar_jax.core.errors import UserError
+from ar_jax.own import clips
 
 DATA = types.SimpleNamespace(fields={"video": ((4, 2, 2, 1), "uint8")})
 
@@ -90,14 +92,31 @@ class ClipsTest(parameterized.TestCase):
       self.asked("empty")
 
   def test_a_clip_stands_for_the_video_of_an_example(self):
-    clip = {"clip": np.zeros((1, 1)), "video": np.zeros((1, 1))}
-    self.assertTrue(clips.reads(GoesOn(), clip))
-    self.assertTrue(clips.reads(GoesOn(needs=()), clip))
-    self.assertFalse(clips.reads(GoesOn(needs=("label",)), clip))
-    self.assertFalse(clips.reads(GoesOn(needs=()), {}))
-    self.assertFalse(clips.reads(GoesOn(), {}))
-    # What begins with a text needs rows of its own.
-    self.assertFalse(clips.reads(GoesOn(needs=()), {"prompt": clip["clip"]}))
+    """Rows of the data are asked for where something is lacking alone."""
+    clip = ml_collections.ConfigDict(
+      {"sample": {"clip": str(self.root / "a.gif")}}
+    )
+    none = ml_collections.ConfigDict({"sample": {}})
+    text = {"prompt": np.zeros((2, 1))}
+    rows = {"label": np.zeros(2)}
+    for needs, config, prompted, lacking in (
+      ((clips.FIELD,), clip, {}, False),
+      ((), clip, {}, False),
+      (("label",), clip, {}, True),
+      ((), none, {}, True),
+      # What begins with a text needs rows of its own.
+      ((), none, text, True),
+      (("prompt",), none, text, False),
+    ):
+      with mock.patch.object(
+        own.conditions, "conditions", return_value=rows
+      ) as asked:
+        found = own.asked(
+          GoesOn(needs=needs), DATA, 2, config, prompted=prompted
+        )
+      self.assertEqual(asked.called, lacking)
+      self.assertEqual("clip" in found, config is clip)
+      self.assertEqual("label" in found, lacking)
 
 
 if __name__ == "__main__":
