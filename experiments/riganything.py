@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import data, evals, main
-from ar_jax.core import skeletons
+from ar_jax.core.domains import skeletons
 from ar_jax.core.system import build
 from experiments.shared import arms, record
 from experiments.shared.arms import Trained, mean_spread

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ar_jax.core import peptides
+from ar_jax.core.domains import peptides
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Form, Text
 from ar_jax.core.system import System

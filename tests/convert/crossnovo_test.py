@@ -7,7 +7,7 @@ import numpy as np
 from absl.testing import absltest
 
 from ar_jax.convert import crossnovo as convert
-from ar_jax.core import spectra
+from ar_jax.core.domains import spectra
 from ar_jax.core.system import UserError, build
 from ar_jax.families.seq2seq import peptide_draw
 from ar_jax.families.seq2seq.peptide_net import slot_loss

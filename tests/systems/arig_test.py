@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax.core import conversation
+from ar_jax.core.domains import conversation
 from ar_jax.core.system import UserError, build
 from ar_jax.families.series import dyad, interaction
 from configs import arig as config

@@ -13,7 +13,7 @@ from absl.testing import absltest
 
 from ar_jax import evals
 from ar_jax.core import forms as core_forms
-from ar_jax.core import peptides, spectra
+from ar_jax.core.domains import peptides, spectra
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import build
 from ar_jax.data import load

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 from absl.testing import absltest
 
-from ar_jax.core import skeletons
 from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.domains import skeletons
 from ar_jax.core.system import UserError, build
 from ar_jax.nn.heads import pointer
 from ar_jax.nn.heads.diffusion import Diffusion

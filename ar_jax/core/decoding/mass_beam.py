@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core import peptides
+from ar_jax.core.domains import peptides
 
 Array = jax.Array
 

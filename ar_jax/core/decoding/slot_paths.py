@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core import peptides
+from ar_jax.core.domains import peptides
 
 Array = jax.Array
 _LOW = -1e30

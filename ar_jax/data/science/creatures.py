@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ar_jax.core import skeletons
+from ar_jax.core.domains import skeletons
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Skeleton
 from ar_jax.data.dataset import Dataset, Example

@@ -7,8 +7,8 @@ import re
 
 import numpy as np
 
-from ar_jax.core import peptides as rules
-from ar_jax.core import spectra
+from ar_jax.core.domains import peptides as rules
+from ar_jax.core.domains import spectra
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Peaks, Text
 from ar_jax.data import digests, notes

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ar_jax.core import skeletons
+from ar_jax.core.domains import skeletons
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Skeleton
 from ar_jax.data import digests, notes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ar_jax.core import conversation
+from ar_jax.core.domains import conversation
 from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Series
 from ar_jax.data.dataset import Dataset, Example
@@ -45,7 +45,7 @@ def dyads(
   moment: nothing else tells it from feedback when it begins. The agent sways
   while it speaks, by a phase of chance; nods, up or down by chance, 0.4 s
   after each phrase of the user; draws back when it is interrupted; and drifts.
-  `state` is by `core.conversation.states` of what is known at each frame: the
+  `state` is by `conversation.states` of what is known at each frame: the
   agent's voice, and the user's one frame late. Example i is a pure function of
   i.
 

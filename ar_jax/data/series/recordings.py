@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ar_jax.core import conversation
+from ar_jax.core.domains import conversation
 from ar_jax.core.errors import UserError
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset, Example
@@ -42,7 +42,7 @@ def recordings(
   `audio_u_2`, ..., `motion_a_nod`, with `u` the user and `a` the agent, the one
   who is to be moved. `voice_u` and `voice_a` are 1 where they speak; without
   them, `threshold` says above which mean size of sound that is. `state`, 0 to
-  6, may stand there, too (docs: `core.conversation.STATES`); else it is told by
+  6, may stand there, too (docs: `conversation.STATES`); else it is told by
   rule. An example is a stretch of so many frames. Of several tables the last
   by name are the test, of one its last part in time.
 

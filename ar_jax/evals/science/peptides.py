@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ar_jax import conditions
-from ar_jax.core import peptides as rules
+from ar_jax.core.domains import peptides as rules
 from ar_jax.core.errors import UserError
 from ar_jax.data import Dataset
 from ar_jax.evals import samples
@@ -33,7 +33,7 @@ def build(
 
   Returns:
     An evaluator. Its results are `aa_precision`, `aa_recall` and
-    `peptide_recall`, see `core.peptides.scores`; `fits`, the share of peptides
+    `peptide_recall`, see `domains.peptides.scores`; `fits`, the share of peptides
     within 50 ppm of the precursor; and `protocol`.
 
   Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ar_jax import conditions
-from ar_jax.core import skeletons
+from ar_jax.core.domains import skeletons
 from ar_jax.core.system import UserError
 from ar_jax.data import Dataset
 from ar_jax.evals import samples

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ar_jax import conditions
-from ar_jax.core.conversation import (
+from ar_jax.core.domains.conversation import (
   INTERRUPTED,
   RECEIVE,
   STATES,

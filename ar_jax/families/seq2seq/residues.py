@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core import peptides
+from ar_jax.core.domains import peptides
 from ar_jax.core.plans import makers
 from ar_jax.families.seq2seq.spectra import Waves, divided
 from ar_jax.nn.layers.cross_attention import Memory

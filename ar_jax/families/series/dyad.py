@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core import conversation
+from ar_jax.core.domains import conversation
 from ar_jax.families.series import interaction
 from ar_jax.families.series.interaction import Behaviour, Progress, States
 from ar_jax.nn.heads.diffusion import Diffusion

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.conversation import ALLOWED, STATES
+from ar_jax.core.domains.conversation import ALLOWED, STATES
 from ar_jax.nn.layers import positions
 from ar_jax.nn.layers.attention import xavier_attention
 from ar_jax.nn.layers.cross_attention import AttentivePool, CrossAttention

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax.core import peptides
 from ar_jax.core.decoding import mass_beam, slot_paths
+from ar_jax.core.domains import peptides
 from tests import golden_weights
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from absl.testing import absltest
 
 from ar_jax import data
-from ar_jax.core import skeletons
+from ar_jax.core.domains import skeletons
 from ar_jax.core.errors import UserError
 from ar_jax.data.science import creatures
 

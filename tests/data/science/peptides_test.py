@@ -7,8 +7,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from ar_jax import data
-from ar_jax.core import peptides as rules
-from ar_jax.core import spectra
+from ar_jax.core.domains import peptides as rules
+from ar_jax.core.domains import spectra
 from ar_jax.core.errors import UserError
 from ar_jax.data.science import peptides
 from tests import golden_weights

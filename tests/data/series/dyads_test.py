@@ -8,7 +8,7 @@ import numpy as np
 from absl.testing import absltest
 
 from ar_jax import data
-from ar_jax.core import conversation
+from ar_jax.core.domains import conversation
 from ar_jax.core.errors import UserError
 from ar_jax.data.series import dyads
 

@@ -5,7 +5,7 @@ import numpy as np
 from absl.testing import absltest
 
 from ar_jax import data, evals
-from ar_jax.core import conversation
+from ar_jax.core.domains import conversation
 from ar_jax.core.errors import UserError
 from ar_jax.evals.series import interaction
 

@@ -3,7 +3,7 @@
 import numpy as np
 from absl.testing import absltest
 
-from ar_jax.core import peptides
+from ar_jax.core.domains import peptides
 from ar_jax.core.errors import UserError
 from tests import golden_weights
 
