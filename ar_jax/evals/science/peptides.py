@@ -33,8 +33,8 @@ def build(
 
   Returns:
     An evaluator. Its results are `aa_precision`, `aa_recall` and
-    `peptide_recall`, see `domains.peptides.scores`; `fits`, the share of peptides
-    within 50 ppm of the precursor; and `protocol`.
+    `peptide_recall`, see `domains.peptides.scores`; `fits`, the share of
+    peptides within 50 ppm of the precursor; and `protocol`.
 
   Raises:
     UserError: the data have no peptides.
