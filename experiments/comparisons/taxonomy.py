@@ -188,8 +188,10 @@ def run() -> None:
     return
   drawn = {k: measures.row_of_classes(v) for k, v in found.trained.items()}
   of = {arm: member.of for arm, member in MEMBERS.items()}
+  # Who sees pixel by pixel has no plan: its units are the pixels.
   units = {
-    arm: f"{len(own.system.plan)} units" for arm, own in found.trained.items()
+    arm: f"{len(own.system.plan or range(SIDE**2))} units"
+    for arm, own in found.trained.items()
   }
   columns = {
     "forwards of a sample": ("passes", 0),
