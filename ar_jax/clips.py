@@ -73,12 +73,15 @@ def asked(
 
   Returns:
     `clip` u8[n, k, H, W, c]; as `video` too, where the system needs one.
+    Nothing where no clip is given.
 
   Raises:
     UserError: the system goes on with no clip; there is none; one cannot be
       read, or is too short.
   """
   path, wanted = given(config), config.sample.get("clip_frames", 0)
+  if not path:
+    return {}
   lengths = clip_lengths(system, path)
   found = files(path)
   counts = [folder.count(own) for own in found]

@@ -166,8 +166,7 @@ def draw(
   labels, edit, counts = numbers(config.sample.labels, dataset), {}, []
   asked = config.sample.get("prompt", "")
   cond = prompted(system, dataset, count, asked) if asked else {}
-  if clips.given(config):
-    cond |= clips.asked(system, dataset, count, config)
+  cond |= clips.asked(system, dataset, count, config)
   if not clips.reads(system, cond):
     cond = controls.asked(system, dataset, count, config, labels) | cond
   if "edit" in config.sample:
@@ -185,8 +184,7 @@ def draw(
   of = dataset.forms
   lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
   if lines and of_examples(system) and not asked:
-    first = min(count, show.MOST)
-    true = truth(system, dataset, first, fields=lines)
+    true = truth(system, dataset, min(count, show.MOST), fields=lines)
   return Samples(forms.stored(made, of), cond, true, step.means(counts))
 
 
