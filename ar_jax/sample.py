@@ -181,9 +181,8 @@ def draw(
   true = {}
   of = dataset.forms
   lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
-  if lines and of_examples(system) and not config.sample.get("prompt"):
-    first = min(count, show.MOST)
-    true = truth(system, dataset, first, fields=lines)
+  if lines and of_examples(system) and not asked:
+    true = truth(system, dataset, min(count, show.MOST), fields=lines)
   return Samples(forms.stored(made, of), cond, true, step.means(counts))
 
 

@@ -137,6 +137,18 @@ class PicturesTest(absltest.TestCase):
     self.assertLess(pixels[21:, : room // 2].min(), 128)
     self.assertLess(pixels[:20, room:].min(), 128)
 
+  def test_videos_move(self):
+    """Every frame is a sheet of named rows; bytes and numbers side by side."""
+    ours = np.linspace(0, 1, 5 * 64).reshape(1, 5, 8, 8, 1).repeat(3, 0)
+    rows = {"clips": np.uint8(255 * ours), "drawn": 1 - ours}
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    name = pictures.moving("foo", rows, rate=4, folder=folder)
+    self.assertEqual(name, "foo.gif")
+    with pictures.Image.open(folder / name) as film:
+      self.assertEqual(film.n_frames, 5)
+      self.assertGreaterEqual(film.width, pictures.WIDTH)
+      self.assertEqual(film.info["duration"], 250)
+
   def test_small_pictures_are_enlarged_without_smoothing(self):
     small = np.random.default_rng(0).integers(0, 256, (9, 100, 3), np.uint8)
     folder = self.enterContext(tempfile.TemporaryDirectory())
