@@ -2,7 +2,7 @@
 
   python -m experiments.clear [FOLDER] [--steps=N] [--seeds=N] [--short]
 
-Chirps by rule at 4 kHz: 2 to 4 of 4 letters, which begin anywhere in a period,
+Chirps by rule at 4 kHz: 2 or 3 of 4 letters, which begin anywhere in a period,
 in 8 voices within ten per cent. A wav-VAE of 16 samples a latent, trained once
 for each seed; then arms of the same transformer over its latents, trained
 alike:
@@ -38,8 +38,8 @@ from ar_jax.show.audio import spectrogram
 from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, VAE_STEPS, BATCH, TESTS = 350, 200, 32, 128
-RATE, EACH, LONGEST = 4000, 128, 4
+STEPS, VAE_STEPS, BATCH, TESTS = 400, 400, 32, 128
+RATE, EACH, LONGEST = 4000, 128, 3
 STRIDE = 16
 CODEC = dict(
   samples=EACH * LONGEST,
@@ -56,11 +56,11 @@ SIZES = dict(
   vocab=5,
   symbols=LONGEST,
   depth=3,
-  width=96,
+  width=64,
   heads=4,
   multiple_of=32,
-  head_depth=3,
-  head_width=96,
+  head_depth=2,
+  head_width=64,
   codes=64,
 )
 FLOW, MEAN, CODES = "flow", "squared error", "codes"

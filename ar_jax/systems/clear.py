@@ -23,7 +23,6 @@ Shapes: B batch, N samples of a sound, L latents at most, C channels, D width.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,15 +36,14 @@ from ar_jax.core.decoding import steps
 from ar_jax.core.flows.flow import Times
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
-from ar_jax.families.base import Prefixed
-from ar_jax.families.token import latent_law, spoken_stream
+from ar_jax.families.token import spoken_stream
+from ar_jax.families.token.latent_sounds import LatentSounds
 from ar_jax.families.token.readers import Latents
 from ar_jax.families.token.spoken import (
   Ending,
   Script,
   UntilStopped,
   joined,
-  kept,
 )
 from ar_jax.families.token.system import training_noise
 from ar_jax.nn.heads.flow import Flow
@@ -58,7 +56,7 @@ _NOISE = 2**20  # of the keys of what a head draws in training
 
 
 @dataclasses.dataclass(frozen=True)
-class Clear(Prefixed):
+class Clear(LatentSounds):
   """The system. Variables: `params`, the frozen `tokenizer`, `latents` (the
   mean and the deviation of each channel, which are fitted) and of a head of
   codes the `codebook`.
@@ -86,54 +84,8 @@ class Clear(Prefixed):
       return net.head.loss(h, units, key[None]), net.ends(h)
 
     made = self.net.init(key, self.net.example(), units, key, method=every)
-    c = self.tokenizer.channels
-    latents = {"mean": jnp.zeros(c), "deviation": jnp.ones(c)}
     tokenizer = self.init_tokenizer(frozen)
-    return {**made, "latents": latents, "tokenizer": tokenizer}
-
-  def net_variables(self, variables: Vars) -> Vars:
-    names = "tokenizer", "latents"
-    return {k: v for k, v in variables.items() if k not in names}
-
-  def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
-    """With moments f32[B, L, 2 C]; behind an example of the tokenizer zeros."""
-    batch = super().encode(variables, batch)
-    spare = len(self.plan) - batch["units"].shape[1]
-    units = jnp.pad(batch["units"], ((0, 0), (0, spare), (0, 0)))
-    return {**batch, "units": units}
-
-  def tokenize(self, variables: Vars, x: Array) -> Array:
-    return self.codec(variables).moments(x)
-
-  def fitted(self, variables: Vars, source: Any, seed: int) -> Vars:
-    """The law of the latents of the first examples; and codes by k-means."""
-    of = functools.partial(_latents_of, self, variables)
-    law = latent_law.measured(of, source, ("audio", "units", "audio_length"))
-    found = {"mean": law.mean, "deviation": law.deviation}
-    variables = {**variables, "latents": found}
-    if "codebook" in variables:
-      codes = latent_law.codes(law.rows, self.net.head.vocab, seed)
-      variables["codebook"] = {"head": {"codes": codes}}
-    return variables
-
-  def count(self, batch: Batch) -> Array:
-    """i32[B]: the latents of each sound; all where it does not say its
-    length."""
-    most = self.tokenizer.length
-    if "audio_length" not in batch:
-      return jnp.full(len(batch["units"]), most)
-    found = -(-batch["audio_length"] // self.tokenizer.stride)
-    return jnp.clip(found, 1, most)
-
-  def latents(
-    self, variables: Vars, moments: Array, keys: Array | None = None
-  ) -> Array:
-    """Units f32[B, l, C], of mean 0 and deviation 1, of moments: one draw with
-    keys Key[B], else their mean. Where a head has codes, the nearest ones."""
-    mean, deviation = self._law(variables)
-    y = self.codec(variables).draw(moments, keys)
-    y = (y - mean) / deviation
-    return kept(self.net.bind(self.net_variables(variables)), y)
+    return {**made, "latents": self.no_law(), "tokenizer": tokenizer}
 
   def loss(
     self, variables: Vars, batch: Batch, key: Array, *, train: bool
@@ -173,10 +125,11 @@ class Clear(Prefixed):
     **law: Any,
   ) -> UntilStopped:
     """How latents are drawn, as a value; arguments as in `sample`."""
-    guidance, length = self.scale(guidance), len(self.plan)
-    if most is not None and not 1 <= most <= length:
-      raise UserError(f"most={most} latents: this model makes 1 to {length}")
-    scales = (guidance,) * length if guidance != 1.0 else None
+    guidance, longest = self.scale(guidance), self.tokenizer.length
+    most = longest if most is None else most
+    if not 1 <= most <= longest:
+      raise UserError(f"most={most} latents: this model makes 1 to {longest}")
+    scales = (guidance,) * len(self.plan) if guidance != 1.0 else None
     law = tuple(sorted(law.items()))
     return UntilStopped(self.net, scales, law, threshold=threshold, most=most)
 
@@ -232,7 +185,7 @@ class Clear(Prefixed):
       times, solver: of the flow head, see `nn.heads.flow`.
       temperature: of its noise, or of the law of codes.
       threshold: the chance of a stop above which a latent is the last.
-      most: latents at most; L if None.
+      most: latents at most; those of an example if None.
 
     Returns:
       `audio` f32[B, N] in [-1, 1], silence behind its end; and `audio_length`
@@ -273,15 +226,6 @@ class Clear(Prefixed):
     spare = self.tokenizer.samples - audio.shape[1]
     return jnp.pad(audio, ((0, 0), (0, spare)))
 
-  def as_coded(self, variables: Vars, units: Array) -> Array:
-    """Latents as the tokenizer has them."""
-    mean, deviation = self._law(variables)
-    return units * deviation + mean
-
-  def _law(self, variables: Vars) -> tuple[Array, Array]:
-    law = variables["latents"]
-    return tuple(law[k][None, None] for k in ("mean", "deviation"))
-
   def stream(
     self,
     variables: Vars,
@@ -309,17 +253,6 @@ class Clear(Prefixed):
     drawn = spoken_stream.pieces(self, program, variables, cond, keys, every)
     for audio in drawn:
       yield np.asarray(audio)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _latents_of(system, variables, batch):
-  """Means and variances f32[B, L, C] of latents, and which are of a sound,
-  bool[B, L]."""
-  batch = system.encode(variables, batch)
-  mean, log = jnp.split(batch["units"], 2, -1)
-  at = jnp.arange(mean.shape[1])[None]
-  real = at < system.count(batch)[:, None]
-  return mean, jnp.exp(jnp.clip(log, -30.0, 20.0)), real
 
 
 @system.passes_on(llama)
