@@ -1,8 +1,7 @@
 """Paraformer: speech to text, all symbols in one pass of the decoder.
 
 Paraformer: Fast and Accurate Parallel Transformer for Non-autoregressive
-End-to-End Speech Recognition (arXiv 2206.08317).
-New in it:
+End-to-End Speech Recognition (arXiv 2206.08317). New in it:
   - frames have weights whose sum is the number of symbols, and fire a vector
     for each (continuous integrate-and-fire), so a parallel decoder knows how
     many there are and what is heard of each;
