@@ -373,7 +373,7 @@ class ConfigsTest(parameterized.TestCase):
       model = model.get("target", model)
       if "tokenizer" in model:
         with self.subTest(file.stem):
-          known = ("patch_codes", "patch_bits", "patches", "given")
+          known = "patch_codes patch_bits patches given windows".split()
           self.assertIn(model.tokenizer.name, known)
 
 

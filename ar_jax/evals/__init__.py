@@ -105,6 +105,8 @@ def check_system(name: str, options: Mapping[str, Any], system: System) -> None:
   if name in _SCORE:
     known = arguments(name)
     default = known["field"].default if "field" in known else "image"
+    if name == "reconstruction" and "video" in system.makes:
+      default = "video"
     samples.check_makes(system, options.get("field", default), name)
   if name == "peptides":
     samples.check_makes(system, "peptide", name)
