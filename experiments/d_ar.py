@@ -191,8 +191,8 @@ def run() -> None:
     claim="(a) Previews of a tokenizer whose groups of codes lead the steps of "
     "its flow get better with every group; (b) after 1 and 2 of 4 groups they "
     "are better than those of the same net whose steps see all codes"
-    + (", or shuffled groups," if s.word else "")
-    + " (c) at equal final error.",
+    + (", or shuffled groups, " if s.word else ", ")
+    + "(c) at equal final error.",
     paper="ImageNet at 256 px, 256 codes in 8 groups: rFID 1.52, and previews "
     "after each group for nothing; FID 2.09 of an unchanged Llama of 775M",
     baseline="every step sees all codes"
