@@ -141,7 +141,7 @@ class SemAIM(System):
   def _row(self, numbers) -> Array:
     return jnp.asarray(numbers, jnp.float32).reshape(1, 1, 1, -1)
 
-  def taught(self, variables: Vars, batch: Batch, x: Array) -> Array:
+  def seen(self, variables: Vars, batch: Batch, x: Array) -> Array:
     """f32[B, 1 + L, E]: what the teacher sees in images.
 
     Raises:
@@ -157,9 +157,9 @@ class SemAIM(System):
     variables: Vars,
     x: Array,
     keys: Array,
-    taught: Array | None = None,
+    seen: Array | None = None,
   ) -> Array:
-    """f32[B, L]: the order of normal images, by keys Key[B]; `taught` is what
+    """f32[B, L]: the order of normal images, by keys Key[B]; `seen` is what
     the teacher sees in them."""
     side = self.net.side
     draw = lambda key: jax.random.uniform(key, (side**2 + 2,))
@@ -169,7 +169,7 @@ class SemAIM(System):
       if self.similarity == "attention":
         found = self.bound(own).attention(x)
       else:
-        tokens = self.bound(own).tokens(x) if taught is None else taught
+        tokens = self.bound(own).tokens(x) if seen is None else seen
         found = similar(tokens, self.similarity)
     rank = ranks.ranks(self.order, side, noise[:, 2:], noise[:, :2], found)
     return jax.lax.stop_gradient(rank)
@@ -179,13 +179,13 @@ class SemAIM(System):
   ) -> Loss:
     """The mean error of all patches, in an order by `index`."""
     x, keys = self.normal(batch), system.example_keys(key, batch)
-    taught = None
+    seen = None
     if self.teacher is not None or self.target == "features":
-      taught = jax.lax.stop_gradient(self.taught(variables, batch, x))
-    rank = self.rank(variables, x, keys, taught)
+      seen = jax.lax.stop_gradient(self.seen(variables, batch, x))
+    rank = self.rank(variables, x, keys, seen)
     got = self.bound(variables["params"])(x, rank)[:, 1:]
     if self.target == "features":
-      error = jnp.sum(jnp.square(unit(got) - unit(taught[:, 1:])), -1)
+      error = jnp.sum(jnp.square(unit(got) - unit(seen[:, 1:])), -1)
     else:
       error = jnp.mean(jnp.square(got - self.pixels(x)), -1)
     first = jnp.take_along_axis(error, jnp.argmin(rank, 1)[:, None], 1)[:, 0]
@@ -235,8 +235,8 @@ class SemAIM(System):
     if not 0 <= known < 1:
       raise UserError(f"known={known}: must be at least 0 and below 1")
     x, net = self.normal(cond), self.bound(variables["params"])
-    taught = self.taught(variables, cond, x) if self.teacher else None
-    rank = self.rank(variables, x, keys, taught)
+    seen = self.seen(variables, cond, x) if self.teacher else None
+    rank = self.rank(variables, x, keys, seen)
     place, p = ranks.places(rank)[..., None], self.net.patch
     count = round(known * self.net.side**2)
     patches = cut(x, p).reshape(len(x), self.net.side**2, -1)

@@ -29,9 +29,9 @@ from ar_jax.nn.layers.norms import layer_norm
 from ar_jax.nn.stacks.blocks import PlainBlock
 from ar_jax.nn.stacks.cross_modulated import cross_modulated
 from ar_jax.nn.stacks.transformer import Backbone
+from ar_jax.tokenizers.aligned import Aligned, teacher_of, with_teacher
 from ar_jax.tokenizers.autoencoder import Reconstruction, autoencoder, signed
 from ar_jax.tokenizers.group_diffusion import GroupDiffusion
-from ar_jax.tokenizers.taught import Aligned, teacher_of, with_teacher
 
 Array = jax.Array
 ALIGN = {"weight": 0.5, "layer": 8, "features": 0, "side": 16, "hidden": 2048}

@@ -25,13 +25,13 @@ import jax.numpy as jnp
 
 from ar_jax.core import system
 from ar_jax.core.system import Batch, System, UserError, Vars
+from ar_jax.tokenizers.aligned import Aligned, teacher_of, with_teacher
 from ar_jax.tokenizers.autoencoder import (
   PIXEL_LOSSES,
   Reconstruction,
   autoencoder,
 )
 from ar_jax.tokenizers.queried import GigaTok
-from ar_jax.tokenizers.taught import Aligned, teacher_of, with_teacher
 
 Array = jax.Array
 # Width, layers, heads of the transformers of the published models.
@@ -48,7 +48,7 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Taught(Aligned):
+class GigaTokTraining(Aligned):
   """A GigaTok in training: beside the terms of every tokenizer the semantic
   one, and in the first updates those of a net without codes.
 
@@ -102,7 +102,7 @@ def build(
   remat: bool = False,
   dtype: str = "float32",
   **training,
-) -> Taught:
+) -> GigaTokTraining:
   """The tokenizer in training; see SIZES for the published ones.
 
   Args:
@@ -116,7 +116,7 @@ def build(
     align: `weight` of the semantic term, 0.5; the `layer` of the decoder
       behind which states are aligned, 3; and `features`, how many numbers a
       feature has of a tokenizer that a teacher has made and that has none now.
-    direct_steps: see `Taught`.
+    direct_steps: see `GigaTokTraining`.
     dtype: of the products.
     **training: see `autoencoder.autoencoder`.
 
@@ -139,7 +139,7 @@ def build(
   ).checked()  # fmt: skip
   base = autoencoder(tokenizer, **training)
   return with_teacher(
-    Taught,
+    GigaTokTraining,
     base,
     teacher=seer,
     semantic=align["weight"],

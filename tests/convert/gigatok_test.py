@@ -17,7 +17,7 @@ from ar_jax.nn.layers.conv2d import depth_to_space
 from ar_jax.nn.losses.adversary import Adversary, PatchGAN
 from ar_jax.tokenizers import autoencoder, queried
 from ar_jax.tokenizers.autoencoder import Reconstruction
-from ar_jax.tokenizers.gigatok import Taught
+from ar_jax.tokenizers.gigatok import GigaTokTraining
 from tests import golden_weights
 
 DESCRIPTION, OUTPUTS = golden_weights.load("gigatok_tokenizer")
@@ -228,7 +228,7 @@ class GigaTokTest(absltest.TestCase):
         )  # fmt: skip
 
     gan = Adversary(PatchGAN(16, 3, "batch"), weight=0.5, start=20_000)
-    taught = Taught(
+    system = GigaTokTraining(
       Net(), adversary=gan, teacher=Teacher(), direct_steps=15_000
     )
     params = {"tokenizer": {}, "discriminator": judge}
@@ -238,7 +238,7 @@ class GigaTokTest(absltest.TestCase):
     def run(step):
       batch = {"image": jnp.zeros((2, 32, 32, 3), jnp.uint8)}
       batch["step"] = jnp.full(2, step)
-      return taught.loss(variables, batch, jax.random.key(0), train=False)
+      return system.loss(variables, batch, jax.random.key(0), train=False)
 
     with mock.patch.object(autoencoder, "signed", lambda _: jnp.asarray(x)):
       found = [run(step) for step in (101, 15_001, 20_001)]
