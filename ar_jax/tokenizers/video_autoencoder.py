@@ -64,16 +64,24 @@ class VideoAutoencoder(Autoencoder):
     return {name: (weight, mean(v)) for name, (weight, v) in found.items()}
 
   def _adversarial_terms(
-    self, variables: Vars, batch: Batch, x: Array, out: Reconstruction
+    self,
+    variables: Vars,
+    batch: Batch,
+    x: Array,
+    out: Reconstruction,
+    keys: Array | None,
   ) -> tuple[Array, dict[str, Array], dict[str, Any]]:
     each = x.shape[1]
     by_frame = {}
+    if keys is not None:  # a frame has one of its own
+      split = jax.vmap(lambda key: jax.random.split(key, each))
+      keys = split(keys).reshape(-1)
     if "step" in batch:
       by_frame["step"] = jnp.repeat(batch["step"], each)
     # The last layer goes on seeing videos.
     out = out._replace(image=frames(out.image))
     value, metrics, updates = super()._adversarial_terms(
-      variables, by_frame, frames(x), out
+      variables, by_frame, frames(x), out, keys
     )
     mean = lambda v: v.reshape(len(x), -1).mean(1)
     return mean(value), {k: mean(v) for k, v in metrics.items()}, updates

@@ -64,10 +64,10 @@ class CrossNovoConvertTest(absltest.TestCase):
     close(first[:, None], SLOT_OUT["precursor"])
     close(z, SLOT_OUT["latent"])
     close(logits, SLOT_OUT["logits"])
-    # Their targets are from the N-terminus, and end with -1.
+    # Their targets are from the C-terminus, as ours, and end with -1.
     units = np.zeros((3, 9), np.int32)
     for row, ids in zip(units, SLOT_OUT["targets"], strict=True):
-      ids = ids[ids >= 0][::-1] + 1
+      ids = ids[ids >= 0] + 1
       row[: len(ids)], row[len(ids)] = ids, STOP
     loss, impossible = jax.jit(slot_loss)(logits, units)
     close(np.mean(loss), SLOT_OUT["ctc_loss"])

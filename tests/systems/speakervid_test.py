@@ -173,7 +173,7 @@ class SpeakerVidTest(absltest.TestCase):
   def test_what_is_wrong_is_one_line(self):
     c = smoke.case("speakervid")
     own = config.get_config("smoke").model.to_dict()
-    codes = dict(name="vq", size=8, in_channels=1, vocab=8)
+    codes = dict(name="patch_codes", size=8, patch=2, vocab=8)
     for wrong, message in (
       (dict(condition="face"), "condition='face': choose one of dyadic"),
       (dict(width=18, heads=4), "width=18"),

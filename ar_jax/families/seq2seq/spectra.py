@@ -78,11 +78,36 @@ class Waves:
 
   def _published(self, x: Array) -> Array:
     """The angles of x f32[n] over the terms, less whole turns."""
-    quotient = x[:, None] / self.terms[None]
+    quotient = quotient_of(jnp.abs(x)[:, None], jnp.asarray(self.terms)[None])
     part = jnp.floor(quotient / _PART)
     rest = quotient - _PART * part  # exact
     turns = _turns(int(_MOST / self.terms[0] / _PART) + 2)
-    return jnp.take(turns, part.astype(jnp.int32), 0) + rest
+    angle = jnp.take(turns, part.astype(jnp.int32), 0) + rest
+    return jnp.where(x[:, None] < 0, -angle, angle)  # losses of mass
+
+
+def quotient_of(x: Array, y: Array) -> Array:
+  """x / y of f32, x at least 0 and y above it, rounded to the nearest float32.
+
+  A division of XLA may be off by a last bit. What it leaves, x - q y, is less
+  than one of y's, so whole numbers of 32 bits that wrap around know it.
+  """
+  found = x / y
+  x, y, q = (
+    jax.lax.bitcast_convert_type(v.astype(jnp.float32), jnp.uint32)
+    for v in jnp.broadcast_arrays(x, y, found)
+  )
+  mantissa = lambda v: (v & 0x7FFFFF) | 0x800000
+  exponent = lambda v: (v >> 23).astype(jnp.int32) - 150
+  shift = exponent(x) - exponent(q) - exponent(y)
+  whole = mantissa(x) << jnp.clip(shift, 0, 31).astype(jnp.uint32)
+  left = (whole - mantissa(q) * mantissa(y)).astype(jnp.int32)
+  half = mantissa(y).astype(jnp.int32)
+  more = (2 * left > half).astype(jnp.int32) - (2 * left < -half)
+  exact = jax.lax.bitcast_convert_type(
+    (q.astype(jnp.int32) + more).astype(jnp.uint32), jnp.float32
+  )
+  return jnp.where(x == 0, 0.0, exact)
 
 
 @functools.lru_cache(maxsize=8)
