@@ -42,7 +42,8 @@ def mgf(
     path: the file or folder.
     longest: symbols of a peptide, at most; `peptide` is i32[longest].
     peaks: of a spectrum, at most; `peaks` is f32[peaks, 2].
-    low, high: of m/z.
+    low: the least m/z that counts.
+    high: and the largest.
     near: Da within which a peak is the precursor's.
     least: share of the strongest peak up to which one is noise.
     test_fraction: the part held out. Of spectra without peptides all are.

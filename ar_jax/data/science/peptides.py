@@ -57,7 +57,8 @@ def peptides(
     organism: holds out the proteins of this organism, as `OS=` names it;
       without one, a part of all proteins is held out.
     proteins: how many there are by rule.
-    shortest, longest: residues of a peptide; `peptide` is i32[longest].
+    shortest: residues of a peptide, at least.
+    longest: and at most; `peptide` is i32[longest].
     count: peptides for training, at most.
     peaks: of a spectrum, at most; `peaks` is f32[peaks, 2].
     charge: of the precursor.

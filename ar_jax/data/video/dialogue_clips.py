@@ -60,8 +60,9 @@ def dialogue_clips(
     chunks: C, frames of an answer; shorter ones are left out.
     slots: m, tokens of speech of each.
     vocab: tokens lie below it.
-    ask_frames, ask_speech: F and S of a question, its last ones; shorter ones
-      begin with their first frame again, and with token 0.
+    ask_frames: F of a question, its last ones; a shorter one begins with its
+      first frame again.
+    ask_speech: S of a question, its last ones; a shorter one begins with 0.
     text: P, bytes; longer transcripts are cut.
     tier: "pre" or "sft", the answers of which tier; "" both.
     strict: whether clips below the paper's thresholds are left out.
