@@ -30,7 +30,7 @@ from ar_jax.files import torch_file
 from ar_jax.files.pickles import shown
 
 # Files that are not families.
-_MACHINERY = ("__main__", "depth_head", "heads", "wrappers")
+_MACHINERY = ("__main__", "depth_head", "heads", "llama", "wrappers")
 
 
 _OPTIONS = ("heads", "scales", "size", "frames", "encoder")

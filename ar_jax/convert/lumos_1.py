@@ -1,6 +1,4 @@
-"""The key table of Lumos-1, a Llama with norms of queries and keys. Matrices of
-queries, keys and values are one in our layers, and features that turn together
-lie beside each other, see `tables.half_turned`.
+"""The key table of Lumos-1, a Llama with norms of queries and keys.
 
 The published tokenizer, Cosmos, is a traced graph and cannot be converted.
 """
@@ -12,15 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from ar_jax.convert import llama
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
-from ar_jax.files.tables import LINEAR, SAME, Layout, Params, Rule, State
+from ar_jax.files.tables import Layout, Params, Rule, State
 from ar_jax.systems.lumos_1 import WORDS, published_special
 
 PLACE = ()
-_THEIRS, _OURS = "model.layers.{i}", "params/backbone/block"
-_EMBED, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_QKV = ("q_proj", "k_proj", "v_proj")
 _TEXT = 256  # ids of a text, of which no parameter depends
 
 
@@ -29,29 +25,16 @@ def _table(features: int) -> tuple[Rule, ...]:
   turned = tables.half_turned(features)
   # Theirs have the shape [1, K].
   norm = Layout(lambda x: turned.ours(x[0]), lambda x: turned.theirs(x)[None])
-  attention, mlp = f"{_THEIRS}.self_attn", f"{_THEIRS}.mlp"
-  rule = lambda theirs, ours, layout=SAME: Rule(
-    f"{theirs}.weight", ours, layout
-  )
-  norms = (
-    Rule(
-      f"{attention}.{n}_norm.{theirs}", f"{_OURS}/mixer/norm/{n}/{ours}", norm
-    )
-    for n in "qk"
-    for theirs, ours in (("weight", "scale"), ("bias", "bias"))
-  )
-  return (
-    Rule(_EMBED, "params/units/embedding"),
-    rule(f"{attention}.qkv", f"{_OURS}/mixer/qkv/kernel", LINEAR),
-    rule(f"{attention}.o_proj", f"{_OURS}/mixer/out/kernel", LINEAR),
-    *norms,
-    rule(f"{mlp}.gate_proj", f"{_OURS}/mlp/gate/kernel", LINEAR),
-    rule(f"{mlp}.up_proj", f"{_OURS}/mlp/fc1/kernel", LINEAR),
-    rule(f"{mlp}.down_proj", f"{_OURS}/mlp/fc2/kernel", LINEAR),
-    rule(f"{_THEIRS}.input_layernorm", f"{_OURS}/norm1/scale"),
-    rule(f"{_THEIRS}.post_attention_layernorm", f"{_OURS}/norm2/scale"),
-    rule("model.norm", "params/backbone/out_norm/scale"),
-    Rule(_HEAD, "params/head/linear/kernel", LINEAR),
+  return llama.rules(
+    [
+      Rule(
+        f"{llama.ATTENTION}.{n}_norm.{theirs}",
+        f"{llama.MIXER}/norm/{n}/{ours}",
+        norm,
+      )
+      for n in "qk"
+      for theirs, ours in (("weight", "scale"), ("bias", "bias"))
+    ]
   )
 
 
@@ -70,12 +53,12 @@ def config(
   """
   first = "model.layers.0"
   try:
-    width = state[_EMBED].shape[1]
+    width = state[llama.EMBED].shape[1]
     hidden = len(state[f"{first}.mlp.gate_proj.weight"])
     features = state[f"{first}.self_attn.q_norm.bias"].shape[-1]
     heads, kv_heads = (
       len(state[f"{first}.self_attn.{name}.weight"]) // features
-      for name in _QKV[:2]
+      for name in llama.QKV[:2]
     )
   except KeyError as e:
     raise UserError(f"not of Lumos-1: there is no {e.args[0]}") from e
@@ -112,35 +95,9 @@ def of_model(state: State, model: dict[str, Any]) -> dict[str, Any]:
   system = build("lumos_1", **model)
   like = jax.eval_shape(lambda key: system.init(key, {}), jax.random.key(0))
   features = system.net.backbone.head_width(model["width"])
-  turned = tables.half_turned(features)
-  state = {k: turned.ours(v) if _turns(k) else v for k, v in state.items()}
-  state = tables.fuse(state, _QKV)
-  state = {k.replace("".join(_QKV), "qkv"): v for k, v in state.items()}
-  found = tables.to_ours(_table(features), state, {"params": like["params"]})
-  return {**found, "tokenizer": {}}
+  return llama.to_ours(_table(features), state, like["params"], features)
 
 
 def to_official(variables: Params) -> dict[str, np.ndarray]:
   """The official state of our variables."""
-  own = {"params": variables["params"]}
-  mixer = own["params"]["backbone"]["block"]["mixer"]
-  features = mixer["norm"]["q"]["scale"].shape[-1]
-  queries = mixer["out"]["kernel"].shape[1]  # features of all heads
-  turned: Layout = tables.half_turned(features)
-  state = {}
-  for key, array in tables.to_official(_table(features), own).items():
-    if not key.endswith(".qkv.weight"):
-      state[key] = array
-      continue
-    stem = key.removesuffix("qkv.weight")
-    keys = (len(array) - queries) // 2
-    parts = np.split(array, [queries, queries + keys])
-    for name, part in zip(_QKV, parts, strict=True):
-      whole = f"{stem}{name}.weight"
-      state[whole] = turned.theirs(part) if _turns(whole) else part
-  return state
-
-
-def _turns(key: str) -> bool:
-  """Whether the rows of a matrix turn with the places."""
-  return key.endswith((".q_proj.weight", ".k_proj.weight"))
+  return llama.to_official(_table(llama.features_of(variables)), variables)

@@ -68,6 +68,12 @@ def chunks(
     yield stored(drawn, forms)
 
 
+def whole(*args, **kwargs) -> dict[str, np.ndarray]:
+  """What `chunks` yields, behind each other; arguments as there."""
+  parts = list(chunks(*args, **kwargs))
+  return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+
 def stored(
   drawn: Mapping[str, np.ndarray], forms: Mapping[str, Form]
 ) -> dict[str, np.ndarray]:

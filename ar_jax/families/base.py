@@ -163,7 +163,7 @@ class Prefixed(Generator):
     """The fields of a batch that the prefix reads; what is no batch is the
     first of them."""
     if not isinstance(cond, Mapping):
-      cond = {self.needs[0]: cond}
+      cond = dict.fromkeys(self.needs[:1], cond)
     return {name: cond[name] for name in self.needs}
 
   @property

@@ -16,9 +16,9 @@ from PIL import Image
 from ar_jax import conditions
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
-from ar_jax.data import notes
 from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.wrap import derived
+from ar_jax.own import files as own_files
 
 Config = ml_collections.ConfigDict
 
@@ -90,30 +90,8 @@ def asked(
 
 
 def files(path: str) -> list[pathlib.Path]:
-  """A picture, or those of a folder by their names; what else lies there is
-  said.
-
-  Raises:
-    UserError: there is none.
-  """
-  root = pathlib.Path(path).expanduser()
-  if not root.is_dir():
-    if not root.exists():
-      raise UserError(
-        f"sample.control={path!r}: no such file or folder; name a picture or a "
-        "folder of pictures"
-      )
-    return [root]
-  tree = scan.pictures(root)
-  found = sorted(pathlib.Path(e.path) for e in tree.files)
-  if not found:
-    raise UserError(f"sample.control={path!r}: no picture in this folder")
-  others = notes.listed(e.name for e in tree.others)
-  notes.once(
-    f"sample.control: {len(found)} pictures in {notes.printable(str(root))}"
-    + (f"; no pictures: {others}" if others else "")
-  )
-  return found
+  """A picture, or those of a folder; see `files.named`."""
+  return own_files.named("control", path, "picture", scan.suffixes())
 
 
 def sides(system: System, data: Any, sample: Config) -> tuple[int, int]:

@@ -16,9 +16,9 @@ from ar_jax.core.forms import Form, Text
 from ar_jax.core.system import System
 from ar_jax.data import notes
 from ar_jax.data.audio import wav
-from ar_jax.data.folders import walk
 from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.science import mgf
+from ar_jax.own import files as own_files
 from ar_jax.show.files import whole
 
 Config = ml_collections.ConfigDict
@@ -75,8 +75,7 @@ def facts(system: System) -> dict[str, Any]:
 
 
 def files(system: System, path: str) -> list[pathlib.Path]:
-  """A picture or recording, or those of a folder by their names, sub-folders
-  too; what else lies there is said.
+  """What is to be read, or all such files of a folder; see `files.named`.
 
   Raises:
     UserError: the system reads nothing of that kind, or there is none.
@@ -84,25 +83,8 @@ def files(system: System, path: str) -> list[pathlib.Path]:
   kind = field(system)
   if kind is None:
     raise UserError(f"sample.read={path!r}: this system reads no files")
-  what = _CALLED[kind]
   ends = {"image": scan.suffixes(), "audio": SOUNDS, "peaks": (".mgf",)}[kind]
-  root = pathlib.Path(path).expanduser()
-  if not root.is_dir():
-    if not root.exists():
-      raise UserError(
-        f"sample.read={path!r}: no such file or folder; name a {what} or a "
-        f"folder of {what}s"
-      )
-    return [root]
-  tree = walk.walk(root, ends, what)
-  if not tree.files:
-    raise UserError(f"sample.read={path!r}: no {what} in this folder")
-  others = notes.listed(e.name for e in tree.others)
-  notes.once(
-    f"sample.read: {len(tree.files)} {what}s in {notes.printable(str(root))}"
-    + (f"; no {what}s: {others}" if others else "")
-  )
-  return [pathlib.Path(e.path) for e in tree.files]
+  return own_files.named("read", path, _CALLED[kind], ends)
 
 
 def check(system: System, config: Config) -> None:

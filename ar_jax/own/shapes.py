@@ -14,9 +14,8 @@ import numpy as np
 
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
-from ar_jax.data import notes
-from ar_jax.data.folders import walk
 from ar_jax.data.science import shapes
+from ar_jax.own import files as own_files
 
 Config = ml_collections.ConfigDict
 FIELD = "points"  # what such a system reads
@@ -28,32 +27,9 @@ def given(config: Config) -> str:
 
 
 def files(path: str) -> list[pathlib.Path]:
-  """A shape, or those of a folder by their names; what else lies there is
-  said.
-
-  Raises:
-    UserError: there is none.
-  """
-  root = pathlib.Path(path).expanduser()
-  if not root.is_dir():
-    if not root.exists():
-      raise UserError(
-        f"sample.shape={path!r}: no such file or folder; name a mesh or a "
-        f"cloud of points ({', '.join(shapes.ENDINGS)}), or a folder of some"
-      )
-    return [root]
-  tree = walk.walk(root, shapes.ENDINGS, "shape")
-  if not tree.files:
-    raise UserError(
-      f"sample.shape={path!r}: no shape in this folder; one ends with "
-      f"{', '.join(shapes.ENDINGS)}"
-    )
-  others = notes.listed(e.name for e in tree.others)
-  notes.once(
-    f"sample.shape: {len(tree.files)} shapes in {notes.printable(str(root))}"
-    + (f"; no shapes: {others}" if others else "")
-  )
-  return [pathlib.Path(e.path) for e in tree.files]
+  """A shape, or those of a folder; see `files.named`."""
+  kinds = f" ({', '.join(shapes.ENDINGS)})"
+  return own_files.named("shape", path, "shape", shapes.ENDINGS, kinds)
 
 
 def check(system: System, config: Config) -> None:

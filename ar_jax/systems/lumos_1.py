@@ -89,12 +89,6 @@ class Lumos1(Prefixed):
     """None: every example has an order of its own within a frame."""
     return None
 
-  def condition(self, cond: Batch | Array) -> dict[str, Array]:
-    fields = self.net.prefix.fields
-    if not isinstance(cond, Mapping):
-      cond = {name: cond for name in fields}
-    return {name: cond[name] for name in fields}
-
   def embedding(self, variables: Vars) -> Array:
     return super().embedding(variables)[self.net.layout.first :]
 

@@ -80,9 +80,10 @@ class NBP(Prefixed):
     return own if self.net.hybrid else (*own, self.tokenizer.field)
 
   def condition(self, cond: Batch | Array) -> dict[str, Array]:
+    """What the prefix reads: the frames of a video are units."""
     fields = self.net.prefix.fields
     if not isinstance(cond, Mapping):
-      cond = {name: cond for name in fields}
+      cond = dict.fromkeys(fields, cond)
     return {name: cond[name] for name in fields}
 
   def embedding(self, variables: Vars) -> Array:

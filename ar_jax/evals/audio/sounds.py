@@ -83,12 +83,10 @@ def build(
     samples.check_pairs(system, "sounds")
     count = n or len(data.test)
     cond = conditions.conditions(system, data, count)
-    drawn = samples.chunks(
+    made = samples.whole(
       system, variables, cond, key, batch=batch, forms=data.forms,
       options=options, draw=draw,
     )  # fmt: skip
-    made = [dict(x) for x in drawn]
-    made = {k: np.concatenate([x[k] for x in made]) for k in made[0]}
     named = "audio_length" in data.test[0] and "audio_length" in made
     fields = ("audio",) + ("audio_length",) * named
     true = conditions.truth(system, data, count, fields=fields)

@@ -143,13 +143,11 @@ def build(
     slack = getattr(getattr(system, "tokenizer", None), "stride", 0)
 
     def made(cond):
-      drawn = samples.chunks(
+      drawn = samples.whole(
         system, variables, cond, key, batch=batch, forms=data.forms,
         options=options, draw=draw,
       )  # fmt: skip
-      drawn = list(drawn)
-      names = "audio", "audio_length"
-      return [np.concatenate([x[k] for x in drawn]) for k in names]
+      return [drawn[k] for k in ("audio", "audio_length")]
 
     names = "audio", "audio_length", "text", "label"
     true = conditions.truth(system, data, count, fields=names)

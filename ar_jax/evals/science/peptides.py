@@ -51,11 +51,11 @@ def build(
     samples.check_pairs(system, "peptides")
     count = n or len(data.test)
     cond = conditions.conditions(system, data, count)
-    drawn = samples.chunks(
+    drawn = samples.whole(
       system, variables, cond, key, batch=batch, forms=data.forms,
       options=options, draw=draw,
     )  # fmt: skip
-    made = np.concatenate([x["peptide"] for x in drawn])
+    made = drawn["peptide"]
     true = conditions.truth(system, data, count, fields=("peptide",))["peptide"]
     cut = lambda rows: [r[: int(np.cumprod(r > 0).sum())] for r in rows]
     found: dict[str, Any] = dict(rules.scores(cut(true), cut(made)))

@@ -135,11 +135,11 @@ def build(
       samples.check_makes(system, field, "skeletons")
     samples.check_pairs(system, "skeletons")
     cond = conditions.conditions(system, data, n)
-    drawn = samples.chunks(
+    drawn = samples.whole(
       system, variables, cond, key, batch=batch, forms=data.forms,
       options=options, draw=draw,
     )  # fmt: skip
-    found = [one for part in drawn for one in _each(part)]
+    found = list(_each(drawn))
     truth = list(_each(conditions.truth(system, data, n, fields=FIELDS)))
     others = [*truth[1:], truth[0]] if n > 1 else []
     mean = _means(found, truth, near)

@@ -1,0 +1,45 @@
+"""The files that a key of `config.sample` names."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from ar_jax.core.errors import UserError
+from ar_jax.data import notes
+from ar_jax.data.folders import walk
+
+
+def named(
+  key: str, path: str, what: str, endings: Sequence[str], listed: str = ""
+) -> list[pathlib.Path]:
+  """A file, or those of a folder by their names, sub-folders too; what else
+  lies there is said.
+
+  Args:
+    key: of `config.sample`, which names it.
+    path: the file or folder.
+    what: one such file is called so in messages.
+    endings: of the files of a folder that are taken, as ".wav".
+    listed: what may be named, where the word does not say it.
+
+  Raises:
+    UserError: there is none.
+  """
+  root = pathlib.Path(path).expanduser()
+  if not root.is_dir():
+    if not root.exists():
+      raise UserError(
+        f"sample.{key}={path!r}: no such file or folder; name a {what} or a "
+        f"folder of {what}s{listed}"
+      )
+    return [root]
+  tree = walk.walk(root, endings, what)
+  if not tree.files:
+    raise UserError(f"sample.{key}={path!r}: no {what} in this folder{listed}")
+  others = notes.listed(e.name for e in tree.others)
+  notes.once(
+    f"sample.{key}: {len(tree.files)} {what}s in {notes.printable(str(root))}"
+    + (f"; no {what}s: {others}" if others else "")
+  )
+  return sorted(pathlib.Path(e.path) for e in tree.files)
