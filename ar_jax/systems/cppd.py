@@ -21,7 +21,7 @@ the last of which is for the end of the longest word.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -260,18 +260,11 @@ class CPPD(Transcriber):
     return found.units, found.count
 
 
+@system.passes_on(svtr)
 def build(
   *,
   tokenizer: Mapping[str, Any],
-  size: Sequence[int] = (32, 100),
   in_channels: int = 3,
-  widths: Sequence[int] = (128, 256, 384),
-  depths: Sequence[int] = (6, 6, 4),
-  heads: Sequence[int] = (4, 8, 12),
-  convolutions: int = 8,
-  stem: str = "batch",
-  drop: float = 0.1,
-  stddev: float = 0.02,
   decoder: str = "context",
   layers: int = 3,
   edge_layers: int = 1,
@@ -280,17 +273,14 @@ def build(
   place_target: str = "taken",
   nodes: int = 0,
   smoothing: float = 0.1,
-  dtype: str = "float32",
+  **encoder,
 ) -> CPPD:
   """Builds CPPD; see SIZES for the published models.
 
   Args:
     tokenizer: of words that end with id 0: `{"name": "given", "form": "tokens",
       "vocab": C, "length": P}`.
-    size: (H, W) of an image.
     in_channels: of an image, 1 or 3.
-    widths, depths, heads, convolutions, stem, drop, stddev: of the encoder, see
-      `svtr.Svtr`; the last two also of the decoder.
     decoder: "context", or "ar", the baseline that reads a character after the
       other, of `layers` pre-norm layers.
     layers: of the two stacks of nodes.
@@ -300,7 +290,9 @@ def build(
     place_target: "taken" or "left".
     nodes: characters that are counted in training; 0 for all.
     smoothing: of the labels.
-    dtype: of the encoder.
+    **encoder: size (H, W) of an image, widths, depths, heads, convolutions,
+      stem, drop, stddev and dtype of the encoder, see `svtr.Svtr`; drop and
+      stddev are also those of the decoder.
 
   Raises:
     UserError: an option is unknown, or sizes do not fit together.
@@ -320,11 +312,8 @@ def build(
     )
   if side < 0 or not 0 <= smoothing < 1:
     raise UserError(f"side={side} or smoothing={smoothing}: out of range")
-  encoder = svtr(
-    tuple(size), tuple(widths), tuple(depths), tuple(heads),
-    convolutions=convolutions, stem=stem, drop=drop, stddev=stddev, dtype=dtype,
-  )  # fmt: skip
-  width = encoder.width
+  reader = svtr(**encoder)
+  width = reader.width
   own = node_heads or max(1, width // 32)
   if width % own:
     raise UserError(f"node_heads={own}: {width} is no multiple of it")
@@ -333,10 +322,10 @@ def build(
     reads = decoders.Causal(stack, width, tokens.vocab, tokens.length)
   else:
     reads = ContextDecoder(
-      width, tokens.vocab, tokens.length, encoder.tokens, own, layers,
-      edge_layers, drop, stddev,
+      width, tokens.vocab, tokens.length, reader.tokens, own, layers,
+      edge_layers, reader.drop, reader.stddev,
     )  # fmt: skip
   return CPPD(
-    Net(encoder, reads), tokens, in_channels, float(side), place_target, nodes,
+    Net(reader, reads), tokens, in_channels, float(side), place_target, nodes,
     smoothing,
   )  # fmt: skip

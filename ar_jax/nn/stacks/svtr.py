@@ -12,6 +12,7 @@ Shapes: B batch, H x W pixels, h x w tokens, N = h w, D width of a stage.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -183,10 +184,10 @@ class Svtr(nn.Module):
 
 
 def svtr(
-  size: tuple[int, int],
-  widths: tuple[int, ...],
-  depths: tuple[int, ...],
-  heads: tuple[int, ...],
+  size: Sequence[int] = (32, 100),
+  widths: Sequence[int] = (128, 256, 384),
+  depths: Sequence[int] = (6, 6, 4),
+  heads: Sequence[int] = (4, 8, 12),
   *,
   convolutions: int = 8,
   stem: str = "batch",
