@@ -65,8 +65,6 @@ UNMEASURED = {
   "dd2",
   "ecm",
   "gigatok",
-  "lumos_1",
-  "nbp",
   "nsarm",
   "paraformer",
   "speakervid",

@@ -8,6 +8,7 @@ import jax
 _MOST = {
   "xla_backend_optimization_level": "3",
   "xla_llvm_disable_expensive_passes": "False",
+  "xla_cpu_prefer_vector_width": "256",
 }
 if jax.__version_info__ < (0, 11):  # later ones do not know this flag
   _MOST["xla_cpu_use_fusion_emitters"] = "True"
