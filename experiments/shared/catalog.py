@@ -11,7 +11,7 @@ import inspect
 import pathlib
 import re
 
-from experiments.shared import taxonomy
+from experiments.shared import papers, taxonomy
 from experiments.shared.markdown import between, table
 from experiments.shared.records import ROOT, command, measured, verdict
 
@@ -93,7 +93,7 @@ def docstring(path: pathlib.Path, function: str = "") -> str:
   raise LookupError(f"{path}: no function {function}")
 
 
-def papers(text: str) -> str:
+def cited(text: str) -> str:
   """Links to the papers that a docstring cites as what it implements: those
   before "New in it"."""
   head = text.partition("New in it")[0]
@@ -200,7 +200,7 @@ def rows(records: dict[str, dict]) -> dict[str, list[dict[str, str]]]:
       row = {
         "system": f"[`{path.stem}`](../ar_jax/{room}/{path.name})",
         "what": first_line(text),
-        "paper": papers(text) or "none",
+        "paper": cited(text) or "none",
         "family": f"[{own}](systems/{own}.md)",
         "configs and presets": configs(path.stem) or "in those of others",
         "verdict": verdicts(path.stem, records)
@@ -317,6 +317,7 @@ def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
   written[DOCS / "scale.md"] = scale(records["plan"])
   written[DOCS / "tokenizers.md"] = tokenizers(records.get("vtbench"))
+  written[DOCS / "papers.md"] = papers.page(found, records)
   written[DOCS / "taxonomy.md"] = taxonomy.page(found, records.get("taxonomy"))
   for name, own in found.items():
     written[DOCS / "systems" / f"{name}.md"] = of_family(name, own)
