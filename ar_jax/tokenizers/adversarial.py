@@ -7,6 +7,7 @@ from typing import Any
 
 from ar_jax.core.errors import UserError
 from ar_jax.nn.losses.adversary import Adversary, PatchGAN
+from ar_jax.tokenizers.critic import critic
 
 
 def adversary(
@@ -39,9 +40,6 @@ def adversary(
     return None
   judge = PatchGAN(gan_width, gan_layers, gan_norm)
   if gan_critic is not None:
-    # Here, not above: encoders read patches as tokenizers cut them.
-    from ar_jax.tokenizers.critic import critic
-
     judge = critic(gan_critic, norm=gan_norm)
   return Adversary(
     judge,
