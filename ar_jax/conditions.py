@@ -19,7 +19,6 @@ from ar_jax.core.forms import Text
 from ar_jax.core.system import System
 from ar_jax.data import Dataset
 from ar_jax.data.dataset import Source, label
-from ar_jax.encoders.text import Bytes
 
 LAWS = ("balanced", "uniform", "data")
 _MOST = 20_000  # labels that are counted where they must be read one by one
@@ -77,7 +76,7 @@ def prompted(
   """
   field = next((k for k in system.needs if k in TEXTS), None)
   if field is not None:
-    return {field: np.repeat(_ids(system, data, field, text)[None], n, 0)}
+    return {field: np.repeat(_typed(system, data, field, text)[None], n, 0)}
   form = data.forms.get(system.makes[0])
   if "prompt" not in system.takes or not isinstance(form, Text):
     raise UserError(
@@ -93,17 +92,17 @@ def prompted(
 TEXTS = ("text",)  # conditions that may be typed
 
 
-def _ids(system: System, data: Dataset, field: str, text: str) -> np.ndarray:
-  """i32[P]: a text as the examples of the data have theirs."""
+def _typed(system: System, data: Dataset, field: str, text: str) -> np.ndarray:
+  """i32[P]: the ids of a text that is typed, in the form that the encoder of
+  the system reads, or that of the texts of the data."""
   fields = getattr(data, "fields", None)  # a run knows them without reading
   if fields is None:
     fields = {k: (v.shape, str(v.dtype)) for k, v in data.test[0].items()}
   while hasattr(system, "target"):
     system = system.target
   prefix = getattr(getattr(system, "net", None), "prefix", None)
-  form = data.forms.get(field)
-  if isinstance(getattr(prefix, "encoder", None), Bytes):
-    form = Text()
+  encoder = getattr(prefix, "encoder", None)
+  form = getattr(encoder, "form", None) or data.forms.get(field)
   shape, kind = fields.get(field, ((), "no numbers"))
   if form is None or len(shape) != 1:
     raise UserError(

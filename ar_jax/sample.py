@@ -255,7 +255,9 @@ def run(
   workdir = pathlib.Path(workdir)
   system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
-  count, start = own.count(system, config), time.perf_counter()
+  # A sample of each file that is to be read; else as many as the config says.
+  called = readings.names(system, config)
+  count, start = len(called) or config.sample.count, time.perf_counter()
   drawn = draw(config, system, variables, known, count, mesh)
   seconds = time.perf_counter() - start
   of = {k: known.forms[k] for k in drawn.made if k in known.forms}
@@ -284,7 +286,7 @@ def run(
       truth=drawn.truth,
     )
     metrics.write_json(out / "samples.json", report)
-    readings.write(system, config, drawn.made, of, out)
+    readings.write(system, called, drawn.made, of, out)
     print(summary(drawn, of, shown, out), flush=True)
   return report
 

@@ -157,7 +157,7 @@ def run() -> None:
 
   makers = {arm: functools.partial(make, arm=arm) for arm in ARMS}
   found = arms.compare(makers, measure, s.seeds)
-  every = lambda arm, key: np.array(found.every(arm, key))
+  every = found.array
   gain = [every(OURS, f"gain {d}") for d in range(4)]
   over = every(OURS, "exact") - every(NONE, "exact")
   beside = every(OURS, "exact") - every(PIXELS, "exact")
@@ -171,7 +171,7 @@ def run() -> None:
     "(b) 20 % at the first": bool(gain[0].mean() >= 20),
     "(b) shifted less": bool((later < gain[0]).all()),
   }
-  say = lambda x, n=1: arms.mean_spread(np.asarray(x).tolist(), n)
+  say = lambda x, n=1: arms.mean_spread(x, n)
   ours = (
     "answers without a mistake: "
     + ", ".join(f"{arm} {say(every(arm, 'exact'))} %" for arm in ARMS)

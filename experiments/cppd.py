@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import statistics
 import time
 from string import ascii_lowercase
@@ -78,31 +77,6 @@ def words(train: int, test: int) -> data.Dataset:
 @functools.partial(jax.jit, static_argnums=0)
 def scores(system, variables, batch):
   return system.loss(variables, batch, jax.random.key(0), train=False).metrics
-
-
-def timed(trained: dict[str, Trained], rows: dict) -> dict[str, dict]:
-  """Milliseconds a word of each arm, one image at a time, and the passes of its
-  decoder, of words of the longest length."""
-  long = np.flatnonzero((rows["text"] > 0).sum(1) == MOST)[:RUNS]
-  turn = {name: itertools.cycle(long) for name in trained}
-  passes: dict[str, list[int]] = {name: [] for name in trained}
-  keys = jax.random.split(jax.random.key(0), 1)
-
-  def read(name: str) -> None:
-    i, own = next(turn[name]), trained[name]
-    cond = {"image": rows["image"][i : i + 1]}
-    made = step.jit_draw(own.system, own.variables, cond, keys, ())
-    passes[name].append(int(made["passes"][0]))
-
-  calls = {name: functools.partial(read, name) for name in trained}
-  times = measures.in_turns(calls, len(long))
-  return {
-    name: {
-      "ms": 1000 * statistics.median(x),
-      "passes": float(np.mean(passes[name])),
-    }
-    for name, x in times.items()
-  }
 
 
 def decoding() -> dict[str, float]:
@@ -198,7 +172,7 @@ def main_loop(s: arms.Settings) -> tuple[arms.Results, dict]:
     return means | {"half": half, "seconds": own.seconds}
 
   makers = {arm: functools.partial(make, arm=arm) for arm in ARMS}
-  timing = lambda trained: timed(trained, rows)
+  timing = lambda trained: measures.one_by_one(trained, rows, RUNS)
   return arms.compare(makers, measure, s.seeds, timing), rows
 
 
@@ -207,7 +181,7 @@ def run() -> None:
   begun = time.perf_counter()
   s = arms.settings(NAME, steps=STEPS)
   (found, rows), alone = main_loop(s), decoding()
-  every = lambda arm, key: np.array(found.every(arm, key))
+  every = found.array
   over = every(OURS, "exact") - every(PLAIN, "exact")
   ends = every(OURS, "length") - every(PLAIN, "length")
   behind = every(AR, "exact") - every(OURS, "exact")
@@ -225,7 +199,7 @@ def run() -> None:
     "within 1.5 points of AR": bool(behind.mean() <= 1.5),
     "decoder 4 times faster at 26 places": bool(ratio >= 4),
   }
-  say = lambda x, n=1: mean_spread(np.asarray(x).tolist(), n) or "not reached"
+  say = lambda x, n=1: mean_spread(x, n) or "not reached"
   ours = (
     "words without a mistake, in faces that are new: "
     + ", ".join(f"{arm} {say(every(arm, 'exact'))} %" for arm in ARMS)

@@ -31,10 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import data, main
+from ar_jax.core.signals.patches import cut
 from ar_jax.core.system import System, build
 from ar_jax.tokenizers.autoencoder import autoencoder
 from ar_jax.tokenizers.bits import BAE
-from ar_jax.tokenizers.patches import cut
 from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared import cells as bits
 from experiments.shared.arms import Trained, mean_spread

@@ -183,7 +183,7 @@ def run() -> None:
     measure, dataset=dataset, steps=s.fewer(PROBE_STEPS, 4)
   )
   found = arms.compare(makers, judge, s.seeds)
-  every = lambda arm, key: np.array(found.every(arm, key))
+  every = found.array
   ratio = lambda key: (every(WITH, key) / every(WITHOUT, key)).tolist()
   nats, error = ratio("nats"), ratio("mse")
   held = {

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import statistics
 import time
 from typing import Any
@@ -116,31 +115,6 @@ def heard(own: Trained, rows: dict, **options: Any) -> dict[str, np.ndarray]:
   )
 
 
-def timed(trained: dict[str, Trained], rows: dict) -> dict[str, dict]:
-  """Milliseconds a recording of each arm, one at a time, and the passes of its
-  decoder, of strings of the longest length."""
-  long = np.flatnonzero((rows["text"] > 0).sum(1) == MOST)[:RUNS]
-  turn = {name: itertools.cycle(long) for name in trained}
-  passes: dict[str, list[int]] = {name: [] for name in trained}
-  keys = jax.random.split(jax.random.key(0), 1)
-
-  def hear(name: str) -> None:
-    i, own = next(turn[name]), trained[name]
-    cond = {k: rows[k][i : i + 1] for k in ("audio", "audio_length")}
-    made = step.jit_draw(own.system, own.variables, cond, keys, ())
-    passes[name].append(int(made["passes"][0]))
-
-  calls = {name: functools.partial(hear, name) for name in trained}
-  times = measures.in_turns(calls, len(long))
-  return {
-    name: {
-      "ms": 1000 * statistics.median(x),
-      "passes": float(np.mean(passes[name])),
-    }
-    for name, x in times.items()
-  }
-
-
 def decoding(samples: int, vocab: int) -> dict[str, float]:
   """Milliseconds of decoders of PLACES symbols, all of them drawn."""
   calls = {}
@@ -205,7 +179,10 @@ def main_loop(
 
   makers = {arm: functools.partial(make, arm=arm) for arm in ARMS}
   found = arms.compare(
-    makers, measure, s.seeds, lambda trained: timed(trained, rows)
+    makers,
+    measure,
+    s.seeds,
+    lambda trained: measures.one_by_one(trained, rows, RUNS),
   )
   some = {k: v[:100] for k, v in rows.items()}
   made = {arm: heard(own, some)["text"] for arm, own in found.trained.items()}
@@ -221,7 +198,7 @@ def run() -> None:
   begun = time.perf_counter()
   s = arms.settings(NAME, steps=STEPS)
   found, alone, said, lines = main_loop(s)
-  every = lambda arm, key: np.array(found.every(arm, key))
+  every = found.array
   behind = every(OURS, "cer") - every(AR, "cer")
   better = every(NONE, "cer") - every(OURS, "cer")
   faster = every(AR, "ms") / every(OURS, "ms")
@@ -232,7 +209,7 @@ def run() -> None:
     "97 % of the right length": bool(every(OURS, "length").mean() >= 97),
     "decoding 5 times faster": bool(ratio >= 5),
   }
-  say = lambda x, n=1: mean_spread(np.asarray(x).tolist(), n)
+  say = functools.partial(mean_spread, digits=1)
   ours = (
     "wrong characters: "
     + ", ".join(f"{arm} {say(every(arm, 'cer'))} %" for arm in ARMS)

@@ -18,7 +18,7 @@ from ar_jax.convert.multiscale_vq import body
 from ar_jax.core.system import UserError
 from ar_jax.files import tables
 from ar_jax.files.tables import (
-  Layout,
+  POINT,
   Params,
   Rule,
   State,
@@ -27,11 +27,6 @@ from ar_jax.files.tables import (
 )
 from ar_jax.tokenizers.bits import BAE
 
-# A convolution of one pixel is a linear map.
-_PIXEL = Layout(
-  lambda x: np.transpose(x[:, :, 0, 0]),
-  lambda x: np.transpose(x)[:, :, None, None],
-)
 _FRONT = "ae."
 _UNUSED = "nin_unused"
 
@@ -39,7 +34,7 @@ TABLE = (
   *body("encoder", "down", "downsample"),
   *body("decoder", "up", "upsample"),
   *norm("decoder.norm_in", "norm_in"),
-  *affine("quantize.proj.0", "quantizer/proj", _PIXEL),
+  *affine("quantize.proj.0", "quantizer/proj", POINT),
   Rule("quantize.embed.weight", "quantizer/table"),
 )
 

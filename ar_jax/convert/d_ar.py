@@ -22,6 +22,7 @@ from ar_jax.encoders.vit_files import AS_PATCHES
 from ar_jax.files import tables
 from ar_jax.files.tables import (
   LINEAR,
+  POINT,
   Layout,
   Params,
   Rule,
@@ -33,11 +34,6 @@ from ar_jax.files.tables import (
 PLACE = ("params", "tokenizer")
 HEADS = {128: 2, 256: 4, 512: 8, 768: 12, 1024: 16, 1280: 20}  # of 64 each
 CHANNELS = 3  # of all published files
-
-_POINT = Layout(
-  lambda x: np.transpose(x[:, :, 0, 0]),
-  lambda x: np.transpose(x)[:, :, None, None],
-)
 
 
 def _square(x: np.ndarray, axis: int) -> np.ndarray:
@@ -105,15 +101,15 @@ TABLE = (
   Rule("query_embedding.weight", "queries"),
   *affine("query_linear", "query_in", LINEAR),
   *_stack("encoder_layers", "reads"),
-  Rule("quant_in_conv.weight", "quant/kernel", _POINT),
+  Rule("quant_in_conv.weight", "quant/kernel", POINT),
   Rule("quantize.embedding.weight", "quantizer/codebook"),
-  Rule("quant_out_conv.weight", "post_quant/kernel", _POINT),
+  Rule("quant_out_conv.weight", "post_quant/kernel", POINT),
   Rule("decoder_embedding.weight", "places"),
   *_stack("decoder_layers", "mixes"),
   *affine(f"{_NET}.cond_mlp", "cond_in", LINEAR),
-  Rule(f"{_NET}.conv_in.weight", "pixel_in/kernel", _patch(1, _POINT)),
+  Rule(f"{_NET}.conv_in.weight", "pixel_in/kernel", _patch(1, POINT)),
   Rule(f"{_NET}.conv_in.bias", "pixel_in/bias"),
-  Rule(f"{_NET}.conv_out.weight", "pixel_out/kernel", _patch(0, _POINT)),
+  Rule(f"{_NET}.conv_out.weight", "pixel_out/kernel", _patch(0, POINT)),
   Rule(f"{_NET}.conv_out.bias", "pixel_out/bias", _patch(0, tables.SAME)),
   *_attention(f"{_BLOCK}.attention", f"{_OURS}/block/mixer", _SELF),
   *_attention(f"{_BLOCK}.cross_attn", f"{_OURS}/look", _CROSS),

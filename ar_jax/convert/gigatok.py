@@ -18,6 +18,7 @@ from ar_jax.files import tables
 from ar_jax.files.tables import (
   CONV,
   LINEAR,
+  POINT,
   Layout,
   Params,
   Rule,
@@ -28,11 +29,6 @@ from ar_jax.files.tables import (
 
 PLACE = ("params", "tokenizer")
 
-# Convolutions of side 1 are linear maps here.
-_POINT = Layout(
-  lambda x: np.transpose(x[:, :, 0, 0]),
-  lambda x: np.transpose(x)[:, :, None, None],
-)
 _ROWS = Layout(lambda x: x[:, 0], lambda x: x[:, None])
 # Heads by width; the file does not tell.
 _HEADS = {256: 4, 512: 8, 768: 12, 1024: 16, 1280: 20, 1536: 24}
@@ -90,14 +86,14 @@ TABLE = (
     "decoder.adaptive.{l}.gamma", "decoder/up_{l}_adaptive/scale", LINEAR
   ),
   *affine("decoder.adaptive.{l}.beta", "decoder/up_{l}_adaptive/bias", LINEAR),
-  *_queries("s2to1encoder", "reads", "encoder_embed", _POINT),
+  *_queries("s2to1encoder", "reads", "encoder_embed", POINT),
   *affine("s2to1encoder.global_proj", "reads_query", LINEAR),
   *_queries("s1to2decoder", "draws", "decoder_embed", CONV),
   *affine("s1to2decoder.distill_mlp.0", "projector/fc1", LINEAR),
   *affine("s1to2decoder.distill_mlp.2", "projector/fc2", LINEAR),
   *affine("s1to2decoder.distill_mlp.4", "projector/fc3", LINEAR),
-  *affine("quant_conv", "quant", _POINT),
-  *affine("post_quant_conv", "post_quant", _POINT),
+  *affine("quant_conv", "quant", POINT),
+  *affine("post_quant_conv", "post_quant", POINT),
   Rule("quantize.embedding.weight", "quantizer/codebook"),
 )
 

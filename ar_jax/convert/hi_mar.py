@@ -17,7 +17,15 @@ from ar_jax.convert import mar
 from ar_jax.convert.arflow import ENDS, MODS, both, reordered
 from ar_jax.core.system import UserError, build
 from ar_jax.files import tables
-from ar_jax.files.tables import LINEAR, Layout, Params, Rule, State, affine
+from ar_jax.files.tables import (
+  LINEAR,
+  POINT,
+  Layout,
+  Params,
+  Rule,
+  State,
+  affine,
+)
 
 # Where the converted tree belongs among the variables of the system.
 PLACE = ("params",)
@@ -27,10 +35,6 @@ PLACE = ("params",)
 HEADS = mar.HEADS
 MAP_HEADS = {512: 8, 768: 12}
 
-_POINT = Layout(
-  lambda x: np.transpose(x[:, :, 0, 0]),
-  lambda x: np.transpose(x)[:, :, None, None],
-)
 _PHASES = Layout(lambda x: x[:, 0, 0], lambda x: x[:, None, None])
 _MAP, _NET = "cond_diffloss.net", "map_head/net"
 _BLOCK, _OURS = f"{_MAP}.blocks." + "{i}", f"{_NET}/backbone/block"
@@ -56,8 +60,8 @@ TABLE = (
   *affine("cond_z_proj", "pivot", LINEAR),
   *_phases("encoder"),
   *_phases("decoder"),
-  *affine(f"{_MAP}.x_embedder.proj", f"{_NET}/latent", _POINT),
-  *affine(f"{_MAP}.c_embedder.proj", f"{_NET}/cond", _POINT),
+  *affine(f"{_MAP}.x_embedder.proj", f"{_NET}/latent", POINT),
+  *affine(f"{_MAP}.c_embedder.proj", f"{_NET}/cond", POINT),
   *affine(f"{_MAP}.t_embedder.mlp.0", f"{_NET}/time/fc1", LINEAR),
   *affine(f"{_MAP}.t_embedder.mlp.2", f"{_NET}/time/fc2", LINEAR),
   Rule(f"{_BLOCK}.attn.qkv.weight", f"{_OURS}/mixer/qkv/kernel", LINEAR),

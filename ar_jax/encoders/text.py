@@ -2,7 +2,8 @@
 
 Encoders with one contract: `align(text)` moves the padding to the front, so
 that the last position is the end of the text, and tells it from the rest;
-calling the encoder gives features.
+calling the encoder gives features. One that reads texts of a form of its own,
+whatever the data have, has it as `form`.
 
   Bytes        reads UTF-8; small, trained together with what it conditions
   Features     takes the features of a large frozen encoder (T5) as they are;
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.errors import UserError
+from ar_jax.core.forms import Text
 from ar_jax.encoders.words import HashedWords
 from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import SwiGLU
@@ -74,6 +76,8 @@ class Bytes(nn.Module):
   width: int = 64
   depth: int = 2
   heads: int = 4
+
+  form = Text()  # of the texts that it reads
 
   def example(self) -> Array:
     """A text of the right shape."""

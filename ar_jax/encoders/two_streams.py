@@ -14,11 +14,11 @@ import numpy as np
 
 from ar_jax.core.errors import UserError
 from ar_jax.core.plans import ranks
+from ar_jax.core.signals.patches import cut
 from ar_jax.encoders.vit import Labelled
 from ar_jax.nn.layers.norms import LayerNorm, layer_norm
 from ar_jax.nn.layers.positions import sine_grid
 from ar_jax.nn.stacks.two_streams import TwoStreams
-from ar_jax.tokenizers.patches import cut
 
 Array = jax.Array
 

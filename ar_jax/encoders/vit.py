@@ -23,13 +23,13 @@ import jax.numpy as jnp
 
 from ar_jax.core import forms, system
 from ar_jax.core.errors import UserError
+from ar_jax.core.signals.patches import cut
 from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, Vars, example_keys
 from ar_jax.encoders.base import Recognition, classified
 from ar_jax.nn.layers.norms import Identity, LayerNorm
 from ar_jax.nn.stacks.transformer import Backbone
 from ar_jax.nn.stacks.vit import vit
-from ar_jax.tokenizers.patches import cut
 
 # Published sizes: arguments of `build`.
 SIZES = {

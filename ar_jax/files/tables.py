@@ -45,6 +45,11 @@ CONV = Layout(
   lambda x: np.transpose(x, (2, 3, 1, 0)),
   lambda x: np.transpose(x, (3, 2, 0, 1)),
 )
+# Of convolutions of side 1, which are linear maps here.
+POINT = Layout(
+  lambda x: np.transpose(x[:, :, 0, 0]),
+  lambda x: np.transpose(x)[:, :, None, None],
+)
 
 
 def half_turned(features: int, then: Layout = SAME) -> Layout:

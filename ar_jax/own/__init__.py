@@ -88,9 +88,3 @@ def asked(
     return found | prompted
   rest = conditions.conditions(system, data, n, labels=labels)
   return rest | found | prompted
-
-
-def count(system: System, config: Config) -> int:
-  """How many samples a run makes: `sample.count`, or one of each file that is
-  to be read."""
-  return readings.count(system, config)

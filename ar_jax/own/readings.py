@@ -94,15 +94,20 @@ def check(system: System, config: Config) -> None:
     examples(system, file)
 
 
-def count(system: System, config: Config) -> int:
-  """How many samples a run makes: one of each file that is to be read, or of
-  each spectrum in it."""
+def names(system: System, config: Config) -> list[str]:
+  """What each sample of a run is called: by the file that is to be read, or of
+  spectra by it and a number; none where nothing is to be read."""
   if not given(config):
-    return config.sample.count
-  found = files(system, given(config))
-  if field(system) != "peaks":
-    return len(found)
-  return sum(len(examples(system, file)) for file in found)
+    return []
+  root, found = pathlib.Path(given(config)).expanduser(), []
+  for file in files(system, given(config)):
+    own = str(file.relative_to(root)) if root.is_dir() else file.name
+    if field(system) == "peaks":
+      several = len(examples(system, file))
+      found += [f"{own} {i}" for i in range(several)]
+    else:
+      found.append(own)
+  return found
 
 
 def examples(system: System, file: pathlib.Path) -> list[dict[str, np.ndarray]]:
@@ -187,30 +192,20 @@ def asked(
 
 def write(
   system: System,
-  config: Config,
+  called: list[str],
   made: dict[str, np.ndarray],
   forms: dict[str, Form],
   out: pathlib.Path,
 ) -> pathlib.Path | None:
-  """`samples.tsv`, a file and its text a line, of which the first are printed;
-  None where nothing was given to be read."""
+  """`samples.tsv`, the name of a sample, see `names`, and its text a line, of
+  which the first are printed; None where nothing was given to be read."""
   name = "peptide" if field(system) == "peaks" else "text"
   form = forms.get(name)
-  if not given(config) or not isinstance(form, Text):
+  if not called or not isinstance(form, Text):
     return None
-  root = pathlib.Path(given(config)).expanduser()
-  found = files(system, given(config))
-  names = []
-  for file in found:
-    own = str(file.relative_to(root)) if root.is_dir() else file.name
-    if name == "peptide":
-      several = len(examples(system, file))
-      names += [f"{own} {i}" for i in range(several)]
-    else:
-      names.append(own)
   lines = [
     f"{notes.printable(of)}\t{form.read(ids)}"
-    for of, ids in zip(names, made[name], strict=False)
+    for of, ids in zip(called, made[name], strict=False)
   ]
   path = out / "samples.tsv"
   with whole(path) as temporary:

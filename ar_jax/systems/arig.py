@@ -28,9 +28,10 @@ import jax.numpy as jnp
 
 from ar_jax.core import system
 from ar_jax.core.decoding import pairs, pick, steps
+from ar_jax.core.errors import UserError, check_choice, check_positive
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
-from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
+from ar_jax.core.system import Array, Batch, Loss, System, Vars
 from ar_jax.families.series import dyad, standard
 from ar_jax.families.series.dyad import AGENT, NONE, USER, DyadNet
 from ar_jax.nn.heads.categorical import cross_entropy
@@ -266,19 +267,11 @@ class ARIG(System):
     return guidance
 
 
+@system.passes_on(dyad.dyad_net)
 def build(
   *,
   length: int = 100,
   motion: int = 6,
-  width: int = 256,
-  heads: int = 4,
-  depth: int = 2,
-  memory_depth: int = 2,
-  chunk: int = 10,
-  chunks: int = 8,
-  window: int = 25,
-  memory: str = "long",
-  states: str = "context",
   head: str = "diffusion",
   head_width: int = 256,
   head_depth: int = 3,
@@ -289,24 +282,13 @@ def build(
   noise: float = 0.05,
   replaced: float = 0.1,
   dropout: float = 0.1,
-  dtype: str = "float32",
+  **net,
 ) -> ARIG:
   """Builds the system. Published sizes are not known; these are ours.
 
   Args:
     length: T of training, the frames of an example; sampling takes any.
     motion: Ma, numbers of the agent's motion.
-    width: D.
-    heads: of attention.
-    depth: layers over the last frames.
-    memory_depth: layers over chunk tokens.
-    chunk: c, frames of a chunk.
-    chunks: w, chunks that the context reaches back.
-    window: h, frames that motion and sound reach back.
-    memory: "long", the window of chunks; "chunk", the running chunk alone; or
-      "none", no summary of the interaction.
-    states: "context", by voices, summary and the state before; "voice", by the
-      voices of this frame alone; or "none", no states.
     head: "diffusion", or "mean": trained by the squared error, for comparison.
     head_width, head_depth: of the head.
     levels: of noise, of a diffusion head.
@@ -314,37 +296,17 @@ def build(
     box: deviations from its mean that no number of a motion is drawn beyond, so
       that a stream cannot run away.
     weight, noise, replaced, dropout: see `ARIG`.
-    dtype: of the stacks.
+    **net: width, heads, depth, memory_depth, chunk, chunks, window, memory,
+      states and dtype; see `dyad_net`.
 
   Raises:
     UserError: a size or a name is none of these.
   """
-  for name, value, known in (
-    ("memory", memory, dyad.MEMORIES),
-    ("states", states, dyad.STATES),
-    ("head", head, ("diffusion", "mean")),
-  ):
-    if value not in known:
-      raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
-  sizes = dict(length=length, motion=motion, chunk=chunk, chunks=chunks)
-  for name, value in (sizes | {"window": window}).items():
-    if value < 1:
-      raise UserError(f"model.{name}={value}: must be at least 1")
-  if width % (2 * heads):
-    raise UserError(f"width={width}: must be a multiple of 2 x heads={heads}")
+  check_choice("head", head, ("diffusion", "mean"))
+  check_positive(length=length, motion=motion)
   own = Mean(motion, head_width)
   if head == "diffusion":
     mlp = TokenMLP(motion, head_width, head_depth, motion)
     own = Diffusion(mlp, levels, repeats, learned=False, box=box)
-  net = dyad.dyad_net(
-    width,
-    heads,
-    (depth, memory_depth),
-    (chunk, chunks, window),
-    own,
-    memory=memory,
-    states=states,
-    hideable=dropout > 0,
-    dtype=dtype,
-  )
-  return ARIG(net, length, weight, noise, replaced, dropout)
+  made = dyad.dyad_net(own, dropout > 0, **net)
+  return ARIG(made, length, weight, noise, replaced, dropout)

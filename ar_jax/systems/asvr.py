@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import forms, system
+from ar_jax.core.signals.patches import cut
 from ar_jax.core.system import Array, Batch, System, UserError, Vars
 from ar_jax.families.token.looking import Looking
 from ar_jax.families.token.net import NextToken
@@ -44,7 +45,6 @@ from ar_jax.nn.heads.depth import DepthHead
 from ar_jax.nn.quantize.stacked import Stacked, residuals
 from ar_jax.nn.stacks.llama import llama
 from ar_jax.tokenizers import patch_fitting
-from ar_jax.tokenizers.patches import cut
 
 TARGETS = ("semantic", "appearance", "none")
 STAGES = {"all": None, "align": ("prefix", "depth")}

@@ -23,25 +23,26 @@ D width, V = 29 symbols.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core import system
 from ar_jax.core.decoding import mass_beam
+from ar_jax.core.errors import UserError, check_choice, check_positive
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
-from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
+from ar_jax.core.system import Array, Batch, Loss, Vars
 from ar_jax.families.base import Generator
-from ar_jax.families.seq2seq import peptide_draw, residues
+from ar_jax.families.seq2seq import peptide_draw, peptide_net, residues
 from ar_jax.families.seq2seq.peptide_net import Net, slot_loss
-from ar_jax.families.seq2seq.spectra import FRONTS, PeakEncoder, Waves
+from ar_jax.families.seq2seq.spectra import Waves
 from ar_jax.nn.heads.categorical import cross_entropy
-from ar_jax.nn.stacks.vit import vit
 from ar_jax.tokenizers.given import Tokens
 
-DECODERS = ("both", "residues", "slots")
 CROSSINGS = ("late", "always")
 SEARCHES = ("draw", "beam", "slots", "greedy")
 _CLEAN = {"token": (1.0, 6500.0, 1.0), "peaks": (50.5, 4500.0, 2.0)}
@@ -181,7 +182,7 @@ class CrossNovo(Generator):
     """Symbols i32[B, L] from the C-terminus, which mean nothing behind the
     first stop or 0; arguments as in `sample`."""
     search = search or ("slots" if self.net.residues is None else "beam")
-    check("search", search, SEARCHES)
+    check_choice("search", search, SEARCHES)
     lacks = self.net.residues if search in ("draw", "beam") else self.net.slots
     if lacks is None:
       raise UserError(
@@ -267,84 +268,38 @@ class CrossNovo(Generator):
     return {"peptide": peptide, "fits": fits.astype(jnp.float32)}
 
 
-def check(name: str, value: str, known: Sequence[str]) -> None:
-  """Raises UserError unless a value is known."""
-  if value not in known:
-    raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
-
-
+@system.passes_on(peptide_net.peptide_net)
 def build(
   *,
   length: int = 30,
-  slots: int = 40,
-  width: int = 400,
-  heads: int = 8,
-  hidden: int = 1024,
-  encoder_layers: int = 9,
-  slot_layers: int = 9,
-  residue_layers: int = 9,
-  order: str = "post",
-  decoders: str = "both",
   crossing: str = "late",
   switch: int = 100_000,
-  front: str = "token",
-  masses: bool = False,
-  least: float = 1e-3,
   bins: int = 6500,
   released: bool = False,
+  least: float = 1e-3,
   terms: Sequence[Sequence[float]] = (),
   peaks: int = 300,
-  remat: bool | str = False,
-  dtype: str = "float32",
+  **net,
 ) -> CrossNovo:
   """Builds the system; by default as wide as its parent of slots, for the width
   of CrossNovo itself is not published.
 
   Args:
     length: residues of a peptide, at most.
-    slots: T.
-    width: D.
-    heads: of attention.
-    hidden: width of the MLPs.
-    encoder_layers, slot_layers, residue_layers: of the three.
-    order: "post", as published, or "pre"; see `blocks.PlainBlock`.
-    decoders: "both"; "residues" or "slots" alone.
     crossing, switch, bins, released, peaks: see `CrossNovo`.
-    front: see `PeakEncoder`.
-    masses: see `residues.Residues`.
-    terms: of published waves, see `Waves.exact`.
     least: wavelength of m/z and masses; a larger one is easier to learn.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the layers.
+    terms: of published waves, see `Waves.exact`.
+    **net: slots, width, heads, hidden, encoder_layers, slot_layers,
+      residue_layers, order, decoders, front, masses, remat and dtype; see
+      `peptide_net`.
 
   Raises:
     UserError: a size or a name is none of these.
   """
-  check("decoders", decoders, DECODERS)
-  check("crossing", crossing, CROSSINGS)
-  check("front", front, FRONTS)
-  if width % 4 or min(length, slots, bins) < 1:
-    raise UserError(
-      f"width={width} must be a multiple of 4, length={length}, slots={slots} "
-      f"and bins={bins} at least 1"
-    )
-  stack = lambda depth, cross: vit(
-    depth, width, heads, cross, hidden=hidden, act="relu", order=order,
-    dropout=0.0, eps=1e-5, remat=remat, dtype=dtype,
-  )  # fmt: skip
+  check_choice("crossing", crossing, CROSSINGS)
+  check_positive(length=length, bins=bins)
   exact = tuple(map(tuple, terms))
-  waves = Waves(width, least, released=released, exact=exact)
-  half = dataclasses.replace(waves, width=width // 2) if masses else waves
-  net = Net(
-    PeakEncoder(stack(encoder_layers, False), width, waves, front),
-    None
-    if decoders == "residues"
-    else residues.Slots(stack(slot_layers, True), width, slots, waves),
-    None
-    if decoders == "slots"
-    else residues.Residues(
-      stack(residue_layers, True), width, length + 1, half, masses
-    ),
-  )
+  waves = functools.partial(Waves, least=least, released=released, exact=exact)
+  made = peptide_net.peptide_net(length, waves, **net)
   tokenizer = Tokens(residues.STOP, length, 0, "peptide")
-  return CrossNovo(net, tokenizer, crossing, switch, bins, released, peaks)
+  return CrossNovo(made, tokenizer, crossing, switch, bins, released, peaks)

@@ -144,21 +144,14 @@ class HMAR(Beside):
     cond: Batch,
     keys: Array,
     *,
-    refine: Sequence[Sequence[int]] = (),
-    fill: str | None = None,
-    threshold: float = 0.9,
-    bound: float = 0.35,
+    paste: bool = False,
     **options,
   ) -> Array:
-    """Draws one image per key, f32[B, H, W, c] in [0, 1]; as `generate`."""
-    rule = None if fill is None else Fill(fill, None, threshold, bound)
-    return self.target.sample(
-      self.of_target(variables),
-      cond,
-      keys,
-      redraw=self._redraw(variables, cond, refine, rule, options),
-      **options,
-    )
+    """Draws one image per key, f32[B, H, W, c] in [0, 1]; `paste` as of VAR,
+    the rest as of `generate`."""
+    _, latent = self.generate(variables, cond, keys, **options)
+    own = self.of_target(variables)
+    return self.target.pictured(own, cond, latent, paste=paste)
 
   def generate(
     self,

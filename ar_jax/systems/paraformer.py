@@ -61,7 +61,7 @@ class Paraformer(Transcriber):
   Attributes:
     net: the network.
     tokenizer: of the texts.
-    front: see `Front`.
+    front: from the samples of a sound to frames.
     end: whether the end of a text is a symbol that is heard, too.
     glance: which share of the errors of the first pass is replaced; 0 is no
       glancing.
@@ -269,23 +269,10 @@ class Paraformer(Transcriber):
     return found.units, found.count
 
 
-@system.passes_on(speech.speech_net)
+@system.passes_on(speech.front_and_net)
 def build(
   *,
   tokenizer: Mapping[str, Any],
-  samples: int = 480_000,
-  rate: int = 16_000,
-  bands: int = 80,
-  window: int = 0,
-  hop: int = 0,
-  stack: int = 7,
-  skip: int = 6,
-  augment: tuple[int, int] | None = None,
-  width: int = 512,
-  heads: int = 4,
-  hidden: int | None = None,
-  depth: int = 50,
-  layers: int = 16,
   end: bool = True,
   glance: float = 0.75,
   ctc_weight: float = 0.3,
@@ -303,16 +290,11 @@ def build(
   Args:
     tokenizer: of texts that end: `{"name": "given", "form": "tokens", "vocab":
       V, "length": P}`; id 0 is also the blank of CTC.
-    samples: N.
-    rate: of the samples, in Hz.
-    bands: of mel.
-    window, hop: in samples; 25 and 10 ms if 0.
-    stack, skip, augment: see `Front`.
-    width, heads, hidden, depth, layers: see `speech_net`; hidden is 4 D if
-      None.
     end, glance, ctc_weight, length_weight, smoothing, per, stage, candidates,
       flips, keep: see `Paraformer`.
-    **net: see `speech_net`; decoder="ar" is the baseline.
+    **net: samples, rate, bands, window, hop, stack, skip and augment, see
+      `front_and_net`; and what `speech_net` takes, of which decoder="ar" is the
+      baseline.
 
   Raises:
     UserError: an option is unknown, or sizes do not fit together.
@@ -321,15 +303,6 @@ def build(
     if value not in known:
       raise UserError(f"{name}={value!r}: choose {' or '.join(known)}")
   tokens = text_tokenizer(system.part(tokenizer).tokenizer, "paraformer")
-  front = Front(
-    samples, rate, bands, window or rate // 40, hop or rate // 100, stack, skip,
-    None if augment is None else tuple(augment),
-  )  # fmt: skip
-  if min(samples, rate, stack, skip) < 1 or front.features % 2:
-    raise UserError(
-      f"stack={stack} x bands={bands} features of a frame: must be even, and "
-      "samples, rate, stack and skip positive"
-    )
   if stage == "mwer" and (net.get("decoder") == "ar" or candidates < 2):
     raise UserError(
       "stage='mwer': of a parallel decoder alone, with two candidates at least"
@@ -339,10 +312,9 @@ def build(
       f"glance={glance}, ctc_weight={ctc_weight}, smoothing={smoothing}: are "
       "shares"
     )
-  made = speech.speech_net(
-    tokens.vocab, tokens.length, width, heads, hidden or 4 * width, depth,
-    layers, ctc=ctc_weight > 0, **net,
-  )  # fmt: skip
+  front, made = speech.front_and_net(
+    tokens.vocab, tokens.length, ctc_weight > 0, **net
+  )
   return Paraformer(
     made, tokens, front, end, float(glance), float(ctc_weight),
     float(length_weight), float(smoothing), per, stage, candidates, flips,

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from ar_jax.core import forms, system
 from ar_jax.core.plans import ranks
 from ar_jax.core.signals.blur import blurred
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.encoders.two_streams import (
   TwoStreamViT,
@@ -39,7 +40,6 @@ from ar_jax.encoders.two_streams import (
 )
 from ar_jax.encoders.vit import ViT
 from ar_jax.nn.stacks.two_streams import two_streams
-from ar_jax.tokenizers.patches import cut, join
 
 # The published models: arguments of `build`. The release knows the third, too,
 # with a depth of the queries that does not divide its own: 16 is ours.

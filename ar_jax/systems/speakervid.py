@@ -39,17 +39,11 @@ from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator, hidden_conditions
-from ar_jax.families.block import dialogue_draw, maps
-from ar_jax.families.block.dialogue import (
-  Asked,
-  DialogueNet,
-  Refiner,
-  check_condition,
-)
-from ar_jax.nn.heads.categorical import Categorical, cross_entropy
+from ar_jax.families.block import dialogue, dialogue_draw, maps
+from ar_jax.families.block.dialogue import DialogueNet
+from ar_jax.nn.heads.categorical import cross_entropy
 from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.heads.flow_nets import TokenMLP
-from ar_jax.nn.stacks.vit import vit
 from ar_jax.tokenizers.frames import Frames
 
 
@@ -255,22 +249,11 @@ class SpeakerVid(Generator):
     return {"video": self.decode(variables, units), "speech": speech}
 
 
+@system.passes_on(dialogue.dialogue_net)
 def build(
   *,
   tokenizer,
   chunks: int = 12,
-  slots: int = 4,
-  vocab: int = 16,
-  ask_frames: int = 12,
-  ask_speech: int = 4,
-  text: int = 4,
-  text_vocab: int | None = None,
-  thinker: tuple[int, int] = (0, 0),
-  condition: str = "dyadic",
-  width: int = 1024,
-  depth: int = 16,
-  heads: int = 16,
-  refine_depth: int = 6,
   head_width: int = 1024,
   head_depth: int = 3,
   levels: int = 1000,
@@ -279,8 +262,7 @@ def build(
   noise: float = 0.5,
   weight: float = 1.0,
   label_dropout: float = 0.1,
-  remat: bool | str = False,
-  dtype: str = "float32",
+  **net,
 ) -> SpeakerVid:
   """Builds the system. Published sizes are not known; these are ours.
 
@@ -288,63 +270,27 @@ def build(
     tokenizer: of single frames, with vectors as units, `{"name": "patches",
       **arguments}`.
     chunks: C; as many frames.
-    slots: m: speech tokens per second over frames per second.
-    vocab: of the speech.
-    ask_frames, ask_speech, text: F frames, speech tokens and ids of text of a
-      question.
-    text_vocab: of the text; that of the speech if None.
-    thinker: rows and numbers of the features of a frozen network that read
-      the question; (0, 0) for none.
-    condition: what of a question is shown: "dyadic", its video and speech;
-      "text", the text alone; or "all".
-    width: D.
-    depth: layers over chunks.
-    heads: of attention.
-    refine_depth: layers within a map.
     head_width, head_depth: of the diffusion head.
     levels: of noise.
     repeats: noises that each token is trained with.
     box: no number of a map is drawn beyond -box and box; None for any.
     noise, weight, label_dropout: see `SpeakerVid`.
-    remat: saves memory in training for time; see `transformer.Backbone`.
-    dtype: of the stacks.
+    **net: slots, vocab, ask_frames, ask_speech, text, text_vocab, thinker,
+      condition, width, depth, heads, refine_depth, remat and dtype; see
+      `dialogue_net`.
 
   Raises:
     UserError: a size or a name is none of these, or the tokenizer has codes.
   """
-  check_condition(condition)
   body = system.part(tokenizer).tokenizer
   if body.vocab is not None:
     raise UserError(
       f"model.tokenizer={tokenizer['name']!r}: its units are codes; this model "
       "draws vectors, as of patches or kl_vae"
     )
-  sizes = dict(chunks=chunks, slots=slots, ask_frames=ask_frames)
-  for name, value in (sizes | {"text": text, "vocab": vocab}).items():
-    if value < 1:
-      raise UserError(f"model.{name}={value}: must be at least 1")
-  if width % (2 * heads):
-    raise UserError(f"width={width}: must be a multiple of 2 x heads={heads}")
-  stack = lambda depth: vit(
-    depth, width, heads, dropout=0.0, remat=remat, dtype=dtype
-  )
-  grid = body.grid
-  tokens, channels = int(np.prod(grid)), body.channels
-  known = (text, ask_frames, ask_speech)
-  vocabs = (vocab, text_vocab or vocab)
+  tokens, channels = int(np.prod(body.grid)), body.channels
   mlp = TokenMLP(channels, head_width, head_depth, channels)
-  net = DialogueNet(
-    Asked(width, vocabs, known, tuple(thinker), condition),
-    stack(depth),
-    Refiner(stack(refine_depth), width),
-    width,
-    chunks,
-    slots,
-    tokens,
-    channels,
-    vocab,
-    Categorical(vocab),
-    Diffusion(mlp, levels, repeats, learned=False, box=box),
-  )
-  films = Frames(body, chunks), Frames(body, ask_frames)
-  return SpeakerVid(net, *films, body, label_dropout, noise, weight)
+  latent = Diffusion(mlp, levels, repeats, learned=False, box=box)
+  made = dialogue.dialogue_net(latent, (chunks, tokens, channels), **net)
+  films = Frames(body, chunks), Frames(body, made.prefix.sizes[1])
+  return SpeakerVid(made, *films, body, label_dropout, noise, weight)

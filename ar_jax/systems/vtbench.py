@@ -27,10 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core.forms import to_uint8
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.tokenizers.autoencoder import check_image, psnr, signed
-from ar_jax.tokenizers.patches import cut, join
 
 KINDS = ("identity", "resample", "linear", "call")
 

@@ -16,7 +16,6 @@ that is no code.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -30,9 +29,11 @@ from ar_jax.core.system import (
   UserError,
   Vars,
   example_keys,
+  passes_on,
 )
-from ar_jax.nn.losses.adversary import Adversary, PatchGAN, adaptive_weight
+from ar_jax.nn.losses.adversary import Adversary, adaptive_weight
 from ar_jax.nn.losses.perceptual import LPIPS
+from ar_jax.tokenizers.adversarial import adversary
 
 Array = jax.Array
 
@@ -284,6 +285,7 @@ def psnr(x: Array, image: Array) -> Array:
   return -10 * jnp.log10(jnp.maximum(error / 4, 1e-10))
 
 
+@passes_on(adversary)
 def autoencoder(
   tokenizer: nn.Module,
   *,
@@ -293,52 +295,21 @@ def autoencoder(
   lpips_trunk: str | None = None,
   lpips_heads: str | None = None,
   lpips_weight: float = 1.0,
-  gan_weight: float = 0.0,
-  gan_start: int = 0,
-  gan_generator: str = "linear",
-  gan_judge: str = "hinge",
-  gan_adaptive: bool | float = False,
-  gan_lecam: float = 0.0,
-  gan_width: int = 64,
-  gan_layers: int = 3,
-  gan_norm: str = "group",
-  gan_critic: Mapping[str, Any] | None = None,
+  **gan: Any,
 ) -> Autoencoder:
   """An `Autoencoder` from plain values, as configs hold them.
 
-  Perceptual loss is on when both of its files are named, the adversary when
-  `gan_weight` is positive. `gan_adaptive` may be a number, the largest adaptive
-  weight. `gan_critic`, `{"name": "vit", "size": 224, **arguments}`, is a frozen
-  encoder by whose states the discriminator judges, see `critic`, in place of
-  patches of pixels; its weights are the collection `critic`.
+  Perceptual loss is on when both of its files are named; the adversary and its
+  options `gan_...` are those of `adversary`.
 
   Raises:
     UserError: a value is not one of those possible.
   """
-  lpips = adversary = None
+  lpips = None
   if bool(lpips_trunk) != bool(lpips_heads):
     raise UserError("lpips needs two files: lpips_trunk and lpips_heads")
   if lpips_trunk and lpips_heads:
     lpips = LPIPS(lpips_trunk, lpips_heads, lpips_weight)
-  if gan_critic is not None and (gan_weight <= 0 or gan_adaptive):
-    raise UserError("gan_critic: it needs a gan_weight, and no gan_adaptive")
-  if gan_weight > 0:
-    judge = PatchGAN(gan_width, gan_layers, gan_norm)
-    if gan_critic is not None:
-      # Here, not above: encoders read patches as tokenizers cut them.
-      from ar_jax.tokenizers.critic import critic
-
-      judge = critic(gan_critic, norm=gan_norm)
-    adversary = Adversary(
-      judge,
-      weight=gan_weight,
-      start=gan_start,
-      generator=gan_generator,
-      judge=gan_judge,
-      adaptive=bool(gan_adaptive),
-      lecam=gan_lecam,
-      most=1e4 if isinstance(gan_adaptive, bool) else float(gan_adaptive),
-    )
   return Autoencoder(
-    tokenizer, pixel, pixel_weight, bottleneck_weight, lpips, adversary
+    tokenizer, pixel, pixel_weight, bottleneck_weight, lpips, adversary(**gan)
   )

@@ -30,7 +30,12 @@ from ar_jax.nn.stacks.blocks import PlainBlock
 from ar_jax.nn.stacks.cross_modulated import cross_modulated
 from ar_jax.nn.stacks.transformer import Backbone
 from ar_jax.tokenizers.aligned import Aligned, teacher_of, with_teacher
-from ar_jax.tokenizers.autoencoder import Reconstruction, autoencoder, signed
+from ar_jax.tokenizers.autoencoder import (
+  Autoencoder,
+  Reconstruction,
+  autoencoder,
+  signed,
+)
 from ar_jax.tokenizers.group_diffusion import GroupDiffusion
 
 Array = jax.Array
@@ -92,49 +97,30 @@ class DAR(Aligned):
 
 
 @system.passes_on(autoencoder)
-def build(
+def in_training(
+  sizes: Mapping[str, Any],
+  tap: int,
   *,
-  vocab: int = 16384,
-  channels: int = 8,
-  length: int = 256,
-  groups: int = 8,
   width: int = 768,
   heads: int = 12,
   depths: Sequence[int] = (8, 8, 12),
-  size: int = 256,
-  in_channels: int = 3,
-  patch: int = 16,
-  pixel_patch: int = 8,
-  rows: int = 1024,
-  sees: str = "group",
-  solver: str = "adams_bashforth_fixed",
-  std: float = 0.6,
-  shift: float = 2.0,
   quantizer: Mapping[str, Any] | None = None,
-  teacher: Mapping[str, Any] | None = None,
-  align: Mapping[str, Any] | None = None,
   remat: bool = False,
   dtype: str = "float32",
   pixel_weight: float = 0.0,
   lpips_weight: float = 0.5,
   **training,
-) -> DAR:
-  """The tokenizer in training; its defaults are the published ones.
+) -> Autoencoder:
+  """The net and the losses that every tokenizer has.
 
   Args:
-    vocab, channels, length, groups, size, in_channels, patch, pixel_patch,
-      rows, sees, solver, std, shift: see `GroupDiffusion`.
+    sizes: other attributes of `GroupDiffusion`.
+    tap: behind so many layers over pixels states are aligned.
     width: D.
     heads: of attention.
     depths: layers of the transformers over patches and queries, over codes,
       and over pixels.
     quantizer: beta, entropy, spread and rotation; see `VectorQuantizer`.
-    teacher: `{"name": "classifier" or "vit", **arguments}`, whose grid divides
-      that of the pixel patches; None for no semantic term.
-    align: `weight` of the semantic term; `layer`, behind so many layers over
-      pixels states are aligned; `hidden`, width of the projector; and of a
-      tokenizer that a teacher has made and that has none now, `features`, how
-      many numbers a feature has, and `side` of its grid.
     remat: whether the backward pass computes the layers again.
     dtype: of the products.
     pixel_weight: of the error of the image that one step leads to.
@@ -144,17 +130,12 @@ def build(
   Raises:
     UserError: sizes do not fit together, or a name is not one.
   """
-  align = ALIGN | dict(align or {})
-  if set(align) != set(ALIGN):
-    raise UserError(f"align={align}: it has {', '.join(ALIGN)}")
   if training.get("gan_adaptive"):
     raise UserError(
       "gan_adaptive: a flow has no last layer to weigh by; set gan_weight"
     )
   if len(depths) != 3:
     raise UserError(f"depths={tuple(depths)}: three, one of each transformer")
-  seer, seen = teacher_of(teacher, size, in_channels)
-  side, features = seen or (align["side"], align["features"])
   check_heads(width, heads)
   products = jnp.dtype(dtype)
 
@@ -167,17 +148,64 @@ def build(
       block, depth, out_norm=layer_norm, remat=remat, dtype=products
     )
 
+  pixels = cross_modulated(
+    depths[2], width, heads, tap=tap, remat=remat, dtype=dtype
+  )
   tokenizer = GroupDiffusion(
-    stack(depths[0]),
-    stack(depths[1]),
-    cross_modulated(
-      depths[2], width, heads, tap=align["layer"], remat=remat, dtype=dtype
-    ),
-    width, vocab, channels, length, groups, size, in_channels, patch,
-    pixel_patch, rows, sees, solver, std, shift, aligned=features,
-    aligned_side=side, aligned_hidden=align["hidden"], dtype=products,
-    **dict(quantizer or {}),
+    stack(depths[0]), stack(depths[1]), pixels, width, dtype=products,
+    **sizes, **dict(quantizer or {}),
   ).checked()  # fmt: skip
   weights = dict(pixel_weight=pixel_weight, lpips_weight=lpips_weight)
-  base = autoencoder(tokenizer, **weights, **training)
+  return autoencoder(tokenizer, **weights, **training)
+
+
+@system.passes_on(in_training)
+def build(
+  *,
+  vocab: int = 16384,
+  channels: int = 8,
+  length: int = 256,
+  groups: int = 8,
+  size: int = 256,
+  in_channels: int = 3,
+  patch: int = 16,
+  pixel_patch: int = 8,
+  rows: int = 1024,
+  sees: str = "group",
+  solver: str = "adams_bashforth_fixed",
+  std: float = 0.6,
+  shift: float = 2.0,
+  teacher: Mapping[str, Any] | None = None,
+  align: Mapping[str, Any] | None = None,
+  **training,
+) -> DAR:
+  """The tokenizer in training; its defaults are the published ones.
+
+  Args:
+    vocab, channels, length, groups, size, in_channels, patch, pixel_patch,
+      rows, sees, solver, std, shift: see `GroupDiffusion`.
+    teacher: `{"name": "classifier" or "vit", **arguments}`, whose grid divides
+      that of the pixel patches; None for no semantic term.
+    align: `weight` of the semantic term; `layer`, behind so many layers over
+      pixels states are aligned; `hidden`, width of the projector; and of a
+      tokenizer that a teacher has made and that has none now, `features`, how
+      many numbers a feature has, and `side` of its grid.
+    **training: width, heads and depths of the transformers, weights of losses
+      and more; see `in_training`.
+
+  Raises:
+    UserError: sizes do not fit together, or a name is not one.
+  """
+  align = ALIGN | dict(align or {})
+  if set(align) != set(ALIGN):
+    raise UserError(f"align={align}: it has {', '.join(ALIGN)}")
+  seer, seen = teacher_of(teacher, size, in_channels)
+  side, features = seen or (align["side"], align["features"])
+  sizes = dict(
+    vocab=vocab, channels=channels, length=length, groups=groups, size=size,
+    in_channels=in_channels, patch=patch, pixel_patch=pixel_patch, rows=rows,
+    sees=sees, solver=solver, std=std, shift=shift, aligned=features,
+    aligned_side=side, aligned_hidden=align["hidden"],
+  )  # fmt: skip
+  base = in_training(sizes, align["layer"], **training)
   return with_teacher(DAR, base, teacher=seer, semantic=align["weight"])

@@ -17,6 +17,7 @@ import numpy as np
 
 from ar_jax.core.flows import flow, solvers
 from ar_jax.core.plans import makers
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import UserError
 from ar_jax.nn.layers.norms import layer_norm
 from ar_jax.nn.layers.positions import rotations
@@ -26,7 +27,6 @@ from ar_jax.nn.stacks.cross_modulated import CrossModulated
 from ar_jax.nn.stacks.transformer import Backbone
 from ar_jax.tokenizers.autoencoder import Reconstruction, check_image
 from ar_jax.tokenizers.group_steps import GroupSteps
-from ar_jax.tokenizers.patches import cut, join
 
 Array = jax.Array
 SEES = ("group", "shuffled", "all")

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.errors import UserError
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.tokenizers.autoencoder import check_image
-from ar_jax.tokenizers.patches import cut, join
 
 Array = jax.Array
 

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import UserError, Vars, passes_on
 from ar_jax.nn.quantize.scaled_bits import check_inputs
 from ar_jax.tokenizers.autoencoder import Autoencoder, autoencoder
 from ar_jax.tokenizers.bitwise import BitMaps, Shape, frozen_scales
 from ar_jax.tokenizers.patch_fitting import POINTS, components
-from ar_jax.tokenizers.patches import cut, join
 
 Array = jax.Array
 

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core.signals.bands import low
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import UserError, Vars
 from ar_jax.nn.quantize.residual import MultiScaleResidual
 from ar_jax.nn.quantize.vq import (
@@ -44,7 +45,6 @@ from ar_jax.tokenizers import patch_fitting as fitting
 from ar_jax.tokenizers.autoencoder import Autoencoder, check_image
 from ar_jax.tokenizers.code_maps import CodeMap, Pyramid
 from ar_jax.tokenizers.flex_vq import FlexVQ
-from ar_jax.tokenizers.patches import cut, join
 
 Array = jax.Array
 FORMS = ("map", "pyramid", "resized", "bits")

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import UserError
 from ar_jax.tokenizers.autoencoder import (
   Autoencoder,
@@ -21,21 +22,6 @@ from ar_jax.tokenizers.autoencoder import (
 )
 
 Array = jax.Array
-
-
-def cut(x: Array, patch: int) -> Array:
-  """Patches f32[B, H / p, W / p, p p c] of images f32[B, H, W, c]."""
-  b, height, width, c = x.shape
-  h, w, p = height // patch, width // patch, patch
-  x = jnp.swapaxes(x.reshape(b, h, p, w, p, c), 2, 3)
-  return x.reshape(b, h, w, p * p * c)
-
-
-def join(patches: Array, patch: int) -> Array:
-  """Images f32[B, H, W, c] of patches f32[B, H / p, W / p, p p c]."""
-  (b, h, w, _), p = patches.shape, patch
-  x = jnp.swapaxes(patches.reshape(b, h, w, p, p, -1), 2, 3)
-  return x.reshape(b, h * p, w * p, -1)
 
 
 class Patches(nn.Module):

@@ -222,6 +222,10 @@ class Results:
     """A figure of an arm, of each seed."""
     return [run[key] for run in self.runs[arm]]
 
+  def array(self, arm: str, key: str) -> np.ndarray:
+    """The same, to reckon with."""
+    return np.array(self.every(arm, key))
+
   def mean(self, arm: str, key: str) -> float:
     return statistics.mean(self.every(arm, key))
 
@@ -278,8 +282,9 @@ def compare(
   return Results(runs, first)
 
 
-def mean_spread(values: Sequence[float], digits: int = 2) -> str:
+def mean_spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
   """Mean and deviation over the seeds; nothing where a figure is missing."""
+  values = np.asarray(values, float).tolist()
   if any(np.isnan(values)):
     return ""
   mean = statistics.mean(values)

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax import data
+from ar_jax.core.signals.patches import cut
 from ar_jax.nn.quantize.bits import pack, unpack
 from ar_jax.tokenizers.autoencoder import Reconstruction
 from ar_jax.tokenizers.bits import BAE
-from ar_jax.tokenizers.patches import cut
 from experiments.shared import toys
 
 # Chances of a 1 of both bits of a cell; None: they are equal.

@@ -4,6 +4,7 @@ are, what an update and a draw cost."""
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import statistics
 import time
@@ -195,6 +196,41 @@ def in_turns(
       jax.block_until_ready(call())
       times[name].append(time.perf_counter() - start)
   return times
+
+
+def one_by_one(
+  trained: Mapping[str, Trained], rows: Mapping[str, np.ndarray], most: int
+) -> dict[str, dict[str, float]]:
+  """`ms`, milliseconds of what each arm makes of one example at a time, and
+  `passes` of its decoder: in turns, over the first `most` examples whose `text`
+  is among the longest.
+
+  Args:
+    trained: systems that transcribe, whose samples have `passes`.
+    rows: field -> [N, ...] of the test part.
+    most: examples.
+  """
+  lengths = (rows["text"] > 0).sum(1)
+  long = np.flatnonzero(lengths == lengths.max())[:most]
+  turn = {name: itertools.cycle(long) for name in trained}
+  passes: dict[str, list[int]] = {name: [] for name in trained}
+  keys = jax.random.split(jax.random.key(0), 1)
+
+  def transcribe(name: str) -> None:
+    i, own = next(turn[name]), trained[name]
+    cond = {k: rows[k][i : i + 1] for k in own.system.needs}
+    made = step.jit_draw(own.system, own.variables, cond, keys, ())
+    passes[name].append(int(made["passes"][0]))
+
+  calls = {name: functools.partial(transcribe, name) for name in trained}
+  times = in_turns(calls, len(long))
+  return {
+    name: {
+      "ms": 1000 * statistics.median(x),
+      "passes": float(np.mean(passes[name])),
+    }
+    for name, x in times.items()
+  }
 
 
 def _update(system, variables, batch) -> tuple[Callable, float]:

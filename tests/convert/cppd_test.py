@@ -61,7 +61,8 @@ class SvtrTest(absltest.TestCase):
   def test_tokens_of_the_official_encoder(self):
     state = golden_weights.weights(SVTR)
     own = svtr(
-      (32, 40), (32, 48, 64), (1, 2, 1), (2, 3, 4), convolutions=2
+      size=(32, 40), widths=(32, 48, 64), depths=(1, 2, 1), heads=(2, 3, 4),
+      convolutions=2,
     )  # fmt: skip
     image = np.clip(golden_weights.tensor("image", (2, 3, 32, 40)), -1, 1)
     image = np.moveaxis(image, 1, -1)

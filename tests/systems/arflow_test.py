@@ -12,10 +12,10 @@ from absl.testing import absltest, parameterized
 
 from ar_jax.convert import arflow as convert
 from ar_jax.core.flows import solvers
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import UserError, build
 from ar_jax.nn.layers.gated_attention import GatedAttention, States
 from ar_jax.systems.arflow import SIZES
-from ar_jax.tokenizers.patches import cut, join
 from tests import filled, golden_weights
 
 MODEL = dict(

@@ -259,14 +259,15 @@ class ReadingTest(absltest.TestCase):
       path.parent.mkdir(exist_ok=True)
       Image.new("RGB", (50, 20), (200, 0, 0)).save(path)
     (self.root / "notes.md").write_text("x")
-    self.assertEqual(readings.count(self.system, self.config), 3)
+    called = readings.names(self.system, self.config)
+    self.assertLen(called, 3)
     rows = readings.asked(self.system, None, 4, self.config)
     self.assertEqual(rows["image"].shape, (4, 8, 24, 1))
     form = Text(("", *"abc"))
     made = {"text": np.array([[1, 2, 0], [3, 0, 0], [0, 0, 0]])}
     with mock.patch("builtins.print") as said:
       path = readings.write(
-        self.system, self.config, made, {"text": form}, self.root
+        self.system, called, made, {"text": form}, self.root
       )
     lines = ["a.png\tab", "b.png\tc", "deep/c.png\t"]
     self.assertEqual(path.read_text().splitlines(), lines)

@@ -206,7 +206,8 @@ class CrossNovoTest(absltest.TestCase):
       path = pathlib.Path(folder, "my.mgf")
       path.write_text(2 * block)
       settings = ml_collections.ConfigDict({"sample": {"read": folder}})
-      self.assertEqual(readings.count(system, settings), 2)
+      called = readings.names(system, settings)
+      self.assertEqual(called, ["my.mgf 0", "my.mgf 1"])
       cond = readings.asked(system, None, 2, settings)
       self.assertCountEqual(cond, system.needs)
       self.assertEqual(cond["peaks"].shape, (2, 12, 2))
@@ -217,7 +218,7 @@ class CrossNovoTest(absltest.TestCase):
       ids = np.zeros((2, 8), np.int32)
       ids[0, :2] = peptides.parse("PK")
       out = readings.write(
-        system, settings, {"peptide": ids}, forms, pathlib.Path(folder)
+        system, called, {"peptide": ids}, forms, pathlib.Path(folder)
       )
       self.assertEqual(out.read_text(), "my.mgf 0\tPK\nmy.mgf 1\t\n")
       path.write_text(block.replace("CHARGE=2+\n", ""))

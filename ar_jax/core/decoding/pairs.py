@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.decoding import pick
+
 Array = jax.Array
 
 
@@ -37,3 +39,12 @@ def split(x: Array) -> tuple[Array, Array]:
   [2 B, ...]."""
   x = x.reshape(-1, 2, *x.shape[1:])
   return x[:, 0], x[:, 1]
+
+
+def guided(h: Array, scale: Array | float | None) -> Array:
+  """Hidden states f32[B, ...] of pairs h [2 B, ...], guided by `scale`; h
+  itself where it is None. Of a linear head: guiding its input guides the
+  logits."""
+  if scale is None:
+    return h
+  return pick.guide(*split(h.astype(jnp.float32)), scale)

@@ -19,13 +19,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice, check_positive
 from ar_jax.core.plans import makers
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.heads.diffusion import Diffusion
 from ar_jax.nn.layers import positions
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.stacks.transformer import Backbone
+from ar_jax.nn.stacks.vit import vit
 
 Array = jax.Array
 Cond = dict[str, Array]
@@ -261,9 +262,71 @@ class DialogueNet(nn.Module):
     return positions.line_turns(at, self.backbone.head_width(self.width))
 
 
-def check_condition(name: str) -> None:
-  """Raises UserError unless there is such a condition."""
-  if name not in CONDITIONS:
-    raise UserError(
-      f"condition={name!r}: choose one of {', '.join(CONDITIONS)}"
-    )
+def dialogue_net(
+  latent: Diffusion,
+  maps: tuple[int, int, int],
+  *,
+  slots: int = 4,
+  vocab: int = 16,
+  ask_frames: int = 12,
+  ask_speech: int = 4,
+  text: int = 4,
+  text_vocab: int | None = None,
+  thinker: tuple[int, int] = (0, 0),
+  condition: str = "dyadic",
+  width: int = 1024,
+  depth: int = 16,
+  heads: int = 16,
+  refine_depth: int = 6,
+  remat: bool | str = False,
+  dtype: str = "float32",
+) -> DialogueNet:
+  """The network.
+
+  Args:
+    latent: the law of a token of a map.
+    maps: C, one a chunk, of n tokens of p numbers each.
+    slots: m: speech tokens per second over frames per second.
+    vocab: of the speech.
+    ask_frames, ask_speech, text: F frames, speech tokens and ids of text of a
+      question.
+    text_vocab: of the text; that of the speech if None.
+    thinker: rows and numbers of the features of a frozen network that read
+      the question; (0, 0) for none.
+    condition: what of a question is shown: "dyadic", its video and speech;
+      "text", the text alone; or "all".
+    width: D.
+    depth: layers over chunks.
+    heads: of attention.
+    refine_depth: layers within a map.
+    remat: saves memory in training for time; see `transformer.Backbone`.
+    dtype: of the stacks.
+
+  Raises:
+    UserError: a size or a name is none of these.
+  """
+  chunks, tokens, channels = maps
+  check_choice("condition", condition, CONDITIONS)
+  check_positive(
+    chunks=chunks, slots=slots, ask_frames=ask_frames, text=text, vocab=vocab
+  )
+  if width % (2 * heads):
+    raise UserError(f"width={width}: must be a multiple of 2 x heads={heads}")
+  stack = lambda depth: vit(
+    depth, width, heads, dropout=0.0, remat=remat, dtype=dtype
+  )
+  known = (text, ask_frames, ask_speech)
+  vocabs = (vocab, text_vocab or vocab)
+  return DialogueNet(
+    Asked(width, vocabs, known, tuple(thinker), condition),
+    stack(depth),
+    Refiner(stack(refine_depth), width),
+    width,
+    chunks,
+    slots,
+    tokens,
+    channels,
+    vocab,
+    Categorical(vocab),
+    latent,
+  )

@@ -182,10 +182,8 @@ class FrameLoop:
     every = jnp.zeros(content.shape, bool)
     content = net.masked(content, every.at[:, net.layout.codes].set(hide))
     h, _ = net.step(self.rows(content), cache, self.texts)
-    h = h.astype(jnp.float32)
-    if program.guided:
-      # The head is linear: guiding its input guides the logits.
-      h = pick.guide(*pairs.split(h), program.scale)
+    scale = program.scale if program.guided else None
+    h = pairs.guided(h.astype(jnp.float32), scale)
     temperature = dict(program.law).get("temperature", 1.0)
     return pick.biased(net.logits(h), self.bias, temperature)
 

@@ -281,12 +281,10 @@ class BlockProgram:
   ) -> Array:
     """Logits f32[B, T, V] of the units at places i32[B, T], guided and biased,
     after hidden states [rows, T, D]."""
+    scales = None
     if self.scales is not None:
-      # The head is linear: guiding its input guides the logits.
-      scales = jnp.take(jnp.asarray(self.scales), place, mode="clip")
-      h, null = pairs.split(h.astype(jnp.float32))
-      h = pick.guide(h, null, scales[..., None])
-    logits = net.head.logits(h)
+      scales = jnp.take(jnp.asarray(self.scales), place, mode="clip")[..., None]
+    logits = net.head.logits(pairs.guided(h, scales))
     if net.mask_id is not None:
       logits = logits.at[..., net.mask_id].set(-1e30)
     temperature = dict(self.law).get("temperature", 1.0)

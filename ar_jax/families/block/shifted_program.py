@@ -117,12 +117,8 @@ class NextBlockProgram:
     keys: Array,
   ) -> Array:
     """i32[B, T]: ids of step s after hidden states [rows, T, D]."""
-    h = h.astype(jnp.float32)
-    if self.scales is not None:
-      # The head is linear: guiding its input guides the logits.
-      h, null = pairs.split(h)
-      h = pick.guide(h, null, jnp.asarray(self.scales)[s])
-    logits = net.head.logits(h)
+    scale = None if self.scales is None else jnp.asarray(self.scales)[s]
+    logits = net.head.logits(pairs.guided(h.astype(jnp.float32), scale))
     if not self.merged:
       logits = logits.at[..., : net.first].set(-1e30)
     if bias is not None:

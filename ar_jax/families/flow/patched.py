@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import Array, UserError, Vars
 from ar_jax.families.base import Generator
-from ar_jax.tokenizers.patches import cut, join
 
 
 class Patched(Generator):

@@ -260,6 +260,17 @@ class ScaleWise(Generator):
       **options: of `generate`.
     """
     _, latent = self.generate(variables, cond, keys, **options)
+    return self.pictured(variables, cond, latent, paste=paste)
+
+  def pictured(
+    self, variables: Vars, cond: Batch, latent: Array, *, paste: bool = False
+  ) -> Array:
+    """What `sample` makes of the latent that `generate` drew; arguments as
+    there.
+
+    Raises:
+      UserError: there is nothing to paste.
+    """
     image = self.decode_latent(variables, latent)
     if not paste:
       return image

@@ -7,16 +7,22 @@ width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.errors import UserError, check_choice, check_positive
 from ar_jax.core.system import Array, Batch
 from ar_jax.families.seq2seq import residues
 from ar_jax.families.seq2seq.residues import BLANK, STOP
-from ar_jax.families.seq2seq.spectra import PeakEncoder
+from ar_jax.families.seq2seq.spectra import FRONTS, PeakEncoder, Waves
 from ar_jax.nn.heads import ctc
 from ar_jax.nn.layers.cross_attention import Memory
+from ar_jax.nn.stacks.vit import vit
+
+DECODERS = ("both", "residues", "slots")
 
 
 class Net(nn.Module):
@@ -84,3 +90,64 @@ def slot_loss(logits: Array, units: Array) -> tuple[Array, Array]:
   loss = ctc.loss(logits, there, target, real, blank=BLANK)
   loss = jnp.where(fits, loss / jnp.maximum(count, 1), 0.0)
   return loss, (~fits).astype(jnp.float32)
+
+
+def peptide_net(
+  length: int,
+  waves: Callable[[int], Waves],
+  *,
+  slots: int = 40,
+  width: int = 400,
+  heads: int = 8,
+  hidden: int = 1024,
+  encoder_layers: int = 9,
+  slot_layers: int = 9,
+  residue_layers: int = 9,
+  order: str = "post",
+  decoders: str = "both",
+  front: str = "token",
+  masses: bool = False,
+  remat: bool | str = False,
+  dtype: str = "float32",
+) -> Net:
+  """The network.
+
+  Args:
+    length: residues of a peptide, at most.
+    waves: of m/z and masses, by their width.
+    slots: T.
+    width: D.
+    heads: of attention.
+    hidden: width of the MLPs.
+    encoder_layers, slot_layers, residue_layers: of the three.
+    order: "post", as published, or "pre"; see `blocks.PlainBlock`.
+    decoders: "both"; "residues" or "slots" alone.
+    front: see `PeakEncoder`.
+    masses: see `residues.Residues`.
+    remat: saves memory in training for time; see `transformer.Backbone`.
+    dtype: of the layers.
+
+  Raises:
+    UserError: a size or a name is none of these.
+  """
+  check_choice("decoders", decoders, DECODERS)
+  check_choice("front", front, FRONTS)
+  check_positive(slots=slots)
+  if width % 4:
+    raise UserError(f"width={width} must be a multiple of 4")
+  stack = lambda depth, cross: vit(
+    depth, width, heads, cross, hidden=hidden, act="relu", order=order,
+    dropout=0.0, eps=1e-5, remat=remat, dtype=dtype,
+  )  # fmt: skip
+  own, read = waves(width), waves(width // 2 if masses else width)
+  return Net(
+    PeakEncoder(stack(encoder_layers, False), width, own, front),
+    None
+    if decoders == "residues"
+    else residues.Slots(stack(slot_layers, True), width, slots, own),
+    None
+    if decoders == "slots"
+    else residues.Residues(
+      stack(residue_layers, True), width, length + 1, read, masses
+    ),
+  )

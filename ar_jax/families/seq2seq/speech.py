@@ -7,14 +7,16 @@ the end, V symbols.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ar_jax.core.errors import UserError
+from ar_jax.core.system import passes_on
 from ar_jax.families.seq2seq.decoders import Causal, Parallel
+from ar_jax.families.seq2seq.front import Front
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers import cif
 from ar_jax.nn.layers.cross_attention import Memory
@@ -135,18 +137,18 @@ def ranks(keys: Array, real: Array) -> Array:
 def speech_net(
   vocab: int,
   places: int,
-  width: int,
-  heads: int,
-  hidden: int,
-  depth: int,
-  layers: int,
+  ctc: bool,
   *,
+  width: int = 512,
+  heads: int = 4,
+  hidden: int | None = None,
+  depth: int = 50,
+  layers: int = 16,
   kernel: int = 11,
   drop: float = 0.1,
   decoder: str = "sanm",
   depthwise: bool = False,
   released: bool = False,
-  ctc: bool = True,
   remat: bool | str = False,
   dtype: str = "float32",
 ) -> SpeechNet:
@@ -155,9 +157,10 @@ def speech_net(
   Args:
     vocab: V.
     places: P.
+    ctc: whether there is a head for CTC.
     width: D.
     heads: of attention.
-    hidden: width of the MLPs.
+    hidden: width of the MLPs; 4 D if None.
     depth: layers of the encoder.
     layers: of the decoder.
     kernel: of the memories.
@@ -165,7 +168,6 @@ def speech_net(
     decoder: "sanm", the parallel one of the large recipe; "plain", pre-norm
       with self-attention; or "ar", such layers symbol after symbol.
     depthwise, released: see `cif.Predictor`.
-    ctc: whether there is a head for CTC.
     remat: of the encoder; see `transformer.Backbone`.
     dtype: of the layers.
 
@@ -179,6 +181,7 @@ def speech_net(
       f"depth={depth} must be at least 2, width={width} a multiple of "
       f"heads={heads}, kernel={kernel} odd"
     )
+  hidden = hidden or 4 * width
   encoder = SanmEncoder(
     width, depth, heads, hidden, kernel, drop, remat, jnp.dtype(dtype)
   )
@@ -194,3 +197,45 @@ def speech_net(
     stack, predictor = vit(layers, width, heads, **plain, **own), None
     reads = Causal(stack, width, vocab, places)
   return SpeechNet(encoder, reads, predictor, vocab, width, ctc)
+
+
+@passes_on(speech_net)
+def front_and_net(
+  vocab: int,
+  places: int,
+  ctc: bool,
+  *,
+  samples: int = 480_000,
+  rate: int = 16_000,
+  bands: int = 80,
+  window: int = 0,
+  hop: int = 0,
+  stack: int = 7,
+  skip: int = 6,
+  augment: tuple[int, int] | None = None,
+  **net: Any,
+) -> tuple[Front, SpeechNet]:
+  """The network, and before it the front that makes its frames.
+
+  Args:
+    vocab, places, ctc: see `speech_net`.
+    samples: N of a sound.
+    rate: of the samples, in Hz.
+    bands: of mel.
+    window, hop: in samples; 25 and 10 ms if 0.
+    stack, skip, augment: see `Front`.
+    **net: see `speech_net`.
+
+  Raises:
+    UserError: an option is unknown, or sizes do not fit together.
+  """
+  front = Front(
+    samples, rate, bands, window or rate // 40, hop or rate // 100, stack, skip,
+    None if augment is None else tuple(augment),
+  )  # fmt: skip
+  if min(samples, rate, stack, skip) < 1 or front.features % 2:
+    raise UserError(
+      f"stack={stack} x bands={bands} features of a frame: must be even, and "
+      "samples, rate, stack and skip positive"
+    )
+  return front, speech_net(vocab, places, ctc, **net)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.domains import conversation
+from ar_jax.core.errors import UserError, check_choice, check_positive
 from ar_jax.families.series import interaction
 from ar_jax.families.series.interaction import Behaviour, Progress, States
 from ar_jax.nn.heads.diffusion import Diffusion
@@ -243,36 +244,56 @@ class DyadNet(nn.Module):
 
 
 def dyad_net(
-  width: int,
-  heads: int,
-  depths: tuple[int, int],
-  spans: tuple[int, int, int],
   head: Diffusion | Mean,
-  *,
-  memory: str,
-  states: str,
   hideable: bool,
-  dtype: str,
+  *,
+  width: int = 256,
+  heads: int = 4,
+  depth: int = 2,
+  memory_depth: int = 2,
+  chunk: int = 10,
+  chunks: int = 8,
+  window: int = 25,
+  memory: str = "long",
+  states: str = "context",
+  dtype: str = "float32",
 ) -> DyadNet:
-  """The network; `systems.arig.build` says what its arguments mean.
+  """The network.
 
   Args:
-    width, heads: D, and of attention.
-    depths: layers over the last frames, and over chunk tokens.
-    spans: c, w and h.
     head: draws the motion.
-    memory, states: of MEMORIES and STATES.
     hideable: see `Progress`.
+    width: D.
+    heads: of attention.
+    depth: layers over the last frames.
+    memory_depth: layers over chunk tokens.
+    chunk: c, frames of a chunk.
+    chunks: w, chunks that the context reaches back.
+    window: h, frames that motion and sound reach back.
+    memory: "long", the window of chunks; "chunk", the running chunk alone; or
+      "none", no summary of the interaction.
+    states: "context", by voices, summary and the state before; "voice", by the
+      voices of this frame alone; or "none", no states.
     dtype: of the stacks.
+
+  Raises:
+    UserError: a size or a name is none of these.
   """
+  check_choice("memory", memory, MEMORIES)
+  check_choice("states", states, STATES)
+  check_positive(chunk=chunk, chunks=chunks, window=window)
+  if width % (2 * heads):
+    raise UserError(f"width={width}: must be a multiple of 2 x heads={heads}")
   stack = lambda depth: vit(depth, width, heads, dropout=0.0, dtype=dtype)
   return DyadNet(
     width,
     heads,
-    *spans,
-    Progress(stack(depths[0]), width, heads, spans[2], hideable),
+    chunk,
+    chunks,
+    window,
+    Progress(stack(depth), width, heads, window, hideable),
     head,
-    stack(depths[1]) if memory == "long" else None,
+    stack(memory_depth) if memory == "long" else None,
     memory != "none",
     None if states == "none" else States(width, states == "context"),
   )

@@ -184,11 +184,11 @@ class Svtr(nn.Module):
 
 
 def svtr(
+  *,
   size: Sequence[int] = (32, 100),
   widths: Sequence[int] = (128, 256, 384),
   depths: Sequence[int] = (6, 6, 4),
   heads: Sequence[int] = (4, 8, 12),
-  *,
   convolutions: int = 8,
   stem: str = "batch",
   drop: float = 0.1,
