@@ -11,7 +11,7 @@ import inspect
 import pathlib
 import re
 
-from experiments.shared import papers, taxonomy
+from experiments.shared import gallery, papers, taxonomy
 from experiments.shared.markdown import between, table
 from experiments.shared.records import ROOT, command, measured, verdict
 
@@ -317,6 +317,7 @@ def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
   written[DOCS / "scale.md"] = scale(records["plan"])
   written[DOCS / "tokenizers.md"] = tokenizers(records.get("vtbench"))
+  written[DOCS / "gallery.md"] = gallery.page(FAMILIES, found, records)
   written[DOCS / "papers.md"] = papers.page(found, records)
   written[DOCS / "taxonomy.md"] = taxonomy.page(found, records.get("taxonomy"))
   for name, own in found.items():
