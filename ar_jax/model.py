@@ -17,12 +17,18 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from PIL import Image
 
-from ar_jax import checkpoint, run_files, sample, step
+from ar_jax import checkpoint, run_files, sample, show, step
 from ar_jax.command import arguments
-from ar_jax.conditions import labels_of
+from ar_jax.conditions import labels_of, prompted, rows
 from ar_jax.core import forms
 from ar_jax.core.system import Array, Loss, System, UserError, Vars, build
+from ar_jax.families.base import Around, Beside
+from ar_jax.show.files import as_pil
+
+_OWN = "labels guidance seed count batch given prompt".split()  # of `sample`
+_LEAST = 64  # pixels of the shorter side of an image that is shown
 
 # By value, so that a system that was traced once is known.
 _encode = jax.jit(lambda s, *args: s.encode(*args), static_argnums=0)
@@ -43,6 +49,8 @@ class Model:
     forms: what the numbers of each field mean, by its name.
     step: the updates that it was trained for.
     workdir: the run's.
+    counts: what `sample` counted last, means over its examples: `forwards` of
+      what speculates; {} of a system that counts nothing.
   """
 
   def __init__(
@@ -58,6 +66,7 @@ class Model:
     self.class_names, self.step = known.class_names, step
     self.forms = known.forms
     self.workdir = workdir
+    self.counts: dict[str, float] = {}
     self._known = known
 
   def __repr__(self) -> str:
@@ -77,6 +86,7 @@ class Model:
     count: int | None = None,
     batch: int = 64,
     given: Mapping[str, Any] | None = None,
+    prompt: str = "",
     **options: Any,
   ) -> np.ndarray | dict[str, np.ndarray]:
     """Draws examples, as the form of their field stores them: images are
@@ -92,6 +102,7 @@ class Model:
       batch: examples at once.
       given: other fields of the batch, [N, ...] each: `image` for a tokenizer,
         `text`, `given` and `keep` to edit an image.
+      prompt: the text that every example is asked for by, or begins with.
       **options: of the system's `sample`; by default those of the config.
 
     Raises:
@@ -104,12 +115,15 @@ class Model:
     if isinstance(labels, str | int):
       labels = [labels]
     if count is None:
-      rows = [len(v) for v in given.values()]
-      count = rows[0] if rows else len(labels) if labels is not None else 16
+      some = [len(v) for v in given.values()]
+      count = some[0] if some else len(labels) if labels is not None else 16
     if count < 1 or batch < 1:
       raise UserError(f"count={count}, batch={batch}: must be at least 1")
+    if prompt:
+      given |= prompted(self.system, self._known, count, prompt)
     cond = self._conditions(labels, count, given)
     chosen = {} if guidance is None else {"guidance": float(guidance)}
+    counts: list[Mapping[str, np.ndarray]] = []
     made = step.draw(
       self.system,
       self.variables,
@@ -117,7 +131,9 @@ class Model:
       jax.random.key(seed),
       batch=min(batch, count),
       options=self._defaults() | chosen | self._checked(options),
+      counted=counts.append,
     )
+    self.counts = step.means(counts)
     made = forms.stored(made, self.forms)
     return made if len(made) > 1 else next(iter(made.values()))
 
@@ -162,6 +178,82 @@ class Model:
     made = step.made(system, jax.device_get(decoded))
     return next(iter(forms.stored(made, self.forms).values()))
 
+  def examples(self, count: int = 8) -> dict[str, np.ndarray]:
+    """Test examples of the data of the run, which are read for it: name ->
+    [count, ...], in the order in which `--mode=sample` asks for them.
+
+    Raises:
+      UserError: the run knows no data set.
+    """
+    return rows(self._known, tuple(self._known.fields), "an example", count)
+
+  def show(
+    self,
+    made: np.ndarray | Mapping[str, np.ndarray],
+    beside: Mapping[str, Any] | None = None,
+    *,
+    columns: int = 8,
+    scale: int | None = None,
+    truth: np.ndarray | None = None,
+  ) -> Image.Image:
+    """A picture of examples, laid out as `samples.png`; a notebook shows it.
+
+    Args:
+      made: of the first field that the system makes, [N, ...], as `sample`
+        returns them; or the fields by their names, the first of which is
+        shown.
+      beside: other fields of these examples, [N, ...]: `label` lays out a
+        class a row, `image` or `given` stands before what was made of it, and
+        `history` before a series.
+      columns: examples in a row, at most, and as many rows.
+      scale: by which pixels of images and videos are enlarged; None is what
+        makes them large enough to be seen.
+      truth: [N, ...], drawn below a series.
+
+    Raises:
+      UserError: the field has no form, so nobody knows how it looks.
+    """
+    if not isinstance(made, Mapping):
+      made = {self.system.makes[0]: made}
+    (name, x), *others = made.items()
+    if name not in self.forms:
+      raise UserError(
+        f"{name}: no form is known of it, only of {', '.join(self.forms)}"
+      )
+    form, x = self.forms[name], np.asarray(x)
+    beside = {k: np.asarray(v) for k, v in (beside or {}).items()}
+    picture = show.picture(
+      form, x, beside | dict(others), columns=columns, truth=truth
+    )
+    pixels = isinstance(form, forms.Image | forms.Video)
+    if scale is None:
+      scale = max(1, _LEAST // min(x.shape[-3:-1])) if pixels else 1
+    return as_pil(picture.repeat(scale, 0).repeat(scale, 1))
+
+  def around(self, name: str, **arguments: Any) -> Model:
+    """The same weights in a system around this one that trains nothing of its
+    own: `gsd` speculates, `lbw` marks what is drawn.
+
+    Args:
+      name: of the system.
+      **arguments: of its `build`, without `target`.
+
+    Raises:
+      UserError: there is no such system, it does not take this one, or it has
+        weights of its own.
+    """
+    target = {"name": self.config.system, **self.config.model.to_dict()}
+    system = build(name, target=target, **arguments)
+    if not isinstance(system, Around) or isinstance(system, Beside):
+      raise UserError(f"{name}: it has weights of its own; train it")
+    config = self.config.copy_and_resolve_references()
+    with config.unlocked():
+      config.system = name
+      config.model = ml_collections.ConfigDict({"target": target, **arguments})
+    return Model(
+      system, self.variables, config, self._known, self.step, self.workdir
+    )
+
   def _conditions(
     self, labels, count: int, given: dict[str, np.ndarray]
   ) -> dict[str, np.ndarray]:
@@ -199,7 +291,7 @@ class Model:
     known = arguments.of_sample(self.system)
     for name in options:
       if not known.takes(name):
-        names = [*known, "labels", "guidance", "seed", "count", "batch"]
+        names = [*known, *_OWN]
         close = difflib.get_close_matches(name, names, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         raise UserError(

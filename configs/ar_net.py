@@ -1,8 +1,8 @@
 """AR-Net: sparse autoregression by gradients (arXiv 1911.12436).
 
 Presets: default (sunspots, forecast for 10 years), co2, process (3 lags among
-100), paper (its code 0.1), later (its code 1.2, whose rate a range test finds;
-here it is set), smoke. Your own series:
+100), minutes (the same), paper (its code 0.1), later (its code 1.2, whose rate
+a range test finds; here it is set), smoke. Your own series:
 --config.data.name=csv --config.data.path=my.csv
 """
 
@@ -27,6 +27,12 @@ def process(order, *, count, lags=(), **more):
   c = run("ar_process", order, more.pop("density", 3 / order), **more)
   c.data.update(count=count, lags=lags)
   return c
+
+
+def minutes():
+  """`process`, forecast for 20 times: what the notebook trains."""
+  return process(100, count=10_000, lags=(1, 3, 10), factor=0.03, c1=2.0,
+                 c2=2.0, steps=1000, batch=128, lr=5e-3, length=20)  # fmt: skip
 
 
 def paper(count=125_000, order=20, epochs=10, batch=128):
@@ -75,6 +81,7 @@ get_config = common.presets(
     batch=128,
     lr=5e-3,
   ),  # fmt: skip
+  minutes=minutes,
   paper=paper,
   later=later,
   smoke=smoke,

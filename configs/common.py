@@ -136,6 +136,12 @@ def stage(of: str, mode: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(of=of, mode=mode))
 
 
+def trained_alone(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The stages c without those that sample and evaluate."""
+  c.stages = tuple(name for name in c.stages if "system" in c[name])
+  return c
+
+
 def from_nothing(tokenizer, generator) -> ml_collections.ConfigDict:
   """The stages from pixels to the evaluation of a generator."""
   generator.weights.tokenizer = "tokenizer"

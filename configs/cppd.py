@@ -1,10 +1,11 @@
 """CPPD (arXiv 2307.12270): words in images, all characters at once.
 
 Presets: default (drawn words in faces that training has not seen, grey 24 x 72,
-Debian's fonts and words), paper and base (published), tiny, folder (your own
-pictures: --config.data.path=DIR to train, --mode=sample
---config.sample.read=DIR to read), smoke. Baselines: --config.model.side=0, a
-plain parallel decoder; --config.model.decoder=ar.
+Debian's fonts and words), minutes (smaller, letters of dots, which need no
+font), paper and base (published), tiny, folder (your own pictures:
+--config.data.path=DIR to train, --mode=sample --config.sample.read=DIR to
+read), smoke. Baselines: --config.model.side=0, a plain parallel decoder;
+--config.model.decoder=ar.
 """
 
 from ar_jax.systems.cppd import SIZES
@@ -48,6 +49,21 @@ def default():
   return c
 
 
+def minutes():
+  """Random words of dots, in about the sizes of the experiment: what the
+  notebook trains."""
+  c = run(
+    16, 48, 1, 27, 5, widths=(24, 48, 64), depths=(1, 1, 1), heads=(1, 2, 2),
+    convolutions=1, stem="image", drop=0.0, stddev=0.08, layers=1,
+    node_heads=2,
+  )  # fmt: skip
+  c.data.update(letters="dots", words="random", least=3, length=8000)
+  c.batch = 32
+  c.train.update(steps=600, save_every=300, ema=0.98)
+  c.optim.update(lr=2e-3, weight_decay=0.05)
+  return c
+
+
 def folder():
   """Your own pictures, grey, of up to 25 letters; half as wide as tiny."""
   c = run(
@@ -87,6 +103,7 @@ def smoke():
 get_config = common.presets(
   __file__,
   default=default,
+  minutes=minutes,
   folder=folder,
   smoke=smoke,
   **common.published(published, SIZES, "base"),

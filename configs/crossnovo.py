@@ -1,10 +1,10 @@
 """CrossNovo (arXiv 2510.08169): peptides from their mass spectra.
 
-Presets: default (peptides of proteins by rule, with spectra by rule), fasta
-(of a FASTA file, whose organism is held out), paper (your own spectra; the
-sizes of its parent of slots, for its own are not published), residues and slots
-(each decoder alone), smoke. Your own spectra are read by a trained model with
---mode=sample --config.sample.read=my.mgf.
+Presets: default (peptides of proteins by rule, with spectra by rule), fasta (of
+a FASTA file, whose organism is held out), minutes (shorter peptides), paper
+(your own spectra; the sizes of its parent of slots, for its own are not
+published), residues and slots (each decoder alone), smoke. Your own spectra are
+read by a trained model with --mode=sample --config.sample.read=my.mgf.
 """
 
 from configs import common
@@ -57,6 +57,21 @@ def fasta():
   return small(path=path, organism="Candida albicans")
 
 
+def minutes():
+  """Short peptides, in the sizes of the experiment: what the notebook
+  trains."""
+  short = dict(shortest=7, longest=9, peaks=24, missing=2, noise=6, jitter=5.0)
+  c = run(
+    made(**short), slots=14, width=64, heads=4, hidden=128, encoder_layers=2,
+    slot_layers=2, residue_layers=2, order="pre", least=0.1, bins=1800,
+    switch=300,
+  )  # fmt: skip
+  c.batch = 32
+  c.optim.lr = 2e-3
+  c.train.update(steps=500, save_every=250, ema=0.98)
+  return c
+
+
 def paper():
   """9 layers of 400 each; the optimiser of the parent of slots."""
   data = common.data("mgf", path="spectra", longest=30, peaks=800, low=1.0,
@@ -92,6 +107,7 @@ get_config = common.presets(
   residues=lambda: small("residues"),
   slots=lambda: small("slots"),
   fasta=fasta,
+  minutes=minutes,
   paper=paper,
   smoke=smoke,
 )

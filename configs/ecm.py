@@ -1,11 +1,12 @@
 """ECM: a frozen VAR that follows edges, by adapters (arXiv 2510.05610).
 
-Presets: default (digits), fashion, smoke, and adapters of the published VARs:
-d16 (paper), d20, d24. The first two train tokenizer, VAR and adapters. The
-published ones expect VAR, converted, at runs/var_d16 (d20, d24), its tokenizer,
-and ImageNet in TFDS. Control pictures of one's own: `--mode=sample
---config.sample.control=FILE`. With a published encoder of pictures, converted,
-to begin with: `--config.weights.params=DIR`, and its sizes as `model.encoder`.
+Presets: default (digits), minutes, fashion, smoke, and adapters of the
+published VARs: d16 (paper), d20, d24. The first three train tokenizer, VAR and
+adapters. The published ones expect VAR, converted, at runs/var_d16 (d20, d24),
+its tokenizer, and ImageNet in TFDS. Control pictures of one's own:
+`--mode=sample --config.sample.control=FILE`. With a published encoder of
+pictures, converted, to begin with: `--config.weights.params=DIR`, and its sizes
+as `model.encoder`.
 """
 
 import copy
@@ -47,6 +48,14 @@ def staged(preset, steps, **model):
   return behind(like, "adapters", c)
 
 
+def minutes():
+  """In the sizes of the experiment: what the notebook trains."""
+  small = dict(depth=1, width=32, heads=2)
+  c = staged("minutes", 250, adapters=2, encoder=small)
+  c.adapters.optim.lr = 3e-3
+  return common.trained_alone(c)
+
+
 def published(name):
   """15 epochs, as published; batch and rate are ours."""
   like = var.get_config(name)
@@ -74,6 +83,7 @@ def smoke():
 get_config = common.presets(
   __file__,
   default=lambda: staged("default", 200, adapters=2),
+  minutes=minutes,
   fashion=lambda: staged("fashion", 400, adapters=3),
   smoke=smoke,
   **common.published(published, ("d16", "d20", "d24"), "d16"),

@@ -1,10 +1,10 @@
 """LlamaGen: next-token prediction (arXiv 2406.06525).
 
-Presets: default (digits), fashion, smoke, and the published class-conditional
-models: b and l at 256 px; b384, l384, xl, xxl, 3b at 384 px; paper is l. They
-expect the published tokenizer, converted, at runs/vq_ds16_c2i, and ImageNet in
-TFDS. From texts: `configs/llamagen_text.py`. text is a language model, over
-characters, and smoke_text one in seconds.
+Presets: default (digits), minutes (what notebooks train), fashion, smoke, and
+the published class-conditional models: b and l at 256 px; b384, l384, xl, xxl,
+3b at 384 px; paper is l. They expect the published tokenizer, converted, at
+runs/vq_ds16_c2i, and ImageNet in TFDS. From texts: `configs/llamagen_text.py`.
+text is a language model, over characters, and smoke_text one in seconds.
 """
 
 import functools
@@ -32,6 +32,7 @@ def published(name):
 get_config = common.presets(
   __file__,
   default=token.digits,
+  minutes=token.minutes,
   fashion=token.fashion,
   smoke=token.smoke,
   smoke_real=functools.partial(token.smoke, real=True),

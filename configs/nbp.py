@@ -1,12 +1,13 @@
 """NBP: a video block by block (arXiv 2502.07737).
 
-Presets: default (digits that move), folder (clips of your own), smoke and
-smoke_frames, and the published models: base, xl and 3b, of UCF-101 behind the
-name of a class, k600, which goes on with five frames, and k600_xl, k600_3b;
-paper is base. They expect the published tokenizer, converted, at
-runs/nbp_tokenizer, and folders of clips. The ids of the names of the classes,
-by a tokenizer of Llama, are a file of yours: --config.model.text.names=FILE.
-To go on with a clip: --mode=sample --config.sample.clip=FILE.gif.
+Presets: default (digits that move), minutes (smaller ones), folder (clips of
+your own), smoke and smoke_frames, and the published models: base, xl and 3b, of
+UCF-101 behind the name of a class, k600, which goes on with five frames, and
+k600_xl, k600_3b; paper is base. They expect the published tokenizer, converted,
+at runs/nbp_tokenizer, and folders of clips. The ids of the names of the
+classes, by a tokenizer of Llama, are a file of yours:
+--config.model.text.names=FILE. To go on with a clip: --mode=sample
+--config.sample.clip=FILE.gif.
 """
 
 from ar_jax.systems.nbp import POSITIONS, SIZES
@@ -68,6 +69,9 @@ def smoke_class():
 get_config = common.presets(
   __file__,
   default=lambda: videos.digits(NAME, **SMALL),
+  minutes=lambda: videos.minutes(
+    NAME, depth=2, width=64, heads=4, num_classes=10
+  ),
   folder=lambda: videos.folder(
     NAME, depth=6, width=192, heads=6, num_classes=1
   ),

@@ -1,8 +1,8 @@
 """Paraformer (arXiv 2206.08317): speech to text in one pass of the decoder.
 
-Presets: default (spoken strings of digits, of Debian's espeak-ng), paper (the
-large recipe), mwer (the second stage, on runs/paraformer), folder (your own
-recordings: --config.data.path=DIR to train, --mode=sample
+Presets: default (spoken strings of digits, of Debian's espeak-ng), minutes
+(chirps), paper (the large recipe), mwer (the second stage, on runs/paraformer),
+folder (your own recordings: --config.data.path=DIR to train, --mode=sample
 --config.sample.read=DIR to hear), smoke (chirps). Baselines:
 --config.model.glance=0, no glancing; --config.model.decoder=ar.
 """
@@ -32,6 +32,17 @@ def default():
   c.batch = 32
   c.train.update(steps=2000, ema=0.99)
   c.optim.update(lr=2e-3, weight_decay=0.01)
+  return c
+
+
+def minutes():
+  """Strings of three to six of ten chirps: what the notebook trains."""
+  c, each = default(), 2000
+  chirps = dict(symbols=10, shortest=3, longest=6, each=each, rate=8000)
+  c.data = common.data("chirps", **chirps, length=2048)
+  c.model.samples, c.model.tokenizer.length = 6 * each, 6
+  c.batch = 16
+  c.train.update(steps=500, save_every=250, ema=0.98)
   return c
 
 
@@ -107,6 +118,7 @@ def smoke():
 get_config = common.presets(
   __file__,
   default=default,
+  minutes=minutes,
   paper=published,
   mwer=mwer,
   folder=folder,

@@ -1,8 +1,8 @@
 """VAR: next-scale prediction (arXiv 2404.02905).
 
-Presets: default (digits), fashion, folder (your own images), smoke, and the
-published models d16, d20, d24, d30 (256 px) and d36 (512 px); paper is d16.
-These expect the published tokenizer, converted, at runs/vae_ch160v4096z32,
+Presets: default (digits), minutes, fashion, folder (your own images), smoke,
+and the published models d16, d20, d24, d30 (256 px) and d36 (512 px); paper is
+d16. These expect the published tokenizer, converted, at runs/vae_ch160v4096z32,
 and ImageNet in TFDS.
 """
 
@@ -27,6 +27,7 @@ def folder():
 get_config = common.presets(
   __file__,
   default=scale.digits,
+  minutes=scale.minutes,
   fashion=scale.fashion,
   folder=folder,
   smoke=scale.smoke,

@@ -1,8 +1,8 @@
 """xAR: next-X prediction (arXiv 2502.20388).
 
-Presets: default (digits), fashion, smoke, and the published models b, l and h
-at 256 px; paper is b. They expect the published tokenizer, converted, at
-runs/kl16, and ImageNet in TFDS.
+Presets: default (digits), minutes, fashion, smoke, and the published models b,
+l and h at 256 px; paper is b. They expect the published tokenizer, converted,
+at runs/kl16, and ImageNet in TFDS.
 """
 
 import functools
@@ -36,6 +36,15 @@ def digits():
   return latent.digits(over, lr=3e-3, steps=1200, **sizes)
 
 
+def minutes():
+  """A third of the updates of `digits`, of half as many images: what the
+  notebook trains."""
+  c = digits()
+  c.generator.batch = 32
+  c.generator.train.update(steps=400, save_every=200)
+  return common.trained_alone(c)
+
+
 def fashion():
   """Fashion-MNIST at 32 pixels: the tokenizer, then xAR."""
   sizes = dict(depth=6, width=128, heads=4, **CELLS)
@@ -66,6 +75,7 @@ get_config = common.presets(
   __file__,
   default=digits,
   digits=digits,
+  minutes=minutes,
   fashion=fashion,
   smoke=smoke,
   smoke_real=functools.partial(smoke, real=True),

@@ -364,6 +364,18 @@ class ConfigsTest(parameterized.TestCase):
       if "system" in config[stage]:
         self.assertGreater(parameters(config[stage]), 1e-4)
 
+  @parameterized.parameters(
+    ("dd1", "default", "student"),
+    ("dd1", "minutes", "student"),
+    ("dd2", "default", "scores"),
+  )
+  def test_views_of_what_makes_its_own_data_differ(self, name, preset, stage):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(preset)[stage]
+    system = build(config.system, **config.model.to_dict())
+    self.assertGreater(config.cache.views, 1)
+    self.assertTrue(system.redraws)
+
   def test_smoke_presets_of_generators_compile_no_network_for_units(self):
     for file in sorted((ROOT / "configs").glob("*.py")):
       if file.stem in ("__init__", "common", "quickstart"):

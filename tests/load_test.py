@@ -147,6 +147,27 @@ class TrainedTest(absltest.TestCase):
       np.testing.assert_array_equal(images, found["arr_0"])
     self.assertLen(named, 2)
 
+  def test_examples_and_pictures(self):
+    model = ar_jax.load(self.workdir)
+    tests = model.examples(3)
+    self.assertEqual(tests["image"].shape, (3, 4, 4, 1))
+    self.assertLen(tests["label"], 3)
+    images = model.sample(tests["label"])
+    self.assertEqual(model.counts, {})
+    # Pairs of what was given and what was made, two in a row, 16 times as
+    # large, with a thin line around each.
+    picture = model.show(images, {"image": tests["image"]}, columns=4)
+    self.assertEqual(picture.size, (16 * (4 * 5 + 1), 16 * (2 * 5 + 1)))
+    alone = model.show({"image": images}, columns=3, scale=1)
+    self.assertEqual(alone.size, (3 * 5 + 1, 5 + 1))
+    for message, wrong in (
+      ("hue: no form is known", lambda: model.show({"hue": images})),
+      ("no law of discrete units", lambda: model.around("gsd")),
+      ("cannot go on with a text", lambda: model.sample(prompt="a")),
+    ):
+      with self.assertRaisesRegex(UserError, message):
+        wrong()
+
   def test_sampling_needs_no_data(self):
     with mock.patch.object(data, "load", side_effect=AssertionError("data")):
       main.run(self.stages, self.workdir, "sample")

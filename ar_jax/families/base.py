@@ -203,6 +203,10 @@ class Around(System):
     return self.target.makes
 
   @property
+  def counts(self) -> tuple[str, ...]:
+    return self.target.counts
+
+  @property
   def ordered(self) -> str:
     return self.target.ordered
 

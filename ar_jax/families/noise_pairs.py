@@ -54,6 +54,7 @@ class NoisePairs(Beside):
   seed: int
 
   takes = ()  # an image is a function of its noise and its class
+  redraws = True  # each view of an example has noise of its own
 
   @property
   def channels(self) -> int:

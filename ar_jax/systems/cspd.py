@@ -66,6 +66,7 @@ class CSpD(Beside):
   drafter: Generator
 
   takes = ()  # drafts know of no prompt
+  counts = ("forwards",)
 
   def own(self, key: Array, variables: Vars) -> Any:
     del variables
@@ -84,11 +85,12 @@ class CSpD(Beside):
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one example per key as the target does; options as in
-    `generate`."""
-    units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(self.of_target(variables), units)
+  ) -> dict[str, Array]:
+    """Draws one example per key as the target does, and counts the forwards of
+    each; options as in `generate`."""
+    units, stats = self.generate(variables, cond, keys, **options)
+    made = self.target.decode(self.of_target(variables), units)
+    return {self.makes[0]: made, "forwards": stats.forwards}
 
   def generate(
     self,

@@ -124,6 +124,10 @@ class DD2(noise_pairs.NoisePairs):
 
   # Training.
 
+  @property
+  def redraws(self) -> bool:
+    return self.stage == "scores"
+
   def encode(self, variables: Vars, batch: Batch) -> dict[str, Array]:
     """In the first stage `codes` i32[B, L] of the teacher for the classes of
     examples, each view with its own; in the second, which makes its own, the

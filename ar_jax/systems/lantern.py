@@ -60,6 +60,8 @@ class Lantern(Beside):
   noise: float = 0.2
   label_dropout: float = 0.1
 
+  counts = ("forwards",)
+
   def own(self, key: Array, variables: Vars) -> Any:
     del variables
     row = jnp.zeros((1, 1, self.eagle.width))
@@ -113,11 +115,12 @@ class Lantern(Beside):
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one example per key as the target does; options as in
-    `generate`."""
-    units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(self.of_target(variables), units)
+  ) -> dict[str, Array]:
+    """Draws one example per key as the target does, and counts the forwards of
+    each; options as in `generate`."""
+    units, stats = self.generate(variables, cond, keys, **options)
+    made = self.target.decode(self.of_target(variables), units)
+    return {self.makes[0]: made, "forwards": stats.forwards}
 
   def generate(
     self,

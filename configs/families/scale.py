@@ -6,7 +6,7 @@ system has beside VAR's arguments is `model`.
 
 from ar_jax.tokenizers.multiscale_vq import SCALES
 from configs import common, multiscale_vq
-from configs.families.tokenizer import two_maps
+from configs.families.tokenizer import digits_fitted, two_maps
 
 # depth, image side, batch, epochs, learning rate per 256 images, initial gain
 # of the residual branches, last share of the rate, last weight decay.
@@ -37,6 +37,18 @@ def digits(system="var", tokenizer=None, **model):
   c.optim.update(lr=4e-3)
   c.train.update(steps=220, save_every=110, ema=0.98)
   return common.on_digits(tokenizer, c)
+
+
+def minutes(system="var", **model):
+  """Digits as maps of codes of their patches, which k-means finds, so that the
+  system is all that is trained: what notebooks train."""
+  maps = dict(vocab=128, patch=4, scales=(1, 2, 3, 4))
+  tokenizer = digits_fitted(form="pyramid", **maps)
+  sizes = dict(depth=4, width=64, heads=4, num_classes=10, drop_path=0.0)
+  c = over(tokenizer, system, **sizes, gate_init=0.1, **model)
+  c.batch, c.optim.lr = 32, 3e-3
+  c.train.update(steps=250, save_every=125, ema=0.98)
+  return common.trained_alone(common.from_nothing(tokenizer, c))
 
 
 def fashion(system="var", tokenizer=None, **model):

@@ -1,7 +1,7 @@
 """LlamaGen and its kin: codes of one map, drawn in the order of a plan."""
 
 from configs import common, vq
-from configs.families.tokenizer import patch_codes
+from configs.families.tokenizer import digits_fitted, patch_codes
 
 OPTIM = dict(
   schedule="constant", warmup=0, b1=0.9, b2=0.95, weight_decay=0.05, clip=1.0
@@ -26,6 +26,18 @@ def digits(system="llamagen", **model):
   c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
   c.train.update(steps=300, save_every=150, ema=0.98)
   return common.on_digits(tokenizer, c)
+
+
+def minutes(system="llamagen", size=16, vocab=64, **model):
+  """Digits as codes of their patches, which k-means finds, so that the system
+  is all that is trained: what notebooks train."""
+  tokenizer = digits_fitted(size, vocab=vocab, patch=2)
+  sizes = dict(depth=4, width=128, heads=4, num_classes=10, multiple_of=32)
+  c = over(tokenizer, system, **sizes | model)
+  c.batch = 32
+  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=300, save_every=150, ema=0.98)
+  return common.trained_alone(common.from_nothing(tokenizer, c))
 
 
 def fashion(system="llamagen", **model):

@@ -57,6 +57,23 @@ def two_maps(**model):
   return patch_codes("pyramid", patch=4, scales=(1, 2), **model)
 
 
+def fitted(data, form="map", **model):
+  """Codes of the patches of images, or of single frames: k-means of the data,
+  whose sizes reach the model, and nothing is trained."""
+  c = common.base("patch_codes", form=form, **model)
+  c.data = data
+  c.model.size = data.get_ref("size")
+  c.model.in_channels = data.get_ref("channels")
+  c.train.update(steps=0, ema=0.0)
+  c.evals.reconstruction = {"features": "pixels"}
+  return c
+
+
+def digits_fitted(size=16, form="map", **model):
+  """`fitted` to scikit-learn's digits."""
+  return fitted(common.data("digits", size=size, channels=1), form, **model)
+
+
 def patches(patch=2):
   """Patches as they are: a continuous tokenizer without a network."""
   return in_seconds(common.base("patches", patch=patch, size=8, in_channels=1))

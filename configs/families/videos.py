@@ -1,20 +1,9 @@
 """Videos as codes of their frames: what NBP and Lumos-1 share."""
 
 from configs import common, vq
-from configs.families.tokenizer import patch_codes
+from configs.families.tokenizer import fitted, patch_codes
 
 CLIPS = dict(size=16, channels=1, frames=6, motion="drift+bounce")
-
-
-def stills(vocab, patch, **data):
-  """Codes of the patches of single frames: k-means, and nothing is trained."""
-  c = common.base("patch_codes", form="map", vocab=vocab, patch=patch)
-  c.data = common.data(**data, stills=True)
-  c.model.size = c.data.get_ref("size")
-  c.model.in_channels = c.data.get_ref("channels")
-  c.train.update(steps=0, ema=0.0)
-  c.evals.reconstruction = {"features": "pixels"}
-  return c
 
 
 def over(tokenizer, frames, system, **model):
@@ -52,7 +41,8 @@ def compared(c):
 def digits(system, **model):
   """Digits that move, six frames of 16 pixels: codes of patches of their
   frames, then the system; some minutes on two cores."""
-  tokenizer = stills(64, 2, name="clips", **CLIPS)
+  stills = common.data("clips", **CLIPS, stills=True)
+  tokenizer = fitted(stills, vocab=64, patch=2)
   c = over(tokenizer, CLIPS["frames"], system, **model)
   c.data = common.data("clips", **CLIPS)
   c.batch = 16
@@ -62,6 +52,23 @@ def digits(system, **model):
   c.generator.cache.views = 8  # motions of each digit
   c.generator.sample.update(count=64, batch=64, columns=4)
   return c
+
+
+def minutes(system, **model):
+  """Digits that drift, 8 frames of 8 pixels, in the sizes of the experiments:
+  what the notebook trains."""
+  clips = dict(size=8, channels=1, frames=8, motion="drift", sprite=6)
+  clips["length"] = 4096
+  stills = common.data("clips", **clips, stills=True)
+  tokenizer = fitted(stills, vocab=16, patch=2)
+  c = over(tokenizer, 8, system, **model)
+  c.data = common.data("clips", **clips)
+  c.batch = 16
+  c.optim.update(lr=3e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=600, save_every=300, ema=0.98)
+  c.cache.views = 2  # motions of each digit
+  c.weights.tokenizer = "tokenizer"
+  return common.stages(tokenizer=tokenizer, generator=c)
 
 
 def folder(system, frames=8, **model):

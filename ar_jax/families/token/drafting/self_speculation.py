@@ -58,6 +58,8 @@ class SelfSpeculative(Around):
 
   target: Generator
 
+  counts = ("forwards",)
+
   @abc.abstractmethod
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -66,11 +68,12 @@ class SelfSpeculative(Around):
 
   def sample(
     self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> Array:
-    """Draws one example per key as the target does; options as in
-    `generate`."""
-    units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(variables, units)
+  ) -> dict[str, Array]:
+    """Draws one example per key as the target does, and counts the forwards of
+    each; options as in `generate`."""
+    units, stats = self.generate(variables, cond, keys, **options)
+    made = self.target.decode(variables, units)
+    return {self.makes[0]: made, "forwards": stats.forwards}
 
 
 def generate(
