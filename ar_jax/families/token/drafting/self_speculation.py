@@ -70,7 +70,7 @@ class SelfSpeculative(Around):
     """Draws one example per key as the target does; options as in
     `generate`."""
     units, _ = self.generate(variables, cond, keys, **options)
-    return self.target.decode(variables, units)
+    return self.target.on(cond).decode(variables, units)
 
 
 def generate(
@@ -107,6 +107,7 @@ def generate(
   Raises:
     UserError: an option is out of range.
   """
+  target = target.on(cond)
   if not isinstance(target.net, NextToken):
     verify = functools.partial(
       ops.verify, rule=rule, table=table, radius=radius, impl=impl
