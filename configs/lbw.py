@@ -43,6 +43,7 @@ def smoke_texts():
   c = texts("smoke_text").adapted
   c.weights = ml_collections.ConfigDict()
   c.model.lists = 2
+  c.sample.options.strategy = "sequential"  # in the order of the likelihood
   del c.evals.watermark  # of 12 symbols nothing can be said
   return c
 
