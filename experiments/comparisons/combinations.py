@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import data, evals, main
+from ar_jax import data, main
 from ar_jax.core.system import build, part
 from experiments.shared import arms, combined, record
 from experiments.shared.arms import Results, Trained, mean_spread
@@ -89,13 +89,8 @@ def watermark(b: Bench) -> Found:
 
 
 def sar(b: Bench) -> Found:
-  def arm(seed, sigma):
-    system = build("sar", target=net("infinity"), sigma=sigma, draws="sample")
-    made = b.after(system, "infinity", seed)
-    return made._replace(system=system)
-
-  # What is asked draws by the laws of the model, whatever it was trained with.
-  judge = build("sar", target=net("infinity"), draws="sample")
+  # Which also draws for the question, whatever a model was trained by.
+  judge = build("sar", target=net("infinity"), sigma=0.5, draws="sample")
   rows = data.batch_at(b.coded("infinity").test, 0, batch=b.n, seed=0)
 
   @jax.jit
@@ -110,8 +105,8 @@ def sar(b: Bench) -> Found:
 
   makers = {
     "Infinity": lambda seed: b.base("infinity", seed),
-    "more updates": functools.partial(arm, sigma=0.0),
-    "SAR over Infinity": functools.partial(arm, sigma=0.5),
+    "more updates": functools.partial(b.after, model("infinity"), "infinity"),
+    "SAR over Infinity": functools.partial(b.after, judge, "infinity"),
   }
   r = arms.compare(makers, measure, b.s.seeds)
   gaps = {k: r.every(k, "gap") for k in makers}
@@ -182,12 +177,8 @@ def control(b: Bench) -> Found:
     return made._replace(options=dict(drafts=4, **options))
 
   def measure(own, seed):
-    found = b.units(own, seed)[1]
-    judge = evals.build(
-      "control", b.real, edges=combined.EDGES, n=b.n, sampling=own.options
-    )
-    key = jax.random.key(1000 + seed)
-    return found | dict(f1=judge(own.system, own.variables, None, key)["f1"])
+    units, found = b.units(own, seed)
+    return found | dict(f1=b.followed(own, units))
 
   drafted = functools.partial(arm, speculated=True, k=16)
   makers = {
@@ -274,12 +265,11 @@ def backspace(b: Bench) -> Found:
     return b.train(make(**options), "llamagen", seed, third, given, 1e-3)
 
   def measure(own, seed):
-    found = {}
-    for errors in ERRORS:
-      options = dict(errors=errors)
-      made = b.drawn(own._replace(options=options), seed)
-      found[f"frechet {errors}"] = made["frechet"]
-    return found
+    # By one program, whatever the objective was.
+    system = make(backspace=own.system.backspace)
+    own = own._replace(system=system)
+    images = {e: b.written(own, seed, e) for e in ERRORS}
+    return {f"frechet {e}": b.judged(x)["frechet"] for e, x in images.items()}
 
   makers = {
     "likelihood": plain,

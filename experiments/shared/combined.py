@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax import conditions, data
+from ar_jax import conditions, data, evals
 from ar_jax.core.system import System, Vars, build, part
 from ar_jax.data.text import made
 from ar_jax.evals.safety import mark_reader
+from ar_jax.families.token.backspace import stack_draw
 from configs.families import bit_maps
 from experiments.shared import arms, measures, toys
 from experiments.shared.arms import Settings, Trained
@@ -29,7 +30,7 @@ PAIRS, PART = 2000, 500  # of a student; drawn at once
 EDGES = dict(kind="sobel", threshold=0.3)
 WORDS = "zero one two three four five six seven eight nine".split()
 TEXTS = dict(length=LENGTH, symbols=LETTERS, sharpness=1.0, end=0.005)
-SIZES = dict(depth=3, width=48, heads=3)
+SIZES = dict(depth=2, width=48, heads=3)
 TOKEN = SIZES | dict(multiple_of=32, dropout=0.0, token_dropout=0.0)
 MAPS = SIZES | dict(drop_path=0.0, gate_init=0.5)
 CODES = dict(name="patch_codes", vocab=64, patch=4, size=16)
@@ -42,7 +43,7 @@ LISTS = dict(always=(1, 2, 4), some=((1, (3,)),), limit=30)
 NETS = {
   "llamagen": dict(tokenizer=CODES, num_classes=10, **TOKEN),
   "controlar": dict(
-    tokenizer=CODES, num_classes=10, **TOKEN,
+    tokenizer=CODES, num_classes=10, **TOKEN | dict(depth=3),
     encoder=dict(depth=1, width=32, heads=2),
   ),
   "var": dict(tokenizer=PYRAMID, num_classes=10, **MAPS),
@@ -93,7 +94,20 @@ def _encoded(system, variables, index):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decoded(system, variables, units):
+  while hasattr(system, "target"):
+    system = system.target
   return system.decode(variables, units)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _written(system, variables, keys, errors):
+  given, none = (jnp.zeros((len(keys), n), jnp.int32) for n in (0, 1))
+  made = stack_draw.draw(
+    system.net, system.net_variables(variables), given, none[:, 0], keys,
+    legal=system.legal, stop=system.stop, actions=system.actions,
+    errors=errors,
+  )  # fmt: skip
+  return system.decode(variables, made.units)
 
 
 @dataclasses.dataclass(eq=False)
@@ -234,9 +248,25 @@ class Bench:
 
   def decoded(self, own: Trained, units: np.ndarray) -> np.ndarray:
     """Images f32[n, H, W, 1] of units of a system around others."""
-    return np.asarray(
-      _decoded(own.system.drawn_from, own.variables, jnp.asarray(units))
-    )
+    return np.asarray(_decoded(own.system, own.variables, jnp.asarray(units)))
+
+  def followed(self, own: Trained, units: np.ndarray) -> float:
+    """F1 of the edges of what `units` has drawn for test examples."""
+    images = self.decoded(own, units)
+
+    def given(system, variables, cond, key, *, start, **_):
+      del system, variables, key
+      return {"image": images[start : start + len(cond["label"])]}
+
+    judge = evals.build("control", self.real, edges=EDGES, n=self.n, draw=given)
+    return judge(own.system, own.variables, None, jax.random.key(0))["f1"]
+
+  def written(self, own: Trained, seed: int, errors: float) -> np.ndarray:
+    """Images f32[n, H, W, 1] that a SequenceMatch writes while a share of its
+    codes is replaced."""
+    keys = jax.random.split(jax.random.key(1000 + seed), self.n)
+    rate = jnp.float32(errors)
+    return np.asarray(_written(own.system, own.variables, keys, rate))
 
   def judged(self, images: np.ndarray) -> dict[str, float]:
     """Of images f32[n, H, W, 1], classes in turns: the judge's accuracy and
