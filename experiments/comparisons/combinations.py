@@ -36,7 +36,7 @@ import numpy as np
 
 from ar_jax import data, main
 from ar_jax.core.system import build, part
-from experiments.shared import arms, combined, record
+from experiments.shared import arms, combined, measures, record
 from experiments.shared.arms import Results, Trained, mean_spread
 from experiments.shared.combined import Bench, lbw, model, net
 
@@ -154,7 +154,7 @@ def distil(b: Bench) -> Found:
   }
 
   def measure(own, seed):
-    forwards = float(own.system.forwards(**own.options))
+    forwards = float(measures.forwards(own.system, own.options))
     return b.drawn(own, seed) | dict(forwards=forwards)
 
   r = arms.compare(makers, measure, b.s.seeds)
