@@ -6,12 +6,13 @@ tree. That one expects the published tokenizer and model, converted, at
 runs/vq_ds16_t2i and runs/t2i_xl_stage1, and data as configs/llamagen_text.py.
 The first two have three stages to train: tokenizer, target, drafter. nar and
 var (digits) judge, by the same rule, the drafts of a target of many units a
-step itself: two stages.
+step itself: two stages. controlar (digits) and smoke_controlar draft for a
+ControlAR: samples follow the edges of test images, or --config.sample.control.
 """
 
 import copy
 
-from configs import common, llamagen, llamagen_text, nar, var
+from configs import common, controlar, llamagen, llamagen_text, nar, var
 from configs.families.around import around, behind, target
 
 # Captions of COCO that the published drafter of Lumina-mGPT was trained on.
@@ -38,9 +39,8 @@ def drafter(like):
   return c
 
 
-def _staged(preset):
+def _staged(like):
   """Tokenizer, target, drafter, then what is drawn is looked at."""
-  like = llamagen.get_config(preset)
   c = drafter(like.generator)
   # An image has 64 units: the published noise would drown small features.
   c.model.noise = 0.02
@@ -75,24 +75,25 @@ def paper():
   return c
 
 
-def smoke():
+def smoke(like):
   """Seconds on two cores: fake data, a target that knows nothing."""
-  like = llamagen.get_config("smoke")
   c = drafter(like)
   c.model.noise = 0.0
   c.optim.lr = 1e-2
   c.train.update(like.train)
   c.sample.options.update(drafts=3, k=4)
-  c.evals.likelihood = {}
+  c.evals = copy.deepcopy(like.evals)
   return c
 
 
 get_config = common.presets(
   __file__,
-  default=lambda: _staged("default"),
-  fashion=lambda: _staged("fashion"),
+  default=lambda: _staged(llamagen.get_config("default")),
+  fashion=lambda: _staged(llamagen.get_config("fashion")),
+  controlar=lambda: _staged(controlar.get_config()),
   nar=lambda: _itself(nar.get_config()),
   var=lambda: _itself(var.get_config()),
-  smoke=smoke,
+  smoke=lambda: smoke(llamagen.get_config("smoke")),
+  smoke_controlar=lambda: smoke(controlar.get_config("smoke")),
   paper=paper,
 )

@@ -3,11 +3,13 @@
 Presets: default (words of the King James Bible, letter by letter: maximum
 likelihood, then SequenceMatch), mle (the first of these alone, for texts of
 your own), smoke, and paper, the published size, on a folder of texts; its
-rates are ours, as the paper's are not known.
+rates are ours, as the paper's are not known. images (digits) and smoke_images
+do the same with the codes of images in place of letters, without classes.
 """
 
 from ar_jax.systems.sequencematch import SIZES
-from configs import common
+from configs import common, vq
+from configs.families.tokenizer import patch_codes
 
 NAME = "sequencematch"
 
@@ -21,8 +23,13 @@ def model(vocab, length, **sizes):
 def run(data, *sizes, **options):
   c = common.run(NAME, **model(*sizes, **options))
   c.data = data
-  c.optim.update(weight_decay=0.0, b2=0.999, clip=1.0)
   c.sample.prompt = ""
+  return told(c)
+
+
+def told(c):
+  """The run c, trained and drawn from as all of these."""
+  c.optim.update(weight_decay=0.0, b2=0.999, clip=1.0)
   c.sample.options.update(
     temperature=1.0, top_k=0, top_p=1.0, backspace=True, errors=0.0
   )
@@ -98,6 +105,51 @@ def smoke():
   return c
 
 
+def coded(tokenizer, **options):
+  """A run over the codes of the tokenizer of another config."""
+  known = dict(dropout=0.0, multiple_of=32)
+  return told(common.over(tokenizer, NAME, **known | options))
+
+
+def images():
+  """scikit-learn's digits: tokenizer, maximum likelihood, SequenceMatch."""
+  tokenizer, sizes = vq.get_config("digits"), dict(depth=4, width=128, heads=4)
+  first = coded(tokenizer, objective="mle", **sizes)
+  first.optim.lr = 2e-3
+  first.train.update(steps=300, save_every=150, ema=0.98)
+  replay = dict(size=512, every=40, count=64, errors=0.02)
+  second = coded(tokenizer, ramp=80, replay=replay, **sizes)
+  second.optim.lr = 1e-3
+  second.train.update(steps=160, save_every=80, ema=0.98)
+  second.weights.params = "mle"
+  for c in (first, second):
+    c.weights.tokenizer = "tokenizer"
+    c.cache.views = 1
+    c.sample.update(count=200, batch=100, columns=10)
+    c.evals.frechet = {"features": "judge"}
+  return common.stages(
+    tokenizer=tokenizer,
+    mle=first,
+    matched=second,
+    samples=common.stage("matched", "sample"),
+    evaluation=common.stage("matched", "eval"),
+  )
+
+
+def smoke_images():
+  """Seconds on two cores: codes of patches of fake images."""
+  tokenizer = patch_codes()
+  replay = dict(size=6, every=2, count=4, errors=0.1)
+  c = coded(tokenizer, depth=1, width=32, heads=2, replay=replay)
+  return common.seconds(c, tokenizer)
+
+
 get_config = common.presets(
-  __file__, default=default, mle=mle, smoke=smoke, paper=paper
+  __file__,
+  default=default,
+  mle=mle,
+  images=images,
+  smoke=smoke,
+  smoke_images=smoke_images,
+  paper=paper,
 )

@@ -35,10 +35,19 @@ KEY = jax.random.key(0)
 BESIDE = ("target", "net")
 
 
+# Of two papers in one system, by a preset of its own.
+COMBINATIONS = (
+  "lantern:smoke_controlar",
+  "lbw:smoke_sdar",
+  "sequencematch:smoke_images",
+)
+
+
 def slugs() -> list[str]:
-  """The configs of one system that have a smoke preset, by their files."""
+  """The configs of one system that have a smoke preset, by their files; and
+  COMBINATIONS."""
   names = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
-  return [name for name in names if "system" in _preset(name)]
+  return [name for name in names if "system" in _preset(name)] + [*COMBINATIONS]
 
 
 def _preset(name: str, preset: str = "smoke"):
@@ -55,8 +64,10 @@ def _preset(name: str, preset: str = "smoke"):
 
 
 def config(slug: str, preset: str = "smoke", **changes):
-  """A preset of configs/<slug>.py, STEPS long."""
-  c = _preset(slug, preset)
+  """A preset of configs/<slug>.py, STEPS long; the slug may name it, too, as
+  "file:preset"."""
+  name, _, own = slug.partition(":")
+  c = _preset(name, own or preset)
   c.update_from_flattened_dict({"train.steps": STEPS, **changes})
   return c
 

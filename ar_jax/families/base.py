@@ -109,6 +109,12 @@ class Generator(System):
     are several arrays, a tree of them."""
     return jnp.asarray(cond[self.needs[0]])
 
+  def on(self, cond: Batch) -> Generator:
+    """The system, of the same variables, that draws what a condition asks for:
+    another one where the sides of a picture say how many units there are."""
+    del cond
+    return self
+
   @abc.abstractmethod
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
@@ -199,6 +205,10 @@ class Around(System):
     return self.target.takes
 
   @property
+  def control(self) -> str | None:
+    return self.target.control
+
+  @property
   def makes(self) -> tuple[str, ...]:
     return self.target.makes
 
@@ -217,6 +227,10 @@ class Around(System):
   @property
   def trains(self) -> tuple[str, ...] | None:
     return self.target.trains
+
+  @property
+  def redraws(self) -> bool:
+    return self.target.redraws
 
   @property
   def plan(self) -> Plan | None:
@@ -244,6 +258,9 @@ class Around(System):
 
   def init(self, key: Array, batch: Batch) -> Vars:
     return self.target.init(key, batch)
+
+  def adopt(self, collection: str, given: Any) -> Any:
+    return self.target.adopt(collection, given)
 
   def ready(self, variables: Vars) -> Vars:
     return self.target.ready(variables)
@@ -291,6 +308,12 @@ class Beside(Around):
     rest = self.target.init(key, batch)
     rest = {self.beside: rest.pop("params"), **rest}
     return self.ready({"params": self.own(own, rest), **rest})
+
+  def adopt(self, collection: str, given: Any) -> Any:
+    if collection == "params":
+      return given
+    name = "params" if collection == self.beside else collection
+    return self.target.adopt(name, given)
 
   def ready(self, variables: Vars) -> Vars:
     return variables

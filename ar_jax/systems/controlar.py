@@ -108,8 +108,7 @@ class ControlAR(TokenWise):
     return dataclasses.replace(self, shape=self.shapes[drawn])
 
   def on(self, cond: Batch) -> ControlAR:
-    """The system of the grid that control pictures have; the variables are
-    the same."""
+    """The system of the grid that control pictures have."""
     if not self.added:
       return self
     sides = jnp.shape(cond[self.control])[1:3]

@@ -8,7 +8,8 @@ Decoding (arXiv 2410.03355), and LANTERN++ (arXiv 2502.06352). New in it:
   - the drafter is an EAGLE layer, trained here on the features of a frozen
     target.
 The rule alone serves any system of discrete units, which then drafts for
-itself, as in GSD.
+itself, as in GSD. A target that follows a picture (ControlAR) lends its drafter
+the row of the picture that it adds to the position.
 
 Shapes: B batch, P positions of the prefix, L units, M known units, D width, V
 vocabulary, K drafts, S = K + 1.
@@ -75,10 +76,9 @@ class Lantern(Beside):
     that they lead to (EAGLE). `nll` is that of the drafter's law, of the
     target's for the first unit."""
     batch = self.encode(variables, batch)
-    cond, units = self.target.condition(batch), batch["units"]
-    net = self.target.net.bind(
-      self.target.net_variables(self.of_target(variables))
-    )
+    target = self.target.on(batch)
+    cond, units = target.condition(batch), batch["units"]
+    net = target.net.bind(target.net_variables(self.of_target(variables)))
     hidden, keys = None, None
     if train:
       hidden, keys = training_noise(key, batch, self.label_dropout)
@@ -90,8 +90,9 @@ class Lantern(Beside):
         key, features.shape[1:], minval=-half, maxval=half
       )
       given = features + jax.vmap(draw)(keys)
+    beside = jax.lax.stop_gradient(net.beside(cond, hidden))
     drafted = self.eagle.bind({"params": variables["params"]}).forced(
-      net, cond, units, given
+      net, cond, units, given, beside
     )
     prefix = net.prefix.length
     gap = jnp.abs(drafted - features[:, prefix:])
@@ -119,7 +120,7 @@ class Lantern(Beside):
     """Draws one example per key as the target does, and counts the forwards of
     each; options as in `generate`."""
     units, stats = self.generate(variables, cond, keys, **options)
-    made = self.target.decode(self.of_target(variables), units)
+    made = self.target.on(cond).decode(self.of_target(variables), units)
     return {self.makes[0]: made, "forwards": stats.forwards}
 
   def generate(
@@ -166,8 +167,8 @@ class Lantern(Beside):
     Raises:
       UserError: an option is out of range, or one of the target's.
     """
-    given = self.of_target(variables)
-    codes = _codes(self.target, given, metric)
+    given, target = self.of_target(variables), self.target.on(cond)
+    codes = _codes(target, given, metric)
     rule = _rule(codes, k, delta, factor, residual)
     source = eagle_drafts.source(
       self.eagle,
@@ -188,9 +189,9 @@ class Lantern(Beside):
     elif rule is not None:
       table = near_codes.ranks(codes)
     return speculation.generate(
-      self.target.program(**options),
-      self.target.net_variables(given),
-      self.target.condition(cond),
+      target.program(**options),
+      target.net_variables(given),
+      target.condition(cond),
       keys,
       source,
       mode="exact" if tree is None else "point",

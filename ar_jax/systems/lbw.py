@@ -13,8 +13,11 @@ in it:
 
 It trains as the system it draws from, and has the same variables. The lists
 act by `pick.biased`, on guided logits after temperature and before all filters,
-so whatever draws by that law is marked: speculation, map after map. The
-detector is `ar_jax.evals.safety.watermark`.
+so whatever draws by that law is marked: speculation, map after map, a text that
+is filled block by block. The detector is `ar_jax.evals.safety.watermark`.
+
+The code that ends a text is in no list: it gains what a list gains in the mean,
+log(gamma exp(delta) + 1 - gamma), so that texts are as long as without a mark.
 
 Not documented in what we have of the paper, and our choice: half of the
 vocabulary is green, the pool has 8 lists, delta is 4.
@@ -70,6 +73,11 @@ class LBW(Around):
       inner = inner.target
     return inner
 
+  @property
+  def stop(self) -> int | None:
+    """The unit that ends an example, which no list counts; None for none."""
+    return getattr(self.drawn_from, "stop", None)
+
   def lists(self, variables: Vars) -> Array | np.ndarray:
     """bool[M, V]: which units are green in each list."""
     if self.pool.cluster == 1:
@@ -121,7 +129,7 @@ class LBW(Around):
         u8[B, H, W, c].
       keys: Key[B].
       strength: delta, the logits that green units gain; 0 marks nothing.
-      hard: only green units are drawn.
+      hard: only green units are drawn, and what ends a text.
       raw: delta is added to logits before the temperature. Else a draw at
         temperature 0 is not marked at all but by hard lists.
       min_green_mass: of hard lists: where green units have less than this
@@ -193,6 +201,9 @@ class LBW(Around):
       bias = jnp.where(green, 0.0, -jnp.inf)
     else:
       bias = jnp.where(green, jnp.float32(strength), 0.0)
+    if self.stop is not None:
+      mean = jnp.log(jnp.mean(jnp.exp(bias), 1))
+      bias = bias.at[:, self.stop].set(mean)
     cond["bias"] = self._of_maps(bias, first_map, cond.get("bias"))
     return cond, options
 
@@ -278,7 +289,7 @@ def build(
 
   Args:
     target: `{"name": "llamagen", **arguments}`; any system of discrete units
-      that takes a bias, or one around it (gsd, lantern).
+      that takes a bias, of images or texts, or one around it (gsd, lantern).
     key: the secret of the lists. It is stored with the config of a run; whoever
       has it can find the mark and take it out.
     lists: M.
@@ -295,11 +306,15 @@ def build(
   vocab = getattr(codes, "vocab", None)
   # Of bits, and of units in several parts, a list could name none.
   head = getattr(getattr(inner, "net", None), "head", None)
-  named = vocab and hasattr(codes, "codebook")
-  named = named and getattr(head, "vocab", vocab) == vocab
+  named = isinstance(vocab, int) and getattr(head, "vocab", vocab) == vocab
   if "bias" not in built.takes or not named:
     raise UserError(
       f"lbw: target {target['name']!r} draws no discrete units that can be "
       "preferred; take one that does, such as 'llamagen', 'nar' or 'var'"
+    )
+  if cluster > 1 and not hasattr(codes, "codebook"):
+    raise UserError(
+      f"cluster={cluster}: the units of {target['name']!r} have no codes that "
+      "could be alike; take cluster=1"
     )
   return LBW(built, Pool(str(key), vocab, lists, share, cluster))

@@ -33,7 +33,12 @@ from ar_jax.families.block.net import BlockNet
 from ar_jax.families.block.system import BlockWise
 from ar_jax.families.token.prefix import Nothing
 from ar_jax.families.token.readers import Embed
-from ar_jax.families.token.system import order, prefix, training_noise
+from ar_jax.families.token.system import (
+  coded,
+  order,
+  prefix,
+  training_noise,
+)
 from ar_jax.nn.heads.categorical import Categorical, cross_entropy
 from ar_jax.nn.stacks.llama import llama
 
@@ -200,11 +205,7 @@ def build(
     UserError: sizes do not fit together, or not exactly one of num_classes and
       text is given.
   """
-  codes = system.part(tokenizer).tokenizer
-  if codes.vocab is None:
-    raise UserError(
-      f"tokenizer={tokenizer['name']!r}: blocks are filled with codes"
-    )
+  codes = coded(tokenizer, "blocks are filled with codes")
   plan = order(codes)
   if not 1 <= block <= len(plan):
     raise UserError(f"block={block}: must be in 1..{len(plan)}, the units")

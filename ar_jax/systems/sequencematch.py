@@ -13,6 +13,7 @@ No code was published. Of what it may have done otherwise: a wrong key of the
 data counts as if it had been certain (`match.wrong`); which of alpha and its
 reciprocal the paper's 0.01 is nobody knows, here r^2 has alpha / 4. LoRA, by
 which the paper trains its 7B model, is left out: all of the model is trained.
+A symbol may be the code of an image: `order` says where it lies.
 
 Shapes: B batch, L units of a text, V symbols, A actions, N nodes, M units of a
 prompt, R texts of the buffer, D width. Action V is the backspace.
@@ -39,7 +40,7 @@ from ar_jax.families.token.backspace.stack_net import StackNet
 from ar_jax.families.token.prefix import Start
 from ar_jax.families.token.prompts import endings
 from ar_jax.families.token.readers import Embed
-from ar_jax.families.token.system import TeacherForced, order, scored
+from ar_jax.families.token.system import TeacherForced, coded, order, scored
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.losses.occupancy import Matching, Steps
 from ar_jax.nn.stacks.llama import llama
@@ -56,7 +57,7 @@ class SequenceMatch(TeacherForced):
 
   Attributes:
     net: the transformer over nodes.
-    tokenizer: of symbols on a line, which ends texts with a `stop` or not.
+    tokenizer: of codes, which ends texts with a `stop` or not.
     objective: "sequencematch"; or "mle", maximum likelihood, to begin with.
     backspace: whether there is such an action.
     noise: how often a wrong key, taken back, is shown before a unit.
@@ -163,8 +164,9 @@ class SequenceMatch(TeacherForced):
     """The nodes of actions i32[B, A], of which there are i32[B]."""
     size = backspace.nodes(action.shape[1], len(self.plan))
     return backspace.walk(
-      action, count, vocab=self.vocab, stop=self.stop, size=size
-    )
+      action, count, vocab=self.vocab, stop=self.stop, size=size,
+      length=len(self.plan),
+    )  # fmt: skip
 
   def legal(self, logits: Array, depth: Array, prompt: Any = None) -> Array:
     """Logits f32[..., V + 1] behind so many symbols, i32[...]: a backspace is
@@ -303,7 +305,7 @@ def build(
   """Builds SequenceMatch; see SIZES for the published model.
 
   Args:
-    tokenizer: `{"name": "given", "form": "tokens", ...}`.
+    tokenizer: of codes: `{"name": "given", "form": "tokens", ...}`, or "vq".
     depth: layers.
     width: D.
     heads: of attention.
@@ -323,7 +325,7 @@ def build(
       f"objective={objective!r}, noise={noise}: choose one of "
       f"{', '.join(OBJECTIVES)}, and a number in [0, 1)"
     )
-  codes = system.part(tokenizer).tokenizer
+  codes = coded(tokenizer, "what is pushed and taken back are codes")
   plan = order(codes)
   actions = 2 * len(plan) if actions is None else actions
   if actions < len(plan) or not 0 <= prompt < len(plan):
@@ -340,7 +342,7 @@ def build(
     Start(width),
     llama(depth, width, heads, **stack),
     Categorical(codes.vocab + 1, bias=False),
-    "line",
+    "zero" if hasattr(codes, "grid") else "line",
   )
   return SequenceMatch(
     net, codes, objective, backspace, noise if backspace else 0.0, actions,

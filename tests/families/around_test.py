@@ -27,6 +27,9 @@ class Target(toy.Toy):
   takes = ("text",)
   makes = ("sound", "label")
   ordered = "frames"
+  control = "text"
+  counts = ("passes",)
+  redraws = True
   moving = frozenset({"frozen"})
   trains = ("fc1",)
   classes = 3
@@ -34,6 +37,9 @@ class Target(toy.Toy):
 
   def at(self, step):
     return dataclasses.replace(self, late=step > 4)
+
+  def adopt(self, collection, given):
+    return collection, given
 
   def ready(self, variables):
     return {**variables, "frozen": {"scale": jnp.float32(2)}}
@@ -72,7 +78,9 @@ class AroundTest(absltest.TestCase):
     system, target = Passing(Target()), Target()
     public = [n for n in vars(System) if not n.startswith("_")]
     said = ("needs", "takes", "makes", "ordered", "moving", "trains", "classes")
-    self.assertLessEqual({*said, "plan", "at", "fitted", "ready"}, {*public})
+    said += ("control", "counts", "redraws")
+    own = {"plan", "at", "fitted", "ready", "adopt"}
+    self.assertLessEqual({*said, *own}, {*public})
     for name in (*said, "plan", "null"):
       self.assertEqual(getattr(system, name), getattr(target, name), name)
     plain = Passing(toy.Toy())
@@ -83,6 +91,7 @@ class AroundTest(absltest.TestCase):
     self.assertFalse(fits(Passing(toy.Toy())))
     self.assertEqual(system.fitted({}, None, 7)["frozen"]["scale"], 7)
     self.assertEqual(system.ready({})["frozen"]["scale"], 2)
+    self.assertEqual(system.adopt("params", 1), ("params", 1))
 
   def test_beside_a_frozen_one(self):
     system, batch = Shift(Target()), toy.batch(4)
@@ -99,6 +108,10 @@ class AroundTest(absltest.TestCase):
     self.assertIs(system.at(9), system)
     self.assertFalse(fits(system))
     self.assertIs(system.ready(variables), variables)
+    # The target's own are what a run is given under another name.
+    self.assertEqual(system.adopt("target", 1), ("params", 1))
+    self.assertEqual(system.adopt("frozen", 1), ("frozen", 1))
+    self.assertEqual(system.adopt("params", 1), 1)
     self.assertEqual(system.makes, ("sound", "label"))
     self.assertEqual(
       dataclasses.replace(system, target=Target(0.5)).target.noise, 0.5

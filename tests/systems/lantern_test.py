@@ -1,5 +1,6 @@
 """LANTERN's law stays within its budget."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,14 +10,24 @@ from absl.testing import absltest, parameterized
 
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.system import UserError, build
+from ar_jax.families.token.drafting import eagle_drafts, speculation
+from ar_jax.families.token.program import TokenProgram
 from pallas_kernels.spec_verify import row, rules
 from tests import filled
+from tests import laws as toys
 
 V, ROWS = 256, 200
 TOKENIZER = dict(name="patch_codes", vocab=16, patch=2, size=8, in_channels=3)
 TARGET = dict(
   name="llamagen", tokenizer=TOKENIZER, depth=1, width=16, heads=2,
   multiple_of=16, num_classes=3,
+)  # fmt: skip
+
+
+CONTROLLED = dict(
+  name="controlar", depth=3, width=16, heads=2, multiple_of=16, num_classes=2,
+  tokenizer=dict(name="patch_codes", vocab=4, patch=2, size=4, in_channels=1),
+  encoder=dict(depth=1, width=16, heads=2), control_init="released",
 )  # fmt: skip
 
 
@@ -128,6 +139,107 @@ class LanternTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(UserError, message):
         draw(**options)
+
+
+class ControlledTest(absltest.TestCase):
+  """LANTERN over ControlAR, of 4 units of 4 codes: all images are listed."""
+
+  LAW = dict(guidance=1.5, temperature=0.8)
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.system = build("lantern", target=CONTROLLED)
+    cls.variables = filled.variables(cls.system, stddev=0.5)
+    draw = np.random.default_rng(0)
+    pictures = draw.integers(0, 256, (2, 4, 4, 1))
+    cls.pictures = jnp.asarray(pictures, jnp.uint8)
+
+  def cond(self, picture, n):
+    return {
+      "label": jnp.ones(n, jnp.int32),
+      "edges": jnp.repeat(picture[None], n, 0),
+    }
+
+  def test_exact_drafts_keep_the_law_of_the_control(self):
+    every = toys.sequences(4, 4)
+    target, own = self.system.target, self.system.of_target(self.variables)
+
+    @jax.jit
+    def told(picture):
+      cond, units = self.cond(picture, len(every)), jnp.asarray(every)
+      said = lambda hide: target.logits(
+        own, cond, units, jnp.full(len(every), hide)
+      )
+      null = said(True)
+      guided = null + self.LAW["guidance"] * (said(False) - null)
+      logp = jax.nn.log_softmax(guided / self.LAW["temperature"], -1)
+      return jnp.take_along_axis(logp, units[..., None], -1).sum((1, 2))
+
+    @jax.jit
+    def draw(picture, keys):
+      return self.system.generate(
+        self.variables, self.cond(picture, len(keys)), keys, drafts=2,
+        delta=0.0, **self.LAW,
+      )  # fmt: skip
+
+    units, took = draw(
+      self.pictures[0], jax.random.split(jax.random.key(1), 3000)
+    )
+    first, other = (np.exp(told(picture)) for picture in self.pictures)
+    self.assertAlmostEqual(first.sum(), 1, places=4)
+    self.assertGreater(toys.chi_square(units, first / first.sum(), 4), 1e-4)
+    self.assertLess(toys.chi_square(units, other / other.sum(), 4), 1e-6)
+    self.assertLess(took.forwards.mean(), 4)
+
+  def test_the_drafter_reads_the_control(self):
+    """With a cache what it reads in training, and of its own place only."""
+    net = self.system.target.net
+    own = self.system.target.net_variables(
+      self.system.of_target(self.variables)
+    )
+    layer, params = self.system.eagle, {"params": self.variables["params"]}
+    units = jnp.asarray([[0, 3, 1, 2]])
+
+    @jax.jit
+    def both(features, picture):
+      cond, bound = self.cond(picture, 1), net.bind(own)
+      beside = bound.beside(cond)
+      whole = layer.bind(params).forced(bound, cond, units, features, beside)
+      start = speculation.Start(
+        TokenProgram(net), own, cond, units[:, :1], features[:, :2], None
+      )
+      forward = eagle_drafts._Forward(
+        layer, params, start, eagle_drafts._beside(start)
+      )
+      cache, got = forward.begin(1), []
+      for at in (1, 2):
+        cache = dataclasses.replace(cache, index=jnp.full(1, at))
+        h, cache = forward.feed(
+          cache, units[:, at : at + 1], features[:, at : at + 1],
+          jnp.full((1, 1), at), cache.causal(1),
+        )  # fmt: skip
+        got.append(h)
+      return whole, jnp.concatenate(got, 1)
+
+    features = jnp.asarray(np.random.default_rng(1).normal(size=(1, 4, 16)))
+    found = [both(features, picture) for picture in self.pictures]
+    for whole, got in found:
+      np.testing.assert_allclose(got, whole[:, 1:], rtol=1e-5, atol=1e-4)
+    apart = np.abs(found[0][0] - found[1][0]).max((0, 2))
+    self.assertTrue((apart > 1e-3).all())
+
+  def test_the_sides_of_a_picture_are_those_of_the_image(self):
+    for system in (
+      self.system, build("lantern", target=CONTROLLED, drafter="itself")
+    ):  # fmt: skip
+      variables = filled.variables(system)
+      wide = jnp.zeros((4, 8, 1), jnp.uint8)
+      keys = jax.random.split(jax.random.key(0), 2)
+      draw = functools.partial(system.sample, drafts=2, k=3)
+      shape = jax.eval_shape(draw, variables, self.cond(wide, 2), keys).shape
+      self.assertEqual(shape, (2, 4, 8, 1))
+      self.assertEqual(system.control, "edges")
 
 
 if __name__ == "__main__":

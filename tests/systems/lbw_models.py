@@ -18,12 +18,18 @@ MAPS = dict(
   name="var", tokenizer=CODES | dict(form="pyramid", scales=(1, 2)),
   gate_init=0.5, drop_path=0.0, **SIZES,
 )  # fmt: skip
+# Of a text, filled block by block, whose blocks are all of it.
+TEXT = dict(
+  name="sdar", block=4, multiple_of=16, **SIZES | dict(num_classes=0),
+  tokenizer=dict(name="given", form="tokens", vocab=V, length=4, stop=None),
+)  # fmt: skip
 # What stands around the host, and its options; all of them are exact.
 EXACT = {
   "llamagen by gsd": ("gsd", RASTER, {}, dict(window=3, size=1)),
   "llamagen by lantern": ("lantern", RASTER, {}, dict(drafts=2, delta=0.0)),
   "var": (None, MAPS, {}, {}),
   "var by gsd": ("gsd", MAPS, {}, dict(size=1)),
+  "sdar": (None, TEXT, {}, dict(strategy="sequential")),
 }  # fmt: skip
 
 

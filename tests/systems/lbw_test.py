@@ -1,23 +1,26 @@
 """LBW: "It works when"; its law is in `lbw_law_test`."""
 
+import dataclasses
 import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
-from scipy import stats
+from scipy import special, stats
 
 from ar_jax import data
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.green_lists import Pool
 from ar_jax.core.system import UserError, build
+from ar_jax.evals.safety import mark_reader, watermark
 from ar_jax.tokenizers.autoencoder import signed
 from tests import filled
 from tests.systems import llamagen_models, scale_models
 from tests.systems.lbw_models import (
   MAPS,
   RASTER,
+  TEXT,
   N,
   V,
   draw,
@@ -156,6 +159,75 @@ class ListsTest(parameterized.TestCase):
       raster.marked(own, cond, jax.random.split(jax.random.key(0), 1))
 
 
+class TextsTest(absltest.TestCase):
+  """LBW over SDAR: green lists of symbols, which it fills block by block."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    text = dict(name="given", form="tokens", vocab=64, length=96, stop=0)
+    target = dict(
+      name="sdar", tokenizer=text, depth=1, width=16, heads=2, block=8,
+      num_classes=0, multiple_of=16,
+    )  # fmt: skip
+    cls.system = build("lbw", target=target, key="k", lists=2)
+    cls.variables = filled.variables(cls.system, stddev=0.2)
+    cls.green = np.asarray(cls.system.lists(cls.variables))
+
+  def drawn(self, **options):
+    """Texts of both lists; one program serves all lists and strengths."""
+    known = {"bias": jnp.zeros((MANY, 64)), "green_list": jnp.arange(MANY) % 2}
+    law = dict(strategy="static", steps=2)
+    return draw(self.system, self.variables, MANY, cond=known, **law, **options)
+
+  def test_z_grows_with_strength_and_is_nothing_without(self):
+    reader = mark_reader.reader_of(self.system, self.variables, field="text")
+    found = {}
+    for strength in (0.0, 0.25, 0.75, 3.0):
+      units = self.drawn(strength=strength)
+      own, p = reader.look(units)
+      # The z of the list that was used.
+      z = own.z[np.arange(MANY), np.arange(MANY) % 2].mean()
+      found[strength] = z, (p <= 0.01).mean()
+      if not strength:
+        chance = watermark.of_chance(reader, units, 0.01, keys=200)
+    z = [z for z, _ in found.values()]
+    self.assertLess(abs(z[0]), 3 / np.sqrt(MANY))
+    self.assertTrue((np.diff(z) > 0.5).all(), z)
+    self.assertBetween(chance["rate"], 0.004, 0.016)  # under other keys
+    self.assertLess(found[0.0][1], 0.05)
+    self.assertGreater(found[3.0][1], 0.95)
+    right = own.best == np.arange(MANY) % 2
+    self.assertGreater(right.mean(), 0.95)
+
+  def test_the_end_is_in_no_list(self):
+    """Whatever its colour, it is as likely, in the mean over lists."""
+    pool = dataclasses.replace(self.system.pool, count=500)
+    many = dataclasses.replace(self.system, pool=pool)
+    logits = np.random.default_rng(0).normal(size=64)
+    for law in (dict(strength=4.0), dict(hard=True)):
+      cond = {"green_list": jnp.arange(500)}
+      keys = jax.random.split(jax.random.key(0), 500)
+      bias = many.marked(self.variables, cond, keys, **law)[0]["bias"]
+      p = special.softmax(logits + np.asarray(bias), 1)[:, 0]
+      self.assertAlmostEqual(p.mean() / special.softmax(logits)[0], 1, 1)
+    units = self.drawn(hard=True)
+    own = self.green[np.arange(MANY) % 2]
+    ok = np.take_along_axis(own, units, 1) | (units == 0)
+    self.assertTrue(ok.all())
+    self.assertTrue((units == 0).any())
+    # Nor does the detector count it.
+    reader = mark_reader.reader_of(self.system, self.variables, field="text")
+    counts = reader.detector.counts(units)
+    self.assertEqual(counts[:, 0].max(), 0)
+    self.assertEqual(counts.sum(), (units != 0).sum())
+
+  def test_symbols_are_not_alike(self):
+    target = dict(TEXT, tokenizer=dict(TEXT["tokenizer"], vocab=64))
+    with self.assertRaisesRegex(UserError, "cluster=2: .* could be alike"):
+      build("lbw", target=target, cluster=2)
+
+
 class PresetsTest(absltest.TestCase):
   def test_the_paper_s_is_a_published_var_marked(self):
     """Of 310.3 million parameters, none of them LBW's."""
@@ -170,7 +242,7 @@ class PresetsTest(absltest.TestCase):
     count = sum(x.size for x in jax.tree.leaves(shapes["params"]))
     self.assertAlmostEqual(count / 310.3e6, 1, delta=1e-3)
     self.assertEqual((system.pool.vocab, system.pool.count), (4096, 8))
-    for preset in ("var", "gsd", "lantern", "fashion"):
+    for preset in ("var", "gsd", "lantern", "sdar", "fashion"):
       stages = lbw.get_config(preset)
       marked = [k for k in stages.stages if stages[k].get("system") == "lbw"]
       self.assertLen(marked, 1)

@@ -59,6 +59,23 @@ def of_nodes():
   return lambda *args: jax.device_get(run(small()[1], *args))
 
 
+def actions(system, walk, logits, keys, known, temperature):
+  """i32[B, A]: what the keys of a sampler draw from the logits of nodes."""
+
+  @jax.jit
+  def at(t):
+    node = jnp.asarray(walk.state)[:, t]
+    take = lambda x: jnp.take_along_axis(
+      jnp.asarray(x), node.reshape(BATCH, *(1,) * (x.ndim - 1)), 1
+    )[:, 0]
+    rows = system.legal(take(logits), take(walk.depth), known)
+    law = pick.law(rows, temperature=temperature)
+    own = jax.vmap(jax.random.split)(fold(keys, jnp.full(BATCH, t)))[:, 0]
+    return pick.draw(law, own)
+
+  return np.stack([at(t) for t in range(walk.state.shape[1])], 1)
+
+
 class SequenceMatchTest(absltest.TestCase):
   def test_what_is_drawn_is_drawn_from_the_nodes(self):
     """Cached = uncached, through every detour: the same keys draw the same
@@ -67,15 +84,39 @@ class SequenceMatchTest(absltest.TestCase):
     known, keys, law, made = written()
     self.assertGreater((made.action == system.vocab).sum(), 6)
     walk, logits = of_nodes()(made.action, made.count)
-    for t in range(made.action.shape[1]):
-      rows = np.take_along_axis(logits, walk.state[:, t, None, None], 1)[:, 0]
-      depth = np.take_along_axis(walk.depth, walk.state[:, t, None], 1)[:, 0]
-      rows = system.legal(jnp.asarray(rows), jnp.asarray(depth), known)
-      law_t = pick.law(rows, temperature=law["temperature"])
-      own = jax.vmap(jax.random.split)(fold(keys, jnp.full(BATCH, t)))[:, 0]
-      drawn = pick.draw(law_t, own)
-      here = (t >= known) & (t < made.count)
-      np.testing.assert_array_equal(drawn[here], made.action[here, t])
+    drawn = actions(system, walk, logits, keys, known, law["temperature"])
+    t = np.arange(made.action.shape[1])[None]
+    here = (t >= known[:, None]) & (t < made.count[:, None])
+    np.testing.assert_array_equal(drawn[here], made.action[here])
+
+  def test_codes_of_an_image(self):
+    """The same on a grid, without a code that ends it: against a list, an
+    image is finished when it is full, and not before."""
+    c = smoke.config("sequencematch:smoke_images")
+    system = build(c.system, **c.model.to_dict())
+    variables, keys = filled.variables(system), jax.random.split(KEY, BATCH)
+
+    @jax.jit
+    def run(variables, keys):
+      made = system.written(variables, {}, keys, temperature=3.0)
+      walk = system.walk(made.action, made.count)
+      image = system.decode(variables, made.units)
+      return made, walk, system.node_logits(variables, walk), image
+
+    made, walk, logits, image = jax.device_get(run(variables, keys))
+    known = np.zeros(BATCH, int)
+    drawn = actions(system, walk, logits, keys, known, 3.0)
+    self.assertIsNone(system.stop)
+    self.assertEqual(image.shape, (BATCH, 8, 8, 1))
+    self.assertGreater((made.action == system.vocab).sum(), 6)
+    for b in range(BATCH):
+      stack, count = [], made.count[b]
+      np.testing.assert_array_equal(drawn[b, :count], made.action[b, :count])
+      for t, a in enumerate(made.action[b, :count]):
+        self.assertEqual(walk.depth[b, walk.state[b, t]], len(stack))
+        stack = stack[:-1] if a == system.vocab else [*stack, a]
+        self.assertEqual(walk.ends[b, t], len(stack) == len(system.plan))
+      np.testing.assert_array_equal(made.units[b, : len(stack)], stack)
 
   def test_cached_logits(self):
     """What the sampler knew by depth, as the plain prefix has it."""
@@ -112,7 +153,7 @@ class SequenceMatchTest(absltest.TestCase):
     walk, logits = of_nodes()(action, count)
     last = [logits[b, walk.next[b, count[b] - 1]] for b in range(5)]
     for other in last[1:]:
-      np.testing.assert_allclose(other, last[0], atol=1e-6)
+      np.testing.assert_allclose(other, last[0], rtol=1e-5, atol=2e-6)
     np.testing.assert_array_equal(last[2], last[4])
     self.assertGreater(np.abs(last[0] - logits[0, 2]).max(), 1e-2)
 

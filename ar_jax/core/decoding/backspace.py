@@ -52,7 +52,13 @@ def nodes(actions: int, length: int) -> int:
 
 
 def walk(
-  action: Array, count: Array, *, vocab: int, stop: int | None, size: int
+  action: Array,
+  count: Array,
+  *,
+  vocab: int,
+  stop: int | None,
+  size: int,
+  length: int,
 ) -> Walk:
   """The nodes of given actions.
 
@@ -60,8 +66,9 @@ def walk(
     action: i32[B, A]; no backspace on an empty stack.
     count: i32[B], how many of them there are.
     vocab: V, also the backspace.
-    stop: the symbol that finishes a text; None where nothing does.
+    stop: the symbol that finishes a text; None where no symbol does.
     size: N; see `nodes`.
+    length: L; a text of so many symbols is finished, too.
   """
   batch, most = action.shape
   at = jnp.arange(most)[None]
@@ -70,6 +77,7 @@ def walk(
   ends = valid & (action == (-1 if stop is None else stop))
   push = valid & ~pops & ~ends
   after = jnp.cumsum(push.astype(jnp.int32) - pops, axis=1)
+  full = push & (after == length)
   # on[b, t, u]: what action t put there still lies there after action u.
   later = (at >= at.T)[None]
   since = jnp.where(later, after[:, None], most + 1)
@@ -93,7 +101,7 @@ def walk(
   # Nodes beyond the last one see themselves and the empty stack.
   return Walk(
     first(pick(action)), first(pick(after)), sees | own, action, state, top,
-    valid, ends,
+    valid, ends | full,
   )  # fmt: skip
 
 
@@ -108,7 +116,8 @@ def noised(
   prompt: int = 0,
 ) -> tuple[Array, Array, Array]:
   """Texts as someone writes them who now and then hits a wrong key, sees it,
-  and takes it back.
+  and takes it back. Not before the last of L units, where a wrong key would
+  finish the text.
 
   Args:
     units: i32[B, L].
@@ -134,7 +143,7 @@ def noised(
     return wrong, symbols(what, (length,), vocab, stop)
 
   wrong, what = jax.vmap(one)(keys)
-  wrong &= real & (at >= prompt)
+  wrong &= real & (at >= prompt) & (at < length - 1)
   place = at + 2 * jnp.cumsum(wrong, 1)
   rows = jnp.arange(batch)[:, None]
   put = lambda into, at, where, what: into.at[

@@ -78,6 +78,8 @@ class Detector:
     draws: R, random lists of the permutation null, which says no p below
       1 / (R + 1).
     seed: of these.
+    stop: the code that fills an example up behind its end, which does not
+      count; None for none.
   """
 
   pool: Pool
@@ -86,6 +88,7 @@ class Detector:
   null: str = "permutation"
   draws: int = 4000
   seed: int = 0
+  stop: int | None = None
 
   def __post_init__(self):
     if self.null not in NULLS:
@@ -112,6 +115,8 @@ class Detector:
     units = units.reshape(len(units), -1)  # of windows of several codes, too
     found = np.zeros((len(units), self.pool.vocab), np.float32)
     np.add.at(found, (np.arange(len(units))[:, None], units), 1)
+    if self.stop is not None:
+      found[:, self.stop] = 0
     return np.minimum(found, 1) if self.null == "unique" else found
 
   def random(self, counts: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Is there a mark of green lists (LBW)? Of samples, with what attacks leave of
-it; or of a folder of images, file by file.
+it; or of a folder of images or texts, file by file.
 
 --mode=eval --config.evals.watermark.folder=DIR looks for the lists of the run
-in every picture below DIR. It needs the tokenizer and the key of the run, and
-nothing of how an image was made.
+in every picture below DIR, or every text (.txt, .md) where `field` is text. It
+needs the tokenizer and the key of the run, and nothing of how an image or a
+text was made. The code that ends a text counts for nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _OTHERS = 500
 def build(
   data: Dataset,
   *,
+  field: str = "image",
   folder: str = "",
   null: str = "permutation",
   alpha: float = 0.01,
@@ -49,13 +51,14 @@ def build(
 
   Args:
     data: gives the conditions of samples, and test images that bear no mark.
-    folder: of images to look at, in place of samples.
+    field: what is looked at: "image"; or "text", whose symbols are the units.
+    folder: of images or texts to look at, in place of samples.
     null: what chance is: "permutation", "unique" or "binomial"; see
       `green_counts`.
     alpha: the chance of a false alarm at which an image counts as marked, all
       lists of the pool together.
     n: how many samples, and as many test images; 0 means 500, or all there are.
-    attacks: what is done to the samples, as "jpeg:50"; see `attacks`.
+    attacks: what is done to images, as "jpeg:50"; see `attacks`.
     offsets: tries so many places of the grid of the tokenizer each way, for
       images of which something was cut off: 4 are 16 places.
     draws: random lists of the permutation null; no p is below 1 / (draws + 1).
@@ -71,7 +74,8 @@ def build(
     `retention` (the share of units that stay when the image of them is read
     again), `false_alarms` (the share of test images under such keys with p at
     most alpha), and all but these two for each of `attacks`. Of a folder
-    `files`: name -> z, p, list and verdict, or why it cannot be read.
+    `files`: name -> z, p, list and verdict, or why it cannot be read; of texts
+    also how many units each has, and the most that z can be of so many.
 
   Raises:
     UserError: an option is out of range, or there is no such folder or attack.
@@ -82,9 +86,15 @@ def build(
     raise UserError(f"evals.watermark: alpha={alpha}: must be in 0 to 1")
   if offsets < 1:
     raise UserError(f"evals.watermark: offsets={offsets}: must be at least 1")
+  texts = isinstance(data.forms.get(field), forms.Text)
+  if texts and (attacks or offsets != 1):
+    raise UserError(
+      f"evals.watermark: field={field!r}: attacks and offsets are of images"
+    )
   if folder and not pathlib.Path(folder).expanduser().is_dir():
     raise UserError(f"evals.watermark: folder={folder!r}: no such folder")
   look = dict(null=null, draws=draws, first_map=first, offsets=offsets)
+  look["field"] = field
   Detector(green_counts.Pool("", 2), np.arange(2), None, null, draws)
   done = {name: attacked.attack(name, data) for name in attacks}
 
@@ -93,23 +103,24 @@ def build(
     own = mark_reader.reader_of(system, variables, **look)
     mark_reader.check_alpha(own, alpha)
     if folder:
-      return mark_reader.of_folder(
-        own, pathlib.Path(folder).expanduser(), alpha
-      )
+      path = pathlib.Path(folder).expanduser()
+      if texts:
+        return mark_reader.of_texts(own, path, alpha, data.forms[field])
+      return mark_reader.of_folder(own, path, alpha)
     count = min(n or 500, len(data.test))
     cond = conditions.conditions(system, data, count)
     rng = np.random.default_rng(0)
     lists = rng.integers(system.pool.count, size=count, dtype=np.int32)
     drawn = samples.field(
-      "image", system, variables, cond | {"green_list": lists}, key,
+      field, system, variables, cond | {"green_list": lists}, key,
       evaluator="watermark", batch=batch, forms=data.forms, options=given,
       draw=draw,
     )  # fmt: skip
     images = np.concatenate(list(drawn))
-    clean = conditions.truth(system, data, count, fields=("image",))["image"]
+    clean = conditions.truth(system, data, count, fields=(field,))[field]
     chance = of_chance(own, clean, alpha)
     found = scored(own, images, lists, alpha, chance["p"])
-    found["retention"] = retention(own, images)
+    found["retention"] = retention(own, images, data.forms[field])
     for name, make in done.items():
       after = scored(own, make(images, 0), lists, alpha, chance["p"])
       found |= {f"{k} after {name}": v for k, v in after.items()}
@@ -120,8 +131,8 @@ def build(
       "false_alarms_own_key": chance["own"],
       "z_most": own.detector.most(length),
       "protocol": {
-        "images": count,
-        "false alarms": f"{count} test images, {chance['keys']} other keys",
+        f"{field}s": count,
+        "false alarms": f"{count} test {field}s, {chance['keys']} other keys",
         **mark_reader.protocol(own, alpha),
         "options": given,
       },
@@ -178,11 +189,11 @@ def scored(
   }
 
 
-def retention(own: Reader, images: np.ndarray) -> float:
-  """The share of units of images that stay when these are decoded, stored with
-  8 bits and read again."""
+def retention(own: Reader, images: np.ndarray, form: forms.Form) -> float:
+  """The share of units of images that stay when these are decoded, stored as
+  their form says (with 8 bits) and read again."""
   units = own.units(images)
   decode = jax.jit(own.system.drawn_from.decode)
   made = processes.fetch(decode(own.variables, units))
-  again = own.units(forms.to_uint8(made))
+  again = own.units(form.stored(made))
   return float(np.mean(units == again))

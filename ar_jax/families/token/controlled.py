@@ -191,6 +191,9 @@ class Controlled(NextToken):
     picture = blank(self.plan, self.control)
     return {**super().example(), self.field: picture}
 
+  def beside(self, cond: Cond, hidden: Array | None = None) -> Array:
+    return self.control(cond[self.field], hidden)[0] * self.strength
+
   @property
   def ground(self) -> Plan:
     if self.rope_side is None:

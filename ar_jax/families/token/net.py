@@ -78,6 +78,13 @@ class NextToken(nn.Module):
     more = {} if self.memory is None else self.memory.example()
     return {**self.prefix.example(), **more}
 
+  def beside(self, cond: Cond, hidden: Array | None = None) -> Array | None:
+    """[B, L, D]: what is added, where it enters the stack, to the position
+    that predicts each unit, so that who drafts can read it, too; None where
+    nothing is. Arguments as in `features`."""
+    del cond, hidden
+    return None
+
   def rotations(self) -> Array:
     """The rotations f32[P + L - 1, K / 2, 2] of all positions."""
     features = self.backbone.head_width(self.width)

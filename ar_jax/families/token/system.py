@@ -81,6 +81,18 @@ def scored(logits: Array, units: Array) -> tuple[Array, Array]:
   return cross_entropy(logits, units), hits.astype(jnp.float32)
 
 
+def coded(spec: Mapping[str, Any], why: str) -> Any:
+  """The tokenizer `{"name": "vq", **arguments}`, whose units must be codes.
+
+  Raises:
+    UserError: they are none; `why` says what asks for them.
+  """
+  codes = system.part(spec).tokenizer
+  if codes.vocab is None:
+    raise UserError(f"tokenizer={spec['name']!r}: {why}")
+  return codes
+
+
 def order(tokenizer: Any) -> Plan:
   """One unit of a tokenizer a step: row by row where it has a `grid`, else its
   `length` units on a line."""

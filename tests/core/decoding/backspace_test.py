@@ -38,7 +38,7 @@ class BackspaceTest(absltest.TestCase):
     size = backspace.nodes(A, L)
     self.assertEqual(size, 11)
     found = jax.jit(
-      lambda a, n: backspace.walk(a, n, vocab=V, stop=STOP, size=size)
+      lambda a, n: backspace.walk(a, n, vocab=V, stop=STOP, size=size, length=L)
     )(action, count)
     found = jax.tree.map(np.asarray, found)
     for b in range(len(action)):
@@ -52,7 +52,8 @@ class BackspaceTest(absltest.TestCase):
           stack.append(len(made))
           made.append((a, len(stack) - 1, set(stack)))
         self.assertEqual(found.next[b, t], stack[-1])
-        self.assertEqual(found.ends[b, t], a == STOP)
+        full = a != V and len(stack) - 1 == L
+        self.assertEqual(found.ends[b, t], a == STOP or full)
       np.testing.assert_array_equal(found.valid[b], np.arange(A) < count[b])
       self.assertLessEqual(len(made), size)
       for n, (token, depth, below) in enumerate(made):
@@ -88,8 +89,8 @@ class BackspaceTest(absltest.TestCase):
       np.testing.assert_array_equal(action[b, :2], units[b, :2])
     self.assertFalse((action[wrong] == STOP).any())
     self.assertFalse((action[wrong] == V).any())
-    # Of 4 units behind the prompt, and of 2.
-    self.assertAlmostEqual(wrong.sum() / 600, 0.4, delta=0.07)
+    # Of 4 units behind the prompt but the last, and of 2.
+    self.assertAlmostEqual(wrong.sum() / 500, 0.4, delta=0.07)
     short, number, _ = noised(L + 1)
     np.testing.assert_array_equal(short, action[:, : L + 1])
     self.assertEqual(number.max(), L + 1)

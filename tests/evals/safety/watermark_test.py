@@ -251,6 +251,50 @@ class EvaluatorTest(absltest.TestCase):
     self.assertRegex(lines[1], r"mark.png: marked \(list 2\), z \d")
     json.dumps(found)
 
+  def test_texts(self):
+    """Of an SDAR, as samples and as files; the end counts for nothing."""
+    real = data.load("markov_text", length=64, symbols=40, count=800, end=0.01)
+    text = dict(name="given", form="tokens", vocab=41, length=64)
+    target = dict(
+      name="sdar", tokenizer=text, depth=1, width=16, heads=2, block=8,
+      num_classes=0, multiple_of=16,
+    )  # fmt: skip
+    system = build("lbw", target=target, key="k", lists=4)
+    variables = filled.variables(system, stddev=0.1)
+    look = lambda **more: evals.build("watermark", real, field="text", **more)(
+      system, variables, (), jax.random.key(0)
+    )
+    found = look(n=60, draws=2000, sampling={"steps": 2, "strength": 4.0})
+    self.assertGreater(found["z"], 3)
+    self.assertGreaterEqual(found["right_list"], 0.95)
+    self.assertEqual(found["retention"], 1)
+    self.assertAlmostEqual(found["z_most"], np.sqrt(64 * 21 / 20))
+    self.assertLess(found["false_alarms"], 0.02)
+    self.assertEqual(found["protocol"]["texts"], 60)
+    form, lists = real.forms["text"], np.asarray(system.lists(variables))
+    rng, chars = np.random.default_rng(0), np.array(form.symbols[1:])
+    draw = lambda of: "".join(rng.choice(of, 200))
+    with tempfile.TemporaryDirectory() as name:
+      root = pathlib.Path(name)
+      (root / "plain.txt").write_text(draw(chars))
+      # Cut anywhere, and with symbols of no vocabulary.
+      (root / "mark.md").write_text("..." + draw(chars[lists[3][1:]])[7:])
+      (root / "empty.txt").write_text("...")
+      (root / "other.txt").write_bytes(b"\0")
+      with contextlib.redirect_stdout(io.StringIO()) as said:
+        files = look(folder=name)["files"]
+    self.assertEqual(files["mark.md"]["verdict"], "marked")
+    self.assertEqual(
+      (files["mark.md"]["list"], files["mark.md"]["units"]), (3, 193)
+    )
+    self.assertIn("3 symbols are not", files["mark.md"]["remark"])
+    self.assertEqual(files["plain.txt"]["verdict"], "no mark found")
+    self.assertIn("not looked at: no symbol", files["empty.txt"]["verdict"])
+    self.assertIn("is 0, so this is no text", files["other.txt"]["verdict"])
+    self.assertRegex(said.getvalue(), r"mark.md: marked \(list 3\), z \d")
+    with self.assertRaisesRegex(UserError, "attacks and offsets are of images"):
+      look(attacks=("jpeg:50",))
+
   def test_wrong_use(self):
     system, variables, real = marked()
     for options, message in (

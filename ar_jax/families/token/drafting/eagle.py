@@ -2,7 +2,9 @@
 
 The input at position t is the embedding of the unit at t + 1 and the target's
 hidden state at t, after its last norm; the output is what the target's hidden
-state at t + 1 should be. Embedding and head are the target's own.
+state at t + 1 should be. Embedding and head are the target's own. Where the
+target adds a row to the position that predicts a unit (control), so does the
+drafter, to the embedding: the features before know nothing of it.
 
 Shapes: B examples, P positions of the prefix, L units, T positions, D width.
 """
@@ -85,6 +87,7 @@ class Eagle(nn.Module):
     cond: Cond,
     units: Array,
     features: Array,
+    beside: Array | None = None,
   ) -> Array:
     """What training needs: drafted features f32[B, L - 1, D] at the positions
     of the first L - 1 units.
@@ -94,6 +97,7 @@ class Eagle(nn.Module):
       cond: what its prefix takes.
       units: i32[B, L].
       features: [B, P + L - 1, D], its hidden states, maybe with noise.
+      beside: [B, L, D], what `net.beside` says.
     """
     prefix, count = net.prefix.length, features.shape[1] - 1
     # The prefix has no units; 0 stands in its place.
@@ -101,5 +105,23 @@ class Eagle(nn.Module):
     mask, valid = blocks(count, 1), net.prefix.valid(cond)
     if valid is not None:
       mask = hide_padding(jnp.asarray(mask.mask())[None, None], valid[:, :-1])
-    h, _ = self(net.units(ids), features[:, :-1], mask, pos=net.rotations()[1:])
+    x = net.units(ids)
+    if beside is not None:
+      x = x + behind(beside, jnp.arange(1 - prefix, count + 1 - prefix)[None])
+    h, _ = self(x, features[:, :-1], mask, pos=net.rotations()[1:])
     return h[:, prefix - 1 :]
+
+
+def behind(beside: Array, place: Array) -> Array:
+  """[B, T, D]: what belongs to the positions of units at places i32[B | 1, T],
+  those that predict the next unit.
+
+  Args:
+    beside: [B, L, D], what `NextToken.beside` says.
+    place: below -1 in the prefix, where there is nothing.
+  """
+  place = jnp.broadcast_to(place, (len(beside), place.shape[1]))[..., None]
+  rows = jnp.take_along_axis(
+    beside, jnp.maximum(place + 1, 0), axis=1, mode="clip"
+  )
+  return jnp.where(place >= -1, rows, 0)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.decoding import pick, place_keys
+from ar_jax.core.decoding import pairs, pick, place_keys
 from ar_jax.core.decoding.speculate import Draft, Drafter, Progress
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
-from ar_jax.families.token.drafting.eagle import Eagle
+from ar_jax.families.token.drafting.eagle import Eagle, behind
 from ar_jax.families.token.drafting.speculation import Source, Start
 from ar_jax.families.token.net import padding_mask
 from ar_jax.nn.layers.cache import Cache
@@ -70,13 +70,23 @@ def source(
         f"the drafter has a width of {eagle.width}, the target of "
         f"{start.program.net.width}: it was made for another model"
       )
-    forward = _Forward(eagle, variables, start)
+    forward = _Forward(eagle, variables, start, _beside(start))
     draft = (
       _chain(forward, k, chosen) if tree is None else _grown(forward, tree)
     )
     return draft, forward.begin(spare)
 
   return Source(k, begin, None if tree is None else tree.levels)
+
+
+def _beside(start: Start) -> Array | None:
+  """[rows, L, D]: what the target adds where it predicts; None for nothing."""
+  program, cond = start.program, start.cond
+  hidden = None
+  if program.scales is not None:
+    hidden = pairs.without(len(start.prompt))
+  given = program.rows({k: jnp.asarray(v) for k, v in cond.items()})
+  return program.net.bind(start.variables).beside(given, hidden)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +97,13 @@ class _Forward:
     eagle: the layer.
     variables: its params.
     start: of the target.
+    beside: [rows, L, D], what the target adds to its positions, or None.
   """
 
   eagle: Eagle
   variables: Vars
   start: Start
+  beside: Array | None = None
 
   def begin(self, spare: int) -> Cache:
     """The cache after prefix and prompt, as far as these have a next unit."""
@@ -138,8 +150,10 @@ class _Forward:
     pos = jnp.take(
       net.rotations(), net.prefix.length + rows(place), axis=0, mode="clip"
     )
-    layer = self.eagle.bind(self.variables)
-    return layer(net.units(rows(units)), features, mask, pos=pos, cache=cache)
+    layer, x = self.eagle.bind(self.variables), net.units(rows(units))
+    if self.beside is not None:
+      x = x + behind(self.beside, rows(place)).astype(x.dtype)
+    return layer(x, features, mask, pos=pos, cache=cache)
 
   def catch_up(self, cache: Cache, progress: Progress) -> tuple[Array, Cache]:
     """Reads what the last forward has brought: features [rows, 1, D] before

@@ -72,7 +72,7 @@ class SelfSpeculative(Around):
     """Draws one example per key as the target does, and counts the forwards of
     each; options as in `generate`."""
     units, stats = self.generate(variables, cond, keys, **options)
-    made = self.target.decode(variables, units)
+    made = self.target.on(cond).decode(variables, units)
     return {self.makes[0]: made, "forwards": stats.forwards}
 
 
@@ -110,6 +110,7 @@ def generate(
   Raises:
     UserError: an option is out of range.
   """
+  target = target.on(cond)
   if not isinstance(target.net, NextToken):
     verify = functools.partial(
       ops.verify, rule=rule, table=table, radius=radius, impl=impl
