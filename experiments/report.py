@@ -57,7 +57,8 @@ HEAD = """# {title}
 {what} Failures come first.
 Each name leads to a page: the claim, the paper's figure, the baseline, what was
 measured, and the command that measures it again. "In part" is said of a claim
-of which a part fails, or which falls short of its figure.
+of which a part fails, or which falls short of its figure. "Undecided" is said
+where what was trained is too poor to tell.
 
 Written by `python -m experiments.report` from `experiments/results/*.json`.
 """

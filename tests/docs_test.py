@@ -59,7 +59,6 @@ UNMEASURED = {
   "asvr",
   "clear",
   "cppd",
-  "crossnovo",
   "d_ar",
   "dd2",
   "ecm",

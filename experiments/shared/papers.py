@@ -26,8 +26,9 @@ HEAD = """# The papers
 
 What the {papers} papers claim, as far as two CPU cores can check it: small
 nets, little data, minutes of training. "In part" is said of a claim of which a
-part fails, or which falls short of its figure; where a paper has several
-results, that of its own experiment counts. The order is that of the verdicts,
+part fails, or which falls short of its figure, "undecided" where what was
+trained is too poor to tell; where a paper has several results, that of its own
+experiment counts. The order is that of the verdicts,
 failures first.
 
 Written by `python -m experiments.report` from `experiments/results/*.json`.

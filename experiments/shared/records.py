@@ -27,7 +27,8 @@ CONFIGS = {
   "fashion": "configs/var.py:fashion",
   "quickstart": "configs/quickstart.py",
 }
-ORDER = ("fails", "in part", "holds")
+UNDECIDED = "not decided: "
+ORDER = ("fails", "undecided", "in part", "holds")
 
 
 def read() -> dict[str, dict]:
@@ -38,10 +39,13 @@ def read() -> dict[str, dict]:
 
 def verdict(record: dict) -> str:
   """One of ORDER: a claim of which nothing is left fails, and one that holds
-  but for some of its parts, or short of its figure, holds in part."""
+  but for some of its parts, or short of its figure, holds in part. It is not
+  decided where what was trained is too poor to say."""
   holds = record["holds"]
   if isinstance(holds, bool):
     return "holds" if holds else "fails"
+  if holds.startswith(UNDECIDED):
+    return "undecided"
   return "fails" if re.match(r"not |0\.\d+x", holds) else "in part"
 
 
@@ -82,4 +86,4 @@ def reason(record: dict) -> str:
   start = "does not hold: "
   if holds.startswith(start):
     return f"{holds.removeprefix(start)} does not hold"
-  return holds.removeprefix(f"{verdict(record)}: ")
+  return holds.removeprefix(UNDECIDED).removeprefix(f"{verdict(record)}: ")
