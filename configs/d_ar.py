@@ -20,7 +20,8 @@ def net(**model):
   sizes = dict(
     vocab=64, channels=4, length=16, groups=4, rows=16, width=64, heads=4,
     depths=(2, 2, 3), size=8, in_channels=1, patch=2, pixel_patch=2,
-    quantizer=dict(spread=0.3),
+    # Without entropy all images have the same codes; see `configs/gigatok.py`.
+    quantizer=dict(spread=0.3, entropy=0.1, rotation=True),
   )  # fmt: skip
   c = common.base("d_ar", **sizes | model)
   c.data.size = c.model.size
@@ -84,6 +85,7 @@ def smoke():
     vocab=16, length=4, groups=2, rows=5, width=16, heads=2, depths=(1, 1, 2),
     patch=4, teacher={"name": "classifier", "num_classes": 3},
     align=dict(layer=1, hidden=16),
+    quantizer=dict(spread=0.3),  # an example is its own alone
   )  # fmt: skip
   return tokenizer.in_seconds(net(**sizes))
 

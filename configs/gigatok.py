@@ -32,7 +32,10 @@ TRAINING = {
 def net(**model):
   """Of small grey images, 8 x 8 places and 16 units."""
   sizes = dict(encoder=(64, 2, 4), decoder=(64, 3, 4), length=16, vocab=256)
-  codes = dict(quantizer=dict(spread=0.3), align={"layer": 1})
+  # Without the term all images soon have one code: nets as small as these say
+  # so little of an image at first that all of it lies nearest to the same.
+  codes = dict(quantizer=dict(spread=0.3, entropy=0.1, rotation=True))
+  codes |= dict(align={"layer": 1})
   c = common.base("gigatok", **sizes | codes | dict(in_channels=1) | model)
   c.optim.update(lr=2e-3, weight_decay=1e-4, clip=10.0)
   c.train.update(steps=1500, ema=0.99, save_every=500)
@@ -113,7 +116,8 @@ def smoke():
   """Seconds on two cores."""
   nets = dict(z=8, ch=8, mult=(1, 2), blocks=1)
   sizes = dict(encoder=(16, 1, 2), decoder=(16, 1, 2), vocab=16, channels=4)
-  c = tokenizer.in_seconds(net(nets=nets, size=8, **sizes))
+  codes = dict(quantizer=dict(spread=0.3))  # an example is its own alone
+  c = tokenizer.in_seconds(net(nets=nets, size=8, **sizes, **codes))
   c.model.teacher = {"name": "classifier", "num_classes": 3}
   return c
 

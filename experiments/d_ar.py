@@ -45,7 +45,7 @@ PROBE_STEPS, GROUPS, RATIO = 300, 4, 1.15
 CODES = dict(
   vocab=64, channels=4, length=16, groups=GROUPS, rows=16, width=48, heads=4,
   depths=(2, 2, 3), size=8, in_channels=1, patch=2, pixel_patch=2,
-  quantizer=dict(spread=0.3),
+  quantizer=dict(spread=0.3, entropy=0.1, rotation=True),
 )  # fmt: skip
 OURS, SHUFFLED, ALL = "sequential", "shuffled", "not sequential"
 ARMS = {OURS: "group", ALL: "all", SHUFFLED: "shuffled"}

@@ -33,7 +33,7 @@ from ar_jax.evals import probe
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 700, 64, 2e-3
+STEPS, BATCH, RATE = 600, 32, 2e-3
 PROBE_STEPS, TEACHER_STEPS = 500, 400
 FALL, WORSE = 0.97, 1.10
 WITHOUT, WITH = "without", "semantic term"
@@ -42,7 +42,7 @@ TEACHER = dict(name="classifier", num_classes=10)
 CODES = dict(
   vocab=64, channels=4, length=16, encoder=(48, 2, 4), decoder=(48, 3, 4),
   nets=dict(z=32, ch=16, mult=(1, 2), blocks=1), size=8, in_channels=1,
-  quantizer=dict(spread=0.3), teacher=TEACHER,
+  quantizer=dict(spread=0.3, entropy=0.1, rotation=True), teacher=TEACHER,
 )  # fmt: skip
 PROBE = dict(
   width=48, heads=4, multiple_of=16, num_classes=10, dropout=0.0,
