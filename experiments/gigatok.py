@@ -33,7 +33,7 @@ from ar_jax.evals import probe
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 600, 32, 2e-3
+STEPS, BATCH, RATE = 2000, 32, 2e-3
 PROBE_STEPS, TEACHER_STEPS = 500, 400
 FALL, WORSE = 0.97, 1.10
 WITHOUT, WITH = "without", "semantic term"
