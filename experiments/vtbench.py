@@ -39,7 +39,11 @@ ONE = FLAT | dict(z=32)
 CONTINUOUS, RESIDUAL = "KL, 4 numbers", "VQ, maps of 1, 2, 4, 8"
 # Name -> (system, its options).
 TRAINED = {
-  CONTINUOUS: ("kl_vae", dict(channels=4, attention=(2,)) | FLAT),
+  # A KL of full weight leaves nothing in so few numbers.
+  CONTINUOUS: (
+    "kl_vae",
+    dict(channels=4, attention=(2,), bottleneck_weight=1e-5) | FLAT,
+  ),
   "VQ": ("vq", dict(vocab=256, channels=4, spread=0.5) | ONE),
   RESIDUAL: (
     "multiscale_vq",
