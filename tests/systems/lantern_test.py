@@ -237,8 +237,8 @@ class ControlledTest(absltest.TestCase):
       wide = jnp.zeros((4, 8, 1), jnp.uint8)
       keys = jax.random.split(jax.random.key(0), 2)
       draw = functools.partial(system.sample, drafts=2, k=3)
-      shape = jax.eval_shape(draw, variables, self.cond(wide, 2), keys).shape
-      self.assertEqual(shape, (2, 4, 8, 1))
+      made = jax.eval_shape(draw, variables, self.cond(wide, 2), keys)
+      self.assertEqual(made["image"].shape, (2, 4, 8, 1))
       self.assertEqual(system.control, "edges")
 
 
