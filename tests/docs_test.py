@@ -64,7 +64,6 @@ UNMEASURED = {
   "ecm",
   "gigatok",
   "nsarm",
-  "speakervid",
   "varedit",
   "vtbench",
 }
