@@ -15,7 +15,7 @@ from ar_jax.core.decoding.speculate import Draft
 from ar_jax.core.plans import makers
 from ar_jax.core.system import UserError, build
 from ar_jax.families.token.drafting import self_draft
-from ar_jax.families.token.net import groups
+from ar_jax.families.token.masks import groups
 from tests import filled, smoke
 
 KEY, LENGTH, K = jax.random.key(0), 10, 3

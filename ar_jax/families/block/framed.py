@@ -22,7 +22,7 @@ from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
 from ar_jax.families.block.frame_layout import FrameLayout
 from ar_jax.families.block.ids import class_names
-from ar_jax.families.token.net import hide_padding, padding_mask
+from ar_jax.families.token.masks import hide_padding, padding_mask
 from ar_jax.families.token.prefix import Cond, Prefix
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.cache import Cache

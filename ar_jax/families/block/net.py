@@ -23,7 +23,7 @@ from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan, plan
 from ar_jax.core.system import Vars
 from ar_jax.families.token import prefix as prefixes
-from ar_jax.families.token.net import hide_padding, padding_mask
+from ar_jax.families.token.masks import hide_padding, padding_mask
 from ar_jax.families.token.prefix import Cond
 from ar_jax.nn.heads.categorical import Categorical
 from ar_jax.nn.layers.cache import Cache

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from ar_jax.core.plans.makers import blocks
 from ar_jax.core.plans.plan import Plan
-from ar_jax.families.token.net import NextToken, hide_padding
+from ar_jax.families.token.masks import hide_padding
+from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.prefix import Cond
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.norms import RMSNorm

@@ -19,7 +19,7 @@ from ar_jax.core.errors import UserError
 from ar_jax.core.system import Vars
 from ar_jax.families.token.drafting.eagle import Eagle, behind
 from ar_jax.families.token.drafting.speculation import Source, Start
-from ar_jax.families.token.net import padding_mask
+from ar_jax.families.token.masks import padding_mask
 from ar_jax.nn.layers.cache import Cache
 
 Array = jax.Array

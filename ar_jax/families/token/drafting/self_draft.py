@@ -33,7 +33,8 @@ from ar_jax.families.token.drafting.speculation import (
   Start,
   biased_logits,
 )
-from ar_jax.families.token.net import NextToken, groups
+from ar_jax.families.token.masks import groups
+from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.program import TokenProgram
 from ar_jax.nn.layers import lora
 from ar_jax.nn.layers.norms import LayerNorm
