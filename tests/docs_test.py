@@ -62,7 +62,6 @@ UNMEASURED = {
   "d_ar",
   "dd2",
   "ecm",
-  "gigatok",
   "nsarm",
   "varedit",
   "vtbench",
