@@ -24,10 +24,10 @@ def run(data, *sizes, **options):
   c = common.run(NAME, **model(*sizes, **options))
   c.data = data
   c.sample.prompt = ""
-  return told(c)
+  return trained(c)
 
 
-def told(c):
+def trained(c):
   """The run c, trained and drawn from as all of these."""
   c.optim.update(weight_decay=0.0, b2=0.999, clip=1.0)
   c.sample.options.update(
@@ -108,7 +108,7 @@ def smoke():
 def coded(tokenizer, **options):
   """A run over the codes of the tokenizer of another config."""
   known = dict(dropout=0.0, multiple_of=32)
-  return told(common.over(tokenizer, NAME, **known | options))
+  return trained(common.over(tokenizer, NAME, **known | options))
 
 
 def images():

@@ -36,6 +36,7 @@ from ar_jax.core.system import build
 from ar_jax.data.science import peptides
 from experiments.shared import arms, record
 from experiments.shared.arms import Trained, mean_spread
+from experiments.shared.records import UNDECIDED
 
 STEPS, BATCH, COUNT, TESTS = 700, 32, 20_000, 256
 ORGANISM = "Candida albicans"
@@ -140,7 +141,7 @@ def run() -> None:
     "does this say anything of the claim, which needs a longer run"
   )
   held = {k: bool(v) for k, v in held.items()}
-  holds = arms.said(held, why) if valid else f"not decided: {why}"
+  holds = arms.said(held, why) if valid else f"{UNDECIDED}{why}"
   each = lambda key: "; ".join(
     f"{k} {mean_spread([100 * x for x in found.every(k, key)], 1)} %"
     for k in found.runs

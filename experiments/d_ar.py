@@ -40,7 +40,7 @@ from ar_jax.core.system import build
 from experiments.shared import arms, measures, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 600, 32, 3e-3
+STEPS, BATCH, RATE = 2400, 64, 2e-3
 PROBE_STEPS, GROUPS, RATIO = 300, 4, 1.15
 CODES = dict(
   vocab=64, channels=4, length=16, groups=GROUPS, rows=16, width=48, heads=4,

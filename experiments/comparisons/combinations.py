@@ -323,12 +323,15 @@ def run() -> None:
     paper="none has any of them",
     baseline="the parts alone, at the same updates",
     ours="; ".join(f"{k}: {own.number}" for k, own in found.items()),
-    holds=arms.said(held),
+    holds=arms.said(
+      held,
+      "; ".join(own.number for k, own in found.items() if not held[k]),
+    ),
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={
       f"{k}, {s.steps} updates, {b.n} samples, mean ± deviation over seeds": (
-        combined.table(own.results, own.columns)
+        own.results.table(own.columns)
       )
       for k, own in found.items()
     },

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import pathlib
 import statistics
 import sys
@@ -219,8 +220,8 @@ class Results:
   trained: dict[str, Trained]
 
   def every(self, arm: str, key: str) -> list[float]:
-    """A figure of an arm, of each seed."""
-    return [run[key] for run in self.runs[arm]]
+    """A figure of an arm, of each seed; NaN where the arm has no such one."""
+    return [run.get(key, math.nan) for run in self.runs[arm]]
 
   def array(self, arm: str, key: str) -> np.ndarray:
     """The same, to reckon with."""

@@ -280,18 +280,6 @@ class Bench:
     return self.judged(images)
 
 
-def table(found: arms.Results, columns: Mapping[str, tuple[str, int]]):
-  """A row for each arm, of what it has."""
-  rows: list[dict] = []
-  for arm, runs in found.runs.items():
-    row = {"arm": arm}
-    for heading, (key, digits) in columns.items():
-      values = [run.get(key, np.nan) for run in runs]
-      row[heading] = arms.mean_spread(values, digits)
-    rows.append(row)
-  return rows
-
-
 def lbw(target: Mapping[str, Any], seed: int) -> System:
   """LBW around another system, by a key of the seed."""
   return build("lbw", target=target, key=f"seed {seed}", lists=4)
