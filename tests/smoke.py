@@ -31,10 +31,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 BATCH = 4
 STEPS = 12  # of training; the schedule of the rate ends there
 KEY = jax.random.key(0)
-# Collections that hold the `params` of the system that another one is around.
-BESIDE = ("target", "net")
-
-
 # Of two papers in one system, by a preset of its own.
 COMBINATIONS = (
   "lantern:smoke_controlar",
@@ -272,12 +268,7 @@ case = functools.cache(Case)
 def innermost(system, variables):
   """The system that others are around, and its own variables."""
   while (target := getattr(system, "target", None)) is not None:
-    held = [name for name in BESIDE if name in variables]
-    if hasattr(system, "of_target"):
-      variables = system.of_target(variables)
-    elif held:
-      rest = {k: v for k, v in variables.items() if k not in held}
-      variables = {**rest, "params": variables[held[0]]}
+    variables = system.of_target(variables)
     system = target
   return system, variables
 

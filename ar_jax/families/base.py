@@ -256,6 +256,10 @@ class Around(System):
       return self
     return dataclasses.replace(self, target=target)
 
+  def of_target(self, variables: Vars) -> Vars:
+    """The variables of the target."""
+    return variables
+
   def init(self, key: Array, batch: Batch) -> Vars:
     return self.target.init(key, batch)
 
@@ -300,7 +304,6 @@ class Beside(Around):
     """Fresh `params`; `variables` are those beside them."""
 
   def of_target(self, variables: Vars) -> Vars:
-    """The variables of the target."""
     return of_target(variables, self.beside)
 
   def init(self, key: Array, batch: Batch) -> Vars:

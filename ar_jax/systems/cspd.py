@@ -43,6 +43,7 @@ from ar_jax.core.decoding.steps import fold
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Beside, Generator
+from ar_jax.families.drafted import Drafted
 from ar_jax.families.masked import speculation as masked
 from ar_jax.families.masked.net import Masked, states_at
 from ar_jax.families.token.drafting import vector_speculation as causal
@@ -53,7 +54,7 @@ from ar_jax.nn.heads.diffusion import Diffusion
 
 
 @dataclasses.dataclass(frozen=True)
-class CSpD(Beside):
+class CSpD(Drafted, Beside):
   """The system. Variables: `params` of the drafter, which it trains as the
   drafter's system does; the frozen `target`; and the frozen `tokenizer`.
 
@@ -66,7 +67,6 @@ class CSpD(Beside):
   drafter: Generator
 
   takes = ()  # drafts know of no prompt
-  counts = ("forwards",)
 
   def own(self, key: Array, variables: Vars) -> Any:
     del variables
@@ -82,15 +82,6 @@ class CSpD(Beside):
     return self.drafter.loss(
       self.of_drafter(variables), batch, key, train=train
     )
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> dict[str, Array]:
-    """Draws one example per key as the target does, and counts the forwards of
-    each; options as in `generate`."""
-    units, stats = self.generate(variables, cond, keys, **options)
-    made = self.target.decode(self.of_target(variables), units)
-    return {self.makes[0]: made, "forwards": stats.forwards}
 
   def generate(
     self,

@@ -30,6 +30,7 @@ from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Beside, Generator
+from ar_jax.families.drafted import Drafted
 from ar_jax.families.token.drafting import (
   eagle_drafts,
   self_speculation,
@@ -45,7 +46,7 @@ _NOISE_LENGTH = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Lantern(Beside):
+class Lantern(Drafted, Beside):
   """The system. Variables: `params` of the drafter, the frozen `target`, and
   what else the target has, its frozen `tokenizer` among it.
 
@@ -60,8 +61,6 @@ class Lantern(Beside):
   eagle: Eagle
   noise: float = 0.2
   label_dropout: float = 0.1
-
-  counts = ("forwards",)
 
   def own(self, key: Array, variables: Vars) -> Any:
     del variables
@@ -113,15 +112,6 @@ class Lantern(Beside):
     both = jnp.concatenate([logits[:, :1], drafted], axis=1)
     nll = cross_entropy(both, units)
     return Loss(regression + 0.1 * distill, metrics, nll=nll)
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> dict[str, Array]:
-    """Draws one example per key as the target does, and counts the forwards of
-    each; options as in `generate`."""
-    units, stats = self.generate(variables, cond, keys, **options)
-    made = self.target.on(cond).decode(self.of_target(variables), units)
-    return {self.makes[0]: made, "forwards": stats.forwards}
 
   def generate(
     self,

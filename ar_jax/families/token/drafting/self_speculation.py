@@ -21,7 +21,8 @@ from ar_jax.core import system
 from ar_jax.core.decoding import jacobi, pairs, pick
 from ar_jax.core.decoding.speculate import Stats
 from ar_jax.core.system import Batch, UserError, Vars
-from ar_jax.families.base import Around, Generator
+from ar_jax.families.base import Generator
+from ar_jax.families.drafted import Drafted
 from ar_jax.families.token.drafting import speculation
 from ar_jax.families.token.net import NextToken
 
@@ -48,7 +49,7 @@ def target(spec: Mapping[str, Any], paper: str) -> Generator:
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfSpeculative(Around):
+class SelfSpeculative(Drafted):
   """A system whose target drafts for itself, with a rule of its own in
   `generate`. It trains as its target and has its variables.
 
@@ -58,22 +59,11 @@ class SelfSpeculative(Around):
 
   target: Generator
 
-  counts = ("forwards",)
-
   @abc.abstractmethod
   def generate(
     self, variables: Vars, cond: Batch, keys: Array, **options
   ) -> tuple[Array, Stats]:
     """Units i32[B, L] of one example per key, and what it took."""
-
-  def sample(
-    self, variables: Vars, cond: Batch, keys: Array, **options
-  ) -> dict[str, Array]:
-    """Draws one example per key as the target does, and counts the forwards of
-    each; options as in `generate`."""
-    units, stats = self.generate(variables, cond, keys, **options)
-    made = self.target.on(cond).decode(variables, units)
-    return {self.makes[0]: made, "forwards": stats.forwards}
 
 
 def generate(
