@@ -29,7 +29,7 @@ from tests.cpu_report import (  # noqa: E402, F401
 # Nearly all of the time is spent in compiling programs that run for
 # milliseconds, so they are compiled the quickest way: without optimisation,
 # each as one module (more of them are for more threads than a worker has), and
-# with short vectors, whose code is shorter. The last two save a third.
+# with short vectors, whose code is shorter.
 _QUICK = (
   "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
   " --xla_cpu_parallel_codegen_split_count=1"
