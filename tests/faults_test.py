@@ -239,8 +239,8 @@ class FaultsTest(absltest.TestCase):
       self.assertEqual(codes[which], -signal.SIGKILL)
       self.assertNotEqual(codes[1 - which], 0, log)
       if codes[1 - which] > 0:  # else JAX has ended it
-        last = log.strip().splitlines()[-1]
-        self.assertRegex(last, "^ar_jax: .*resumes")
+        # Threads of JAX may still say something after it.
+        self.assertRegex(log, "(?m)^ar_jax: .*resumes")
     finished(pair(workdir))
     self.assert_as_if_undisturbed(workdir, whole)
 
