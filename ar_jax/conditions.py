@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.forms import Text
 from ar_jax.core.system import System
 from ar_jax.data import Dataset
@@ -294,8 +294,7 @@ def by_class(label: np.ndarray, columns: int) -> tuple[np.ndarray, int]:
 
 def check_law(law: str) -> None:
   """Raises UserError unless there is such a law."""
-  if law not in LAWS:
-    raise UserError(f"labels={law!r}: must be one of {', '.join(LAWS)}")
+  check_choice("labels", law, LAWS)
 
 
 def _given(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from ar_jax.core import trees
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import UserError
 
 # Matrices and tables decay; biases, norm scales, positions, temperatures and
@@ -60,10 +61,7 @@ def lr_factor(
     warmup: in steps, or a share of `steps` when below 1.
     end: the factor of the last update.
   """
-  if name not in SCHEDULES:
-    raise UserError(
-      f"optim.schedule={name!r}: choose one of {', '.join(SCHEDULES)}"
-    )
+  check_choice("optim.schedule", name, SCHEDULES)
   warm = round(warmup * steps) if warmup < 1 else int(warmup)
   floor = {"var": 0.005, "wsd": 0.01}.get(name, 0.0)
 
@@ -164,8 +162,7 @@ def single(
     clip: of the global norm; 0 is off.
     clip_value: of every number; 0 is off.
   """
-  if kind not in KINDS:
-    raise UserError(f"optim.kind={kind!r}: choose one of {', '.join(KINDS)}")
+  check_choice("optim.kind", kind, KINDS)
   factor = lr_factor(schedule, steps=steps, warmup=warmup, end=end)
   last = weight_decay if weight_decay_end is None else weight_decay_end
 

@@ -44,7 +44,7 @@ class ConditionsTest(parameterized.TestCase):
     train = [{"label": np.int32(i == 0)} for i in range(10)]
     self.assertAlmostEqual(labels_of(2, 4000, "data", train).mean(), 0.1, 1)
     self.assertAlmostEqual(labels_of(2, 4000, "uniform").mean(), 0.5, 1)
-    with self.assertRaisesRegex(UserError, "labels='even': must be one of"):
+    with self.assertRaisesRegex(UserError, "labels='even': choose one of"):
       labels_of(2, 4, "even")
 
   def test_the_law_of_an_evaluation_follows_uneven_data(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 
 class UserError(ValueError):
@@ -15,7 +15,8 @@ class UserError(ValueError):
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
   """Raises UserError unless the value of option `name` is one of the known."""
   if value not in known:
-    raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
+    names = ", ".join(sorted(known) if isinstance(known, Set) else known)
+    raise UserError(f"{name}={value!r}: choose one of {names}")
 
 
 def check_positive(**sizes: int) -> None:

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.forms import Text
 from ar_jax.encoders.words import HashedWords
 from ar_jax.nn.layers.attention import Attention
@@ -147,8 +147,7 @@ def make(*, name: str = "bytes", **kwargs) -> Bytes | Features | HashedWords:
   Raises:
     UserError: there is no such encoder, or it takes no such argument.
   """
-  if name not in ENCODERS:
-    raise UserError(f"text.name={name!r}: choose one of {sorted(ENCODERS)}")
+  check_choice("text.name", name, ENCODERS)
   try:
     return ENCODERS[name](**kwargs)
   except TypeError as e:

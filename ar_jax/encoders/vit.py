@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core import forms, system
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.signals.patches import cut
 from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, Vars, example_keys
@@ -291,8 +291,7 @@ def encoder(
   Raises:
     UserError: there is no such style, or sizes do not fit together.
   """
-  if style not in STYLES:
-    raise UserError(f"style={style!r}: choose one of {', '.join(STYLES)}")
+  check_choice("style", style, STYLES)
   if style == "clip" and not class_token:
     raise UserError("style='clip' with class_token=False: it reads this token")
   one = lambda x: x if isinstance(x, int | float) else tuple(x)

@@ -244,8 +244,7 @@ class ARIG(System):
       UserError: an option is out of range.
     """
     guidance = self._check(guidance)
-    if states not in ("best", "drawn"):
-      raise UserError(f"states={states!r}: choose 'best' or 'drawn'")
+    check_choice("states", states, ("best", "drawn"))
     law = dict(steps=steps, temperature=temperature)
     known = self.read(variables, {k: cond[k] for k in self.needs})
     for name in (*USER, "voice_u"):

@@ -33,6 +33,7 @@ import numpy as np
 
 from ar_jax.core import system
 from ar_jax.core.decoding import steps
+from ar_jax.core.errors import check_choice
 from ar_jax.core.flows.flow import Times
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
@@ -303,8 +304,7 @@ def build(
       f"tokenizer={tokenizer['name']!r}: this model reads continuous latents "
       "of sounds, as of 'wav_vae' or 'windows'"
     )
-  if head not in HEADS:
-    raise UserError(f"head={head!r}: choose one of {', '.join(HEADS)}")
+  check_choice("head", head, HEADS)
   latents, c = latents or codec.length, codec.channels
   if latents < codec.length:
     raise UserError(

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import forms, system
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans.makers import raster
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.encoders.vit import encoder as make_encoder
@@ -269,8 +270,7 @@ def build(
     ("fit", fit, FITS),
     ("fusion", fusion, FUSIONS),
   ):
-    if value not in known:
-      raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
+    check_choice(name, value, known)
   if depth % PARTS:
     raise UserError(
       f"depth={depth}: control is added before each third of the layers; take "

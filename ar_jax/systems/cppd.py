@@ -31,6 +31,7 @@ import optax
 
 from ar_jax.core import forms, system
 from ar_jax.core.decoding import pick
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
@@ -300,8 +301,7 @@ def build(
   for name, value, known in (
     ("decoder", decoder, DECODERS), ("place_target", place_target, PLACES)
   ):  # fmt: skip
-    if value not in known:
-      raise UserError(f"{name}={value!r}: choose {' or '.join(known)}")
+    check_choice(name, value, known)
   tokens = text_tokenizer(system.part(tokenizer).tokenizer, "cppd")
   if tokens.length < 3:
     raise UserError(f"tokenizer.length={tokens.length}: must be at least 3")

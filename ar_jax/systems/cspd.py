@@ -40,6 +40,7 @@ from ar_jax.core import system
 from ar_jax.core.decoding import densities
 from ar_jax.core.decoding.speculate_vectors import Stats
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Beside, Generator
@@ -121,10 +122,7 @@ class CSpD(Drafted, Beside):
     Raises:
       UserError: an option is out of range, or does not fit the target.
     """
-    if mode not in densities.RULES:
-      raise UserError(
-        f"mode={mode!r}: choose one of {', '.join(densities.RULES)}"
-      )
+    check_choice("mode", mode, densities.RULES)
     rule, official = densities.RULES[mode], mode == "official"
     if inner is not None:
       if mode == "exact" or not inner > 0:

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from ar_jax import ops
 from ar_jax.core import system
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import check_choice
 from ar_jax.core.flows import distillation, solvers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families import noise_pairs, vector_net
@@ -309,8 +310,7 @@ def build(
     UserError: the teacher is neither, or does not read vectors, or there is no
       such stage or rule.
   """
-  if stage not in STAGES:
-    raise UserError(f"stage={stage!r}: choose one of {', '.join(STAGES)}")
+  check_choice("stage", stage, STAGES)
   if rule not in distillation.RULES:
     known = ", ".join(distillation.RULES)
     raise UserError(f"rule={rule!r}: choose one of {known}")

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from ar_jax.core import forms, system
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.signals.resize import resize
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
@@ -323,8 +324,7 @@ def build(
   latents = system.part(tokenizer).tokenizer
   known = {"pivots": (pivots, PIVOTS), "method": (method, METHODS)}
   for name, (value, names) in known.items():
-    if value not in names:
-      raise UserError(f"{name}={value!r}: choose one of {', '.join(names)}")
+    check_choice(name, value, names)
   if not 0 <= mask_low < 1:
     raise UserError(f"mask_low={mask_low}: must be in [0, 1)")
   if not 0 <= pivot_rate <= 1:

@@ -28,6 +28,7 @@ import numpy as np
 
 from ar_jax.core import system
 from ar_jax.core.decoding.confident import Fill
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
 from ar_jax.families.base import Beside
@@ -275,8 +276,7 @@ def build(
   """
   if not 0 < tail < depth:
     raise UserError(f"tail={tail}: must be in 1..{depth - 1}, below depth")
-  if weights not in WEIGHTS:
-    raise UserError(f"weights={weights!r}: choose one of {sorted(WEIGHTS)}")
+  check_choice("weights", weights, WEIGHTS)
   first = system.build(
     "var", tokenizer=tokenizer, depth=depth, num_classes=num_classes, **sizes
   )

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from ar_jax import ops
 from ar_jax.core.decoding import near_codes
 from ar_jax.core.decoding.speculate import Stats
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Beside, Generator
 from ar_jax.families.drafted import Drafted
@@ -285,8 +286,7 @@ def build(
   Raises:
     UserError: the target does not fit the drafter.
   """
-  if drafter not in ("eagle", "itself"):
-    raise UserError(f"drafter={drafter!r}: choose 'eagle' or 'itself'")
+  check_choice("drafter", drafter, ("eagle", "itself"))
   spec, target = target, self_speculation.target(target, "lantern")
   if drafter == "itself":
     return SelfDrafted(target)

@@ -28,6 +28,7 @@ import numpy as np
 from ar_jax.core import system
 from ar_jax.core.decoding import programs
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import Array, Batch, UserError, Vars
 from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.placed import Placed
@@ -233,15 +234,11 @@ def build(
     UserError: sizes do not fit together, not exactly one of num_classes and
       text is given, or there is no such reader or are no such positions.
   """
-  if positions not in POSITIONS:
-    raise UserError(
-      f"positions={positions!r}: choose one of {', '.join(POSITIONS)}"
-    )
+  check_choice("positions", positions, POSITIONS)
   codes = system.part(tokenizer).tokenizer
   if num_classes == 0:
     label_dropout = 0.0  # there is nothing to hide
-  if reader not in ("table", "codes"):
-    raise UserError(f"reader={reader!r}: choose table or codes")
+  check_choice("reader", reader, ("table", "codes"))
   if reader == "codes" and not hasattr(codes, "codebook"):
     raise UserError("reader='codes': this tokenizer has no codes of numbers")
   kind = NextToken

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core import system
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Prefixed
 from ar_jax.families.block import clip_units
@@ -290,8 +291,7 @@ def build(
     UserError: sizes do not fit together, or units are no codes of videos.
   """
   codes = clip_units.codes(tokenizer, "lumos_1")
-  if masks not in KINDS:
-    raise UserError(f"masks={masks!r}: choose one of {', '.join(KINDS)}")
+  check_choice("masks", masks, KINDS)
   if num_classes and text:
     raise UserError("give either num_classes or text, the condition")
   if not (num_classes or text):

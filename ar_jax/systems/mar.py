@@ -27,6 +27,7 @@ import numpy as np
 from ar_jax.core import system
 from ar_jax.core.decoding import refine
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Generator
@@ -246,8 +247,7 @@ def build(
   """
   latents = system.part(tokenizer).tokenizer
   for name, value, names in (("order", order, ORDERS), ("head", head, HEADS)):
-    if value not in names:
-      raise UserError(f"{name}={value!r}: choose one of {', '.join(names)}")
+    check_choice(name, value, names)
   if not 0 <= mask_low < 1:
     raise UserError(f"mask_low={mask_low}: must be in [0, 1)")
   c = latents.channels

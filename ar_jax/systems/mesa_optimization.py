@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.system import Array, Batch, Loss, Vars
 from ar_jax.families.series.system import (
   Forecaster,
@@ -271,8 +271,7 @@ class Mesa(Forecaster):
       UserError: the history is too short, or there is no such form.
     """
     del keys
-    if form not in ("layer", "descent"):
-      raise UserError(f"form={form!r}: must be 'layer' or 'descent'")
+    check_choice("form", form, ("layer", "descent"))
     length = self.length if length is None else length
     history = checked(cond, self.least)
     x = self.vectors(history)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core.decoding import pick
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import clips
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import Prefixed
@@ -293,8 +294,7 @@ def build(
     UserError: sizes do not fit together, or units are no codes of videos.
   """
   codes = clip_units.codes(tokenizer, "nbp")
-  if mode not in ("hybrid", "frames"):
-    raise UserError(f"mode={mode!r}: choose hybrid or frames")
+  check_choice("mode", mode, ("hybrid", "frames"))
   if num_classes and text:
     raise UserError("give either num_classes or text, the condition")
   hybrid, shape = mode == "hybrid", tuple(block) or (1, 1, codes.grid[1])

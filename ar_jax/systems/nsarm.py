@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core import forms, system
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans.makers import pair
 from ar_jax.core.signals import colours
 from ar_jax.core.signals.resize import resize
@@ -289,10 +290,7 @@ class NSARM(BitScales):
         `colours.transferred`.
       **options: of `generate`.
     """
-    if colour not in colours.KINDS:
-      raise UserError(
-        f"colour={colour!r}: choose one of {', '.join(colours.KINDS)}"
-      )
+    check_choice("colour", colour, colours.KINDS)
     _, latent = self.generate(variables, cond, keys, **options)
     image = self.decode_latent(variables, latent)
     like = resize(forms.raw(cond["low"]), image.shape[1:3], "bicubic")
@@ -330,8 +328,7 @@ def build(
   Raises:
     UserError: sizes do not fit together.
   """
-  if stage not in STAGES:
-    raise UserError(f"stage={stage!r}: choose one of {', '.join(STAGES)}")
+  check_choice("stage", stage, STAGES)
   if label_dropout and not words:
     raise UserError("label_dropout hides texts, and words=False has none")
   spec = dict(tokenizer=tokenizer, depth=depth, width=width, heads=heads)

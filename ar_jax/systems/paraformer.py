@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from ar_jax.core import system
 from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.signals import mel
@@ -300,8 +301,7 @@ def build(
     UserError: an option is unknown, or sizes do not fit together.
   """
   for name, value, known in (("per", per, PER), ("stage", stage, STAGES)):
-    if value not in known:
-      raise UserError(f"{name}={value!r}: choose {' or '.join(known)}")
+    check_choice(name, value, known)
   tokens = text_tokenizer(system.part(tokenizer).tokenizer, "paraformer")
   if stage == "mwer" and (net.get("decoder") == "ar" or candidates < 2):
     raise UserError(

@@ -25,7 +25,7 @@ from typing import Any
 import flax.linen as nn
 
 from ar_jax.core import system
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.families.pixel.net import Gated, PixelCNN, PixelNet
 from ar_jax.families.pixel.shifted import Shift
 from ar_jax.families.pixel.system import PixelWise
@@ -92,8 +92,7 @@ def build(
   Raises:
     UserError: the kind is unknown, or sizes do not fit together.
   """
-  if kind not in KINDS:
-    raise UserError(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
+  check_choice("kind", kind, KINDS)
   pixels = system.part(tokenizer).tokenizer
   if not isinstance(pixels, Pixels):
     raise UserError(

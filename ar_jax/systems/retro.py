@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core import likeness, system
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
@@ -317,10 +318,7 @@ def build(
       f"encoder_depth={encoder_depth}: texts and neighbours need {least} "
       "places, and there is at least one unit a chunk and one layer"
     )
-  if encoder_residual not in ("raw", "normed"):
-    raise UserError(
-      f"encoder_residual={encoder_residual!r}: choose one of raw, normed"
-    )
+  check_choice("encoder_residual", encoder_residual, ("raw", "normed"))
   chosen = looking(depth) if layers is None else tuple(layers)
   chosen = chosen if neighbours else ()
   if neighbours and not chosen or list(chosen) != sorted(set(chosen)):

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 
 from ar_jax.core import system
 from ar_jax.core.decoding import pick, steps
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.system import Array, Batch, Loss, System, UserError, Vars
@@ -186,8 +187,7 @@ class RigAnything(System):
     Raises:
       UserError: an option is out of range.
     """
-    if parents not in ("best", "drawn"):
-      raise UserError(f"parents={parents!r}: choose 'best' or 'drawn'")
+    check_choice("parents", parents, ("best", "drawn"))
     most = self.net.joints if most is None else most
     if not 1 <= most <= self.net.joints:
       raise UserError(
@@ -320,10 +320,8 @@ def build(
   Raises:
     UserError: a size or a name is none of these.
   """
-  if position not in ("diffusion", "mean"):
-    raise UserError(f"position={position!r}: choose 'diffusion' or 'mean'")
-  if stop not in STOPS:
-    raise UserError(f"stop={stop!r}: choose one of {', '.join(STOPS)}")
+  check_choice("position", position, ("diffusion", "mean"))
+  check_choice("stop", stop, STOPS)
   if min(points, joints) < 1 or width % 4:
     raise UserError(
       f"points={points} and joints={joints} must be at least 1, width={width} "

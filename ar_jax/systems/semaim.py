@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core import forms, system
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import ranks
 from ar_jax.core.signals.blur import blurred
 from ar_jax.core.signals.patches import cut, join
@@ -208,8 +209,7 @@ class SemAIM(System):
   ) -> Array:
     """f32[B, D]: what the content stream, all masks off, knows of images: the
     "mean" of their patches, or that of the "class" token."""
-    if pool not in ("mean", "class"):
-      raise UserError(f"pool={pool!r}: choose one of mean, class")
+    check_choice("pool", pool, ("mean", "class"))
     tokens = self.bound(variables["params"]).tokens(self.normal(batch))
     return tokens[:, 0] if pool == "class" else tokens[:, 1:].mean(1)
 
@@ -305,8 +305,7 @@ def build(
     ("target", target, TARGETS),
     ("head", head, HEADS),
   ):
-    if value not in known:
-      raise UserError(f"{name}={value!r}: choose one of {', '.join(known)}")
+    check_choice(name, value, known)
   if teacher is not None and average:
     raise UserError("teacher and average: there is one teacher")
   if target == "features" and teacher is None and not average:

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.forms import to_uint8
 from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.signals.resize import resize
@@ -145,8 +146,7 @@ def build(
   Raises:
     UserError: there is no such kind or function, or a number is too small.
   """
-  if kind not in KINDS:
-    raise UserError(f"kind={kind!r}: must be one of {', '.join(KINDS)}")
+  check_choice("kind", kind, KINDS)
   least = {"factor": factor, "patch": patch, "channels": channels}
   for name, value in least.items():
     if value < 1:

@@ -28,6 +28,7 @@ import numpy as np
 from ar_jax.core import system
 from ar_jax.core.decoding import pick
 from ar_jax.core.decoding.steps import fold
+from ar_jax.core.errors import check_choice
 from ar_jax.core.flows import flow, solvers
 from ar_jax.core.plans import plan
 from ar_jax.core.plans.entities import entities
@@ -274,8 +275,7 @@ def build(
   codes = system.part(tokenizer).tokenizer
   if depth % 2:
     raise UserError(f"depth={depth}: two equal stacks need an even number")
-  if context not in CONTEXTS:
-    raise UserError(f"context={context!r}: choose one of {', '.join(CONTEXTS)}")
+  check_choice("context", context, CONTEXTS)
   # Nothing is shared by the two.
   layers = lambda: dit(depth // 2, width, heads, "float32", **stack)
   stacks = layers(), layers()

@@ -22,6 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import (
   Batch,
   Loss,
@@ -114,10 +115,7 @@ class Autoencoder(System):
   noisy = False  # whether the tokenizer gets keys outside of training, too
 
   def __post_init__(self):
-    if self.pixel not in PIXEL_LOSSES:
-      raise UserError(
-        f"pixel={self.pixel!r}: must be one of {sorted(PIXEL_LOSSES)}"
-      )
+    check_choice("pixel", self.pixel, PIXEL_LOSSES)
 
   @property
   def moving(self) -> frozenset[str]:

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core import forms, system
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import Batch, Loss, System, UserError, Vars
 from ar_jax.tokenizers.frames import Frames
 from ar_jax.tokenizers.levels import Levels, Pixels
@@ -220,8 +221,7 @@ def build(
     series=dict(length=length),
     frames=dict(frames=frames, tokenizer=tokenizer),
   )
-  if form not in needs:
-    raise UserError(f"form={form!r}: choose one of {', '.join(needs)}")
+  check_choice("form", form, needs)
   missing = [name for name, value in needs[form].items() if not value]
   if missing:
     raise UserError(f"form={form!r}: say {' and '.join(missing)}")

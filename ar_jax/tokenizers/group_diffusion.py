@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.flows import flow, solvers
 from ar_jax.core.plans import makers
 from ar_jax.core.signals.patches import cut, join
@@ -145,10 +146,7 @@ class GroupDiffusion(GroupSteps):
         f"at most rows={self.rows}"
       )
     for name, known in (("sees", SEES), ("solver", tuple(solvers.SLOPES))):
-      if getattr(self, name) not in known:
-        raise UserError(
-          f"{name}={getattr(self, name)!r}: choose one of {', '.join(known)}"
-        )
+      check_choice(name, getattr(self, name), known)
     grid = self.size // self.pixel_patch
     if self.aligned and grid % self.aligned_side:
       raise UserError(

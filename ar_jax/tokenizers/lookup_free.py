@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import UserError, passes_on
 from ar_jax.nn.quantize import bits
 from ar_jax.nn.quantize.vq import nearest_allowed, unit
@@ -178,8 +179,7 @@ def build(
     UserError: no such kind, too many bits, or the size is no multiple of the
       stride.
   """
-  if kind not in KINDS:
-    raise UserError(f"kind={kind!r}: must be one of {', '.join(KINDS)}")
+  check_choice("kind", kind, KINDS)
   most = 18 if kind == "lfq" else 30
   if kind != "fsq" and not 1 <= bits_of_code <= most:
     raise UserError(f"bits_of_code={bits_of_code}: 1 to {most} for {kind!r}")

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.signals.bands import low
 from ar_jax.core.signals.patches import cut, join
 from ar_jax.core.system import UserError, Vars
@@ -259,8 +260,7 @@ def build(
     UserError: the form or the rule of the bands is unknown, or sizes do not
       fit together.
   """
-  if form not in FORMS:
-    raise UserError(f"form={form!r}: must be one of {', '.join(FORMS)}")
+  check_choice("form", form, FORMS)
   if size % patch:
     raise UserError(f"size={size} is not a multiple of patch={patch}")
   if (form in ("map", "bits")) != (scales is None):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import UserError
 from ar_jax.nn.layers.conv2d import Decoder, Encoder, conv3
 from ar_jax.nn.layers.norms import LayerNorm
@@ -57,8 +58,7 @@ def visible(length: int, kind: str) -> np.ndarray | None:
   Raises:
     UserError: there is no such mask.
   """
-  if kind not in MASKS:
-    raise UserError(f"mask={kind!r}: choose one of {', '.join(MASKS)}")
+  check_choice("mask", kind, MASKS)
   if kind == "none":
     return None
   level = np.arange(length)

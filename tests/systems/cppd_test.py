@@ -198,8 +198,8 @@ class BaselinesTest(absltest.TestCase):
 
   def test_wrong_options(self):
     for change, says in (
-      (dict(decoder="none"), "choose context or ar"),
-      (dict(place_target="x"), "choose taken or left"),
+      (dict(decoder="none"), "choose one of context, ar"),
+      (dict(place_target="x"), "choose one of taken, left"),
       (dict(nodes=2), "from 5, the places of a word, to 27"),
       (dict(heads=(3, 2)), "even multiple of 3"),
       (dict(stem="x"), "batch, image"),

@@ -252,7 +252,7 @@ class NbpTest(parameterized.TestCase):
     self.assertLess(moves[1], 1e-6)
 
   @parameterized.parameters(
-    (dict(mode="both"), "choose hybrid or frames"),
+    (dict(mode="both"), "choose one of hybrid, frames"),
     (dict(mode="frames"), "reads `context` >= 1 frames"),
     (dict(mode="frames", context=4), "no more, and one block"),
     (dict(mode="frames", context=1, block=(2, 2, 2)), "ends within a block"),

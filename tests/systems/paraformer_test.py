@@ -215,7 +215,7 @@ class NetTest(absltest.TestCase):
     model = config.get_config("smoke").model.to_dict()
     for change, says in (
       (dict(decoder="x"), "choose sanm, plain, ar"),
-      (dict(per="x"), "choose row or symbol"),
+      (dict(per="x"), "choose one of row, symbol"),
       (dict(stage="mwer", decoder="ar"), "of a parallel decoder alone"),
       (dict(kernel=4), "kernel=4 odd"),
       (dict(bands=7, stack=1), "must be even"),

@@ -66,7 +66,7 @@ class CodecTest(parameterized.TestCase):
       drawn(call)
 
   @parameterized.parameters(
-    (dict(kind="jpeg"), "must be one of"),
+    (dict(kind="jpeg"), "choose one of"),
     (dict(kind="call"), "MODULE:NAME"),
     (dict(function="os:getcwd"), "MODULE:NAME"),
     (dict(kind="call", function="nowhere:f"), "cannot be had"),

@@ -52,7 +52,7 @@ class RoundedTest(parameterized.TestCase):
     self.assertGreater(np.abs(gradient).min(), 0)
 
   @parameterized.parameters(
-    (dict(kind="vq"), "must be one of"),
+    (dict(kind="vq"), "choose one of"),
     (dict(kind="lfq", bits_of_code=19), "1 to 18"),
     (dict(kind="fsq", levels=(1, 2)), "at least 2"),
     (dict(size=7), "multiple of the stride"),

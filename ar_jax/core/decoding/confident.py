@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core.decoding import pick
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 
 Array = jax.Array
 STRATEGIES = ("static", "threshold", "sequential", "entropy", "gumbel")
@@ -88,10 +88,7 @@ class Fill:
       ("confidence", CONFIDENCES),
       ("schedule", tuple(SCHEDULES)),
     ):
-      if getattr(self, name) not in known:
-        raise UserError(
-          f"{name}={getattr(self, name)!r}: choose one of {', '.join(known)}"
-        )
+      check_choice(name, getattr(self, name), known)
     if self.steps is not None and self.steps < 1:
       raise UserError(f"steps={self.steps}: a block takes at least one step")
     if self.threshold < 0 or self.bound < 0 or self.noise < 0:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.signals.resize import resize
 
 Array = jax.Array
@@ -80,8 +80,7 @@ def kept(
   Raises:
     UserError: an option is out of range.
   """
-  if coarse not in ("bilinear", "area"):
-    raise UserError(f"coarse={coarse!r}: choose 'bilinear' or 'area'")
+  check_choice("coarse", coarse, ("bilinear", "area"))
   if first is not None and not 0 <= first <= len(shapes):
     raise UserError(
       f"force_first_scales={first}: must be in 0..{len(shapes)}, the maps"

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import UserError
 
 Array = jax.Array
@@ -125,8 +126,7 @@ def schedule(
   Raises:
     UserError: there is no such schedule, or a value is out of range.
   """
-  if name not in SCHEDULES:
-    raise UserError(f"schedule={name!r}: choose one of {sorted(SCHEDULES)}")
+  check_choice("schedule", name, SCHEDULES)
   if not scale >= 0:
     raise UserError(f"guidance={scale}: must be at least 0; 1.0 is off")
   if start is None:

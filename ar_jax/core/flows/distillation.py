@@ -23,7 +23,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import check_choice
 from ar_jax.core.flows import codes
 from ar_jax.core.flows.codes import Points
 from ar_jax.core.flows.flow import LINEAR, Path
@@ -115,8 +115,7 @@ def score_error(
   Raises:
     UserError: there is no such rule.
   """
-  if rule not in RULES:
-    raise UserError(f"rule={rule!r}: choose one of {', '.join(RULES)}")
+  check_choice("rule", rule, RULES)
   stop, q = jax.lax.stop_gradient, jnp.broadcast_to(q, noise.shape)
   x = path.noisy(q if rule == "sid" else stop(q), noise, t)
   law = of_law(x, points, t, path)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.core.decoding import pick
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 
 Array = jax.Array
 
@@ -132,8 +132,7 @@ def path(name: str) -> Path:
   Raises:
     UserError: there is none.
   """
-  if name not in PATHS:
-    raise UserError(f"path={name!r}: choose one of {', '.join(PATHS)}")
+  check_choice("path", name, PATHS)
   return PATHS[name]
 
 
@@ -156,8 +155,7 @@ class Times:
   shift: float = 1.0
 
   def __post_init__(self):
-    if self.law not in ("uniform", "logit_normal"):
-      raise UserError(f"times={self.law!r}: choose uniform or logit_normal")
+    check_choice("times", self.law, ("uniform", "logit_normal"))
     if not (self.shift > 0 and self.std > 0):
       raise UserError(
         f"times: shift={self.shift} and std={self.std} must be above 0"

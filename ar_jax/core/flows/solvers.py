@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.flows.flow import LINEAR, Path
 
 Array = jax.Array
@@ -154,8 +154,7 @@ def integrate(
   Raises:
     UserError: no such method, or the grid stands still.
   """
-  if method not in SOLVERS:
-    raise UserError(f"method={method!r}: choose one of {', '.join(SOLVERS)}")
+  check_choice("method", method, SOLVERS)
   return SOLVERS[method](velocity, x, times, trail)
 
 

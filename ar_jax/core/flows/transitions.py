@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ar_jax.core.decoding.steps import fold
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.flows import solvers
 
 Array = jax.Array
@@ -66,10 +66,7 @@ def states(
   Raises:
     UserError: no such process.
   """
-  if process not in PROCESSES:
-    raise UserError(
-      f"process={process!r}: choose one of {', '.join(PROCESSES)}"
-    )
+  check_choice("process", process, PROCESSES)
   fresh = len(taus) if process == "independent" else 1
   noise = solvers.noise(keys, (fresh, *x.shape[1:]))
   tau = jnp.asarray(np.asarray(taus), jnp.float32)

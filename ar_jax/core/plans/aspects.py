@@ -8,7 +8,7 @@ a small and of a large image are the same.
 
 from __future__ import annotations
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 
 Shape = tuple[int, int]
 
@@ -80,8 +80,7 @@ def maps(ratio: float, budget: str = "1M") -> tuple[Shape, ...]:
       f"ratio={ratio}: choose one of {', '.join(map(str, sorted(RATIOS)))}, "
       "height over width"
     )
-  if budget not in BUDGETS:
-    raise UserError(f"budget={budget!r}: choose one of {', '.join(BUDGETS)}")
+  check_choice("budget", budget, BUDGETS)
   return _LISTS[ratio][: BUDGETS[budget]]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.plans import makers, plan
 from ar_jax.core.plans.plan import Plan
 
@@ -83,8 +83,7 @@ def entities(
   Raises:
     UserError: no such kind, or the parts do not make up the map.
   """
-  if kind not in ENTITIES:
-    raise UserError(f"entity={kind!r}: choose one of {', '.join(ENTITIES)}")
+  check_choice("entity", kind, ENTITIES)
   if kind == "scale":
     return scales(grid[0], (part,) if isinstance(part, int) else tuple(part))
   if kind == "subsample":

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import check_choice
 
 Array = jax.Array
 
@@ -53,8 +53,7 @@ def ranks(
   Raises:
     UserError: there is no such order.
   """
-  if order not in ORDERS:
-    raise UserError(f"order={order!r}: choose one of {', '.join(ORDERS)}")
+  check_choice("order", order, ORDERS)
   row, col = np.indices((side, side)).reshape(2, -1)
   if order == "raster":
     return jnp.broadcast_to(jnp.arange(side**2, dtype=jnp.float32), noise.shape)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import check_choice
 
 Array = jax.Array
 
@@ -51,8 +51,7 @@ def low(sides: tuple[int, ...], rule: str) -> np.ndarray:
   Raises:
     UserError: there is no such rule.
   """
-  if rule not in RULES:
-    raise UserError(f"bands={rule!r}: choose one of {sorted(RULES)}")
+  check_choice("bands", rule, RULES)
   side = sides[-1]
   # Each with its sign: a mask is the same at (u, v) and (-u, -v).
   periods = np.fft.fftfreq(side, 1 / side)

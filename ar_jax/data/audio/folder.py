@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.forms import Audio
 from ar_jax.data import digests, notes
 from ar_jax.data.audio import wav
@@ -86,15 +86,13 @@ def folder(
   for name, value in (("rate", rate), ("length", length)):
     if not 1 <= value <= 2**31:
       raise UserError(f"data.{name}={value}: must be from 1 to {2**31}")
-  if crop not in _CROPS:
-    raise UserError(f"data.crop={crop!r}: must be one of {', '.join(_CROPS)}")
+  check_choice("data.crop", crop, _CROPS)
   if crop == "random" and text > 0:
     raise UserError(
       "data.crop='random': a text belongs to all of a recording; set "
       "data.crop=start, or data.text=0"
     )
-  if unit not in _UNITS:
-    raise UserError(f"data.unit={unit!r}: must be one of {', '.join(_UNITS)}")
+  check_choice("data.unit", unit, _UNITS)
   root = parts.root(path, test_fraction, "one sub-folder of .wav per class")
   tree = walk.walk(root, _ENDINGS, "recording")
   good, said = _readable(root, tree, text, skip_bad, unit == "bytes")

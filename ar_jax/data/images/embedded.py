@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.data import digests
 from ar_jax.data.dataset import (
   Arrays,
@@ -75,8 +75,7 @@ def fashion_mnist(
   """
   transforms.check_size(size, channels)
   fit = fit or ("pad" if size == 32 else "resize")
-  if fit not in ("pad", "resize"):
-    raise UserError(f"data.fit={fit!r}: must be 'pad' or 'resize'")
+  check_choice("data.fit", fit, ("pad", "resize"))
   if fit == "pad" and size < 28:
     raise UserError(
       f"data.size={size}: cannot pad 28 pixels to fewer; use fit='resize'"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import check_choice
 from ar_jax.data.dataset import Example
 from ar_jax.data.images import transforms
 
@@ -40,8 +40,7 @@ class Pictures:
     size: int,
     crop: str,
   ):
-    if crop not in _CROPS:
-      raise UserError(f"data.crop={crop!r}: must be one of {', '.join(_CROPS)}")
+    check_choice("data.crop", crop, _CROPS)
     self._read, self._label, self._length = read, label, length
     self._size, self._crop = size, crop
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from ar_jax.core import forms
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.data import digests
 from ar_jax.data.dataset import Dataset, Example, split_by_seed
 from ar_jax.data.images import glyphs, transforms
@@ -84,8 +84,7 @@ def scene_text(
   """
   transforms.check_size(min(height, width), channels)
   transforms.check_size(max(height, width), channels)
-  if letters not in LETTERS:
-    raise UserError(f"data.letters={letters!r}: choose {' or '.join(LETTERS)}")
+  check_choice("data.letters", letters, LETTERS)
   if not 1 <= least <= most or length < 1 or hard < 0:
     raise UserError(
       f"data.least={least}, most={most}, length={length}, hard={hard}: words "

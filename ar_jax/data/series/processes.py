@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ar_jax.core import forms
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.data.dataset import Dataset, Example
 from ar_jax.data.series import windows
 
@@ -178,8 +178,7 @@ def unitary_process(
   Raises:
     UserError: an option is out of range.
   """
-  if law not in LAWS:
-    raise UserError(f"data.law={law!r}: must be one of {', '.join(LAWS)}")
+  check_choice("data.law", law, LAWS)
   least = {"dim": (dim, 1), "count": (count, 1), "tests": (tests, 1)}
   least |= {"history": (history, 0), "length": (length, 1)}
   for option, (value, lowest) in least.items():

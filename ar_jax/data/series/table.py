@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Dataset
 from ar_jax.data.series import windows
@@ -100,10 +100,7 @@ def read(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
   """(f64[N, D], names of the D columns) of a CSV file; arguments and errors
   as of `csv`."""
-  if missing not in ("refuse", "interpolate"):
-    raise UserError(
-      f"data.missing={missing!r}: must be 'refuse' or 'interpolate'"
-    )
+  check_choice("data.missing", missing, ("refuse", "interpolate"))
   where = notes.printable(str(file))
   rows = _rows(file, where, delimiter)
   if header is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ar_jax.core import forms
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.data import notes
 from ar_jax.data.dataset import Dataset, Example
 
@@ -59,10 +59,7 @@ def transformed(values: np.ndarray, kind: str, where: str) -> np.ndarray:
   Raises:
     UserError: there is no such transform, or a root of what is negative.
   """
-  if kind not in TRANSFORMS:
-    raise UserError(
-      f"data.transform={kind!r}: must be one of {', '.join(TRANSFORMS)}"
-    )
+  check_choice("data.transform", kind, TRANSFORMS)
   if kind == "difference":
     return np.diff(values, axis=0)
   if kind == "sqrt":

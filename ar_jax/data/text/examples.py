@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.forms import Text
 from ar_jax.data import notes
 from ar_jax.data.dataset import Dataset, Example
@@ -111,14 +111,8 @@ class Layout:
   neighbours: int = 0
 
   def __post_init__(self):
-    if self.unit not in vocabulary.UNITS:
-      raise UserError(
-        f"data.unit={self.unit!r}: must be one of {', '.join(vocabulary.UNITS)}"
-      )
-    if self.examples not in EXAMPLES:
-      raise UserError(
-        f"data.examples={self.examples!r}: must be one of {', '.join(EXAMPLES)}"
-      )
+    check_choice("data.unit", self.unit, vocabulary.UNITS)
+    check_choice("data.examples", self.examples, EXAMPLES)
     for name, least in (("length", 1), ("stride", 0), ("neighbours", 0)):
       if getattr(self, name) < least:
         raise UserError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.forms import Image, Text
 from ar_jax.data import digests, notes
 from ar_jax.data.dataset import Arrays, Dataset
@@ -80,8 +80,7 @@ def prompt_pairs(
   """
   words, where = tuple(words), "data.prompt_pairs"
   form, longest = texts.vocabulary(templates, words, where)
-  if unit not in ("words", "bytes"):
-    raise UserError(f"data.unit={unit!r}: must be 'words' or 'bytes'")
+  check_choice("data.unit", unit, ("words", "bytes"))
   form = form if unit == "words" else Text()
   number = {word: i for i, word in enumerate(words)}
   digest = "rule 1"

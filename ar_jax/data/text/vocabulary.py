@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.forms import Text
 
 UNITS = ("characters", "words", "bytes")
@@ -51,8 +51,7 @@ def vocabulary(texts: Iterable[str], unit: str, most: int = 0) -> Text:
   Raises:
     UserError: there is no such unit, or `most` leaves no symbol.
   """
-  if unit not in UNITS:
-    raise UserError(f"data.unit={unit!r}: must be one of {', '.join(UNITS)}")
+  check_choice("data.unit", unit, UNITS)
   if unit == "bytes":
     if most:
       raise UserError(f"data.vocab={most}: of bytes there are always 256")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.forms import Image
 from ar_jax.data.dataset import Example
 from ar_jax.data.wrap.derived import Rule, field_of
@@ -41,10 +41,7 @@ def edges(
     UserError: there is no such kind, the thresholds are not in order, or the
       field is no image.
   """
-  if kind not in ("sobel", "canny"):
-    raise UserError(
-      f"data.derive.edges.kind={kind!r}: must be 'sobel' or 'canny'"
-    )
+  check_choice("data.derive.edges.kind", kind, ("sobel", "canny"))
   if threshold is not None and (kind != "sobel" or not 0 < threshold <= 1):
     raise UserError(
       f"data.derive.edges.threshold={threshold}: is of kind='sobel', above 0 "

@@ -27,7 +27,7 @@ import numpy as np
 
 from ar_jax.core.decoding import green_lists
 from ar_jax.core.decoding.green_lists import Pool
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 
 NULLS = ("binomial", "permutation", "unique")
 _AT_ONCE = 2**24  # numbers of random lists in memory
@@ -91,8 +91,7 @@ class Detector:
   stop: int | None = None
 
   def __post_init__(self):
-    if self.null not in NULLS:
-      raise UserError(f"null={self.null!r}: choose one of {', '.join(NULLS)}")
+    check_choice("null", self.null, NULLS)
     if self.draws < 1:
       raise UserError(f"draws={self.draws}: must be at least 1")
 

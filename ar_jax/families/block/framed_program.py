@@ -19,7 +19,7 @@ import numpy as np
 
 from ar_jax.core.decoding import confident, pairs, pick, steps
 from ar_jax.core.decoding.confident import Fill
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.system import Vars
 from ar_jax.families.block.framed import Framed
 from ar_jax.families.token.prefix import Cond
@@ -65,8 +65,7 @@ class FramedProgram:
   law: tuple[tuple[str, float], ...] = ()
 
   def __post_init__(self):
-    if self.decay not in DECAYS:
-      raise UserError(f"decay={self.decay!r}: choose {' or '.join(DECAYS)}")
+    check_choice("decay", self.decay, DECAYS)
     if self.steps < 1 or self.noise < 0:
       raise UserError(
         f"steps={self.steps}, noise={self.noise}: at least one step, and no "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 
 Array = jax.Array
 SCHEDULES = ("linear", "constant")
@@ -59,10 +59,7 @@ def scales(guidance: float, schedule: str, sizes: Sequence[int]) -> np.ndarray:
   """
   if not guidance >= 0:
     raise UserError(f"guidance={guidance}: must be at least 0; 1.0 is off")
-  if schedule not in SCHEDULES:
-    raise UserError(
-      f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}"
-    )
+  check_choice("schedule", schedule, SCHEDULES)
   length = sum(sizes)
   share = np.minimum(np.cumsum(sizes), max(1, length - 1)) / length
   if schedule == "constant":

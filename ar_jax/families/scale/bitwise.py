@@ -20,6 +20,7 @@ import numpy as np
 
 from ar_jax.core import forms, system
 from ar_jax.core.decoding import pairs
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans import aspects, makers
 from ar_jax.core.system import Array, Batch, Loss, UserError, Vars
 from ar_jax.families.base import hidden_conditions
@@ -320,8 +321,7 @@ def parts(
       f"tokenizer={tokenizer['name']!r}: its units are no maps of bits; use "
       "bitwise or patch_bits"
     )
-  if weights not in WEIGHTS:
-    raise UserError(f"weights={weights!r}: choose one of {', '.join(WEIGHTS)}")
+  check_choice("weights", weights, WEIGHTS)
   shapes = tuple(map(makers.pair, codes.scales))
   made = prompted_scales(shapes, codes.unit_bits, **net)
   return made, codes, None if correction is None else Correction(**correction)

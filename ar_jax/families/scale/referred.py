@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.plans import aspects, makers
 from ar_jax.families.scale.prompted import Cond, PromptedScales
 from ar_jax.nn.layers.aligned_attention import AlignedAttention
@@ -167,10 +167,7 @@ def grids(reference: str, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
   Raises:
     UserError: there is no such reference.
   """
-  if reference not in REFERENCES:
-    raise UserError(
-      f"reference={reference!r}: choose one of {', '.join(REFERENCES)}"
-    )
+  check_choice("reference", reference, REFERENCES)
   return {"none": (), "all": shapes}.get(reference, shapes[-1:])
 
 
@@ -192,10 +189,7 @@ def referred(
   Raises:
     UserError: there is no such reference or index, or there is one layer only.
   """
-  if rope_index not in ROPE_INDICES:
-    raise UserError(
-      f"rope_index={rope_index!r}: choose one of {', '.join(ROPE_INDICES)}"
-    )
+  check_choice("rope_index", rope_index, ROPE_INDICES)
   grids(reference, net.shapes)
   stack = net.backbone
   if stack.depth < 2:

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.system import passes_on
 from ar_jax.families.seq2seq.decoders import Causal, Parallel
 from ar_jax.families.seq2seq.front import Front
@@ -174,8 +174,7 @@ def speech_net(
   Raises:
     UserError: an option is unknown, or sizes do not fit together.
   """
-  if decoder not in DECODERS:
-    raise UserError(f"decoder={decoder!r}: choose {', '.join(DECODERS)}")
+  check_choice("decoder", decoder, DECODERS)
   if depth < 2 or width % heads or kernel % 2 == 0:
     raise UserError(
       f"depth={depth} must be at least 2, width={width} a multiple of "

@@ -19,6 +19,7 @@ from typing import Any
 import flax.linen as nn
 
 from ar_jax.core import system
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import UserError
 from ar_jax.families.token.net import NextToken
 from ar_jax.families.token.readers import Latents
@@ -93,8 +94,7 @@ def vector_wise(
     UserError: sizes do not fit together, or a name is not one.
   """
   latents = system.part(tokenizer).tokenizer
-  if head not in HEADS:
-    raise UserError(f"head={head!r}: choose one of {', '.join(HEADS)}")
+  check_choice("head", head, HEADS)
   if latents.vocab is not None:
     raise UserError(
       f"tokenizer={tokenizer['name']!r}: its units are codes; this model draws "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers import positions
 from ar_jax.nn.layers.cache import Cache
@@ -74,10 +74,7 @@ class HeadNorm(nn.Module):
   eps: float = 1e-6
 
   def setup(self):
-    if self.kind not in _HEAD_NORMS:
-      raise UserError(
-        f"head_norm={self.kind!r}: choose one of {', '.join(_HEAD_NORMS)}"
-      )
+    check_choice("head_norm", self.kind, _HEAD_NORMS)
     plain, learned = _HEAD_NORMS[self.kind]
     if self.affine:
       axes = 1 + self.per_head

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax import ops
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import check_choice
 from ar_jax.nn.layers.norms import rms_norm
 
 Array = jax.Array
@@ -140,11 +140,7 @@ class GatedAttention(nn.Module):
       UserError: no such `query_decay`.
     """
     del mask
-    if self.query_decay not in QUERY_DECAYS:
-      raise UserError(
-        f"query_decay={self.query_decay!r}: choose one of "
-        f"{', '.join(QUERY_DECAYS)}"
-      )
+    check_choice("query_decay", self.query_decay, QUERY_DECAYS)
     x = x.astype(jnp.float32)
     (b, _, width), chunks = x.shape, pos.shape[1]
     init = nn.initializers.xavier_uniform()

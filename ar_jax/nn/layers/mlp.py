@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import check_choice
 from ar_jax.nn.layers.linear import Linear, initial
 
 Array = jax.Array
@@ -50,10 +50,7 @@ class Mlp(nn.Module):
     Raises:
       UserError: there is no such activation.
     """
-    if self.act not in ACTIVATIONS:
-      raise UserError(
-        f"act={self.act!r}: choose one of {', '.join(ACTIVATIONS)}"
-      )
+    check_choice("act", self.act, ACTIVATIONS)
     dense = lambda n, stddev, name: nn.Dense(
       n,
       use_bias=self.bias,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.plans.plan import Plan
 from ar_jax.core.signals.resize import matrix
 
@@ -221,10 +221,7 @@ def rope_grid(
   Raises:
     UserError: no such `prefix_rope`, or K is not a multiple of 4.
   """
-  if prefix_rope not in PREFIX_ROPES:
-    raise UserError(
-      f"prefix_rope={prefix_rope!r}: choose one of {', '.join(PREFIX_ROPES)}"
-    )
+  check_choice("prefix_rope", prefix_rope, PREFIX_ROPES)
   before = np.zeros((prefix, features // 2, 2), np.float32)
   if prefix_rope == "identity":
     before[..., 0] = 1

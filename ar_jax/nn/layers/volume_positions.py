@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 
 Array = jax.Array
 AXES = ("interleaved", "blocks", "line")
@@ -29,8 +29,7 @@ def channel_axes(features: int, kind: str = "interleaved") -> np.ndarray:
   Raises:
     UserError: no such kind, or K is not a multiple of 32.
   """
-  if kind not in AXES:
-    raise UserError(f"rope={kind!r}: choose one of {', '.join(AXES)}")
+  check_choice("rope", kind, AXES)
   if features % 32:
     raise UserError(
       f"heads of {features} features: time, rows and columns need a multiple "

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ar_jax.core.errors import check_choice
 from ar_jax.core.system import UserError
 from ar_jax.nn.layers import conv2d
 
@@ -62,8 +63,7 @@ class PatchGAN(nn.Module):
       UserError: the images are too small for so many layers, or there is no
         such norm.
     """
-    if self.norm not in ("group", "batch"):
-      raise UserError(f"gan norm={self.norm!r}: must be 'group' or 'batch'")
+    check_choice("gan norm", self.norm, ("group", "batch"))
     if min(x.shape[1:3]) >> self.layers < 3:
       raise UserError(
         f"a discriminator of {self.layers} layers needs images of "

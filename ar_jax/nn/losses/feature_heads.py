@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.system import UserError
+from ar_jax.core.errors import check_choice
 
 Array = jax.Array
 ROUNDS = 8  # of the power iteration
@@ -119,8 +119,7 @@ class FeatureHeads(nn.Module):
     Raises:
       UserError: there is no such norm.
     """
-    if self.norm not in ("group", "batch"):
-      raise UserError(f"gan norm={self.norm!r}: must be 'group' or 'batch'")
+    check_choice("gan norm", self.norm, ("group", "batch"))
     found = []
     for level, x in enumerate(levels):
       c, name = x.shape[-1], f"level_{level}"

@@ -23,7 +23,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 
 Array = jax.Array
 
@@ -144,8 +144,7 @@ class Matching:
 
   def __post_init__(self):
     _check(self.value, self.penalty, self.divergence)
-    if self.wrong not in ("certain", "left_out"):
-      raise UserError(f"wrong={self.wrong!r}: choose one of certain, left_out")
+    check_choice("wrong", self.wrong, ("certain", "left_out"))
     if self.terminal not in ("zero", "learned") or not 0 < self.gamma < 1:
       raise UserError(
         f"terminal={self.terminal!r}, gamma={self.gamma}: must be zero or "
@@ -186,5 +185,4 @@ def _check(value: str, penalty: str, divergence: str) -> None:
     ("penalty", penalty, PENALTIES),
     ("divergence", divergence, DIVERGENCES),
   ):
-    if given not in known:
-      raise UserError(f"{name}={given!r}: choose one of {', '.join(known)}")
+    check_choice(name, given, known)

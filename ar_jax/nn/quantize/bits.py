@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.nn.quantize.vq import commitment, straight_through, unit
 
 Array = jax.Array
@@ -264,8 +264,7 @@ class FSQ:
   bound: str = "atanh"
 
   def __post_init__(self):
-    if self.bound not in BOUNDS:
-      raise UserError(f"bound={self.bound!r}: choose one of {list(BOUNDS)}")
+    check_choice("bound", self.bound, BOUNDS)
     if not self.levels or min(self.levels) < 2:
       raise UserError(f"levels={self.levels}: each must be at least 2")
     if math.prod(self.levels) >= 2**31:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import check_choice
 from ar_jax.core.signals.resize import resize
 from ar_jax.nn.quantize.bits import BSQ
 from ar_jax.nn.quantize.vq import commitment, straight_through
@@ -222,8 +222,7 @@ class ScaledBits:
 
 def check_inputs(inputs: str) -> None:
   """Raises UserError unless there is such a rule; see `ScaledBits`."""
-  if inputs not in INPUTS:
-    raise UserError(f"inputs={inputs!r}: choose one of {', '.join(INPUTS)}")
+  check_choice("inputs", inputs, INPUTS)
 
 
 def strengths(key: Array, maps: int, most: float, step: float = 0.01) -> Array:

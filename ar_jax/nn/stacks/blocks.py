@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import check_choice
 from ar_jax.core.plans.plan import Plan
 from ar_jax.nn.layers.cache import Cache
 from ar_jax.nn.layers.cross_attention import CrossAttention, Memory
@@ -147,8 +147,7 @@ class PlainBlock(nn.Module):
   layer_scale: float | None = None
 
   def setup(self):
-    if self.order not in ("pre", "post"):
-      raise UserError(f"order={self.order!r}: choose 'pre' or 'post'")
+    check_choice("order", self.order, ("pre", "post"))
     norm = RMSNorm if self.rms else LayerNorm
     self.norm1 = norm(self.eps)
     self.norm2 = norm(self.eps)

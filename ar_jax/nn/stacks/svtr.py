@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.norms import LayerNorm
@@ -213,7 +213,6 @@ def svtr(
       )
   if len(size) != 2 or min(size) < 4:
     raise UserError(f"size={tuple(size)}: (height, width), both at least 4")
-  if stem not in STEMS:
-    raise UserError(f"stem={stem!r}: choose one of {', '.join(STEMS)}")
+  check_choice("stem", stem, STEMS)
   made = [tuple(map(int, x)) for x in (size, widths, depths, heads)]
   return Svtr(*made, convolutions, stem, drop, stddev, jnp.dtype(dtype))

@@ -255,7 +255,7 @@ class FolderTest(Case):
     self.assertIn("4 texts longer than 3 characters are cut", line)
     (self.root / "transcripts.tsv").write_text("wavs/0.wav")
     self.refused("line 1 has no tab", text=3, classes=1)
-    self.refused("unit='x': must be one of", unit="x")
+    self.refused("unit='x': choose one of", unit="x")
 
   def test_mistakes(self):
     self.refused("no recordings in class.*put .wav, .wave files")
@@ -265,7 +265,7 @@ class FolderTest(Case):
     self.refused("one recording cannot be split")
     self.refused("rate=0: must be from 1", rate=0)
     self.refused("length=0: must be from 1", length=0)
-    self.refused("crop='middle': must be one of", crop="middle")
+    self.refused("crop='middle': choose one of", crop="middle")
     self.refused("did you mean length", lenght=3)
     with self.assertRaisesRegex(UserError, "no such folder"):
       data.load("audio_folder", path="/no/such")

@@ -74,7 +74,7 @@ class SceneTextTest(parameterized.TestCase):
     self.assertLen({*found.train.faces, *found.test.faces}, 6)
 
   @parameterized.parameters(
-    (dict(letters="x"), "choose fonts or dots"),
+    (dict(letters="x"), "choose one of fonts, dots"),
     (dict(words="x"), "choose 'wordlist' or 'random'"),
     (dict(least=5, most=4), "at most as many"),
     (dict(letters="fonts", fonts="/none"), "apt-get install fonts-dejavu-core"),

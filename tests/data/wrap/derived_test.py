@@ -82,7 +82,7 @@ class DerivedTest(parameterized.TestCase):
     for rules, message in (
       ({"edgs": {}}, "derive.edgs: no such rule; did you mean edges"),
       ({"edges": {"kynd": 1}}, "edges.kynd: no option .*did you mean kind"),
-      ({"edges": {"kind": "x"}}, "must be 'sobel' or 'canny'"),
+      ({"edges": {"kind": "x"}}, "choose one of sobel, canny"),
       ({"edges": {"low": 0.5}}, "must be 0 <= low <= high"),
       ({"edges": {"threshold": 0}}, "threshold=0: is of kind='sobel'"),
       ({"edges": {"kind": "canny", "threshold": 0.1}}, "of kind='sobel'"),

@@ -164,7 +164,7 @@ class HeadsTest(parameterized.TestCase):
       init(llama(1, 12, 5, features=4, head_norm="rme"))
     with self.assertRaisesRegex(UserError, "act='relo': choose one of gelu"):
       init(vit(1, 12, 4, act="relo"))
-    with self.assertRaisesRegex(UserError, "order='past': choose 'pre'"):
+    with self.assertRaisesRegex(UserError, "order='past': choose one of pre"):
       init(vit(1, 12, 4, order="past"))
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ar_jax.core.errors import UserError
+from ar_jax.core.errors import UserError, check_choice
 from ar_jax.core.plans import makers
 from ar_jax.core.plans.plan import Plan
 
@@ -116,8 +116,7 @@ def layout(name: str, codec: Any) -> Layout:
   Raises:
     UserError: there is no such layout, or it does not fit.
   """
-  if name not in NAMES:
-    raise UserError(f"layout={name!r}: choose one of {', '.join(NAMES)}")
+  check_choice("layout", name, NAMES)
   if not hasattr(codec, "grid") or codec.vocab is None:
     raise UserError(f"layout={name!r}: it is of codes on one grid")
   grid, vocab = tuple(codec.grid), codec.vocab
