@@ -25,7 +25,7 @@ from ar_jax.core.system import System, Vars, build, part
 from experiments.shared import arms
 from experiments.shared.arms import Settings, Trained
 
-VOCAB, SIDE, RATE = 32, 4, 2e-3
+VOCAB, SIDE, RATE, SECOND_RATE = 32, 4, 2e-3, 3e-3
 LAW = dict(guidance=1.5)
 TOKENIZER = dict(name="patch_codes", vocab=VOCAB, patch=2, size=8)
 SIZES = dict(depth=2, width=48, heads=3)
@@ -33,7 +33,7 @@ NET = dict(
   name="llamagen", tokenizer=TOKENIZER, multiple_of=32, num_classes=10,
   dropout=0.0, token_dropout=0.0, reader="codes", **SIZES,
 )  # fmt: skip
-SMALL = dict(depth=2, repeats=2, guides=2)  # of DD2
+SMALL = dict(depth=2, repeats=2, guides=3)  # of DD2
 PART, PILOT, TURNS = 500, 18, 2  # encoded at once; updates that are timed
 
 
@@ -123,7 +123,7 @@ class Runs:
     system, guide = self.systems["second"], self.guide(seed)
     params = system.adopt("params", guide.variables["params"])
     steps, rows = self.s.fewer(self.student_steps, self.s.steps), self.labels()
-    more = dict(lr=RATE / 2, given={"params": params})
+    more = dict(lr=SECOND_RATE, given={"params": params})
     made = self._trained("second", rows, seed, steps, **more)
     spent = self.seconds("second", steps) + guide.seconds
     return made._replace(seconds=spent)
