@@ -175,8 +175,8 @@ def run() -> None:
     f"(a) Frechet distance {show(SECOND, 'frechet')} in one pass, DD1 "
     f"{show(FIRST, 'frechet')} after the same seconds, the teacher "
     f"{show(TEACH, 'frechet')}: {closed:.0f} % of the gap between the means "
-    f"are closed; (b) neighbours are {show(SECOND, 'joint', 3)} from the teacher's,"
-    f" DD1's {show(FIRST, 'joint', 3)}, units in another order "
+    f"are closed; (b) neighbours are {show(SECOND, 'joint', 3)} from the "
+    f"teacher's, DD1's {show(FIRST, 'joint', 3)}, units in another order "
     f"{show(ALONE, 'joint', 3)}, the teacher's own {show(TEACH, 'joint', 3)}; "
     f"{faster:.1f} times as fast as the teacher"
   )
