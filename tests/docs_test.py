@@ -56,7 +56,6 @@ def _exists(name: str) -> bool:
 
 # Systems whose experiment has not been run.
 UNMEASURED = {
-  "asvr",
   "clear",
   "cppd",
   "d_ar",

@@ -139,21 +139,32 @@ def _steps(
   order: str,
 ) -> Any:
   """The endless grain.MapDataset: step -> batch."""
-  import grain  # two seconds, so only where it is used
+  import grain.experimental  # two seconds, so only where it is used
 
   check_order(order)
   positions = _positions(source, batch, rows)
   # Grain shuffles epoch e with seed + e; hashing ours first keeps the runs of
   # seeds 0 and 1 from being the same one, an epoch apart.
   shuffle = int(np.random.SeedSequence(seed).generate_state(1)[0])
-  numbers = grain.MapDataset.range(len(source))
-  if order == "shuffled":
-    numbers = numbers.shuffle(seed=shuffle)
-  numbers = numbers.repeat()
+  length = len(source)
+
+  # What `MapDataset.shuffle(seed).repeat()` says, without its layers, which
+  # take longer than a small example.
+  def number(position: int) -> int:
+    turn, place = divmod(position, length)
+    if order == "given":
+      return place
+    return grain.experimental.index_shuffle(
+      place, max_index=length - 1, seed=(shuffle + turn) % 2**32, rounds=4
+    )
+
+  random = augment is not None or hasattr(source, "draw")
 
   def example(position: int) -> Example:
+    if not random:
+      return dict(source[number(position)])
     rng = np.random.default_rng((seed, position))
-    one = draw(source, numbers[position], rng)
+    one = draw(source, number(position), rng)
     return one if augment is None else augment(one, rng)
 
   def read(step: int) -> Batch:
