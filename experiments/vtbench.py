@@ -30,7 +30,7 @@ from ar_jax.data.dataset import Arrays, Dataset
 from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 250, 32, 4e-3
+STEPS, BATCH, RATE = 500, 32, 4e-3
 EACH, TESTS = 2000, 100  # training and test images of a task
 SIZE = 32
 NET = dict(ch=8, mult=(1, 2, 4), blocks=1, in_channels=1)

@@ -179,10 +179,17 @@ def train(
     watched += time.perf_counter() - now
   jax.block_until_ready(state)
   seconds = time.perf_counter() - begun - watched
+  if not all(map(_finite, jax.tree.leaves(state.variables["params"]))):
+    name = type(system).__name__
+    raise FloatingPointError(f"{name}: not finite after {steps} updates")
   variables = dict(state.variables)
   if state.ema is not None:
     variables["params"] = state.ema
   return Trained(system, variables, dict(options or {}), seconds)
+
+
+def _finite(x: Any) -> bool:
+  return bool(jax.numpy.isfinite(x).all())
 
 
 def after(own: Trained, dataset: data.Dataset, n: int) -> np.ndarray:

@@ -70,9 +70,11 @@ def code_bits(bits: int, t: int) -> int:
   return bits // t
 
 
-def bit_entropy(p: Array) -> Array:
-  """-p log p - (1 - p) log(1 - p), of probabilities f32[...], in nats."""
-  return jax.scipy.special.entr(p) + jax.scipy.special.entr(1 - p)
+def bit_entropy(logits: Array) -> Array:
+  """-p log p - (1 - p) log(1 - p), f32[...], in nats, of bits whose odds of a 1
+  have these logarithms. That of probabilities has no finite gradient where one
+  is so sure that float32 rounds it to 0 or 1."""
+  return jax.nn.softplus(logits) - logits * jax.nn.sigmoid(logits)
 
 
 def mean_entropy(p: Array, group: int) -> Array:
@@ -190,11 +192,12 @@ class LFQ:
     """
     z = z.astype(jnp.float32)
     signs = _signs(z)
-    p = jax.nn.sigmoid(4 * z / self.temperature)
-    own = _by_example(bit_entropy(p).sum(-1))
+    logits = 4 * z / self.temperature
+    own = _by_example(bit_entropy(logits).sum(-1))
+    even = mean_entropy(jax.nn.sigmoid(logits), self.group or z.shape[-1])
     losses = {
       "commit_loss": commitment(z, signs, 1.0),
-      "entropy": own - mean_entropy(p, self.group or z.shape[-1]),
+      "entropy": own - even,
     }
     return straight_through(z, signs), losses, self.encode(z)
 
@@ -225,11 +228,15 @@ class BSQ:
     """-1 / sqrt(K) and 1 / sqrt(K), f32[..., K]."""
     return (2.0 * bits.astype(jnp.float32) - 1.0) / math.sqrt(bits.shape[-1])
 
-  def probability(self, z: Array) -> Array:
+  def logits(self, z: Array) -> Array:
     """Of a 1, f32[..., K]: softmax(-tau |u - c|^2) over all codes c, which is a
     product over the bits of u = z / |z|."""
     u = unit(z.astype(jnp.float32))
-    return jax.nn.sigmoid(4 * self.tau * u / math.sqrt(z.shape[-1]))
+    return 4 * self.tau * u / math.sqrt(z.shape[-1])
+
+  def probability(self, z: Array) -> Array:
+    """Of a 1, f32[..., K], see `logits`."""
+    return jax.nn.sigmoid(self.logits(z))
 
   def __call__(self, z: Array) -> tuple[Array, dict[str, Array], Array]:
     """Quantises latents z [B, ..., K] for training.
@@ -240,9 +247,8 @@ class BSQ:
     """
     u = unit(z.astype(jnp.float32))
     code = _signs(u) / math.sqrt(z.shape[-1])
-    p = self.probability(z)
-    own = _by_example(bit_entropy(p).sum(-1))
-    even = mean_entropy(p, self.group)
+    own = _by_example(bit_entropy(self.logits(z)).sum(-1))
+    even = mean_entropy(self.probability(z), self.group)
     loss = self.zeta * (self.own * own - self.even * even) / self.tau
     return straight_through(u, code), {"entropy": loss}, self.encode(u)
 

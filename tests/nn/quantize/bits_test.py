@@ -137,7 +137,7 @@ class SignsTest(parameterized.TestCase):
     u = z / np.linalg.norm(z, axis=-1, keepdims=True)
     p = softmax(2 * tau * u @ (codes_of(k) / np.sqrt(k)).T)
     soft = BSQ(tau=tau).probability(jnp.asarray(z))
-    own = bits.bit_entropy(soft).sum(-1)
+    own = bits.bit_entropy(BSQ(tau=tau).logits(jnp.asarray(z))).sum(-1)
     np.testing.assert_allclose(own, entropy(p), atol=1e-5)
     exact = entropy(p.reshape(-1, 2**k).mean(0))
     bounds = [float(bits.mean_entropy(soft, g)) for g in (8, 4, 2, 1)]
@@ -163,6 +163,18 @@ class SignsTest(parameterized.TestCase):
     np.testing.assert_allclose(losses["entropy"], want, atol=2e-3)
     commit = np.square(z - np.sign(z)).mean((1, 2))
     np.testing.assert_allclose(losses["commit_loss"], commit, rtol=1e-5)
+
+  @parameterized.parameters(LFQ(), BSQ(tau=100.0))
+  def test_sure_bits_have_a_finite_gradient(self, q):
+    """A probability of 0 or 1 in float32: the entropy is 0, and so is its
+    gradient."""
+    z = jnp.asarray([[[3.0, -3.0, 0.5, -2.0]], [[1.0, 2.0, -0.5, -9.0]]])
+    loss = lambda z: jnp.sum(q(z)[1]["entropy"])
+    self.assertTrue(np.isfinite(loss(z)))
+    np.testing.assert_allclose(jax.grad(loss)(z), 0, atol=1e-3)
+    np.testing.assert_allclose(
+      bits.bit_entropy(jnp.asarray([-1e4, -400.0, 400.0, 1e4])), 0, atol=1e-6
+    )
 
   def test_groups_that_do_not_fit(self):
     with self.assertRaisesRegex(UserError, "groups of 3 do not divide 8 bits"):
