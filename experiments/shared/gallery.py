@@ -1,24 +1,31 @@
 """`docs/gallery.md`: what the systems have drawn, family by family, each
 picture with the command that draws it again.
 
-Written from the rows of `catalog` and the records of results; nothing here
-needs JAX.
+Written from the rows of `catalog`, the records of results and the rows of
+`samples`; nothing here needs JAX.
 """
 
 from __future__ import annotations
 
+import json
+import pathlib
 import re
 
+from experiments.shared.record import RESULTS
 from experiments.shared.records import command
+
+IMAGES = pathlib.Path(__file__).parents[2] / "docs/images/gallery"
 
 HEAD = """# Gallery
 
-What small models, trained for minutes on two CPU cores, have drawn in the
-experiments: pictures to compare arms by, not to be admired; rows and columns
-are named in them, and [the papers](papers.md) say what they show. The command
-below a picture trains its models and draws it again.
+What small models, trained for minutes on two CPU cores, have drawn. First what
+the default preset of a system draws, where it has been trained; then what the
+experiments have drawn: pictures to compare arms by, not to be admired; rows and
+columns are named in them, and [the papers](papers.md) say what they show. The
+command below a picture trains its models and draws it again.
 
-Written by `python -m experiments.report` from `experiments/results/*.json`.
+Written by `python -m experiments.report` from `experiments/results/*.json` and
+what `python -m experiments.shared.samples` leaves.
 """
 
 
@@ -32,8 +39,36 @@ def _pictures(slug: str, records: dict[str, dict]) -> list[str]:
   ]
 
 
-def _section(row: dict, names: list[str], records: dict) -> str:
+def drawn() -> dict[str, dict]:
+  """Config -> what `samples` kept of its default preset."""
+  paths = sorted((RESULTS / "gallery").glob("*.json"))
+  return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def _of_default(own: dict) -> list[str]:
+  """The files of a row of `drawn`, and the commands that make them again."""
+  parts = []
+  for name in own["files"]:
+    if name.endswith(".txt"):
+      text = (IMAGES / name).read_text().rstrip()
+      parts.append(f"```text\n{text}\n```")
+    elif name.endswith(".wav"):
+      parts.append(f"[The first sound](images/gallery/{name})")
+    else:
+      parts.append(f"![{own['config']}](images/gallery/{name})")
+  minutes = own["train seconds"] / 60
+  run = f"python -m ar_jax.main --config={own['config']}"
+  parts.append(
+    f"`{run}`, {minutes:.0f} minutes on {own['device']}; then `{run} "
+    "--mode=sample`"
+  )
+  return parts
+
+
+def _section(row: dict, names: list[str], records: dict, own: dict) -> str:
   parts = [f"### {row['system']}", row["what"]]
+  if own:
+    parts += _of_default(own)
   for name in names:
     parts.append(f"![{name}](images/{records[name]['picture']})")
     own = records[name].get("command") or command(name)
@@ -53,13 +88,14 @@ def page(
     rows: family -> the rows of `catalog.rows`.
     records: name -> what an experiment wrote.
   """
-  parts, without = [HEAD.rstrip("\n")], []
+  parts, without, defaults = [HEAD.rstrip("\n")], [], drawn()
   for family, own in rows.items():
     sections = []
     for row in own:
       slug = re.search(r"`(\w+)`", row["system"])[1]
-      if names := _pictures(slug, records):
-        sections.append(_section(row, names, records))
+      names, of_default = _pictures(slug, records), defaults.get(slug, {})
+      if names or of_default:
+        sections.append(_section(row, names, records, of_default))
       elif row["verdict"] != "checked by its tests":
         without.append(row["system"])
     if sections:

@@ -1,0 +1,108 @@
+"""Trains the default preset of configs, draws from it, and keeps what is drawn
+for docs/gallery.md.
+
+  python -m experiments.shared.samples [FOLDER] CONFIG ...
+
+A CONFIG is the name of a file in configs/, a preset may stand behind a colon.
+Its run lies in FOLDER/CONFIG, or runs/gallery/CONFIG, so that a command that
+was stopped goes on. Of what `--mode=sample` leaves, the picture, the GIF, the
+first sound and the text go to docs/images/gallery, and a row with the seconds,
+the device and the commit to results/gallery/CONFIG.json.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import jax
+
+from ar_jax import run_files
+from ar_jax.core import json_text
+from experiments.shared import record
+
+ROWS = record.RESULTS / "gallery"
+IMAGES = record.RESULTS.parents[1] / "docs/images/gallery"
+# What a run leaves -> the ending of what is kept of it.
+KEPT = {
+  "samples.png": ".png",
+  "samples.gif": ".gif",
+  "samples/0.wav": ".wav",
+  "samples.txt": ".txt",
+}
+LINES = 12  # of a text
+
+
+def main_of(config: str, workdir: pathlib.Path, mode: str) -> float:
+  """Runs a mode of a config; the seconds it took.
+
+  Raises:
+    SystemExit: it failed, after its own line.
+  """
+  begun = time.perf_counter()
+  command = [sys.executable, "-m", "ar_jax.main", f"--config={config}"]
+  command += [f"--workdir={workdir}", f"--mode={mode}"]
+  done = subprocess.run(command, check=False)
+  if done.returncode:
+    raise SystemExit(f"{config}: --mode={mode} ended with {done.returncode}")
+  return time.perf_counter() - begun
+
+
+def kept(run: pathlib.Path, stem: str) -> list[str]:
+  """Copies what is shown of a run; the names of the files."""
+  names = []
+  for made, ending in KEPT.items():
+    if not (run / made).exists():
+      continue
+    target = IMAGES / f"{stem}{ending}"
+    if ending == ".txt":
+      lines = (run / made).read_text().splitlines()
+      target.write_text("\n".join(lines[:LINES]) + "\n")
+    else:
+      shutil.copyfile(run / made, target)
+    names.append(target.name)
+  return names
+
+
+def run(config: str, folder: pathlib.Path) -> None:
+  """Trains, draws and keeps one."""
+  stem = re.sub(r"\W+", "_", config)
+  workdir = folder / stem
+  trained = main_of(config, workdir, "train")
+  drawn = main_of(config, workdir, "sample")
+  for place in (ROWS, IMAGES):
+    place.mkdir(parents=True, exist_ok=True)
+  files = kept(run_files.last_stage(workdir), stem)
+  if not files:
+    raise SystemExit(f"{config}: nothing in {workdir} can be shown")
+  row = {
+    "config": config,
+    "train seconds": round(trained, 1),
+    "sample seconds": round(drawn, 1),
+    "files": files,
+    "device": record.device(),
+    "jax": jax.__version__,
+    "commit": record.commit(),
+  }
+  (ROWS / f"{stem}.json").write_text(json_text.dumps(row, indent=2) + "\n")
+  print(json.dumps(row), flush=True)
+
+
+def main() -> None:
+  folder = pathlib.Path("runs", "gallery")
+  names = sys.argv[1:]
+  if names and "/" in names[0]:
+    folder, names = pathlib.Path(names[0]), names[1:]
+  if not names:
+    raise SystemExit(__doc__.split("\n\n")[1].strip())
+  for name in names:
+    run(name, folder.resolve())
+
+
+if __name__ == "__main__":
+  main()
