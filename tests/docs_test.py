@@ -59,7 +59,6 @@ UNMEASURED = {
   "clear",
   "cppd",
   "d_ar",
-  "dd2",
   "ecm",
   "nsarm",
   "varedit",
