@@ -19,9 +19,11 @@ Array = jax.Array
 
 
 def unit(z: Array, eps: float = 1e-12) -> Array:
-  """z / |z| along the last axis, for codebooks on the sphere (l2-VQ)."""
-  norm = jnp.linalg.norm(z, axis=-1, keepdims=True)
-  return z / jnp.maximum(norm, eps)
+  """z / |z| along the last axis, for codebooks on the sphere (l2-VQ); z / eps
+  where it is shorter than that."""
+  # The root of the larger one: that of 0 has no derivative.
+  squares = jnp.sum(jnp.square(z), -1, keepdims=True)
+  return z / jnp.sqrt(jnp.maximum(squares, eps**2))
 
 
 # Where a code that is not allowed is put: nothing is nearer to it than to

@@ -56,6 +56,8 @@ class PiecesTest(absltest.TestCase):
 
   def test_unit_of_zero_is_zero(self):
     np.testing.assert_array_equal(vq.unit(jnp.zeros((1, 3))), 0)
+    gradient = jax.grad(lambda z: vq.unit(z).sum())(jnp.zeros((1, 3)))
+    self.assertTrue(np.isfinite(gradient).all())
 
   def test_which_phi(self):
     self.assertEqual(
