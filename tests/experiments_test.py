@@ -6,6 +6,7 @@ import functools
 import importlib
 import pathlib
 import tempfile
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,14 @@ from absl.testing import absltest, parameterized
 
 from ar_jax import data
 from ar_jax.core.system import Loss, System
-from experiments.shared import arms, measures, pictures, toys
+from experiments.shared import (
+  arms,
+  gallery,
+  measures,
+  pictures,
+  samples,
+  toys,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = sorted(
@@ -80,6 +88,38 @@ class TrainTest(absltest.TestCase):
     self.assertBetween(w[0], 0.01, w[1] - 0.01)  # it comes behind
     self.assertEqual(mean.options, {"k": 1})
     self.assertGreater(mean.seconds, 0)
+
+  def test_weights_that_are_not_finite_are_refused(self):
+    rows = [{"x": np.float32(np.inf)}] * 4
+    rows = data.Dataset("toy", rows, rows, 1, ("all",))
+    with self.assertRaisesRegex(FloatingPointError, "Toy: not finite after 3"):
+      arms.train(Toy(), rows, steps=3, batch=2, seed=0, lr=0.3)
+
+
+class SamplesTest(absltest.TestCase):
+  def test_what_is_kept_of_a_run_is_shown(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    run, images = folder / "run", folder / "images"
+    (run / "samples").mkdir(parents=True)
+    images.mkdir()
+    (run / "samples.png").write_bytes(b"picture")
+    (run / "samples/0.wav").write_bytes(b"sound")
+    (run / "samples.txt").write_text("one line\n" * 40)
+    self.enterContext(mock.patch.object(samples, "IMAGES", images))
+    self.enterContext(mock.patch.object(gallery, "IMAGES", images))
+    files = samples.kept(run, "foo")
+    self.assertEqual(files, ["foo.png", "foo.wav", "foo.txt"])
+    self.assertEqual((images / "foo.wav").read_bytes(), b"sound")
+    own = {"config": "foo", "files": files, "train seconds": 150.0,
+           "device": "a core"}  # fmt: skip
+    row = {"system": "[`foo`](foo.py)", "what": "Foo.", "verdict": "holds"}
+    page = gallery.page(
+      {"token": "Tokens."}, {"token": [row]}, {}, {"foo": own}
+    )
+    self.assertIn("![foo](images/gallery/foo.png)", page)
+    self.assertIn("(images/gallery/foo.wav)", page)
+    self.assertEqual(page.count("one line"), samples.LINES)
+    self.assertIn("--config=foo`, 2 minutes on a core", page)
 
 
 class CompareTest(absltest.TestCase):

@@ -317,7 +317,9 @@ def pages(records: dict[str, dict]) -> dict[pathlib.Path, str]:
   written = {DOCS / "systems.md": systems(found), DOCS / "data.md": data()}
   written[DOCS / "scale.md"] = scale(records["plan"])
   written[DOCS / "tokenizers.md"] = tokenizers(records.get("vtbench"))
-  written[DOCS / "gallery.md"] = gallery.page(FAMILIES, found, records)
+  written[DOCS / "gallery.md"] = gallery.page(
+    FAMILIES, found, records, gallery.drawn()
+  )
   written[DOCS / "papers.md"] = papers.page(found, records)
   written[DOCS / "taxonomy.md"] = taxonomy.page(found, records.get("taxonomy"))
   for name, own in found.items():

@@ -80,6 +80,7 @@ def page(
   families: dict[str, str],
   rows: dict[str, list[dict]],
   records: dict[str, dict],
+  defaults: dict[str, dict],
 ) -> str:
   """The page.
 
@@ -87,8 +88,9 @@ def page(
     families: family -> what its systems do, in a line.
     rows: family -> the rows of `catalog.rows`.
     records: name -> what an experiment wrote.
+    defaults: see `drawn`.
   """
-  parts, without, defaults = [HEAD.rstrip("\n")], [], drawn()
+  parts, without = [HEAD.rstrip("\n")], []
   for family, own in rows.items():
     sections = []
     for row in own:
