@@ -62,7 +62,6 @@ UNMEASURED = {
   "ecm",
   "nsarm",
   "varedit",
-  "vtbench",
 }
 
 
