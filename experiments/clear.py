@@ -18,7 +18,7 @@ filter hears less than 10 % of the letters wrong; behind a voice the length is
 within a latent.
 
 Behind a voice: the first half of a test example is given as a recording with
-its text, and the other half is to be said. Nothing is kept in the folder.
+its text, and the other half is to be said.
 """
 
 from __future__ import annotations
@@ -101,7 +101,14 @@ def main_loop(
     steps = VAE_STEPS if not settings.short else settings.steps
     system = build("wav_vae", **CODEC)
     own = arms.train(
-      system, dataset, steps=steps, batch=BATCH, seed=seed, lr=4e-3, ema=0.95
+      system,
+      dataset,
+      steps=steps,
+      batch=BATCH,
+      seed=seed,
+      lr=4e-3,
+      ema=0.95,
+      keep=settings.folder,
     )
     print(seed, f"tokenizer: {own.seconds:.0f} s", flush=True)
     return own.variables["params"]["tokenizer"]
@@ -121,6 +128,7 @@ def main_loop(
       seed=seed,
       lr=3e-3,
       ema=0.98,
+      keep=settings.folder,
       given={k: law[k] for k in names if k in law},
       options={"guidance": GUIDANCE},
     )

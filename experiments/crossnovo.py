@@ -17,8 +17,7 @@ alike:
 
 Claim: CrossNovo reads two points of a hundred more peptides than either, and
 one more of the residues than the residues alone. It means something only where
-the residues alone get more than half of the amino acids right. Nothing is kept
-in the folder.
+the residues alone get more than half of the amino acids right.
 """
 
 from __future__ import annotations
@@ -95,6 +94,7 @@ def main_loop(settings: arms.Settings) -> tuple[arms.Results, str]:
       seed=seed,
       lr=2e-3,
       ema=0.98,
+      keep=settings.folder,
     )
 
   def measure(own: Trained, seed: int) -> dict[str, Any]:

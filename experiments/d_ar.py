@@ -23,7 +23,7 @@ as groups, the last to the end, or all steps, of the codes that are known.
     sequential.
 
 Beside it: the codes in use, and nats a code, group by group, of a small
-LlamaGen over the sequential codes. Nothing is kept in the folder.
+LlamaGen over the sequential codes.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ PROBE = dict(
 )  # fmt: skip
 
 
-def make(seed: int, arm: str, dataset, steps: int) -> Trained:
+def make(seed: int, arm: str, dataset, s: arms.Settings) -> Trained:
   system = build("d_ar", sees=ARMS[arm], **CODES)
   own = dict(batch=BATCH, seed=seed, lr=RATE, ema=0.99)
-  return arms.train(system, dataset, steps=steps, **own)
+  return arms.train(system, dataset, steps=s.steps, keep=s.folder, **own)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -141,8 +141,7 @@ def run() -> None:
     return found | {"seconds": own.seconds}
 
   makers = {
-    arm: functools.partial(make, arm=arm, dataset=dataset, steps=s.steps)
-    for arm in named
+    arm: functools.partial(make, arm=arm, dataset=dataset, s=s) for arm in named
   }
   found = arms.compare(makers, measure, s.seeds)
   every = lambda arm: np.array(

@@ -13,8 +13,7 @@ k-means, one frozen VAR of these, and their Sobel edges as control:
 (d) after such training, temperatures that fall from 1.0 to 0.8 make late maps
     likelier, and samples show their class more often, than 1.0 throughout.
 
-Beside them the same adapters are trained on all maps always. Nothing is kept in
-the folder.
+Beside them the same adapters are trained on all maps always.
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ def run() -> None:
   n = s.fewer(len(real.test))
 
   # One, as the published ones are.
-  training = dict(batch=BATCH, lr=RATE, ema=0.98)
+  training = dict(batch=BATCH, lr=RATE, ema=0.98, keep=s.folder)
   base = arms.train(
     target,
     coded,

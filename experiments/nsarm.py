@@ -172,7 +172,7 @@ def run() -> None:
   begun = time.perf_counter()
   s = arms.settings("nsarm", steps=STEPS)
   bench = Bench(s)
-  train = functools.partial(arms.train, batch=BATCH, ema=0.98)
+  train = functools.partial(arms.train, batch=BATCH, ema=0.98, keep=s.folder)
 
   @functools.cache
   def first(seed: int) -> Trained:

@@ -16,7 +16,7 @@ the number of joints is off by less than one.
 
 Of true trees of the test part, cut before two mirrored siblings, the next joint
 is drawn 200 times: the share that goes to the nearer half, and how far from
-the nearest of the two. Nothing is kept in the folder.
+the nearest of the two.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ def main_loop(settings: arms.Settings) -> arms.Results:
       seed=seed,
       lr=2e-3,
       ema=0.99,
+      keep=settings.folder,
     )
 
   def measure(own: Trained, seed: int) -> dict[str, Any]:

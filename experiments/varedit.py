@@ -18,7 +18,6 @@ the coarse half of the maps and of all; and of edits drawn greedily, the mean
 absolute error to the exact result, and where the instruction must change
 nothing. Beside them: the source as it is, and the exact result as its bits hold
 it, the least that any arm can reach: errors are compared by what lies above it.
-Nothing is kept in the folder.
 """
 
 from __future__ import annotations
@@ -120,7 +119,7 @@ def run() -> None:
   def make(seed: int, arm: str) -> Trained:
     return arms.train(
       model(arm), real, steps=s.steps, batch=BATCH, seed=seed, lr=RATE,
-      ema=0.98, given={"tokenizer": frozen}, options=LAW,
+      ema=0.98, given={"tokenizer": frozen}, options=LAW, keep=s.folder,
     )  # fmt: skip
 
   makers = {arm: functools.partial(make, arm=arm) for arm in ARMS}

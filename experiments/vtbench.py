@@ -13,7 +13,7 @@ without training. The claim:
     side.
 
 Units of numbers have no bits to be compared by: what (a) compares is what the
-paper compares, tokenizers with as many units. Nothing is kept in the folder.
+paper compares, tokenizers with as many units.
 """
 
 from __future__ import annotations
@@ -79,12 +79,19 @@ def images(split: str, each: int) -> Dataset:
   return Dataset("tasks of vtbench", found, found, 3, TASKS, "rule 1")
 
 
-def make(seed: int, name: str, own: Dataset, steps: int) -> Trained:
+def make(seed: int, name: str, own: Dataset, s: arms.Settings) -> Trained:
   """A trained tokenizer."""
   kind, options = TRAINED[name]
   system = build(kind, **options)
   return arms.train(
-    system, own, steps=steps, batch=BATCH, seed=seed, lr=RATE, ema=0.98
+    system,
+    own,
+    steps=s.steps,
+    batch=BATCH,
+    seed=seed,
+    lr=RATE,
+    ema=0.98,
+    keep=s.folder,
   )
 
 
@@ -127,8 +134,7 @@ def main() -> None:
     features="pixels",
   )
   makers = {
-    name: functools.partial(make, name=name, own=own, steps=s.steps)
-    for name in TRAINED
+    name: functools.partial(make, name=name, own=own, s=s) for name in TRAINED
   }
   makers |= {
     name: lambda seed, given=given: Trained(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from ar_jax import data
+from ar_jax import data, step
 from ar_jax.core.system import Loss, System
 from experiments.shared import (
   arms,
@@ -88,6 +88,27 @@ class TrainTest(absltest.TestCase):
     self.assertBetween(w[0], 0.01, w[1] - 0.01)  # it comes behind
     self.assertEqual(mean.options, {"k": 1})
     self.assertGreater(mean.seconds, 0)
+
+  def test_an_arm_that_is_kept_is_not_trained_again(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    rows = [{"x": np.float32(3)}] * 4
+    rows = data.Dataset("toy", rows, rows, 1, ("all",))
+    train = functools.partial(
+      arms.train, Toy(), steps=6, batch=2, seed=0, keep=folder
+    )
+    first = train(rows, lr=0.3)
+    with mock.patch.object(step, "jit_step", side_effect=AssertionError):
+      again = train(rows, lr=0.3, options={"k": 1})
+      np.testing.assert_array_equal(
+        again.variables["params"]["w"], first.variables["params"]["w"]
+      )
+      self.assertEqual((again.seconds, again.options),
+                       (first.seconds, {"k": 1}))  # fmt: skip
+      others = [{"x": np.float32(4)}] * 4
+      others = dataclasses.replace(rows, train=others)
+      for way in (dict(lr=0.2), dict(dataset=others, lr=0.3)):
+        with self.assertRaises(AssertionError):
+          train(way.pop("dataset", rows), **way)
 
   def test_weights_that_are_not_finite_are_refused(self):
     rows = [{"x": np.float32(np.inf)}] * 4

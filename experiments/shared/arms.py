@@ -4,10 +4,10 @@ and measured alike, a table of them, and a picture.
   python -m experiments.NAME [FOLDER] [WORD...] [--steps=N] [--seeds=N]
     [--short]
 
-FOLDER keeps what a run trains, so that a command that was stopped goes on;
-without it, `runs/experiments/NAME`. WORD chooses the data where an experiment
-has several. `--short` is a trial: one seed, few steps, a folder of its own,
-and nothing is recorded.
+FOLDER keeps what a run trains, so that a command that was stopped goes on, if
+the code has not changed; without it, `runs/experiments/NAME`. WORD chooses the
+data where an experiment has several. `--short` is a trial: one seed, few steps,
+a folder of its own, and nothing is recorded.
 
 An experiment is then arms, a function that measures one, and a verdict.
 """
@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 import pathlib
+import pickle
+import re
 import statistics
 import sys
 import time
@@ -144,6 +147,7 @@ def train(
   given: Mapping[str, Any] | None = None,
   options: Mapping[str, Any] | None = None,
   watch: Callable[[int, step.TrainState], None] = lambda done, state: None,
+  keep: pathlib.Path | None = None,
 ) -> Trained:
   """Trains an arm in memory.
 
@@ -159,7 +163,20 @@ def train(
     options: of sampling.
     watch: is given the updates done and the state, after each; what it takes
       is not counted.
+    keep: a folder for the weights: an arm that was trained in the same way
+      before is not trained again, so that a command that was stopped goes on.
+      Nothing is watched then.
+
+  Raises:
+    FloatingPointError: the weights are not finite.
   """
+  if keep is not None:
+    way = _way(system, dataset, given, (steps, batch, seed, lr, ema))
+    path = keep / f"{type(system).__name__}-{seed}-{way[:12]}.pickle"
+    if path.exists():
+      kept, seconds = pickle.loads(path.read_bytes())
+      kept = jax.tree.map(jax.numpy.asarray, kept)
+      return Trained(system, kept, dict(options or {}), seconds)
   tx = optim.make({"lr": lr, "warmup": 0.05, "clip": 1.0}, steps)
   kind = step.Options(ema=ema)
   batches = data.batches(dataset.train, batch=batch, seed=seed)
@@ -185,7 +202,24 @@ def train(
   variables = dict(state.variables)
   if state.ema is not None:
     variables["params"] = state.ema
+  if keep is not None:
+    keep.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".tmp")
+    half.write_bytes(pickle.dumps((jax.device_get(variables), seconds)))
+    half.replace(path)
   return Trained(system, variables, dict(options or {}), seconds)
+
+
+def _way(system: System, dataset: data.Dataset, given: Any, how: Any) -> str:
+  """A digest of how an arm is trained. Of the data it knows some examples, of
+  the code nothing."""
+  said = repr((system, how, len(dataset.train)))
+  said = re.sub(r" at 0x[0-9a-f]+", "", said)  # of functions
+  digest = hashlib.sha256(said.encode())
+  some = [dict(dataset.train[i]) for i in range(min(4, len(dataset.train)))]
+  for leaf in jax.tree.leaves((some, given)):
+    digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+  return digest.hexdigest()
 
 
 def _finite(x: Any) -> bool:
