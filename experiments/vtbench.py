@@ -2,10 +2,10 @@
 
   python -m experiments.vtbench [FOLDER] [--steps=N] [--seeds=N] [--short]
 
-Every tokenizer with the same convolutional nets, trained alike on Fashion-MNIST
-at 32 pixels, fine patterns and rendered text together, and measured on each of
-the three: 64 units of 8 bits an image (85 for the residual maps), beside codecs
-without training. The claim:
+Every tokenizer with the same convolutional nets, or with small transformers,
+trained alike on Fashion-MNIST at 32 pixels, fine patterns and rendered text
+together, and measured on each of the three: 64 units of 8 bits an image (85 for
+maps of several sizes), beside codecs without training. The claim:
 
 (a) the continuous autoencoder has a higher PSNR than every discrete one on each
     task, and fewer wrong characters;
@@ -37,6 +37,10 @@ NET = dict(ch=8, mult=(1, 2, 4), blocks=1, in_channels=1)
 FLAT = NET | dict(size=SIZE)
 ONE = FLAT | dict(z=32)
 CONTINUOUS, RESIDUAL = "KL, 4 numbers", "VQ, maps of 1, 2, 4, 8"
+MAPS = dict(vocab=256, channels=4, scales=(1, 2, 4, 8), spread=0.3)
+# Of codes in a line, by transformers, which need all of it to use their codes.
+LINE = dict(vocab=256, channels=4, length=64, size=SIZE, in_channels=1)
+LINE |= dict(quantizer=dict(spread=0.3, entropy=0.1, rotation=True))
 # Name -> (system, its options).
 TRAINED = {
   # A KL of full weight leaves nothing in so few numbers.
@@ -45,14 +49,39 @@ TRAINED = {
     dict(channels=4, attention=(2,), bottleneck_weight=1e-5) | FLAT,
   ),
   "VQ": ("vq", dict(vocab=256, channels=4, spread=0.5) | ONE),
-  RESIDUAL: (
-    "multiscale_vq",
-    dict(vocab=256, channels=4, scales=(1, 2, 4, 8), spread=0.3) | NET,
-  ),
+  RESIDUAL: ("multiscale_vq", MAPS | NET),
+  "VQ, maps of bands": ("frequency_vq", MAPS | NET),
+  "VQ, latents of 1, 2, 4, 8": ("flex_vq", MAPS | ONE),
   "FSQ": ("lookup_free", dict(kind="fsq", levels=(8, 8, 4)) | ONE),
   "BSQ": ("lookup_free", dict(kind="bsq", bits_of_code=8) | ONE),
   "LFQ": ("lookup_free", dict(kind="lfq", bits_of_code=8) | ONE),
+  "BSQ, maps of 1, 2, 4, 8": (
+    "bitwise",
+    dict(bits=8, scales=(1, 2, 4, 8)) | NET,
+  ),
   "bits that are drawn": ("bits", dict(bits=8) | ONE),
+  "GigaTok, a line": (
+    "gigatok",
+    LINE
+    | dict(
+      encoder=(64, 2, 2),
+      decoder=(64, 2, 2),
+      nets=dict(z=32, ch=8, mult=(1, 2, 4), blocks=1),
+    ),
+  ),
+  "D-AR, a line in 8 groups": (
+    "d_ar",
+    LINE
+    | dict(
+      groups=8,
+      rows=64,
+      width=64,
+      heads=4,
+      depths=(2, 2, 3),
+      patch=4,
+      pixel_patch=4,
+    ),  # fmt: skip
+  ),
   "linear, 4 numbers": ("vtbench", dict(kind="linear", patch=4, channels=4)),
 }
 CODECS = {
