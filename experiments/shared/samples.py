@@ -22,7 +22,6 @@ import time
 
 import jax
 
-from ar_jax import run_files
 from ar_jax.core import json_text
 from experiments.shared import record
 
@@ -77,7 +76,8 @@ def run(config: str, folder: pathlib.Path) -> None:
   drawn = main_of(config, workdir, "sample")
   for place in (ROWS, IMAGES):
     place.mkdir(parents=True, exist_ok=True)
-  files = kept(run_files.last_stage(workdir), stem)
+  # Of stages, they lie above the folders of these.
+  files = kept(workdir, stem)
   if not files:
     raise SystemExit(f"{config}: nothing in {workdir} can be shown")
   row = {
