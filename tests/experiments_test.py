@@ -123,7 +123,8 @@ class SamplesTest(absltest.TestCase):
     run, images = folder / "run", folder / "images"
     (run / "samples").mkdir(parents=True)
     images.mkdir()
-    (run / "samples.png").write_bytes(b"picture")
+    small = pictures.Image.fromarray(np.zeros((4, 100, 3), np.uint8))
+    small.save(run / "samples.png")
     (run / "samples/0.wav").write_bytes(b"sound")
     (run / "samples.txt").write_text("one line\n" * 40)
     self.enterContext(mock.patch.object(samples, "IMAGES", images))
@@ -131,6 +132,8 @@ class SamplesTest(absltest.TestCase):
     files = samples.kept(run, "foo")
     self.assertEqual(files, ["foo.png", "foo.wav", "foo.txt"])
     self.assertEqual((images / "foo.wav").read_bytes(), b"sound")
+    shown = pictures.Image.open(images / "foo.png")
+    self.assertGreaterEqual(shown.width, pictures.WIDTH)
     own = {"config": "foo", "files": files, "train seconds": 150.0,
            "device": "a core"}  # fmt: skip
     row = {"system": "[`foo`](foo.py)", "what": "Foo.", "verdict": "holds"}

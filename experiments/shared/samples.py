@@ -23,7 +23,7 @@ import time
 import jax
 
 from ar_jax.core import json_text
-from experiments.shared import record
+from experiments.shared import pictures, record
 
 ROWS = record.RESULTS / "gallery"
 IMAGES = record.RESULTS.parents[1] / "docs/images/gallery"
@@ -62,6 +62,8 @@ def kept(run: pathlib.Path, stem: str) -> list[str]:
     if ending == ".txt":
       lines = (run / made).read_text().splitlines()
       target.write_text("\n".join(lines[:LINES]) + "\n")
+    elif ending == ".png":
+      pictures.enlarged(run / made).save(target, optimize=True)
     else:
       shutil.copyfile(run / made, target)
     names.append(target.name)
