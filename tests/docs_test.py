@@ -58,7 +58,6 @@ def _exists(name: str) -> bool:
 UNMEASURED = {
   "clear",
   "cppd",
-  "d_ar",
   "ecm",
   "nsarm",
   "varedit",
