@@ -153,7 +153,7 @@ class EditTest(parameterized.TestCase):
         box_mask(8, 8, box)
     with self.assertRaisesRegex(UserError, "in 0..3"):
       kept(None, shapes, batch=1, first=4)
-    with self.assertRaisesRegex(UserError, "'bilinear' or 'area'"):
+    with self.assertRaisesRegex(UserError, "choose one of bilinear, area"):
       kept(None, shapes, batch=1, coarse="nearest")
 
   def test_expansion_and_paste(self):

@@ -310,7 +310,7 @@ class LumosTest(parameterized.TestCase):
       build("lumos_1", **dict(tokenizer=CODES, **SIZES) | model)
 
   @parameterized.parameters(
-    (dict(decay="none"), "linear or released"),
+    (dict(decay="none"), "choose one of linear, released"),
     (dict(history=1.5), "a share, 0 to 1"),
     (dict(steps=0), "at least one step"),
     (dict(guidance=2.0), "no null class"),

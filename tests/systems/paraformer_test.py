@@ -214,7 +214,7 @@ class NetTest(absltest.TestCase):
   def test_wrong_options(self):
     model = config.get_config("smoke").model.to_dict()
     for change, says in (
-      (dict(decoder="x"), "choose sanm, plain, ar"),
+      (dict(decoder="x"), "choose one of sanm, plain, ar"),
       (dict(per="x"), "choose one of row, symbol"),
       (dict(stage="mwer", decoder="ar"), "of a parallel decoder alone"),
       (dict(kernel=4), "kernel=4 odd"),

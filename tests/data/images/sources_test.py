@@ -103,7 +103,7 @@ class EmbeddedTest(Case):
   def test_fashion_mnist_errors(self):
     path = self._fashion()
     self.fails("cannot pad", "fashion_mnist", 24, path=path, fit="pad")
-    self.fails("'pad' or 'resize'", "fashion_mnist", path=path, fit="crop")
+    self.fails("one of pad, resize", "fashion_mnist", path=path, fit="crop")
     self._fashion(labels=(0, 10))
     self.fails("label 10 is out of range", "fashion_mnist", path=path)
     file = self.root / "train-images-idx3-ubyte.gz"
