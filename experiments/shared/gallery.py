@@ -19,10 +19,12 @@ IMAGES = pathlib.Path(__file__).parents[2] / "docs/images/gallery"
 HEAD = """# Gallery
 
 What small models, trained for minutes on two CPU cores, have drawn. First what
-the default preset of a system draws, where it has been trained; then what the
-experiments have drawn: pictures to compare arms by, not to be admired; rows and
-columns are named in them, and [the papers](papers.md) say what they show. The
-command below a picture trains its models and draws it again.
+the default preset of a system draws, where it has been trained: of classes a
+row each, of a tokenizer images and beside each what it decodes, of series what
+came before and what was forecast. Then what the experiments have drawn, to
+compare arms by: rows and columns are named, and [the papers](papers.md) say
+what they show. The command below a picture trains its models and draws it
+again.
 
 Written by `python -m experiments.report` from `experiments/results/*.json` and
 what `python -m experiments.shared.samples` leaves.
