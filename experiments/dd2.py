@@ -17,14 +17,8 @@ flow for each: the paper measures it on the way. The unit checks of the losses,
 with laws that are known, are tests/core/flows/distillation_test.py. The folder
 keeps every run.
 
-Rates and updates are those of one seed, by the joint law alone. With 1,200
-updates of the second stage at a rate of 1e-3, two of the guide for one of the
-generator, what DD2 makes lies half way between codes, and its Frechet distance
-is 79.3 +- 6.8 where DD1's is 31.9 (3 seeds). At 3e-3 and three for one it comes
-nearer to the teacher's law than by five for one at 1e-3, by alpha 0.6 or 1.2,
-or by rule="dmd", which each had 3,000 updates. After 6,000 the units that have
-three or four likely codes lie near to these, and those that have twenty half
-way between two.
+The rate, the rule and the updates of the guide for one of the generator were
+chosen on one seed, by the joint law alone.
 """
 
 from __future__ import annotations

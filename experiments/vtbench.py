@@ -80,8 +80,8 @@ TRAINED = {
       depths=(2, 2, 3),
       patch=4,
       pixel_patch=4,
-    ),  # fmt: skip
-  ),
+    ),
+  ),  # fmt: skip
   "linear, 4 numbers": ("vtbench", dict(kind="linear", patch=4, channels=4)),
 }
 CODECS = {

@@ -127,7 +127,6 @@ class SamplesTest(absltest.TestCase):
     small.save(run / "samples.png")
     (run / "samples/0.wav").write_bytes(b"sound")
     (run / "samples.txt").write_text("one line\n" * 40)
-    self.enterContext(mock.patch.object(samples, "IMAGES", images))
     self.enterContext(mock.patch.object(gallery, "IMAGES", images))
     files = samples.kept(run, "foo")
     self.assertEqual(files, ["foo.png", "foo.wav", "foo.txt"])
@@ -143,7 +142,7 @@ class SamplesTest(absltest.TestCase):
     self.assertIn("![foo](images/gallery/foo.png)", page)
     self.assertIn("(images/gallery/foo.wav)", page)
     self.assertEqual(page.count("one line"), samples.LINES)
-    self.assertIn("--config=foo`, 2 minutes on a core", page)
+    self.assertIn("--config=foo`, 2.5 minutes on a core", page)
 
 
 class CompareTest(absltest.TestCase):

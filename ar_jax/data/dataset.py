@@ -91,8 +91,9 @@ def label(source: Source, i: int) -> int:
   return int(example["label"])
 
 
-def draw(source: Source, i: int, rng: np.random.Generator) -> Example:
-  """The random view of example `i`; `source[i]` where it has only one."""
+def draw(source: Source, i: int, rng: np.random.Generator | None) -> Example:
+  """The random view of example `i`; `source[i]` where it has only one, which
+  needs no generator."""
   own = getattr(source, "draw", None)
   return dict(source[i] if own is None else own(i, rng))
 

@@ -158,12 +158,11 @@ def _steps(
       place, max_index=length - 1, seed=(shuffle + turn) % 2**32, rounds=4
     )
 
-  random = augment is not None or hasattr(source, "draw")
+  # A generator takes longer to make than a small example to read.
+  drawn = augment is not None or hasattr(source, "draw")
 
   def example(position: int) -> Example:
-    if not random:
-      return dict(source[number(position)])
-    rng = np.random.default_rng((seed, position))
+    rng = np.random.default_rng((seed, position)) if drawn else None
     one = draw(source, number(position), rng)
     return one if augment is None else augment(one, rng)
 

@@ -311,9 +311,7 @@ def build(
       such stage or rule.
   """
   check_choice("stage", stage, STAGES)
-  if rule not in distillation.RULES:
-    known = ", ".join(distillation.RULES)
-    raise UserError(f"rule={rule!r}: choose one of {known}")
+  check_choice("rule", rule, distillation.RULES)
   if min(repeats, guides) < 1 or alone < 0:
     raise UserError(
       f"repeats={repeats}, guides={guides}, alone={alone}: at least 1, 1 and 0"

@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 import pathlib
-import pickle
-import re
 import statistics
 import sys
 import time
@@ -34,6 +31,7 @@ from ar_jax import checkpoint, conditions, data, optim, step
 from ar_jax import train as training
 from ar_jax.core import prng
 from ar_jax.core.system import System, Vars, build
+from experiments.shared import kept
 
 SHORT = 4  # steps of a trial
 
@@ -171,12 +169,10 @@ def train(
     FloatingPointError: the weights are not finite.
   """
   if keep is not None:
-    way = _way(system, dataset, given, (steps, batch, seed, lr, ema))
+    way = kept.digest(system, dataset, given, (steps, batch, seed, lr, ema))
     path = keep / f"{type(system).__name__}-{seed}-{way[:12]}.pickle"
-    if path.exists():
-      kept, seconds = pickle.loads(path.read_bytes())
-      kept = jax.tree.map(jax.numpy.asarray, kept)
-      return Trained(system, kept, dict(options or {}), seconds)
+    if found := kept.load(path):
+      return Trained(system, found[0], dict(options or {}), found[1])
   tx = optim.make({"lr": lr, "warmup": 0.05, "clip": 1.0}, steps)
   kind = step.Options(ema=ema)
   batches = data.batches(dataset.train, batch=batch, seed=seed)
@@ -203,23 +199,8 @@ def train(
   if state.ema is not None:
     variables["params"] = state.ema
   if keep is not None:
-    keep.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".tmp")
-    half.write_bytes(pickle.dumps((jax.device_get(variables), seconds)))
-    half.replace(path)
+    kept.save(path, variables, seconds)
   return Trained(system, variables, dict(options or {}), seconds)
-
-
-def _way(system: System, dataset: data.Dataset, given: Any, how: Any) -> str:
-  """A digest of how an arm is trained. Of the data it knows some examples, of
-  the code nothing."""
-  said = repr((system, how, len(dataset.train)))
-  said = re.sub(r" at 0x[0-9a-f]+", "", said)  # of functions
-  digest = hashlib.sha256(said.encode())
-  some = [dict(dataset.train[i]) for i in range(min(4, len(dataset.train)))]
-  for leaf in jax.tree.leaves((some, given)):
-    digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
-  return digest.hexdigest()
 
 
 def _finite(x: Any) -> bool:

@@ -11,7 +11,6 @@ import collections
 import dataclasses
 import functools
 import json
-import pickle
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import numpy as np
 
 from ar_jax import data
 from ar_jax.core.system import System, Vars, build, part
-from experiments.shared import arms
+from experiments.shared import arms, kept
 from experiments.shared.arms import Settings, Trained
 
 VOCAB, SIDE, RATE, SECOND_RATE = 32, 4, 2e-3, 3e-3
@@ -94,10 +93,8 @@ class Runs:
     path = self.s.folder / f"{'-'.join([name, *map(str, numbers)])}.pickle"
     if not path.exists():
       made = make(seed)
-      kept = jax.device_get(made.variables), made.seconds
-      path.write_bytes(pickle.dumps(kept))
-    variables, seconds = pickle.loads(path.read_bytes())
-    variables = jax.tree.map(jnp.asarray, variables)
+      kept.save(path, made.variables, made.seconds)
+    variables, seconds = kept.load(path)
     options = LAW if name == "teacher" else {}
     return Trained(self.systems[name], variables, options, seconds)
 

@@ -2,7 +2,7 @@
 picture with the command that draws it again.
 
 Written from the rows of `catalog`, the records of results and the rows of
-`samples`; nothing here needs JAX.
+`samples`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 from experiments.shared.record import RESULTS
 from experiments.shared.records import command
 
+# What `samples` keeps: a row, and files beside the other pictures.
+ROWS = RESULTS / "gallery"
 IMAGES = pathlib.Path(__file__).parents[2] / "docs/images/gallery"
 
 HEAD = """# Gallery
@@ -43,7 +45,7 @@ def _pictures(slug: str, records: dict[str, dict]) -> list[str]:
 
 def drawn() -> dict[str, dict]:
   """Config -> what `samples` kept of its default preset."""
-  paths = sorted((RESULTS / "gallery").glob("*.json"))
+  paths = sorted(ROWS.glob("*.json"))
   return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
@@ -58,12 +60,11 @@ def _of_default(own: dict) -> list[str]:
       parts.append(f"[The first sound](images/gallery/{name})")
     else:
       parts.append(f"![{own['config']}](images/gallery/{name})")
-  minutes = own["train seconds"] / 60
   run = f"python -m ar_jax.main --config={own['config']}"
-  parts.append(
-    f"`{run}`, {minutes:.0f} minutes on {own['device']}; then `{run} "
-    "--mode=sample`"
-  )
+  took = ""
+  if own["train seconds"] is not None:
+    took = f", {own['train seconds'] / 60:.1f} minutes on {own['device']}"
+  parts.append(f"`{run}`{took}; then `{run} --mode=sample`")
   return parts
 
 
@@ -73,8 +74,8 @@ def _section(row: dict, names: list[str], records: dict, own: dict) -> str:
     parts += _of_default(own)
   for name in names:
     parts.append(f"![{name}](images/{records[name]['picture']})")
-    own = records[name].get("command") or command(name)
-    parts.append(f"`{own}` ([figures](results/{name}.md))")
+    run = records[name].get("command") or command(name)
+    parts.append(f"`{run}` ([figures](results/{name}.md))")
   return "\n\n".join(parts)
 
 

@@ -3,18 +3,17 @@ for docs/gallery.md.
 
   python -m experiments.shared.samples [FOLDER] CONFIG ...
 
-A CONFIG is the name of a file in configs/, a preset may stand behind a colon.
-Its run lies in FOLDER/CONFIG, or runs/gallery/CONFIG, so that a command that
-was stopped goes on. Of what `--mode=sample` leaves, the picture, the GIF, the
-first sound and the text go to docs/images/gallery, and a row with the seconds,
-the device and the commit to results/gallery/CONFIG.json.
+A CONFIG is the name of a file in configs/. Its run lies in FOLDER/CONFIG, or
+runs/gallery/CONFIG, so that a command that was stopped goes on; of such a run
+the seconds are not known. Of what `--mode=sample` leaves, the picture, the GIF,
+the first sound and the text go to docs/images/gallery, and a row with the
+seconds, the device and the commit to results/gallery/CONFIG.json.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -23,10 +22,8 @@ import time
 import jax
 
 from ar_jax.core import json_text
-from experiments.shared import pictures, record
+from experiments.shared import gallery, pictures, record
 
-ROWS = record.RESULTS / "gallery"
-IMAGES = record.RESULTS.parents[1] / "docs/images/gallery"
 # What a run leaves -> the ending of what is kept of it.
 KEPT = {
   "samples.png": ".png",
@@ -58,7 +55,7 @@ def kept(run: pathlib.Path, stem: str) -> list[str]:
   for made, ending in KEPT.items():
     if not (run / made).exists():
       continue
-    target = IMAGES / f"{stem}{ending}"
+    target = gallery.IMAGES / f"{stem}{ending}"
     if ending == ".txt":
       lines = (run / made).read_text().splitlines()
       target.write_text("\n".join(lines[:LINES]) + "\n")
@@ -72,26 +69,28 @@ def kept(run: pathlib.Path, stem: str) -> list[str]:
 
 def run(config: str, folder: pathlib.Path) -> None:
   """Trains, draws and keeps one."""
-  stem = re.sub(r"\W+", "_", config)
-  workdir = folder / stem
+  workdir = folder / config
+  fresh = not workdir.exists()
   trained = main_of(config, workdir, "train")
   drawn = main_of(config, workdir, "sample")
-  for place in (ROWS, IMAGES):
+  for place in (gallery.ROWS, gallery.IMAGES):
     place.mkdir(parents=True, exist_ok=True)
   # Of stages, they lie above the folders of these.
-  files = kept(workdir, stem)
+  files = kept(workdir, config)
   if not files:
     raise SystemExit(f"{config}: nothing in {workdir} can be shown")
   row = {
     "config": config,
-    "train seconds": round(trained, 1),
+    "train seconds": round(trained, 1) if fresh else None,
     "sample seconds": round(drawn, 1),
     "files": files,
     "device": record.device(),
     "jax": jax.__version__,
     "commit": record.commit(),
   }
-  (ROWS / f"{stem}.json").write_text(json_text.dumps(row, indent=2) + "\n")
+  (gallery.ROWS / f"{config}.json").write_text(
+    json_text.dumps(row, indent=2) + "\n"
+  )
   print(json.dumps(row), flush=True)
 
 

@@ -228,15 +228,10 @@ class BSQ:
     """-1 / sqrt(K) and 1 / sqrt(K), f32[..., K]."""
     return (2.0 * bits.astype(jnp.float32) - 1.0) / math.sqrt(bits.shape[-1])
 
-  def logits(self, z: Array) -> Array:
+  def logits(self, u: Array) -> Array:
     """Of a 1, f32[..., K]: softmax(-tau |u - c|^2) over all codes c, which is a
     product over the bits of u = z / |z|."""
-    u = unit(z.astype(jnp.float32))
-    return 4 * self.tau * u / math.sqrt(z.shape[-1])
-
-  def probability(self, z: Array) -> Array:
-    """Of a 1, f32[..., K], see `logits`."""
-    return jax.nn.sigmoid(self.logits(z))
+    return 4 * self.tau * u / math.sqrt(u.shape[-1])
 
   def __call__(self, z: Array) -> tuple[Array, dict[str, Array], Array]:
     """Quantises latents z [B, ..., K] for training.
@@ -247,8 +242,9 @@ class BSQ:
     """
     u = unit(z.astype(jnp.float32))
     code = _signs(u) / math.sqrt(z.shape[-1])
-    own = _by_example(bit_entropy(self.logits(z)).sum(-1))
-    even = mean_entropy(self.probability(z), self.group)
+    logits = self.logits(u)
+    own = _by_example(bit_entropy(logits).sum(-1))
+    even = mean_entropy(jax.nn.sigmoid(logits), self.group)
     loss = self.zeta * (self.own * own - self.even * even) / self.tau
     return straight_through(u, code), {"entropy": loss}, self.encode(u)
 
