@@ -81,7 +81,7 @@ def _fitted(config: Config, system, state: TrainState, source) -> TrainState:
   before, after = jax.tree.leaves(now), jax.tree.leaves(new)
   changed = [i for i, x in enumerate(after) if x is not before[i]]
   changed = processes.broadcast(changed)
-  values = processes.told(
+  values = processes.of_first(
     [np.asarray(after[i]).astype(before[i].dtype) for i in changed]
   )
   for i, value in zip(changed, values, strict=True):

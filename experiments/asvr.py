@@ -96,10 +96,10 @@ def reconstruction(
   some = lambda x, n: {k: v[:n] for k, v in x.items() if k != "index"}
   nats, codes = _said(own.system, own.variables, some(rows, 297))
   seen = data.batch_at(dataset.train, 0, batch=297, seed=0)
-  told = _said(own.system, own.variables, some(seen, 297))[1]
+  units = _said(own.system, own.variables, some(seen, 297))[1]
   found = {}
   for d in range(4):
-    counts = 1 + np.bincount(np.ravel(told[..., d]), minlength=32)
+    counts = 1 + np.bincount(np.ravel(units[..., d]), minlength=32)
     law = np.log(counts / counts.sum())
     base = -law[np.asarray(codes[..., d])].mean()
     found[f"gain {d}"] = float(100 * (1 - nats[d] / base))

@@ -157,9 +157,9 @@ def run() -> None:
       judges = {"control": dict(edges=EDGES), "judge_accuracy": {}}
       for judge, more in judges.items():
         judge = evals.build(judge, real, n=n, options=options, **more)
-        told = judge(own.system, own.variables, None, key)
-        told = {k: v for k, v in told.items() if isinstance(v, float)}
-        found |= {f"{k}{name}": v for k, v in told.items()}
+        measured = judge(own.system, own.variables, None, key)
+        measured = {k: v for k, v in measured.items() if isinstance(v, float)}
+        found |= {f"{k}{name}": v for k, v in measured.items()}
       found[f"late{name}"] = late(own, coded, last) if ecm else float("nan")
     kept = own.variables.get("target")
     same = kept is None or all(

@@ -149,7 +149,7 @@ def run() -> None:
   }
   if s.short:
     return
-  told = lambda key: " against ".join(
+  listed = lambda key: " against ".join(
     arms.mean_spread(found.every(arm, key)) for arm in ("with", "without")
   )
   record.write(
@@ -159,8 +159,8 @@ def run() -> None:
     "forcing, in points.",
     paper="no figure of this kind; of the whole model, GenEval 0.73",
     baseline="the same net and steps, trained on true inputs",
-    ours=f"one own map {told('one - true')}; own maps alone "
-    f"{told('own - true')}",
+    ours=f"one own map {listed('one - true')}; own maps alone "
+    f"{listed('own - true')}",
     holds=arms.said(better),
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,

@@ -171,13 +171,13 @@ def judged(name: str, found: Results) -> tuple[bool, bool, str]:
   closer = all(own < other for own, other in pairs)
   change = mean(best, "frechet") - mean(plain, "frechet")
   noise = spread(plain, "frechet")
-  told = lambda arm, key, digits: (
+  listed = lambda arm, key, digits: (
     f"{mean(arm, key):.{digits}f} +- {spread(arm, key):.{digits}f}"
   )
   text = (
-    f"{name} ({best}): gap {told(best, 'gap', 4)} against "
-    f"{told(plain, 'gap', 4)}, distance {told(best, 'frechet', 3)} against "
-    f"{told(plain, 'frechet', 3)}"
+    f"{name} ({best}): gap {listed(best, 'gap', 4)} against "
+    f"{listed(plain, 'gap', 4)}, distance {listed(best, 'frechet', 3)} against "
+    f"{listed(plain, 'frechet', 3)}"
   )
   return closer and change <= noise and near(best), change < -noise, text
 

@@ -64,8 +64,8 @@ def run() -> None:
     found = {k: v for k, v in found.items() if isinstance(v, float)}
     batches = data.epoch(real.test, batch=120)
     judge = evals.build("likelihood", real)
-    told = judge(own.system, own.variables, batches, key)
-    return found | {"error": told["loss"], "first": told["error/first"]}
+    nats = judge(own.system, own.variables, batches, key)
+    return found | {"error": nats["loss"], "first": nats["error/first"]}
 
   makers = {k: functools.partial(make, order=k) for k in ORDERS}
   found = arms.compare(makers | {RANDOM: untrained}, measure, s.seeds)
@@ -88,12 +88,12 @@ def finish(
     "(c) stochastic over raster": means[1] >= means[2],
   }
   held = {k: bool(v) for k, v in held.items()}
-  told = lambda arm: " / ".join(
+  listed = lambda arm: " / ".join(
     mean_spread(found.every(arm, name), 3) for name in names
   )
   ours = (
     "accuracy at 2 / 5 / 10 labels a class: "
-    + "; ".join(f"{arm} {told(arm)}" for arm in found.runs)
+    + "; ".join(f"{arm} {listed(arm)}" for arm in found.runs)
     + "; raw pixels "
     + " / ".join(f"{x:.3f}" for x in raw)
   )

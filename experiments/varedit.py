@@ -148,13 +148,13 @@ def finish(
       TIMES * x < y for x, y in pairs("added outside", "aligned", "none")
     ),
   }  # fmt: skip
-  told = lambda key, digits: ", ".join(
+  listed = lambda key, digits: ", ".join(
     f"{a} {mean_spread(every[key][a], digits)}" for a in ARMS
   )
   ours = (
-    f"bits said right of the coarse maps, %: {told('coarse', 2)}; of all: "
-    f"{told('bits', 2)}; L1 to the exact result {told('l1', 4)}; where nothing "
-    f"may change {told('outside', 4)}"
+    f"bits said right of the coarse maps, %: {listed('coarse', 2)}; of all: "
+    f"{listed('bits', 2)}; L1 to the exact result {listed('l1', 4)}; where "
+    f"nothing may change {listed('outside', 4)}"
   )
   print(ours, holds, flush=True)
   if s.short:

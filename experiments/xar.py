@@ -139,8 +139,8 @@ def run() -> None:
   rows, lines, holds, below = [], [], [], []
   for name in SETS:
     more, found, bound = measure(name, s)
-    told, held = compare(name, found)
-    rows, lines, holds = rows + more, lines + told, holds + held
+    sentences, held = compare(name, found)
+    rows, lines, holds = rows + more, lines + sentences, holds + held
     below.append(found.mean(OURS, "frechet") < bound)
   print("\n".join(lines), below, flush=True)
   if s.short:

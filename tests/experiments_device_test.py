@@ -158,9 +158,9 @@ device_run.work([device_run.Part("p", 1, items)], log, begun=time.time(),
   def test_only_a_whole_run_on_a_gpu_changes_the_default(self):
     table = {"verify": {"passed": True}, "attention": {"passed": False}}
     gpu = {"platform": "gpu", "only": ""}
-    told = device.advice(table, gpu)
-    self.assertIn('("verify", "pallas_gpu")', told)
-    self.assertNotIn("attention", told)
+    advice = device.advice(table, gpu)
+    self.assertIn('("verify", "pallas_gpu")', advice)
+    self.assertNotIn("attention", advice)
     for about in ({"platform": "cpu"}, gpu | {"only": "verify"}, {}):
       self.assertStartsWith(device.advice(table, about), "nothing")
 

@@ -178,8 +178,8 @@ class CompareTest(absltest.TestCase):
   def test_verdicts(self):
     self.assertIs(arms.said({"(a)": True, "(b)": True}), True)
     self.assertIs(arms.said({"(a)": False, "(b)": False}), False)
-    told = arms.said({"(a)": True, "(b)": False})
-    self.assertEqual(told, "in part: (b) does not hold")
+    verdict = arms.said({"(a)": True, "(b)": False})
+    self.assertEqual(verdict, "in part: (b) does not hold")
 
   def test_calls_are_timed_in_turns(self):
     order = []

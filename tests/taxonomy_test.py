@@ -84,8 +84,8 @@ class RegistryTest(absltest.TestCase):
       self.assertEqual(taxonomy.kind(name, family[name]).of, of)
       self.assertIn(name, smoke.slugs())
     for member in measured.MEMBERS.values():
-      told = taxonomy.kind(member.system, family[member.system])
-      self.assertEqual(told.of, member.of)
+      entry = taxonomy.kind(member.system, family[member.system])
+      self.assertEqual(entry.of, member.of)
     self.assertEqual({m.of for m in measured.MEMBERS.values()}, {*COMMAND})
 
   def test_passes_and_likelihoods_are_those_that_are_told(self):

@@ -174,9 +174,9 @@ def reverse(source: str, target: str, family: str) -> None:
   # Of videos, how many frames there are; of some, how many heads.
   model = meta["config"]["model"]
   takes = inspect.signature(table.to_official).parameters
-  told = {**model.get("target", {}), **model}
+  fields = {**model.get("target", {}), **model}
   options = {
-    k: told[k] for k in ("frames", "heads") if k in told.keys() & takes
+    k: fields[k] for k in ("frames", "heads") if k in fields.keys() & takes
   }
   try:
     params = functools.reduce(lambda tree, k: tree[k], table.PLACE, variables)

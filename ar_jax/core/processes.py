@@ -63,7 +63,7 @@ def broadcast(value: Any) -> Any:
   return json.loads(gather(padded)[0].tobytes())
 
 
-def told(arrays: list[np.ndarray]) -> list[np.ndarray]:
+def of_first(arrays: list[np.ndarray]) -> list[np.ndarray]:
   """What the first process has: arrays of shapes and types that all know."""
   if jax.process_count() == 1:
     return arrays

@@ -138,8 +138,8 @@ class Retro(Generator):
         "for N chunks of the training texts, or sample with retrieve=False"
       )
     index = likeness.Index(**variables["database"])
-    told = self.database.search(index, own, self.neighbours + skip)
-    return told[0][:, skip:], told[1][:, skip:]
+    near = self.database.search(index, own, self.neighbours + skip)
+    return near[0][:, skip:], near[1][:, skip:]
 
   def beside(
     self, variables: Vars, cond: Batch, units: Array

@@ -258,8 +258,8 @@ class GroupDiffusion(GroupSteps):
       which = order[jnp.arange(b), which]
     share = None
     if self.sees != "all":
-      told = jnp.arange(self.length)[None] < (which[:, None] + 1) * self.group
-      share = told / jnp.sum(told, 1, keepdims=True)
+      known = jnp.arange(self.length)[None] < (which[:, None] + 1) * self.group
+      share = known / jnp.sum(known, 1, keepdims=True)
     codes, losses, units = self.quantizer(self.latent(x), share)
     states = self.states(codes)
     if self.sees != "all":

@@ -250,12 +250,12 @@ def run() -> None:
     batch: [k for k in good if fast[k][f"speed, {batch}"] > 1]
     for batch in BATCHES
   }
-  told = lambda names: "; ".join(names) or "none"
+  listed = lambda names: "; ".join(names) or "none"
   ours = (
     "as good as raster order "
     f"({mean_spread(found.every(RASTER, 'frechet'))}) within a spread, in "
-    f"fewer passes: {told(fewer)}. Of these faster for one image: "
-    f"{told(quicker[1])}; for sixteen at once: {told(quicker[16])}"
+    f"fewer passes: {listed(fewer)}. Of these faster for one image: "
+    f"{listed(quicker[1])}; for sixteen at once: {listed(quicker[16])}"
   )
   front = [
     k

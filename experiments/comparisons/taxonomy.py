@@ -149,10 +149,10 @@ def run() -> None:
     member, system = MEMBERS[arm], own.system
     nats = bits = math.nan
     if member.exact:
-      told = measures.likelihood(own, dataset)
-      nats = told["nats"]
+      measured = measures.likelihood(own, dataset)
+      nats = measured["nats"]
       if member.of == taxonomy.PIXEL:
-        bits = told["bits_per_dim"]
+        bits = measured["bits_per_dim"]
     return found | {
       "bits": bits,
       "nats": nats,

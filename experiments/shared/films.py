@@ -113,9 +113,9 @@ def distances(
     judge = evals.build(
       "frechet", raw, field="video", features=features, n=len(videos), draw=draw
     )
-    told = judge(_Given(), {}, (), jax.random.key(0))
-    found[name] = float(told["frechet"])
-    found[f"{name}_floor"] = float(told["frechet_floor"])
+    measured = judge(_Given(), {}, (), jax.random.key(0))
+    found[name] = float(measured["frechet"])
+    found[f"{name}_floor"] = float(measured["frechet_floor"])
   return found
 
 

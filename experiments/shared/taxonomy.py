@@ -209,14 +209,14 @@ def page(
   for family, own in found.items():
     for row in own:
       name = row["system"].split("`")[1]
-      if told := kind(name, family):
-        rows[told.of].append(
+      if entry := kind(name, family):
+        rows[entry.of].append(
           {
             "system": row["system"],
-            "representation": told.units,
-            "order": told.order,
-            "law of a unit": told.law,
-            "forwards": told.forwards,
+            "representation": entry.units,
+            "order": entry.order,
+            "law of a unit": entry.law,
+            "forwards": entry.forwards,
           }
         )
   parts = [HEAD]

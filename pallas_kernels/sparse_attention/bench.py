@@ -119,8 +119,8 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _line(row: dict) -> str:
-  told = {k: v for k, v in row.items() if v not in (None, "")}
-  return "  ".join(f"{k} {v}" for k, v in told.items())
+  filled = {k: v for k, v in row.items() if v not in (None, "")}
+  return "  ".join(f"{k} {v}" for k, v in filled.items())
 
 
 def _random(shape: shapes.Shape) -> list[jax.Array]:

@@ -153,8 +153,8 @@ class FlowARTest(parameterized.TestCase):
     for n in (8, 15, 25, 30, 49, 50, 51):
       grid = flowar.grid(n)
       np.testing.assert_allclose(1 - grid, arrays[f"times_{n}"], atol=1e-6)
-      told = heads.thousandths(jnp.float32(grid[:-1]))
-      np.testing.assert_array_equal(told, arrays[f"told_{n}"])
+      found = heads.thousandths(jnp.float32(grid[:-1]))
+      np.testing.assert_array_equal(found, arrays[f"told_{n}"])
       for share in (7, 9):
         guided = flow.guide(
           jnp.ones(len(grid) - 1),

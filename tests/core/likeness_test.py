@@ -36,8 +36,8 @@ class LikenessTest(absltest.TestCase):
     for orders in ((1, 2), (3, 5)):
       want = retrieval.nearest(asked, base, orders, True, 3)
       read = lambda c: np.stack([c.read(i, 2 * M) for i in range(len(c.begin))])
-      told, queries = read(base), read(asked)[:, :M]
-      index = likeness.fill(len(told) + 5, told, told[:, :M], orders)
+      texts, queries = read(base), read(asked)[:, :M]
+      index = likeness.fill(len(texts) + 5, texts, texts[:, :M], orders)
       found, there = jax.jit(
         lambda i, q, o=orders: likeness.search(i, q, q, 3, o)
       )(index, queries)
@@ -45,18 +45,20 @@ class LikenessTest(absltest.TestCase):
       same = 0
       for i, row in enumerate(want):
         for j in np.flatnonzero(row >= 0):
-          same += np.array_equal(found[i, j], told[row[j]])
+          same += np.array_equal(found[i, j], texts[row[j]])
       # Of equally good ones either may come first.
       self.assertGreater(same / (want >= 0).sum(), 0.97)
 
   def test_nothing_finds_itself(self):
-    told = np.arange(2, 26).reshape(2, 12).astype(np.int32)
-    told = np.concatenate([told, told[:1]])
-    told[2, 5] = 1
-    index = likeness.fill(4, told, told[:, :M], (1, 2))
-    found, there = likeness.search(index, told[:1, :M], told[:1, :M], 2, (1, 2))
+    texts = np.arange(2, 26).reshape(2, 12).astype(np.int32)
+    texts = np.concatenate([texts, texts[:1]])
+    texts[2, 5] = 1
+    index = likeness.fill(4, texts, texts[:, :M], (1, 2))
+    found, there = likeness.search(
+      index, texts[:1, :M], texts[:1, :M], 2, (1, 2)
+    )
     np.testing.assert_array_equal(there, [[True, False]])
-    np.testing.assert_array_equal(found[0], [told[2], np.zeros(12)])
+    np.testing.assert_array_equal(found[0], [texts[2], np.zeros(12)])
 
 
 if __name__ == "__main__":

@@ -254,13 +254,13 @@ class QuestionsTest(absltest.TestCase):
     for i in range(60):
       row = found.train[i]
       a, b = int(row["label"]), int(row["peer_label"][0])
-      asked, told = form.read(row["question"]), form.read(row["text"])
+      asked, answer = form.read(row["question"]), form.read(row["text"])
       kind = {text: name for name, (text, _) in questions.KINDS.items()}[asked]
       wanted = {
         "sum": a + b, "larger": max(a, b), "difference": abs(a - b),
         "equal": "yes" if a == b else "no",
       }  # fmt: skip
-      self.assertEqual(told, str(wanted[kind]))
+      self.assertEqual(answer, str(wanted[kind]))
       seen.add(kind)
     self.assertEqual(seen, {*questions.KINDS})
     again = data.load("digits", derive={"questions": {}}, **options)

@@ -102,8 +102,8 @@ class PaletteTest(absltest.TestCase):
   def test_published_sizes(self):
     """76 and 455 million, 1.4 and 6.8 billion; 12 N D^2 and the tables."""
     module = importlib.import_module("configs.igpt")
-    told = {"s": 76.4, "m": 455.9, "l": 1362, "xl": 6808}
-    for preset, millions in told.items():
+    published = {"s": 76.4, "m": 455.9, "l": 1362, "xl": 6808}
+    for preset, millions in published.items():
       config = module.get_config(preset)
       system = build(config.system, **config.model.to_dict())
       shapes = jax.eval_shape(

@@ -166,7 +166,7 @@ class ControlledTest(absltest.TestCase):
     target, own = self.system.target, self.system.of_target(self.variables)
 
     @jax.jit
-    def told(picture):
+    def law_of(picture):
       cond, units = self.cond(picture, len(every)), jnp.asarray(every)
       said = lambda hide: target.logits(
         own, cond, units, jnp.full(len(every), hide)
@@ -186,7 +186,7 @@ class ControlledTest(absltest.TestCase):
     units, took = draw(
       self.pictures[0], jax.random.split(jax.random.key(1), 3000)
     )
-    first, other = (np.exp(told(picture)) for picture in self.pictures)
+    first, other = (np.exp(law_of(picture)) for picture in self.pictures)
     self.assertAlmostEqual(first.sum(), 1, places=4)
     self.assertGreater(toys.chi_square(units, first / first.sum(), 4), 1e-4)
     self.assertLess(toys.chi_square(units, other / other.sum(), 4), 1e-6)

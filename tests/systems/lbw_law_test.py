@@ -23,9 +23,9 @@ def exact(system, variables, strength):
   host, own = inner(system, variables)
   length = len(host.plan)
   every = np.array(list(itertools.product(range(V), repeat=length)))
-  told = np.asarray(logits(host, own, every), np.float64)
+  at_host = np.asarray(logits(host, own, every), np.float64)
   green = system.lists(variables)[0]
-  both = told / LAW["temperature"] + strength * green
+  both = at_host / LAW["temperature"] + strength * green
   least = np.sort(both, -1)[..., -LAW["top_k"], None]
   p = np.where(both >= least, np.exp(both), 0)
   p /= p.sum(-1, keepdims=True)

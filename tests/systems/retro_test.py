@@ -165,17 +165,17 @@ class RetroTest(absltest.TestCase):
 
   def test_the_database_is_of_the_training_texts(self):
     system, variables, texts = small()
-    told = chunks(texts.train, M, "text", 1000)
+    rows = chunks(texts.train, M, "text", 1000)
     # 64 texts of 3 chunks, and room for 100.
-    self.assertEqual(told.shape, (192, 2 * M))
-    np.testing.assert_array_equal(told[3, :M], texts.train[1]["text"][:M])
+    self.assertEqual(rows.shape, (192, 2 * M))
+    np.testing.assert_array_equal(rows[3, :M], texts.train[1]["text"][:M])
     np.testing.assert_array_equal(
-      told[3, M:], texts.train[1]["text"][M : 2 * M]
+      rows[3, M:], texts.train[1]["text"][M : 2 * M]
     )
-    np.testing.assert_array_equal(told[5, M:], 0)
+    np.testing.assert_array_equal(rows[5, M:], 0)
     held = variables["database"]["ids"]
-    np.testing.assert_array_equal(held[0], told[0])
-    np.testing.assert_array_equal(held[-1], told[-1])
+    np.testing.assert_array_equal(held[0], rows[0])
+    np.testing.assert_array_equal(held[-1], rows[-1])
     asked = jnp.array([[1, 2, 3, 1], [0, 0, 0, 0]])
     ids, there = system.search(variables, asked)
     np.testing.assert_array_equal(there, [[True, True], [False, False]])
@@ -219,11 +219,11 @@ class RetroTest(absltest.TestCase):
     for preset, gpt, retro in (("small", 126, 148), ("medium", 357, 410)):
       c = config.get_config(preset)
       model = c.model.to_dict() | dict(database=None)
-      for told, more in ((retro, {}), (gpt, dict(neighbours=0))):
+      for rows, more in ((retro, {}), (gpt, dict(neighbours=0))):
         system = build("retro", **model | more)
         shapes = jax.eval_shape(lambda k, s=system: s.init(k, {}), KEY)
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-        self.assertAlmostEqual(count / 1e6 / told, 1, delta=0.03, msg=preset)
+        self.assertAlmostEqual(count / 1e6 / rows, 1, delta=0.03, msg=preset)
 
   def test_presets(self):
     for preset in ("default", "gpt", "paper"):

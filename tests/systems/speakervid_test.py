@@ -114,8 +114,8 @@ class SpeakerVidTest(absltest.TestCase):
       rows = prefix.clone(condition=condition)
       a, b = (rows.apply({"params": params}, x) for x in (cond, other))
       moved = np.abs(a - b).max((0, 2)) > 1e-5
-      told = np.split(moved, ends[:-1])
-      for name, found in zip(parts, told, strict=True):
+      split = np.split(moved, ends[:-1])
+      for name, found in zip(parts, split, strict=True):
         self.assertEqual(found.all(), name in ("face", *shown), name)
         self.assertEqual(found.any(), name in ("face", *shown), name)
       hidden = np.ones(BATCH, bool)

@@ -134,10 +134,12 @@ def _readable(
 ) -> tuple[dict[tuple[str, ...], Recording], list[str]]:
   """(path -> what can be read, what to tell of the others)."""
   lists = [e for e in tree.others if e.parts[-1].lower() in _LISTS]
-  told = {}
+  transcripts = {}
   for e in lists if text > 0 else ():
-    told |= labelled.listed(e)
-  told = {os.path.splitext("/".join(k))[0]: v for k, v in told.items()}
+    transcripts |= labelled.listed(e)
+  transcripts = {
+    os.path.splitext("/".join(k))[0]: v for k, v in transcripts.items()
+  }
   stem = lambda e: os.path.splitext("/".join(e.parts))[0]
   beside = {
     stem(e): e for e in tree.others if e.kind == ".txt" and e not in lists
@@ -148,7 +150,7 @@ def _readable(
     spoken += its is not None
     try:
       head = wav.head(e.path)
-      words = told.get(stem(e), "")
+      words = transcripts.get(stem(e), "")
       if text > 0 and not words:
         words = _text(its)
     except wav.Unreadable as error:

@@ -43,7 +43,9 @@ class PixelNet(nn.Module):
     x = 2 * units.astype(jnp.float32) / (self.levels - 1) - 1
     return x.reshape(-1, self.size, self.size, self.channels)
 
-  def told(self, label: Array | None, features: int, name: str) -> Array | int:
+  def of_class(
+    self, label: Array | None, features: int, name: str
+  ) -> Array | int:
     """What a class adds to features, f32[B, 1, 1, D]; 0 without classes."""
     if not self.labels:
       return 0
@@ -121,7 +123,7 @@ class PixelCNN(Softmax):
     )
     for i in range(self.depth):
       h = Masked(d, groups=c, name=f"in_{i}")(nn.relu(x))
-      h = h + self.told(label, d, f"label_{i}")
+      h = h + self.of_class(label, d, f"label_{i}")
       h = Masked(d, self.side, c, name=f"conv_{i}")(nn.relu(h))
       x = x + Masked(2 * d, groups=c, name=f"out_{i}")(nn.relu(h))
     return self.head(x)
@@ -162,15 +164,15 @@ class Gated(Softmax):
         padding=((half, 0), (half, half)),
         name=f"vertical_{i}",
       )(v)
-      told = nn.Conv(2 * d, (1, 1), name=f"tell_{i}")(down(v))
+      above = nn.Conv(2 * d, (1, 1), name=f"tell_{i}")(down(v))
       row = Masked(
         2 * d, side, c, first=start, parts=2, row=True, name=f"row_{i}"
       )(h)
-      row = gate(row + told + self.told(label, 2 * d, f"row_label_{i}"))
+      row = gate(row + above + self.of_class(label, 2 * d, f"row_label_{i}"))
       row = Masked(d, groups=c, name=f"out_{i}")(row)
       h = row if start else h + row
       if i + 1 < self.depth:
-        v = gate(v + self.told(label, 2 * d, f"vertical_label_{i}"))
+        v = gate(v + self.of_class(label, 2 * d, f"vertical_label_{i}"))
     return self.head(h)
 
 

@@ -73,7 +73,7 @@ class Shift(PixelNet):
         h += Shifted(d, (1, 1), name=f"{name}_more")(concat_elu(more))
       h = dropout(concat_elu(h), keys, self.dropout, len(made))
       h = Shifted(2 * d, kernel, aside, scale=0.1, name=f"{name}_out")(h)
-      h = h + self.told(label, 2 * d, f"{name}_label")
+      h = h + self.of_class(label, 2 * d, f"{name}_label")
       a, b = jnp.split(h, 2, -1)
       return x + a * nn.sigmoid(b)
 

@@ -152,9 +152,9 @@ class GatedAttention(nn.Module):
     cut = lambda y: y.reshape(b, chunks, -1, self.heads, width // self.heads)
     q, k, v = (cut(rms_norm(dense(width, name)(x))) for name in "qkv")
     k = k / jnp.sqrt(k.shape[-1])
-    told = pos if pos.ndim == 4 else pos[:, :, None]
-    told = x.reshape(b, chunks, -1, width) + told
-    decay = nn.log_sigmoid(dense(self.heads, "decay")(told)) / 16
+    placed = pos if pos.ndim == 4 else pos[:, :, None]
+    placed = x.reshape(b, chunks, -1, width) + placed
+    decay = nn.log_sigmoid(dense(self.heads, "decay")(placed)) / 16
     alone = lambda y: y.reshape(-1, *y.shape[2:])
     o = ops.attention(*map(alone, (q, k, v)), None, scale=1.0, impl=self.impl)
     o = o.reshape(q.shape)

@@ -137,7 +137,7 @@ class FolderTest(Case):
     options = dict(rate=8000, length=1000) | options
     return data.load("audio_folder", path=str(self.root), **options)
 
-  def told(self, **options):
+  def log_of(self, **options):
     with self.assertLogs(logging.getLogger("ar_jax"), "INFO") as logs:
       found = self.load(**options)
     self.assertLen(logs.records, 1)
@@ -157,7 +157,7 @@ class FolderTest(Case):
       tone = _tone(4410, 44100, 200 * (1 + k))
       _save(self.root / name / "high.WAV", tone, rate=44100)
     (self.root / "a" / "x.mp3").write_bytes(b"x")
-    line, found = self.told()
+    line, found = self.log_of()
     self.assertIn("audio_folder: 7 + 1 recordings, 2 classes: a, b", line)
     self.assertIn("skipped 1 .mp3", line)
     self.assertEqual(found.forms, {"audio": forms.Audio(8000)})
@@ -177,7 +177,7 @@ class FolderTest(Case):
     ramp = np.arange(3000) / 6000
     for name in "ab":
       _save(self.root / f"{name}.wav", ramp)
-    line, found = self.told(length=100, crop="random")
+    line, found = self.log_of(length=100, crop="random")
     self.assertIn("2 longer than 0.0125 s are cut", line)
     source = found.train
     np.testing.assert_allclose(source[0]["audio"], ramp[:100], atol=1e-4)
@@ -197,9 +197,9 @@ class FolderTest(Case):
     for i in range(3):
       _save(self.root / f"{i}.wav")
       (self.root / f"{i}.txt").write_text(f" naïve {i}\n", "utf-8")
-    line, _ = self.told()
+    line, _ = self.log_of()
     self.assertIn("3 texts beside them are not read", line)
-    line, found = self.told(text=7)
+    line, found = self.log_of(text=7)
     self.assertIn("3 texts longer than 7 bytes are cut", line)
     self.assertNotIn(".txt", line)
     found = self.load(text=12)
@@ -227,7 +227,7 @@ class FolderTest(Case):
     self.refused(
       r"of 4 recordings 2 cannot be read: 1.wav \(cut.*skip_bad=True"
     )
-    line, found = self.told(skip_bad=True)
+    line, found = self.log_of(skip_bad=True)
     self.assertIn("2 cannot be read: 1.wav", line)
     self.assertEqual(len(found.train) + len(found.test), 2)
     for name in "03":
@@ -238,10 +238,10 @@ class FolderTest(Case):
   def test_characters_and_a_list_of_transcripts(self):
     for i in range(4):
       _save(self.root / "wavs" / f"{i}.wav")
-    told = "".join(f"wavs/{i}.wav\tAb {'ba'[i % 2]}\n" for i in range(3))
-    (self.root / "transcripts.tsv").write_text(told)
+    transcripts = "".join(f"wavs/{i}.wav\tAb {'ba'[i % 2]}\n" for i in range(3))
+    (self.root / "transcripts.tsv").write_text(transcripts)
     (self.root / "wavs" / "3.txt").write_text("a bb")
-    line, found = self.told(text=5, unit="characters", lower=True, classes=1)
+    line, found = self.log_of(text=5, unit="characters", lower=True, classes=1)
     self.assertNotIn("skipped", line)
     form = found.forms["text"]
     self.assertEqual(form.symbols[2:], (" ", "a", "b"))
@@ -251,7 +251,7 @@ class FolderTest(Case):
       for i in range(len(part))
     ]
     self.assertCountEqual(texts, ["ab b", "ab a", "ab b", "a bb"])
-    line, _ = self.told(text=3, unit="characters", classes=1)
+    line, _ = self.log_of(text=3, unit="characters", classes=1)
     self.assertIn("4 texts longer than 3 characters are cut", line)
     (self.root / "transcripts.tsv").write_text("wavs/0.wav")
     self.refused("line 1 has no tab", text=3, classes=1)

@@ -39,7 +39,7 @@ class Case(parameterized.TestCase):
       function(*args, **options)
     self.assertNotIn("\n", str(caught.exception))
 
-  def told(self):
+  def log_of(self):
     for line in self.lines:
       self.assertNotIn("\n", line)
     return " | ".join(self.lines)
@@ -87,7 +87,7 @@ class PicturesTest(Case):
       grey = np.asarray(reader.open_image(file, 1).convert("RGB"))
       luma = np.asarray(edited.convert("L").convert("RGB"))
       self.assertLessEqual(distance(grey, luma), 2)
-    self.assertRegex(self.told(), line or "^folder: 1 . 1 pictures, 1 class")
+    self.assertRegex(self.log_of(), line or "^folder: 1 . 1 pictures, 1 class")
     if not line:
       self.assertLen(self.lines, 1)
 
@@ -98,7 +98,7 @@ class PicturesTest(Case):
     if isinstance(want, str):
       return self.refused(want, reader.open_mask, file)
     np.testing.assert_array_equal(reader.open_mask(file), want)
-    self.assertRegex(self.told(), "keeps 30% of the image, what is white")
+    self.assertRegex(self.log_of(), "keeps 30% of the image, what is white")
 
   def test_large_pictures_are_padded_when_they_fit(self):
     picture = np.zeros((60, 40, 3), np.uint8)
@@ -138,7 +138,7 @@ class FoldersTest(Case):
       seen |= pixels
     self.assertLen(self.lines, 1)
     self.assertRegex(self.lines[0], r"^folder: \d+ . \d+ pictures, \d+ class")
-    self.assertRegex(self.told(), line)
+    self.assertRegex(self.log_of(), line)
     load()
     self.assertLen(self.lines, 1)  # said once
 
@@ -156,7 +156,7 @@ class FoldersTest(Case):
     found = load()
     self.assertEqual(looked.call_count, 8)
     self.assertEqual((len(found.train), len(found.test)), (7, 1))
-    self.assertRegex(self.told(), "8 smaller than 32 pixels are enlarged")
+    self.assertRegex(self.log_of(), "8 smaller than 32 pixels are enlarged")
     with open(f"{self.root}/cats/0.png", "w") as f:
       f.write("x")
     self.refused("cats/0.png .unknown format", load)

@@ -101,10 +101,10 @@ class RecordingsTest(absltest.TestCase):
     # Without states they are told by rule; without voices, by a threshold.
     for i in range(3):
       self.write(f"{i}.csv", self.rows[i], drop=("state", "voice_u", "voice_a"))
-    told = self.load(threshold=0.2)
+    read = self.load(threshold=0.2)
     for i in range(3):
       for name in ("voice_u", "voice_a", "state"):
-        np.testing.assert_array_equal(told.test[i][name], made.test[i][name])
+        np.testing.assert_array_equal(read.test[i][name], made.test[i][name])
     with self.assertRaisesRegex(UserError, "no column voice_u; add it"):
       self.load()
     one = data.load("recordings", path=str(self.folder / "0.csv"), frames=12,

@@ -240,8 +240,8 @@ class CsvTest(parameterized.TestCase):
     (",b\n1,2\n", ("1", "b"), [[1, 2]]),
   )
   def test_what_is_read(self, text, names, values):
-    found, told = self.read(text)
-    self.assertEqual(told, names)
+    found, columns = self.read(text)
+    self.assertEqual(columns, names)
     np.testing.assert_array_equal(found, values)
 
   def test_columns_by_name_and_number(self):

@@ -42,7 +42,7 @@ class FolderTest(parameterized.TestCase):
     options = dict(size=8, channels=1, frames=3) | options
     return data.load("video_folder", path=str(self.root), **options)
 
-  def told(self, **options):
+  def log_of(self, **options):
     with self.assertLogs(logging.getLogger("ar_jax"), "INFO") as logs:
       found = self.load(**options)
     self.assertLen(logs.records, 1)
@@ -61,7 +61,7 @@ class FolderTest(parameterized.TestCase):
         _frames(self.root / name / f"clip{i}", first=100 * k + 10 * i)
       _gif(self.root / name / "b.gif", first=100 * k)
     (self.root / "notes.txt").write_text("x")
-    line, found = self.told()
+    line, found = self.log_of()
     self.assertRegex(line, r"video_folder: 5 \+ 1 clips, 2 classes: jump, walk")
     self.assertIn("skipped 1 .txt", line)
     self.assertEqual(found.class_names, ("jump", "walk"))
@@ -89,7 +89,7 @@ class FolderTest(parameterized.TestCase):
   def test_windows(self):
     for clip in ("a", "b"):
       _frames(self.root / clip, 10)
-    line, found = self.told(stride=2)
+    line, found = self.log_of(stride=2)
     self.assertIn("1 + 1 clips, 1 class", line)
     self.assertEqual(_ages(found.train[0]["video"]), [2, 4, 6])
     rng = np.random.default_rng(0)
@@ -136,7 +136,7 @@ class FolderTest(parameterized.TestCase):
       _frames(self.root / "y" / f"long{i}")
     _frames(self.root / "x" / "one", 1)
     _gif(self.root / "y" / "two.gif", 2)
-    line, found = self.told()
+    line, found = self.log_of()
     self.assertIn("2 with fewer than 3 frames left out: x/one, y/two.gif", line)
     self.assertEqual(len(found.train) + len(found.test), 6)
     self.refused("longest of 8 clips has 5 frames, fewer than the 9", frames=9)
@@ -152,7 +152,7 @@ class FolderTest(parameterized.TestCase):
       _frames(self.root / f"a{i}")
     Image.new("L", (10, 12)).save(self.root / "a1" / "frame9.png")
     self.refused(r"1 clips cannot be read: a1 \(frames of 2 sizes\).*skip_bad")
-    line, found = self.told(skip_bad=True)
+    line, found = self.log_of(skip_bad=True)
     self.assertIn("a1 (frames of 2 sizes)", line)
     self.assertEqual(len(found.train) + len(found.test), 2)
 
@@ -166,7 +166,7 @@ class FolderTest(parameterized.TestCase):
     whole = (self.root / "g1.gif").read_bytes()
     (self.root / "g1.gif").write_bytes(whole[: len(whole) * 2 // 3])
     (self.root / "g2.gif").write_bytes(b"GIF89a nonsense")
-    line, found = self.told(skip_bad=True)
+    line, found = self.log_of(skip_bad=True)
     self.assertIn("3 cannot be read: g0.gif (an empty file), g1.gif", line)
     self.assertEqual(len(found.train) + len(found.test), 2)
     (self.root / "a0" / "frame2.png").unlink()
@@ -186,7 +186,7 @@ class FolderTest(parameterized.TestCase):
       _frames(self.root / "x" / str(i))
       _frames(self.root / "y" / str(i))
     Image.new("L", (9, 9)).save(self.root / "x" / "cover.png")
-    line, found = self.told()
+    line, found = self.log_of()
     self.assertIn("1 pictures beside clips left out", line)
     self.assertEqual(len(found.train) + len(found.test), 6)
 

@@ -225,11 +225,11 @@ class CacheTest(parameterized.TestCase):
         found = cache.up_to_date(
           units, dataset.train, _encode, digest=digest, batch=4, seed=0
         )
-      told = [r.getMessage() for r in logs.records if "encoding" in r.msg]
+      lines = [r.getMessage() for r in logs.records if "encoding" in r.msg]
       same = [found[i]["units"][0] for i in range(len(found))]
       read = [dataset.train[i]["image"][0, 0, 0] for i in range(len(found))]
       self.assertEqual(same, read)
-      return " ".join(told).partition(f"{units}: ")[2]
+      return " ".join(lines).partition(f"{units}: ")[2]
 
     self.assertEqual(made(str(folder)), "there are none yet")
     self.assertEqual(made(str(folder)), "")

@@ -81,10 +81,10 @@ class SeriesTest(parameterized.TestCase):
     self.assertAlmostEqual(
       (one["first_half"] + one["second_half"]) / 2, one["mse"], places=5
     )
-    told = found["protocol"]
+    protocol = found["protocol"]
     # 1000 values after the split, of which four each; none counts twice.
-    self.assertEqual((told["windows"], told["history"]), (250, 12))
-    self.assertIn("AR(3)", told["least_squares"])
+    self.assertEqual((protocol["windows"], protocol["history"]), (250, 12))
+    self.assertIn("AR(3)", protocol["least_squares"])
     # A forecast varies less than what it forecasts.
     self.assertBetween(found["variance_ratio"][0], 0.05, 0.9)
 
