@@ -26,7 +26,16 @@ import ml_collections
 from absl import app
 from absl import logging as absl_logging
 
-from ar_jax import aot, evaluate, launch, metrics, run_files, sample, train
+from ar_jax import (
+  aot,
+  evaluate,
+  heap,
+  launch,
+  metrics,
+  run_files,
+  sample,
+  train,
+)
 from ar_jax.command import checks, cli
 from ar_jax.command.cli import parse
 from ar_jax.core import processes
@@ -170,9 +179,11 @@ def _of_a_missing_backend(record: logging.LogRecord) -> bool:
   return "Unable to initialize backend" not in record.getMessage()
 
 
-def set_up_devices() -> None:
-  """The persistent compilation cache; and no line for every accelerator that
-  this machine does not have."""
+def set_up_devices(*, heaps: bool = True) -> None:
+  """The persistent compilation cache; no line for every accelerator that this
+  machine does not have; and memory that stays with the process, see `heap`."""
+  if heaps:
+    heap.keep()
   backends = logging.getLogger("jax._src.xla_bridge")
   backends.addFilter(_of_a_missing_backend)
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))

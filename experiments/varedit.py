@@ -34,7 +34,7 @@ from ar_jax.data.wrap import edits
 from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 3000, 32, 3e-3
+STEPS, BATCH, RATE = 1500, 32, 3e-3
 INSTRUCTIONS = (*edits.LOCAL, "invert", "flip left right", "flip upside down")
 CODES = dict(
   name="patch_bits", bits=10, patch=4, scales=(1, 2, 4, 4), in_channels=1
