@@ -38,7 +38,7 @@ from ar_jax.show.audio import spectrogram
 from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, VAE_STEPS, BATCH, TESTS = 400, 400, 32, 128
+STEPS, VAE_STEPS, BATCH, TESTS = 1500, 800, 32, 128
 RATE, EACH, LONGEST = 4000, 128, 3
 STRIDE = 16
 CODEC = dict(
