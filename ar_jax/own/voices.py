@@ -83,7 +83,12 @@ def asked(
   text = config.sample.get("voice_text", "")
   beside = file.with_suffix(".txt")
   if not text and beside.is_file():
-    text = beside.read_text("utf-8-sig").strip()
+    try:
+      text = beside.read_text("utf-8-sig").strip()
+    except UnicodeDecodeError as e:
+      raise UserError(
+        f"sample.voice: {notes.printable(str(beside))}: not a text in UTF-8"
+      ) from e
   if not text:
     raise UserError(
       f"sample.voice: what does {shown} say? Set sample.voice_text, or write "

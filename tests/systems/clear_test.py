@@ -176,6 +176,9 @@ class ClearTest(absltest.TestCase):
       asked = lambda **more: voices.asked(system, found, 3, settings(**more))
       with self.assertRaisesRegex(UserError, "what does .* say"):
         asked()
+      path.with_suffix(".txt").write_bytes(b"b\xe4")
+      with self.assertRaisesRegex(UserError, "me.txt: not a text in UTF-8"):
+        asked()
       path.with_suffix(".txt").write_text("ba")
       cond = asked()
       np.testing.assert_allclose(cond["voice"], np.full((3, 40), 0.5))

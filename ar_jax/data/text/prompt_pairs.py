@@ -7,6 +7,7 @@ is a file for `prompt_pairs`.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -163,11 +164,12 @@ def _read(file: pathlib.Path) -> Any:
         return dict(arrays)
     text = file.read_text(encoding="utf-8-sig")
     if file.suffix == ".csv":
-      return list(csv.DictReader(text.splitlines()))
+      # A quote that is never closed would swallow the pairs behind it.
+      return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     found = json.loads(text)
   except OSError as e:
     raise UserError(f"{file}: cannot be read ({e.strerror or e})") from e
-  except (ValueError, EOFError) as e:
+  except (ValueError, EOFError, csv.Error) as e:
     raise UserError(
       f"{file}: damaged, no {file.suffix[1:].upper()} ({e}); write it anew"
     ) from e

@@ -10,10 +10,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import difflib
+import io
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ar_jax.core.errors import UserError
@@ -286,7 +287,10 @@ def _records(
   except UnicodeDecodeError as e:
     raise UserError(f"{where}: not a text in UTF-8") from e
   if file.suffix.lower() == ".csv":
-    yield from _of_csv(text.splitlines(), where)
+    try:
+      yield from _of_csv(text, where)
+    except csv.Error as e:
+      raise UserError(f"{where}: not a CSV file: {e}") from e
     return
   if text.lstrip().startswith("["):
     rows = [(0, text)]
@@ -305,10 +309,9 @@ def _records(
       yield number, record
 
 
-def _of_csv(
-  lines: Sequence[str], where: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  reader = csv.reader(lines)
+def _of_csv(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+  # A quote that is never closed would swallow the clips behind it.
+  reader = csv.reader(io.StringIO(text, newline=""), strict=True)
   head = next(reader, None)
   if not head:
     raise UserError(f"{where}: an empty file")

@@ -128,6 +128,12 @@ class PairsTest(parameterized.TestCase):
       data.load("prompt_pairs", path=self.file(content))
     self.assertNotIn("\n", str(caught.exception))
 
+  def test_a_quote_that_is_never_closed_swallows_no_pairs(self):
+    lines = ["a photo of seven,a two"] * 10 + ['"a photo of seven,a two'] * 3
+    csv = "\n".join(["original_prompt,modified_prompt", *lines])
+    with self.assertRaisesRegex(UserError, "damaged, no CSV"):
+      data.load("prompt_pairs", path=self.file(csv, "pairs.csv"))
+
   def test_wrong_options(self):
     for options, said in (
       (dict(concept="cat"), "data.concept='cat'"),

@@ -268,6 +268,7 @@ class TableTest(parameterized.TestCase):
       ("c.jsonl", "3", "a clip is an object"),
       ("d.csv", "clip_id,t0\na", "line 2 has 1 cells"),
       ("e.csv", "", "an empty file"),
+      ("f.csv", 'clip_id,t0\n"a,1\nb,2\n', "not a CSV file"),
     ):
       with self.assertRaisesRegex(UserError, message):
         clip_table.read(self.write(name, text))
