@@ -50,8 +50,9 @@ def folder(
   From: any folder; `path/CLASS/*.wav`, with `path/train/` and `path/test/`
   above, if you like, and without CLASS for recordings of one class. The text
   of `a.wav` is `a.txt` beside it, or in the `transcripts.tsv` (`.csv`, `.txt`)
-  of its folder or of one above it, a line each: `a.wav`, a tab (or comma, or
-  space) and the text.
+  of its folder or of one above it, a line each: `a.wav` or `a`, a tab (or bar,
+  comma, space) and the text; LJ Speech's `metadata.csv` is such a file, if it
+  is called `wavs/transcripts.csv`.
   Command: --config.data.name=audio_folder --config.data.path=DIR
   Fields: audio, audio_length, label, with `text` > 0 also text.
 

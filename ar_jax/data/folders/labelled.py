@@ -10,25 +10,53 @@ from ar_jax.data.folders.walk import Entry
 from ar_jax.data.text import reading
 
 
+def _mark(line: str) -> str | None:
+  """What parts the name from the text: a tab wherever it is, else the first
+  bar or comma, else the first space."""
+  if "\t" in line:
+    return "\t"
+  places = {line.find(m): m for m in "|," if m in line}
+  return places[min(places)] if places else " " if " " in line else None
+
+
+def _unquoted(cell: str) -> str:
+  """Without the quotes that a table writes around a cell; within them a quote
+  stands twice, or behind a backslash."""
+  cell = cell.strip()
+  if len(cell) < 2 or not cell[0] == cell[-1] == '"':
+    return cell
+  return cell[1:-1].replace('""', '"').replace('\\"', '"')
+
+
 def listed(file: Entry) -> dict[tuple[str, ...], str]:
   """The texts that a file says, by the paths of what they belong to, as parts
-  below the root: a line is a name, a tab (or comma, or space) and a text.
+  below the root: a line is a name, a tab (or bar, comma, space) and a text.
+  Between bars the last text is taken: of the three columns of LJ Speech the one
+  whose numbers are in words.
 
   Raises:
-    UserError: the file is no text, or a line has no name and text.
+    UserError: the file is no text, a line has no name and text, or two say
+      different texts of one name.
   """
-  found = {}
+  found: dict[tuple[str, ...], str] = {}
   lines = reading.read(pathlib.Path(file.path)).split("\n")
   for n, line in enumerate(lines, 1):
     if not line.strip():
       continue
-    mark = next((m for m in "\t, " if m in line), None)
+    mark = _mark(line.strip())
+    at = f"{notes.printable(file.path)}: line {n}"
     if mark is None:
       raise UserError(
-        f"{notes.printable(file.path)}: line {n} has no tab, comma or space "
-        "between a file name and its text"
+        f"{at} has no tab, bar, comma or space between a file name and its text"
       )
-    name, _, text = line.partition(mark)
-    place = tuple(p for p in name.strip().split("/") if p not in ("", "."))
-    found[(*file.parts[:-1], *place)] = text.strip().strip('"')
+    name, _, text = line.strip().partition(mark)
+    if mark == "|":
+      text = text.rpartition(mark)[2]
+    place = tuple(p for p in _unquoted(name).split("/") if p not in ("", "."))
+    place, text = (*file.parts[:-1], *place), _unquoted(text)
+    if found.setdefault(place, text) != text:
+      raise UserError(
+        f"{at}: {notes.printable(name.strip())} has another text above; leave "
+        "one"
+      )
   return found

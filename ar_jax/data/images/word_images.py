@@ -39,7 +39,7 @@ def word_images(
   Fields: image, text, i32[most + 1].
 
   What is written stands in a file `labels.tsv`, `labels.csv`, `labels.txt` or
-  `gt.txt` beside the pictures, a line each, `NAME.png`, a tab (or comma, or
+  `gt.txt` beside the pictures, a line each, `NAME.png`, a tab (or bar, comma,
   space) and the text; where there is none in `NAME.txt`; or it is the name:
   `hello.png`, `hello_12.png`, or `3_hello_77.jpg`. Pictures are brought to H x
   W whatever their proportions. The alphabet is that of the training part, in

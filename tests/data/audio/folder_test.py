@@ -255,7 +255,28 @@ class FolderTest(Case):
     self.assertIn("4 texts longer than 3 characters are cut", line)
     (self.root / "transcripts.tsv").write_text("wavs/0.wav")
     self.refused("line 1 has no tab", text=3, classes=1)
+    (self.root / "transcripts.tsv").write_text("wavs/0 a\nwavs/0\tb\n")
+    self.refused("line 2: wavs/0 has another text", text=3, classes=1)
     self.refused("unit='x': choose one of", unit="x")
+
+  @parameterized.parameters(
+    ('0.wav\tsay "a", b', 'say "a", b'),
+    ("0, word", "word"),
+    ('0.wav,"a ""b"", c"', 'a "b", c'),
+    ('0.wav, "a \\"b\\""', 'a "b"'),
+    ('"0.wav","a, b"', "a, b"),
+    ("0|Mr. 2, b|mister two, b", "mister two, b"),
+    ("0 go do", "go do"),
+  )
+  def test_lines_of_transcripts(self, line, text):
+    for i in range(2):
+      _save(self.root / f"{i}.wav")
+    (self.root / "1.txt").write_text("x")
+    (self.root / "transcripts.csv").write_text(f"{line}\n")
+    _, found = self.log_of(text=20, classes=1)
+    form = found.forms["text"]
+    rows = [found.train[0], found.test[0]]
+    self.assertCountEqual([form.read(x["text"]) for x in rows], [text, "x"])
 
   def test_mistakes(self):
     self.refused("no recordings in class.*put .wav, .wave files")
