@@ -135,23 +135,22 @@ def _files(path: str) -> list[pathlib.Path]:
   return found
 
 
-def _blocks(file: pathlib.Path) -> list[list[str]]:
-  """The lines of each spectrum."""
+def _blocks(file: pathlib.Path) -> list[list[str] | None]:
+  """The lines of each spectrum; None for one that has no end."""
   try:
     text = file.read_text("utf-8-sig")
   except (OSError, UnicodeDecodeError) as e:
     raise UserError(f"{file}: cannot be read as MGF ({e})") from e
   parts = re.split(r"^BEGIN IONS\s*$", text, flags=re.MULTILINE)[1:]
-  return [
-    re.split(r"^END IONS\s*$", part, maxsplit=1, flags=re.MULTILINE)[0]
-    .strip()
-    .splitlines()
+  ends = [
+    re.split(r"^END IONS\s*$", part, maxsplit=1, flags=re.MULTILINE)
     for part in parts
   ]
+  return [x[0].strip().splitlines() if x[1:] else None for x in ends]
 
 
 def _example(
-  lines: list[str], clean: dict, longest: int | None
+  lines: list[str] | None, clean: dict, longest: int | None
 ) -> dict[str, np.ndarray]:
   """The fields of a spectrum.
 
@@ -159,6 +158,8 @@ def _example(
     UserError: something is missing or wrong.
     ValueError: something is no number.
   """
+  if lines is None:
+    raise UserError("no END IONS, so it may be cut short")
   said, peaks = {}, []
   for line in lines:
     name, equals, value = line.partition("=")
@@ -170,16 +171,22 @@ def _example(
     if not said.get(name):
       raise UserError(f"no {name}")
   precursor = float(said["PEPMASS"].split()[0])
-  charge = re.match(r"\d+", said["CHARGE"])
-  if charge is None or not 1 <= int(charge[0]) <= 10:
-    raise UserError(f"CHARGE={said['CHARGE']}: must be 1+ to 10+")
-  charge = int(charge[0])
+  # Several charges, or negative ones, are for other programs to decide.
+  charge = re.fullmatch(r"\+?(\d+)\+?", said["CHARGE"])
+  if charge is None or not 1 <= int(charge[1]) <= 10:
+    raise UserError(f"CHARGE={said['CHARGE']}: must be one, 1+ to 10+")
+  charge = int(charge[1])
   if not peaks or any(len(p) != 2 for p in peaks):
     raise UserError("no peaks of m/z and intensity")
   mz, strength = np.asarray(peaks).T
   if not np.isfinite([*mz, *strength, precursor]).all() or precursor <= 1.01:
     raise UserError("a number that is not finite or not positive")
   found = spectra.cleaned(mz, strength, precursor, charge, **clean)
+  if not len(found):
+    raise UserError(
+      f"no peak is left between {clean['low']:g} and {clean['high']:g} m/z but "
+      "those of the precursor"
+    )
   example = spectra.example(found, precursor, charge, clean["most"])
   if said.get("SEQ") and longest is not None:
     ids = rules.parse(re.sub(r"[\[\]()]", "", said["SEQ"]))

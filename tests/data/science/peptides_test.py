@@ -131,6 +131,22 @@ class PeptidesTest(parameterized.TestCase):
       with self.assertRaisesRegex(UserError, "no spectrum in it"):
         data.load("mgf", path=folder)
 
+  @parameterized.parameters(
+    ("CHARGE=1+", "CHARGE=2+ and 3+", r"CHARGE=2\+ and 3\+: must be one"),
+    ("CHARGE=1+", "CHARGE=2-", "CHARGE=2-: must be one"),
+    ("\nEND IONS\n", "", "spectrum 1 .no END IONS"),
+  )
+  def test_a_spectrum_that_says_less(self, old, new, message):
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder, "a.mgf")
+      self.assertIn(old, MGF)
+      path.write_text(new.join(MGF.rsplit(old, 1)))
+      with self.assertRaisesRegex(UserError, message):
+        data.load("mgf", path=folder)
+      path.write_text(MGF)
+      with self.assertRaisesRegex(UserError, "no peak is left between 4000"):
+        data.load("mgf", path=folder, low=4000.0)
+
   def test_official_clean_up(self):
     said, out = golden_weights.load("crossnovo_decoding")
     mz, charge = (
