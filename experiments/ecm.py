@@ -34,7 +34,7 @@ from ar_jax.tokenizers.multiscale_vq import SCALES
 from experiments.shared import arms, measures, pictures, record, toys
 from experiments.shared.arms import Trained, mean_spread
 
-STEPS, BATCH, RATE = 250, 32, 3e-3
+STEPS, BATCH, RATE = 500, 32, 3e-3
 EDGES = dict(kind="sobel", threshold=0.3)
 GAIN, WITHIN, TIMES = 0.2, 0.02, 0.6  # as claimed
 CODES = dict(

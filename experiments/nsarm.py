@@ -36,7 +36,7 @@ from configs.families import bit_maps
 from experiments.shared import arms, pictures, record, toys
 from experiments.shared.arms import Trained
 
-STEPS, BATCH, RATE = 150, 32, 3e-3
+STEPS, BATCH, RATE = 400, 32, 3e-3
 LOW = dict(factor=4, rounds=1, strength=0.3, kernel=7)
 CODES = dict(bits=16, patch=4, scales=(1, 2, 4, 8, 8, 8))
 MODEL = dict(depth=3, width=64, heads=4, drop_path=0.0, gate_init=0.5)

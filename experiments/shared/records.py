@@ -15,6 +15,7 @@ MEASURED = (
   "attention_share",
   "bench_",
   "device",
+  "heap",
   "plan",
   "resume_fuzz",
   "run_ahead",
