@@ -56,11 +56,8 @@ def _exists(name: str) -> bool:
 
 # Systems whose experiment has not been run.
 UNMEASURED = {
-  "clear",
-  "cppd",
   "ecm",
   "nsarm",
-  "varedit",
 }
 
 
