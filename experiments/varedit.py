@@ -176,7 +176,11 @@ def finish(
     "and of all maps, at about the cost of the finest; no bit accuracies",
     baseline="the finest map alone; all maps; no source",
     ours=ours,
-    holds=arms.said(holds),
+    holds=arms.said(
+      holds,
+      f"{s.steps} updates of {BATCH}; the finest map has "
+      f"{CODES['scales'][-1] ** 2} cells, at 1,024 pixels it has 4,096",
+    ),
     seeds=list(s.seeds),
     seconds=seconds,
     tables={

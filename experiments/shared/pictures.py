@@ -15,6 +15,23 @@ WIDTH = 640  # pixels, at least
 FONT = 13
 
 
+def _within(name: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+  """The words of a name in lines no wider than that, if a word is not."""
+  lines: list[str] = []
+  for word in str(name).split(" "):
+    longer = f"{lines[-1]} {word}" if lines else word
+    if lines and font.getlength(longer) <= width:
+      lines[-1] = longer
+    else:
+      lines.append(word)
+  return "\n".join(lines)
+
+
+def _room_above(names: Sequence[str]) -> int:
+  lines = max((1 + name.count("\n") for name in names), default=0)
+  return lines * (FONT + 3) + 5 if lines else 0
+
+
 def labelled(
   rows: Mapping[str, np.ndarray], columns: Sequence[str] = ()
 ) -> Image.Image:
@@ -31,15 +48,16 @@ def labelled(
   scale = max(1, -(-WIDTH // (count * cell)))
   font = ImageFont.load_default(FONT)
   room = max(int(font.getlength(name)) for name in rows) + 12
-  top = FONT + 8 if columns else 0
   size = scale * cell + 2
+  columns = [_within(name, size - 4, font) for name in columns[:count]]
+  top = _room_above(columns)
   sheet = Image.new(
     "RGB", (room + count * size, top + len(rows) * size), "white"
   )
   pen = ImageDraw.Draw(sheet)
-  for j, name in enumerate(columns[:count]):
+  for j, name in enumerate(columns):
     x = room + j * size + size // 2
-    pen.text((x, 4), str(name), fill="black", font=font, anchor="ma")
+    pen.text((x, 4), name, fill="black", font=font, anchor="ma", align="center")
   for i, (name, images) in enumerate(rows.items()):
     y = top + i * size
     pen.text((4, y + size // 2), name, fill="black", font=font, anchor="lm")
@@ -100,13 +118,15 @@ def named(
   its columns above."""
   font = ImageFont.load_default(FONT)
   room = max(int(font.getlength(name)) for name in rows) + 12
-  top = FONT + 8 if columns else 0
+  width = image.width / max(len(columns), 1)
+  columns = [_within(name, width - 4, font) for name in columns]
+  top = _room_above(columns)
   sheet = Image.new("RGB", (room + image.width, top + image.height), "white")
   sheet.paste(image, (room, top))
   pen = ImageDraw.Draw(sheet)
   for j, name in enumerate(columns):
     x = room + (2 * j + 1) * image.width // (2 * len(columns))
-    pen.text((x, 4), name, fill="black", font=font, anchor="ma")
+    pen.text((x, 4), name, fill="black", font=font, anchor="ma", align="center")
   for i, name in enumerate(rows):
     y = top + (2 * i + 1) * image.height // (2 * len(rows))
     pen.text((4, y), name, fill="black", font=font, anchor="lm")
