@@ -56,7 +56,6 @@ def _exists(name: str) -> bool:
 
 # Systems whose experiment has not been run.
 UNMEASURED = {
-  "ecm",
   "nsarm",
 }
 
