@@ -2,8 +2,8 @@
 
 On a CPU every call of a compiled program asks for its buffers anew. glibc takes
 large ones from the system and gives them back at once, and each page that is
-touched again is a fault: of updates of small nets that can be half of the time,
-see docs/measurements/heap.md.
+touched again is a fault: of updates of small nets that can be a third of the
+time, see docs/measurements/heap.md.
 """
 
 from __future__ import annotations
