@@ -179,11 +179,10 @@ def _of_a_missing_backend(record: logging.LogRecord) -> bool:
   return "Unable to initialize backend" not in record.getMessage()
 
 
-def set_up_devices(*, heaps: bool = True) -> None:
+def set_up_devices() -> None:
   """The persistent compilation cache; no line for every accelerator that this
   machine does not have; and memory that stays with the process, see `heap`."""
-  if heaps:
-    heap.keep()
+  heap.keep()
   backends = logging.getLogger("jax._src.xla_bridge")
   backends.addFilter(_of_a_missing_backend)
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))

@@ -1,4 +1,4 @@
-"""Digits from nothing: tokenizer, VAR, samples, evaluation; under 4 minutes.
+"""Digits from nothing: tokenizer, VAR, samples, evaluation; some minutes.
 
 python -m ar_jax.main --config=configs/quickstart.py
 """

@@ -112,8 +112,9 @@ def work(options: argparse.Namespace) -> None:
   log = pathlib.Path(options.log)
   if not device_run.about(log):
     kernels = options.kernels or jax.default_backend()
-    options_used = {"kernels": kernels, "only": options.only}
-    device_run.note(log, platform=jax.default_backend(), **options_used)
+    device_run.note(
+      log, platform=jax.default_backend(), kernels=kernels, only=options.only
+    )
   device_run.work(
     todo, log, begun=options.begun, seconds=60 * options.minutes,
     threads=options.threads,

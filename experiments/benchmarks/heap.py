@@ -3,7 +3,8 @@
   python -m experiments.benchmarks.heap [STEPS] [ROUNDS]
 
 Updates of small nets on a CPU, in processes that take turns: one as the C
-library does it, one after `ar_jax.heap.keep`. Both compile before the first
+library does it, for which a GLIBC_TUNABLES without a word is enough, one after
+`ar_jax.heap.keep`. Both compile before the first
 update that is timed.
 """
 
@@ -33,7 +34,7 @@ def updates(name: str, way: str, steps: int) -> dict[str, float]:
   """Of updates of a default preset, batches read and all."""
   if way == KEPT and not heap.keep():
     raise SystemExit("nothing is kept here, see ar_jax.heap.keep")
-  main.set_up_devices(heaps=False)
+  main.set_up_devices()
   config = importlib.import_module(f"configs.{name}").get_config("default")
   system = build(config.system, **config.model.to_dict())
   dataset = data.load(**config.data)
@@ -65,7 +66,10 @@ def run(steps: int = 50, rounds: int = 3) -> None:
     for _ in range(rounds):
       for way, rows in found.items():
         command = [sys.executable, "-m", __spec__.name, name, way, str(steps)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        env = os.environ | ({} if way == KEPT else {"GLIBC_TUNABLES": ""})
+        done = subprocess.run(
+          command, check=True, stdout=subprocess.PIPE, env=env
+        )
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     middle = {
       way: {k: statistics.median(row[k] for row in rows) for k in rows[0]}

@@ -43,13 +43,14 @@ def listed(file: Entry) -> dict[tuple[str, ...], str]:
   for n, line in enumerate(lines, 1):
     if not line.strip():
       continue
-    mark = _mark(line.strip())
+    line = line.lstrip(" ")  # a mark at the end says that the text is empty
+    mark = _mark(line)
     at = f"{notes.printable(file.path)}: line {n}"
     if mark is None:
       raise UserError(
         f"{at} has no tab, bar, comma or space between a file name and its text"
       )
-    name, _, text = line.strip().partition(mark)
+    name, _, text = line.partition(mark)
     if mark == "|":
       text = text.rpartition(mark)[2]
     place = tuple(p for p in _unquoted(name).split("/") if p not in ("", "."))

@@ -278,6 +278,14 @@ class FolderTest(Case):
     rows = [found.train[0], found.test[0]]
     self.assertCountEqual([form.read(x["text"]) for x in rows], [text, "x"])
 
+  def test_an_empty_line_of_a_list_leaves_the_text_beside(self):
+    for i in range(2):
+      _save(self.root / f"{i}.wav")
+      (self.root / f"{i}.txt").write_text("x")
+    (self.root / "transcripts.tsv").write_text("0.wav\t\n")
+    _, found = self.log_of(text=20, classes=1)
+    self.assertEqual(found.forms["text"].read(found.train[0]["text"]), "x")
+
   def test_mistakes(self):
     self.refused("no recordings in class.*put .wav, .wave files")
     (self.root / "a.flac").write_bytes(b"x")
