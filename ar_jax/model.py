@@ -203,12 +203,12 @@ class Model:
         returns them; or the fields by their names, the first of which is
         shown.
       beside: other fields of these examples, [N, ...]: `label` lays out a
-        class a row, `image` or `given` stands before what was made of it, and
-        `history` before a series.
+        class a row, `image` or `given` stands before what was made of it,
+        `history` before a series, and what a text was read of before it.
       columns: examples in a row, at most, and as many rows.
       scale: by which pixels of images and videos are enlarged; None is what
         makes them large enough to be seen.
-      truth: [N, ...], drawn below a series.
+      truth: [N, ...], drawn below a series or a text that was read.
 
     Raises:
       UserError: the field has no form, so nobody knows how it looks.
@@ -223,7 +223,12 @@ class Model:
     form, x = self.forms[name], np.asarray(x)
     beside = {k: np.asarray(v) for k, v in (beside or {}).items()}
     picture = show.picture(
-      form, x, beside | dict(others), columns=columns, truth=truth
+      form,
+      x,
+      beside | dict(others),
+      columns=columns,
+      truth=truth,
+      of={k: self.forms[k] for k in beside if k in self.forms},
     )
     pixels = isinstance(form, forms.Image | forms.Video)
     if scale is None:

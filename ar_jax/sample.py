@@ -180,8 +180,11 @@ def draw(
   )
   true = {}
   of = dataset.forms
-  lines = tuple(k for k in system.makes if show.takes_truth(of.get(k)))
-  if lines and of_examples(system) and not asked:
+  lines = tuple(
+    k for k in system.makes if show.takes_truth(k, of, system.needs)
+  )
+  given = asked or own.fields(system, config)  # by a person, who knows
+  if lines and of_examples(system) and not given:
     true = truth(system, dataset, min(count, show.MOST), fields=lines)
   return Samples(forms.stored(made, of), cond, true, step.means(counts))
 
@@ -279,7 +282,7 @@ def run(
       out,
       "samples",
       drawn.made,
-      of,
+      known.forms,
       drawn.cond,
       columns=config.sample.columns,
       scale=config.sample.scale,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ar_jax import show
 from ar_jax.core import forms
+from ar_jax.core.domains import peptides
 from ar_jax.show import audio, skeleton
 from tests import toy_forms
 
@@ -60,6 +61,53 @@ class PictureTest(absltest.TestCase):
     empty = show.picture(form, 0 * x)
     dark = show.picture(form, x) < 128
     self.assertGreater(dark.sum(), (empty < 128).sum())
+
+  def test_texts_beside_what_they_were_read_of(self):
+    form, blue, red = forms.Text(("", "a", "b")), (31, 119, 180), (214, 39, 40)
+    inked = lambda sheet, colour: (sheet == colour).all(-1).sum()
+    image = np.full((2, 4, 8, 1), 77, np.uint8)
+    x = np.array([[1, 2, 0], [2, 2, 0]])
+    of = {"image": forms.Image()}
+    beside = {"image": image}
+    right, wrong = (
+      show.picture(form, x, beside, of=of, truth=truth)
+      for truth in (x, x[:, ::-1])
+    )
+    # 16 pixels for each, and red letters where the text is another.
+    self.assertEqual(inked(right, (77, 77, 77)), 2 * 16 * 16 * 32)
+    self.assertEqual(inked(right, red), 0)
+    self.assertGreater(inked(wrong, red), 3)
+    # What is larger than its place is made smaller, evenly.
+    large = {"image": np.full((1, 640, 640, 3), 77, np.uint8)}
+    sheet = show.picture(form, x[:1], large, of=of)
+    self.assertEqual(inked(sheet, (77, 77, 77)), 64 * 64)
+    # A sound without the silence behind it, and a question above.
+    tone = np.sin(np.arange(800) * 0.5, dtype=np.float32)
+    sound = {"audio": np.pad(tone, (0, 9000))[None], "asked": x[:1]}
+    of = {"audio": forms.Audio(8000), "asked": form}
+    padded, cut = (
+      show.picture(form, x[:1], sound | length, of=of)
+      for length in ({}, {"audio_length": np.array([800])})
+    )
+    self.assertGreater(cut[6:70, 6:326].sum(), 2 * padded[6:70, 6:326].sum())
+    alone = show.picture(form, x[:1], sound, of={"audio": of["audio"]})
+    self.assertGreater((padded < 200).sum(), (alone < 200).sum() + 20)
+    # Without such a field it is a text like any other.
+    np.testing.assert_array_equal(
+      show.picture(form, x, {"asked": x}, of=of), show.picture(form, x)
+    )
+    # Peaks of a peptide have the colours of its ions: b2 (G, A) and y1 (K).
+    peptide = forms.Text(("", *peptides.SYMBOLS))
+    b, y = peptides.ions(peptides.parse("GAK"))
+    spectrum = np.array([[[b[1], 1.0], [y[0] + 0.04, 0.5], [99.0, 1.0]]])
+    beside = {"peaks": spectrum.astype(np.float32)}
+    ids = peptides.parse("GAK")[None]
+    of = {"peaks": forms.Peaks()}
+    for text, blues, reds in (("GAK", True, True), ("LLL", False, False)):
+      ids = peptides.parse(text)[None]
+      sheet = show.picture(peptide, ids, beside, of=of)
+      self.assertEqual(inked(sheet, blue) > 50, blues)
+      self.assertEqual(inked(sheet, red) > 50, reds)
 
   def test_series_over_the_truth(self):
     form = toy_forms.FORMS["series"]["series"]

@@ -15,12 +15,21 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ar_jax.core import forms
-from ar_jax.show import audio, image, peaks, series, skeleton, text, video
+from ar_jax.show import (
+  audio,
+  image,
+  peaks,
+  reading,
+  series,
+  skeleton,
+  text,
+  video,
+)
 from ar_jax.show.files import save_png
 
 _MODULES = {
@@ -43,6 +52,7 @@ def picture(
   *,
   columns: int = 8,
   truth: np.ndarray | None = None,
+  of: Mapping[str, forms.Form] | None = None,
 ) -> np.ndarray:
   """One image of samples, u8[H, W, c].
 
@@ -52,12 +62,15 @@ def picture(
     beside: the conditions, and the other fields of the samples, [N, ...].
     columns: samples in a row, at most; and as many rows. What is wide, as a
       sound, has fewer.
-    truth: [N, ...], to be drawn below a series.
+    truth: [N, ...], to be drawn below a series, or written below a text.
+    of: forms of what is beside; a text stands beside the first picture, sound
+      or spectrum among them.
   """
+  beside, x = dict(beside or {}), form.stored(x)
+  if isinstance(form, forms.Text) and reading.sources(beside, of or {}):
+    return reading.picture(form, x, beside, of, truth)
   module = _MODULES[type(form)]
-  return module.picture(
-    form, form.stored(x), dict(beside or {}), columns=columns, truth=truth
-  )
+  return module.picture(form, x, beside, columns=columns, truth=truth)
 
 
 def write(
@@ -136,7 +149,7 @@ def fields(
     cond: the conditions.
     columns, most: as in `write`.
     scale: by which the pixels of images and videos are enlarged in files.
-    truth: of series.
+    truth: of fields that `takes_truth` names.
 
   Returns:
     The fields, in order; the picture of the first is written last.
@@ -149,7 +162,12 @@ def fields(
     others = {k: v for k, v in made.items() if k != name}
     beside = {**cond, **others}
     drawn = picture(
-      form, x, beside, columns=columns, truth=(truth or {}).get(name)
+      form,
+      x,
+      beside,
+      columns=columns,
+      truth=(truth or {}).get(name),
+      of={k: of[k] for k in cond if k in of},
     )
     files = write(folder, own, form, x, beside, columns=columns, most=most)
     png = folder / f"{own}.png"
@@ -159,6 +177,12 @@ def fields(
   return found[::-1]
 
 
-def takes_truth(form: forms.Form | None) -> bool:
-  """Whether `picture` draws a truth."""
+def takes_truth(
+  name: str, of: Mapping[str, forms.Form], needs: Sequence[str]
+) -> bool:
+  """Whether the truth of a field is drawn: of a series, and of a text that is
+  read of one of the fields that a system needs."""
+  form = of.get(name)
+  if isinstance(form, forms.Text):
+    return bool(reading.sources(needs, of))
   return isinstance(form, forms.Series)

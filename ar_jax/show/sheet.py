@@ -27,20 +27,23 @@ class Sheet:
     n: how many; no more than `columns` rows are made.
     columns: of panels.
     width, height: of a panel, in pixels.
+    gap: between panels, and around them.
 
   Attributes:
     count: panels that there are.
     pen: draws on it.
   """
 
-  def __init__(self, n: int, columns: int, width: int, height: int):
-    self.width, self.height = width, height
+  def __init__(
+    self, n: int, columns: int, width: int, height: int, gap: int = _GAP
+  ):
+    self.width, self.height, self._gap = width, height, gap
     self._columns = max(1, min(columns, n))
     self.count = min(n, self._columns * max(columns, 1))
     rows = max(1, -(-self.count // self._columns))
     size = (
-      self._columns * (width + _GAP) + _GAP,
-      rows * (height + _GAP) + _GAP,
+      self._columns * (width + gap) + gap,
+      rows * (height + gap) + gap,
     )
     self._image = Image.new("RGB", size, "white")
     self.pen = ImageDraw.Draw(self._image)
@@ -50,8 +53,8 @@ class Sheet:
     """(x, y) of the upper left pixel of a panel."""
     row, column = divmod(i, self._columns)
     return (
-      _GAP + column * (self.width + _GAP),
-      _GAP + row * (self.height + _GAP),
+      self._gap + column * (self.width + self._gap),
+      self._gap + row * (self.height + self._gap),
     )
 
   def frame(self, i: int) -> None:

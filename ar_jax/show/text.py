@@ -22,7 +22,7 @@ def picture(
   """The first texts below each other, with their numbers; the beginnings of
   long ones."""
   del beside, truth
-  texts = [_wrapped(form.read(row)) for row in x[: min(_TEXTS, columns**2)]]
+  texts = [wrapped(form.read(row)) for row in x[: min(_TEXTS, columns**2)]]
   high = FONT + 4
   count = sum(map(len, texts)) + len(texts)
   sheet = Sheet(1, 1, _WIDTH, max(1, count) * high)
@@ -36,12 +36,12 @@ def picture(
   return sheet.array()
 
 
-def _wrapped(text: str) -> list[str]:
-  """Its first lines, cut to the width; what cannot be seen is a box."""
+def wrapped(text: str, letters: int = _LETTERS) -> list[str]:
+  """Its first lines, cut to so many letters; what cannot be seen is a box."""
   lines = []
   for line in text.split("\n"):
     line = "".join(c if c.isprintable() else "\u25a1" for c in line)
-    lines += textwrap.wrap(line, _LETTERS) or [""]
+    lines += textwrap.wrap(line, letters) or [""]
   if len(lines) > _LINES:
     lines = [*lines[: _LINES - 1], "..."]
   return lines or [""]

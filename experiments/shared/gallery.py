@@ -23,8 +23,9 @@ HEAD = """# Gallery
 What small models, trained for minutes on two CPU cores, have drawn. First what
 the default preset of a system draws, where it has been trained: of classes a
 row each, of a tokenizer images and beside each what it decodes, of series what
-came before and what was forecast. Then what the experiments have drawn, to
-compare arms by: rows and columns are named, and [the papers](papers.md) say
+came before and what was forecast, of what reads or listens what it was given
+and the text, red where another is true. Then what the experiments have drawn,
+to compare arms by: rows and columns are named, and [the papers](papers.md) say
 what they show. The command below a picture trains its models and draws it
 again.
 
@@ -53,10 +54,7 @@ def _of_default(own: dict) -> list[str]:
   """The files of a row of `drawn`, and the commands that make them again."""
   parts = []
   for name in own["files"]:
-    if name.endswith(".txt"):
-      text = (IMAGES / name).read_text().rstrip()
-      parts.append(f"```text\n{text}\n```")
-    elif name.endswith(".wav"):
+    if name.endswith(".wav"):
       parts.append(f"[The first sound](images/gallery/{name})")
     else:
       parts.append(f"![{own['config']}](images/gallery/{name})")

@@ -5,9 +5,9 @@ for docs/gallery.md.
 
 A CONFIG is the name of a file in configs/. Its run lies in FOLDER/CONFIG, or
 runs/gallery/CONFIG, so that a command that was stopped goes on; of such a run
-the seconds are not known. Of what `--mode=sample` leaves, the picture, the GIF,
-the first sound and the text go to docs/images/gallery, and a row with the
-seconds, the device and the commit to results/gallery/CONFIG.json.
+the seconds are not known. Of what `--mode=sample` leaves, the picture, the GIF
+and the first sound go to docs/images/gallery, and a row with the seconds, the
+device and the commit to results/gallery/CONFIG.json.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ from experiments.shared import gallery, pictures, record
 KEPT = {
   "samples.png": ".png",
   "samples.gif": ".gif",
-  "samples/0.wav": ".wav",
-  "samples.txt": ".txt",
+  "samples.000.wav": ".wav",
 }
-LINES = 12  # of a text
 
 
 def main_of(config: str, workdir: pathlib.Path, mode: str) -> float:
@@ -56,10 +54,7 @@ def kept(run: pathlib.Path, stem: str) -> list[str]:
     if not (run / made).exists():
       continue
     target = gallery.IMAGES / f"{stem}{ending}"
-    if ending == ".txt":
-      lines = (run / made).read_text().splitlines()
-      target.write_text("\n".join(lines[:LINES]) + "\n")
-    elif ending == ".png":
+    if ending == ".png":
       pictures.enlarged(run / made).save(target, optimize=True)
     else:
       shutil.copyfile(run / made, target)
