@@ -18,6 +18,8 @@ from ar_jax.data.folders import labelled, parts, walk
 from ar_jax.data.text import vocabulary
 
 _ENDINGS = (".wav", ".wave")
+# What the name in a list may end with: the file may have been another before.
+_SOUNDS = (*_ENDINGS, ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aiff", ".sph")
 _CROPS = ("start", "random")
 _UNITS = ("bytes", "characters")
 _LISTS = ("transcripts.tsv", "transcripts.csv", "transcripts.txt")
@@ -135,12 +137,8 @@ def _readable(
 ) -> tuple[dict[tuple[str, ...], Recording], list[str]]:
   """(path -> what can be read, what to tell of the others)."""
   lists = [e for e in tree.others if e.parts[-1].lower() in _LISTS]
-  transcripts = {}
-  for e in lists if text > 0 else ():
-    transcripts |= labelled.listed(e)
-  transcripts = {
-    os.path.splitext("/".join(k))[0]: v for k, v in transcripts.items()
-  }
+  transcripts = labelled.listed(lists if text > 0 else (), _SOUNDS)
+  transcripts = {"/".join(k): v for k, v in transcripts.items()}
   stem = lambda e: os.path.splitext("/".join(e.parts))[0]
   beside = {
     stem(e): e for e in tree.others if e.kind == ".txt" and e not in lists

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 
 from ar_jax.core.errors import UserError
 from ar_jax.data import notes
@@ -28,17 +30,38 @@ def _unquoted(cell: str) -> str:
   return cell[1:-1].replace('""', '"').replace('\\"', '"')
 
 
-def listed(file: Entry) -> dict[tuple[str, ...], str]:
-  """The texts that a file says, by the paths of what they belong to, as parts
+def listed(
+  files: Iterable[Entry], endings: Sequence[str] = ()
+) -> dict[tuple[str, ...], str]:
+  """The texts that files say, by the paths of what they belong to, as parts
   below the root: a line is a name, a tab (or bar, comma, space) and a text.
   Between bars the last text is taken: of the three columns of LJ Speech the one
   whose numbers are in words.
 
+  Args:
+    files: the lists.
+    endings: which a name may have or lack, in small letters; paths are without.
+
   Raises:
-    UserError: the file is no text, a line has no name and text, or two say
+    UserError: a file is no text, a line has no name and text, or two say
       different texts of one name.
   """
   found: dict[tuple[str, ...], str] = {}
+  for file in files:
+    for at, place, text in _lines(file):
+      stem, ending = os.path.splitext(place[-1]) if place else ("", "")
+      if ending.lower() in endings:
+        place = (*place[:-1], stem)
+      if found.setdefault(place, text) != text:
+        raise UserError(
+          f"{at}: {notes.printable('/'.join(place))} has another text above; "
+          "leave one"
+        )
+  return found
+
+
+def _lines(file: Entry) -> Iterator[tuple[str, tuple[str, ...], str]]:
+  """(where it stands, path, text) of each line."""
   lines = reading.read(pathlib.Path(file.path)).split("\n")
   for n, line in enumerate(lines, 1):
     if not line.strip():
@@ -53,11 +76,5 @@ def listed(file: Entry) -> dict[tuple[str, ...], str]:
     name, _, text = line.partition(mark)
     if mark == "|":
       text = text.rpartition(mark)[2]
-    place = tuple(p for p in _unquoted(name).split("/") if p not in ("", "."))
-    place, text = (*file.parts[:-1], *place), _unquoted(text)
-    if found.setdefault(place, text) != text:
-      raise UserError(
-        f"{at}: {notes.printable(name.strip())} has another text above; leave "
-        "one"
-      )
-  return found
+    place = (p for p in _unquoted(name).split("/") if p not in ("", "."))
+    yield at, (*file.parts[:-1], *place), _unquoted(text)

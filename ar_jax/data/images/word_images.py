@@ -111,10 +111,8 @@ def word_images(
 
 def _texts(root, tree, good) -> tuple[dict[tuple[str, ...], str], str]:
   """(path of a picture -> its text, where the texts are from)."""
-  found: dict[tuple[str, ...], str] = {}
   files = [e for e in tree.others if e.parts[-1].lower() in LABELS]
-  for file in files:
-    found |= labelled.listed(file)
+  found = labelled.listed(files)
   if files:
     lacking = [e.name for e in good if e.parts not in found]
     if lacking:

@@ -257,6 +257,9 @@ class FolderTest(Case):
     self.refused("line 1 has no tab", text=3, classes=1)
     (self.root / "transcripts.tsv").write_text("wavs/0 a\nwavs/0\tb\n")
     self.refused("line 2: wavs/0 has another text", text=3, classes=1)
+    (self.root / "transcripts.tsv").write_text("wavs/0.wav\ta\n")
+    (self.root / "wavs/transcripts.tsv").write_text("0.mp3\tb\n")
+    self.refused("line 1: wavs/0 has another text", text=3, classes=1)
     self.refused("unit='x': choose one of", unit="x")
 
   @parameterized.parameters(
@@ -277,6 +280,16 @@ class FolderTest(Case):
     form = found.forms["text"]
     rows = [found.train[0], found.test[0]]
     self.assertCountEqual([form.read(x["text"]) for x in rows], [text, "x"])
+
+  def test_dots_in_names_of_a_list_are_no_endings(self):
+    for name in ("a", "a.1", "a.2"):
+      _save(self.root / f"{name}.wav")
+    lines = "a\tx\na.1\ty\na.2.WAV\tz\n"
+    (self.root / "transcripts.tsv").write_text(lines)
+    _, found = self.log_of(text=20, classes=1)
+    form = found.forms["text"]
+    rows = [p[i] for p in (found.train, found.test) for i in range(len(p))]
+    self.assertCountEqual([form.read(x["text"]) for x in rows], ["x", "y", "z"])
 
   def test_an_empty_line_of_a_list_leaves_the_text_beside(self):
     for i in range(2):
