@@ -40,9 +40,8 @@ from ar_jax.show.files import whole
 Config = ml_collections.ConfigDict
 log = logging.getLogger("ar_jax")
 
-# What makes two drawings of one run different ones.
-_WHAT = "count seed labels prompt options edit step weights control".split()
-_WHAT += ["extract", "sides", "shape", "clip", "clip_frames", "read"]
+# The same samples may have these otherwise.
+_LAYOUT = {"batch", "columns", "scale"}
 
 
 def edited(
@@ -178,14 +177,11 @@ def draw(
     options=config.sample.options.to_dict() | edit,
     counted=counts.append,
   )
-  true = {}
-  of = dataset.forms
-  lines = tuple(
-    k for k in system.makes if show.takes_truth(k, of, system.needs)
-  )
+  true, of = {}, dataset.forms
+  shown = [k for k in system.makes if show.takes_truth(k, of, system.needs)]
   given = asked or own.fields(system, config)  # by a person, who knows
-  if lines and of_examples(system) and not given:
-    true = truth(system, dataset, min(count, show.MOST), fields=lines)
+  if shown and of_examples(system) and not given:
+    true = truth(system, dataset, min(count, show.MOST), fields=shown)
   return Samples(forms.stored(made, of), cond, true, step.means(counts))
 
 
@@ -275,7 +271,7 @@ def run(
     "count": count,
   }
   if processes.leads():
-    keep_earlier(out, report)
+    keep_earlier(out, report, {"step", "weights", *config.sample} - _LAYOUT)
     with whole(out / "samples.npz") as temporary, temporary.open("wb") as file:
       np.savez_compressed(file, **arrays(drawn))
     shown = show.fields(
@@ -334,14 +330,15 @@ def summary(
   return line + (f", and in {', '.join(files)}" if files else "")
 
 
-def keep_earlier(out: pathlib.Path, report: dict) -> None:
-  """Moves samples that were drawn otherwise out of the way."""
+def keep_earlier(out: pathlib.Path, report: dict, keys: set[str]) -> None:
+  """Moves samples that were drawn otherwise, by these keys of their report,
+  out of the way."""
   try:
     earlier = json.loads((out / "samples.json").read_text())
   except (OSError, ValueError):
     return  # none
   new = json.loads(json.dumps(report))
-  changed = [k for k in _WHAT if earlier.get(k) != new.get(k)]
+  changed = [k for k in sorted(keys) if earlier.get(k) != new.get(k)]
   if not changed:
     return
   n = 1

@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 import ar_jax
-from ar_jax import conditions, data, main, parallel, run_files, step
+from ar_jax import conditions, data, main, parallel, run_files, sample, step
 from ar_jax.core import forms
 from ar_jax.core.errors import UserError
 from ar_jax.evals import samples
@@ -133,6 +133,16 @@ class FormsTest(parameterized.TestCase):
     kept = {p.name for p in self.workdir.glob("samples_1.*")}
     first = {n.replace("samples", "samples_1", 1) for n in found}
     self.assertEqual(kept, first)
+    # So does whatever else they were made of, but not how they are laid out.
+    config.sample.columns = 2
+    with mock.patch.object(data, "load", toy_forms.load):
+      main.run(config, self.workdir, "sample")
+    self.assertEqual(list(self.workdir.glob("samples_2.*")), [])
+    report = json.loads((self.workdir / "samples.json").read_text())
+    report["voice"] = "another.wav"
+    sample.keep_earlier(self.workdir, report, {"seed", "voice"})
+    kept = {p.name for p in self.workdir.glob("samples_2.*")}
+    self.assertEqual(kept, {n.replace("_1", "_2", 1) for n in first})
 
   def test_files_hold_what_was_drawn(self):
     config = self.train("several")
