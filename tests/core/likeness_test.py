@@ -6,7 +6,7 @@ from absl.testing import absltest
 
 from ar_jax.core import likeness
 from ar_jax.data.text import retrieval
-from ar_jax.data.text.examples import Windows
+from ar_jax.data.text.windows import Windows
 
 M = 6
 

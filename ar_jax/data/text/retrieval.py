@@ -23,8 +23,8 @@ from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Text
 from ar_jax.data import array_cache, notes
 from ar_jax.data.dataset import Example
-from ar_jax.data.text.examples import Windows
 from ar_jax.data.text.vocabulary import STOP, UNKNOWN
+from ar_jax.data.text.windows import Windows
 
 _FEATURES = 2**18  # F
 _BLOCK = 256  # chunks that are compared with all others at once

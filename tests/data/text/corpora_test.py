@@ -14,7 +14,7 @@ from ar_jax.core.errors import UserError
 from ar_jax.core.forms import Text
 from ar_jax.data import array_cache
 from ar_jax.data.text import corpora, retrieval, roff
-from ar_jax.data.text.examples import Windows
+from ar_jax.data.text.windows import Windows
 
 PAGE = r""".\" who wrote this
 .TH open 2 2023 "Linux"

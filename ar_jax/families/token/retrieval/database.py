@@ -64,7 +64,7 @@ def chunks(source: Any, m: int, field: str, most: int) -> np.ndarray:
   follows in its text, or 0.
 
   Args:
-    source: one that has texts as `data.text.examples.Windows` does, `ids` and
+    source: one that has texts as `data.text.windows.Windows` does, `ids` and
       `offset`; or examples, which are then texts of their own.
     m: units of a chunk.
     field: of an example.
