@@ -24,7 +24,7 @@ import time
 import jax
 import numpy as np
 
-from ar_jax import data, evals
+from ar_jax import data, evals, main
 from ar_jax.core.system import build
 from ar_jax.data.dataset import Arrays, Dataset
 from experiments.shared import arms, pictures, record
@@ -151,7 +151,8 @@ def picture(results: arms.Results, name: str) -> str:
   return pictures.save(name, rows)
 
 
-def main() -> None:
+def run() -> None:
+  main.set_up_devices()
   s = arms.settings("vtbench", steps=STEPS)
   begun = time.perf_counter()
   own = images("train", s.fewer(EACH))
@@ -241,4 +242,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  run()
