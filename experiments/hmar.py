@@ -64,7 +64,13 @@ def run() -> None:
     paper="matches or beats VAR of equal size",
     baseline="VAR with equal sizes and steps on the same units",
     ours=ours,
-    holds=arms.said(held),
+    holds=arms.said(
+      held,
+      f"the judge is right of {100 * accuracy['HMAR, one shot']:.1f} % of one "
+      "shot, which leaves nothing to refine; what is gained or lost lies "
+      f"within {100 * found.spread('HMAR, refined', 'judge_accuracy'):.1f} "
+      "points, the spread of the seeds",
+    ),
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={scales.title(s): rows},

@@ -20,6 +20,7 @@ from experiments.shared import (
   gallery,
   measures,
   pictures,
+  records,
   samples,
   toys,
 )
@@ -177,6 +178,9 @@ class CompareTest(absltest.TestCase):
   def test_verdicts(self):
     self.assertIs(arms.said({"(a)": True, "(b)": True}), True)
     self.assertIs(arms.said({"(a)": False, "(b)": False}), False)
+    verdict = arms.said({"(a)": False}, "few steps")
+    self.assertEqual(records.verdict({"holds": verdict}), "fails")
+    self.assertIn("few steps", verdict)
     verdict = arms.said({"(a)": True, "(b)": False})
     self.assertEqual(verdict, "in part: (b) does not hold")
 

@@ -326,7 +326,7 @@ def said(held: Mapping[str, bool], why: str = "") -> bool | str:
   if not failed:
     return True
   if len(failed) == len(held):
-    return False
+    return f"not here: {why}" if why else False
   why = why and f": {why}"
   return f"in part: {', '.join(failed)} does not hold{why}"
 
