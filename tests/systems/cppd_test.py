@@ -13,6 +13,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
+from ar_jax import data, parallel, sample
 from ar_jax.core import forms
 from ar_jax.core.forms import Text
 from ar_jax.core.system import UserError, build
@@ -272,6 +273,22 @@ class ReadingTest(absltest.TestCase):
     lines = ["a.png\tab", "b.png\tc", "deep/c.png\t"]
     self.assertEqual(path.read_text().splitlines(), lines)
     self.assertEqual([c.args[0] for c in said.call_args_list], lines)
+
+  def test_of_a_picture_of_ones_own_no_truth_is_known(self):
+    Image.new("RGB", (50, 20), (200, 0, 0)).save(self.root / "a.png")
+    c = self.config
+    mesh, dataset = parallel.make_mesh(c.mesh), data.load(**c.data)
+    variables = filled.variables(self.system)
+    for read in (str(self.root), ""):
+      c.sample.read = read
+      drawn = sample.draw(c, self.system, variables, dataset, 1, mesh)
+      self.assertEqual(list(drawn.truth), [] if read else ["text"])
+    (shown,) = (
+      row
+      for row in map(dataset.test.__getitem__, range(len(dataset.test)))
+      if np.array_equal(row["image"], drawn.cond["image"][0])
+    )
+    np.testing.assert_array_equal(drawn.truth["text"][0], shown["text"])
 
   def test_a_model_without_data_reads_numbers(self):
     facts = readings.facts(self.system)
