@@ -209,13 +209,18 @@ def run() -> None:
       results.mean(name, key) - results.mean(CONTINUOUS, key)
       for name in discrete
     ]
-    count, most = sum(x > 0 for x in over), max(over)
-    if count:
-      ahead.append(f"{count} on {task}, by {most:.2f} dB at most")
+    lead = [x for x in over if x > 0]
+    ahead.append(
+      f"on {task} {len(lead)} of {len(discrete)} discrete ones lead in the mean"
+      f", by {max(lead):.2f} dB at most"
+      if lead
+      else f"on {task} none leads in the mean, the nearest is {-max(over):.2f} "
+      "dB behind"
+    )
   why = (
-    f"of {len(discrete)} discrete ones are ahead in the mean of the seeds "
-    + ", ".join(ahead or ["none"])
-    + f"; after {s.steps} steps the nets limit what is kept, more than units do"
+    "; ".join(ahead)
+    + f"; seeds differ by as much: after {s.steps} steps the nets limit what "
+    "is kept, more than units do"
   )
   text = lambda name, key: mean_spread(every(name, f"{key} text"))
   record.write(
