@@ -33,7 +33,7 @@ import jax
 from ar_jax import data, evals, main
 from ar_jax.core.system import build
 from ar_jax.data.science import peptides
-from experiments.shared import arms, record
+from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 from experiments.shared.records import UNDECIDED
 
@@ -76,8 +76,10 @@ def spectra(word: str, count: int) -> tuple[data.Dataset, str]:
   return dataclasses.replace(found, train=train, test=test), said
 
 
-def main_loop(settings: arms.Settings) -> tuple[arms.Results, str]:
-  """Trains and measures the arms; and what the data are."""
+def main_loop(
+  settings: arms.Settings,
+) -> tuple[arms.Results, data.Dataset, str]:
+  """Trains and measures the arms; the data, and what they are."""
   dataset, said = spectra(settings.word, settings.fewer(COUNT, 64))
   score = evals.build("peptides", dataset, batch=64)
   greedy = evals.build(
@@ -113,14 +115,14 @@ def main_loop(settings: arms.Settings) -> tuple[arms.Results, str]:
     RESIDUES: functools.partial(make, decoders="residues"),
     SLOTS: functools.partial(make, decoders="slots"),
   }
-  return arms.compare(makers, measure, settings.seeds), said
+  return arms.compare(makers, measure, settings.seeds), dataset, said
 
 
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
   s = arms.settings("crossnovo", steps=STEPS, words=("", "fasta", "rule"))
-  found, said = main_loop(s)
+  found, dataset, said = main_loop(s)
   mean = found.mean
   recall = {k: 100 * mean(k, "peptide_recall") for k in found.runs}
   right = {k: 100 * mean(k, "aa_precision") for k in found.runs}
@@ -177,6 +179,7 @@ def run() -> None:
       f"{said}; {s.steps} updates of {BATCH}, {TESTS} test spectra, mean ± "
       "deviation over seeds": found.table(columns, "arm")
     },
+    picture=pictures.read("crossnovo", found.trained[OURS], dataset),
   )
 
 

@@ -14,7 +14,7 @@ from ar_jax.show.sheet import COLOURS, FONT, GREY, Sheet
 
 _ROWS = 12
 _WIDTH, _HEIGHT = 320, 64  # of a picture or a sound, in pixels, at most
-_SPECTRUM = (460, 120)
+_SPECTRUM = (560, 120)
 _LETTERS, _LETTER = 52, 6.8  # of a line, and the width of one in pixels
 _GAP, _LINE = 10, FONT + 4
 _WRONG = COLOURS[1]

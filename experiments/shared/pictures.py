@@ -5,11 +5,14 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ar_jax import data, show
 from ar_jax.core.forms import to_uint8
 from experiments.shared import record
+from experiments.shared.arms import Trained
 
 WIDTH = 640  # pixels, at least
 FONT = 13
@@ -109,6 +112,32 @@ def moving(
     loop=0,
   )
   return f"{name}.gif"
+
+
+def read(
+  name: str,
+  own: Trained,
+  dataset: data.Dataset,
+  n: int = 8,
+  folder: pathlib.Path = record.RESULTS,
+) -> str:
+  """Writes the texts that a system reads of the first n test examples, beside
+  these, as `show.picture` draws them; its file name."""
+  rows = [dataset.test[i] for i in range(n)]
+  of = lambda fields: {k: np.stack([row[k] for row in rows]) for k in fields}
+  system, field = own.system, own.system.makes[0]
+  cond = of(system.needs)
+  keys = jax.random.split(jax.random.key(0), n)
+  draw = jax.jit(lambda variables: system.sample(variables, cond, keys))
+  sheet = show.picture(
+    dataset.forms[field],
+    np.asarray(draw(own.variables)[field]),
+    cond,
+    truth=of([field])[field],
+    of=dataset.forms,
+  )
+  show.save_png(folder / f"{name}.png", sheet)
+  return f"{name}.png"
 
 
 def named(
