@@ -31,6 +31,7 @@ def staged(like, *, step, **model):
   c.weights.target = "generator"
   c.cache.views = 8  # pairs of each image's class
   c.optim.update(lr=1e-3, schedule="cosine", warmup=0.05)
+  c.batch = 64
   c.train.update(steps=1000, save_every=500, ema=0.99)
   return behind(like, "student", c)
 

@@ -40,9 +40,11 @@ def staged(like):
   """The stages of another config with those of DD2 behind its generator."""
   scores = run(like.generator, "scores", of=None)
   scores.cache.views = 8  # images of each class of the data
+  scores.batch = 64
   scores.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
   scores.train.update(steps=1000, save_every=500, ema=0.99)
   student = run(like.generator, "generator")
+  student.batch = 64
   student.optim.update(lr=1e-3, schedule="cosine", warmup=0.05)
   student.optim.weight_decay = 0.0
   student.train.update(steps=3000, save_every=1000, ema=0.99, log_every=49)

@@ -28,8 +28,9 @@ def digits(**model):
   tokenizer = bits.get_config("digits")
   sizes = dict(depth=4, width=128, heads=4, multiple_of=32)
   c = over(tokenizer, **sizes | model)
+  c.batch = 16  # as LlamaGen's digits
   c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
-  c.train.update(steps=300, save_every=150, ema=0.98)
+  c.train.update(steps=1200, save_every=600, ema=0.98)
   return redrawn(common.on_digits(tokenizer, c))
 
 

@@ -44,7 +44,7 @@ def _staged(like):
   c = drafter(like.generator)
   # An image has 64 units: the published noise would drown small features.
   c.model.noise = 0.02
-  c.optim.lr = 2e-3
+  c.batch, c.optim.lr = 64, 2e-3
   c.train.update(steps=300, save_every=150)
   c.weights.update(tokenizer="tokenizer", target="generator")
   c.cache.views = 1
