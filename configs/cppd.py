@@ -38,7 +38,7 @@ def run(height, width, channels, vocab, most, **model):
 
 
 def default():
-  """Over an hour of a core; the experiment trains a smaller one."""
+  """Larger than what the experiment trains."""
   c = run(
     24, 72, 1, 27, 7, widths=(24, 48, 72), depths=(1, 2, 1), heads=(1, 2, 3),
     convolutions=2, stem="image", drop=0.0, layers=1, node_heads=3,

@@ -29,7 +29,7 @@ def made(**options):
 
 def small(decoders="both", **options):
   """The sizes of the small setting; two fifths of the updates are the second
-  stage. About an hour of a core."""
+  stage."""
   c = run(
     made(**options),
     slots=20,

@@ -15,7 +15,7 @@ from configs.families import bit_maps
 
 
 def fashion():
-  """Fashion-MNIST at 32 pixels, by prompts; half an hour of a core."""
+  """Fashion-MNIST at 32 pixels, by prompts."""
   codes = bit_maps.patch_bits(bits=8, patch=4, scales=(1, 2, 4, 8))
   codes.data.derive = {"prompts": bit_maps.PROMPTS}
   sizes = dict(depth=4, width=128, heads=4, gate_init=0.5, correction={})

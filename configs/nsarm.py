@@ -28,7 +28,7 @@ def restoring(c, low=None, **model):
 
 
 def fashion():
-  """8 pixels to 32, in four stages; over an hour of a core."""
+  """8 pixels to 32, in four stages."""
   stages = infinity.get_config()
   sizes = dict(dims=(32, 48, 64), layers=(2,) * 3, heads=(4,) * 3)
   sizes |= dict(trunk=(32, 32), dropout=0.0)

@@ -67,9 +67,9 @@ def run() -> None:
     holds=arms.said(
       held,
       f"the judge is right of {100 * accuracy['HMAR, one shot']:.1f} % of one "
-      "shot, which leaves nothing to refine; what is gained or lost lies "
-      f"within {100 * found.spread('HMAR, refined', 'judge_accuracy'):.1f} "
-      "points, the spread of the seeds",
+      f"shot and {100 * accuracy['HMAR, refined']:.1f} % of the refined, where "
+      "seeds differ by "
+      f"{100 * found.spread('HMAR, refined', 'judge_accuracy'):.1f} points",
     ),
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,

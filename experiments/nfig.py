@@ -130,9 +130,9 @@ def run() -> None:
   ends = [row for row in spectra if row["map"] == last]
   off = [f"{row['error of the sum, NFIG']:.2f}" for row in ends]
   why = (
-    f"codes of bands are easier to say, {' and '.join(nats[1:])} nats a unit "
-    f"against {nats[0]}, and hold less: the sum of all maps is "
-    f"{' and '.join(off)} off, VAR's {ends[0]['error of the sum, VAR']:.2f}"
+    f"codes of bands take {' and '.join(nats[1:])} nats a unit, VAR's "
+    f"{nats[0]}; the sum of all their maps is {' and '.join(off)} off, VAR's "
+    f"{ends[0]['error of the sum, VAR']:.2f}"
   )
   record.write(
     "nfig",

@@ -219,9 +219,8 @@ def run() -> None:
     ours=ours,
     holds=arms.said(
       {k: bool(v) for k, v in held.items()},
-      f"in a third of the steps fresh weights are {percent(fresh_third)} % "
-      f"above, the Llama's {percent(third)} %: what so small a net has learned "
-      "of this chain is soon learned again",
+      f"in a third of the steps, too, the Llama's weights are {percent(third)} "
+      f"% above, fresh ones {percent(fresh_third)} %",
     ),
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,

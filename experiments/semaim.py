@@ -131,10 +131,11 @@ def finish(
   most = max(LABELS)
   ten = {arm: found.mean(arm, f"linear_{most}") for arm in found.runs}
   why = (
-    f"{s.steps} steps teach little: of {most} labels random weights make "
-    f"{ten[RANDOM]:.2f}, the orders {min(ten[k] for k in ORDERS):.2f} to "
-    f"{max(ten[k] for k in ORDERS):.2f}, within their spreads, and digits are "
-    "told by their pixels"
+    f"of {most} labels random weights make {ten[RANDOM]:.2f}, after {s.steps} "
+    f"steps the orders {min(ten[k] for k in ORDERS):.2f} to "
+    f"{max(ten[k] for k in ORDERS):.2f}, where seeds differ by up to "
+    f"{max(found.spread(k, f'linear_{most}') for k in ORDERS):.2f}, and the "
+    f"pixels alone {raw[-1]:.2f}"
   )
   record.write(
     "semaim",

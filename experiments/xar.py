@@ -157,9 +157,8 @@ def run() -> None:
     ours="distance above that of noisy cells: " + "; ".join(lines),
     holds=everything
     or f"{sum(holds)} of {len(holds)} comparisons of means hold; (c) holds on "
-    f"{sum(below)} of {len(below)} data sets: an image has 4 cells here, so "
-    "errors of a context have little way to grow, and the cells of (c) are "
-    f"those of real images, which {s.steps} steps do not reach",
+    f"{sum(below)} of {len(below)} data sets: after {s.steps} steps and "
+    "with 4 cells an image, of which those of (c) are of real images",
     seeds=list(s.seeds),
     seconds=time.perf_counter() - begun,
     tables={

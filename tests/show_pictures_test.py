@@ -77,6 +77,12 @@ class PictureTest(absltest.TestCase):
     self.assertEqual(inked(right, (77, 77, 77)), 2 * 16 * 16 * 32)
     self.assertEqual(inked(right, red), 0)
     self.assertGreater(inked(wrong, red), 3)
+    # Two pictures of one text, of other sizes.
+    peer = np.full((2, 20, 20, 3), 88, np.uint8)
+    both = {"image": image, "peer": peer}
+    sheet = show.picture(form, x, both, of=of | {"peer": forms.Image()})
+    self.assertEqual(inked(sheet, (77, 77, 77)), 2 * 16 * 16 * 32)
+    self.assertEqual(inked(sheet, (88, 88, 88)), 2 * 60 * 60)
     # What is larger than its place is made smaller, evenly.
     large = {"image": np.full((1, 640, 640, 3), 77, np.uint8)}
     sheet = show.picture(form, x[:1], large, of=of)

@@ -100,10 +100,12 @@ def _panel(
       if length in beside:
         x = x[: max(int(beside[length][i]), 1)]
       return audio.spectrogram(x, _WIDTH, _HEIGHT)
-    if parts:
-      parts.append(np.full((parts[0].shape[0], _GAP // 2, 3), 255, np.uint8))
     parts.append(_fitted(of[name].stored(x)))
-  return np.concatenate(parts, 1)
+  high = max(part.shape[0] for part in parts)
+  room = lambda part: ((0, high - part.shape[0]), (0, _GAP // 2), (0, 0))
+  return np.concatenate(
+    [np.pad(part, room(part), constant_values=255) for part in parts], 1
+  )
 
 
 def _fitted(x: np.ndarray) -> np.ndarray:

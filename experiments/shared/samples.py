@@ -65,7 +65,8 @@ def kept(run: pathlib.Path, stem: str) -> list[str]:
 def run(config: str, folder: pathlib.Path) -> None:
   """Trains, draws and keeps one."""
   workdir = folder / config
-  fresh = not workdir.exists()
+  # Before the files of an earlier row are written over.
+  fresh, commit = not workdir.exists(), record.commit()
   trained = main_of(config, workdir, "train")
   drawn = main_of(config, workdir, "sample")
   for place in (gallery.ROWS, gallery.IMAGES):
@@ -81,7 +82,7 @@ def run(config: str, folder: pathlib.Path) -> None:
     "files": files,
     "device": record.device(),
     "jax": jax.__version__,
-    "commit": record.commit(),
+    "commit": commit,
   }
   (gallery.ROWS / f"{config}.json").write_text(
     json_text.dumps(row, indent=2) + "\n"
