@@ -14,12 +14,14 @@ from configs import bitwise, common
 from configs.families import bit_maps
 
 
-def fashion():
-  """Fashion-MNIST at 32 pixels, by prompts."""
-  codes = bit_maps.patch_bits(bits=8, patch=4, scales=(1, 2, 4, 8))
+def fashion(codes=None, **model):
+  """Fashion-MNIST at 32 pixels, by prompts; codes: another tokenizer's run."""
+  if codes is None:
+    codes = bit_maps.patch_bits(bits=8, patch=4, scales=(1, 2, 4, 8))
   codes.data.derive = {"prompts": bit_maps.PROMPTS}
   sizes = dict(depth=4, width=128, heads=4, gate_init=0.5, correction={})
-  c = bit_maps.over(codes, "infinity", **sizes, text=bit_maps.words())
+  sizes |= dict(text=bit_maps.words()) | model
+  c = bit_maps.over(codes, "infinity", **sizes)
   c.optim.update(lr=2e-3)
   c.train.update(steps=800, save_every=400, ema=0.99)
   c.evals.frechet = {"features": "judge", "n": 1000}

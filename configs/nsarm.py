@@ -9,7 +9,7 @@ restore a picture of your own:
 --workdir=RUN --mode=sample --config.sample.control=FILE
 """
 
-from configs import common, infinity
+from configs import bitwise, common, infinity
 from configs.families import bit_maps
 
 LOW = dict(factor=4, rounds=1, strength=0.3, kernel=7)
@@ -27,24 +27,35 @@ def restoring(c, low=None, **model):
   return c
 
 
+def beneath():
+  """The stages of NSARM's Infinity: bits of 8 x 8 cells on five maps, of which
+  the poor image says all but the last."""
+  codes = bitwise.get_config("fashion")
+  codes.model.scales = (1, 2, 4, 8, 8)
+  stages = infinity.fashion(codes, depth=3, width=64)
+  c = stages.generator
+  c.batch, c.cache.views = 16, 1
+  c.data.share = 0.4  # 24,000 images, about as many as a stage sees
+  c.train.update(steps=800, save_every=400)
+  return stages
+
+
 def fashion():
   """8 pixels to 32, in four stages."""
-  stages = infinity.get_config()
-  sizes = dict(dims=(32, 48, 64), layers=(2,) * 3, heads=(4,) * 3)
+  sizes = dict(dims=(32, 32, 48, 64), layers=(1, 1, 2, 2), heads=(4,) * 4)
   sizes |= dict(trunk=(32, 32), dropout=0.0)
-  runs = []
-  for stage in ("maps", "both"):
-    c = infinity.get_config().generator
-    restoring(c, grid=8, maps=sizes, stage=stage)
-    c.weights.update(tokenizer="tokenizer")
-    c.cache.views = 4  # of the poor images, each view has another one
-    runs.append(c)
-  maps, both = runs
-  maps.weights.params, both.weights.params = "generator", "maps"
-  both.optim.lr = 5e-4
+
+  def stage(name, steps, begins, lr):
+    c = restoring(beneath().generator, grid=8, maps=sizes, stage=name)
+    c.weights.update(tokenizer="tokenizer", params=begins)
+    c.train.steps = steps
+    c.optim.lr = lr
+    return c
+
+  maps = stage("maps", 1200, "generator", 2e-3)
+  both = stage("both", 2000, "maps", 1e-3)
   return common.stages(
-    tokenizer=stages.tokenizer,
-    generator=stages.generator,
+    **{k: beneath()[k] for k in ("tokenizer", "generator")},
     maps=maps,
     both=both,
     samples=common.stage("both", "sample"),
