@@ -208,7 +208,8 @@ class Model:
       columns: examples in a row, at most, and as many rows.
       scale: by which pixels of images and videos are enlarged; None is what
         makes them large enough to be seen.
-      truth: [N, ...], drawn below a series or a text that was read.
+      truth: [N, ...], drawn below a series or a text that was read, or behind
+        an image that was made of another.
 
     Raises:
       UserError: the field has no form, so nobody knows how it looks.

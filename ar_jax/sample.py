@@ -179,7 +179,8 @@ def draw(
   )
   true, of = {}, dataset.forms
   shown = [k for k in system.makes if show.takes_truth(k, of, system.needs)]
-  given = asked or own.fields(system, config)  # by a person, who knows
+  # What a person asks for has no truth among the examples.
+  given = asked or labels or edit or own.fields(system, config)
   if shown and of_examples(system) and not given:
     true = truth(system, dataset, min(count, show.MOST), fields=shown)
   return Samples(forms.stored(made, of), cond, true, step.means(counts))

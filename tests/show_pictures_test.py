@@ -40,6 +40,22 @@ class PictureTest(absltest.TestCase):
       self.assertEqual(image.info["duration"], 250)
       self.assertEqual(image.size, (8 * (3 * 13 + 1), 8 * (2 * 13 + 1)))
 
+  def test_the_true_image_stands_behind_what_was_made_of_another(self):
+    form = forms.Image()
+    source, made, true = (np.full((6, 4, 4, 1), v, np.uint8) for v in (1, 2, 3))
+    beside = {"low": source}
+    sheet = show.picture(form, made, beside, columns=7, truth=true[:5])
+    # Two triples a row, and no more than there are truths.
+    self.assertEqual(sheet.shape, (3 * 5 + 1, 6 * 5 + 1, 1))
+    first, last = sheet[2, 2::5, 0].tolist(), sheet[12, 2::5, 0].tolist()
+    self.assertEqual(first, [1, 2, 3, 1, 2, 3])
+    self.assertEqual(last, [1, 2, 3, 255, 255, 255])
+    of = {"low": form, "image": form}
+    self.assertTrue(show.takes_truth("image", of, ("low",)))
+    # A tokenizer's truth is what it read; a class has no true image.
+    self.assertFalse(show.takes_truth("image", of, ("image",)))
+    self.assertFalse(show.takes_truth("image", of, ("label",)))
+
   def test_spectrogram_shows_the_pitch(self):
     time = np.arange(8000) / 8000
     for hertz in (500, 3000):

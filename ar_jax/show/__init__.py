@@ -62,7 +62,8 @@ def picture(
     beside: the conditions, and the other fields of the samples, [N, ...].
     columns: samples in a row, at most; and as many rows. What is wide, as a
       sound, has fewer.
-    truth: [N, ...], to be drawn below a series, or written below a text.
+    truth: [N, ...], to be drawn below a series, written below a text, or shown
+      behind an image that was made of another.
     of: forms of what is beside; a text stands beside the first picture, sound
       or spectrum among them.
   """
@@ -180,9 +181,13 @@ def fields(
 def takes_truth(
   name: str, of: Mapping[str, forms.Form], needs: Sequence[str]
 ) -> bool:
-  """Whether the truth of a field is drawn: of a series, and of a text that is
-  read of one of the fields that a system needs."""
+  """Whether the truth of a field is drawn: of a series, of a text that is read
+  of one of the fields that a system needs, and of an image that is made of
+  another one."""
   form = of.get(name)
   if isinstance(form, forms.Text):
     return bool(reading.sources(needs, of))
+  if isinstance(form, forms.Image):
+    made_of = [k for k in needs if isinstance(of.get(k), forms.Image)]
+    return bool(made_of) and name not in needs
   return isinstance(form, forms.Series)

@@ -27,18 +27,21 @@ def picture(
 ) -> np.ndarray:
   """The grid of samples: `columns` of each class per row, others in order.
   Where a system reads an image or follows a picture, that comes before what
-  was drawn; and between them, of an edited one, what is kept, with the rest
-  faded."""
-  del form, truth
+  was drawn, and the true one behind it where it is known; and between them, of
+  an edited one, what is kept, with the rest faded."""
+  del form
   original = beside.get("image", beside.get("given", _followed(x, beside)))
   if original is not None and original.shape == x.shape:
     parts = [original, x]
     if "keep" in beside:
       kept = np.asarray(beside["keep"])[..., None] > 0
       parts.insert(1, np.where(kept, original, 192 + original // 4))
+    if truth is not None:
+      parts.append(truth)
     columns = max(1, columns // len(parts)) * len(parts)
-    n = min(len(x), max(1, columns * columns // len(parts)))
-    rows = np.stack(parts, 1)[:n].astype(np.uint8)
+    n = max(1, columns * columns // len(parts))
+    n = min(n, *map(len, parts))
+    rows = np.stack([part[:n] for part in parts], 1).astype(np.uint8)
     return grid(rows.reshape(-1, *x.shape[1:]), columns)
   if "label" not in beside:
     return grid(x[: columns * columns], columns)

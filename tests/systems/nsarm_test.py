@@ -5,12 +5,15 @@ The official numbers are in tests/convert/nsarm_test.py.
 
 import dataclasses
 import functools
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
+from PIL import Image
 
+from ar_jax import data, parallel, sample
 from ar_jax.core.system import UserError, build
 from tests import filled, smoke
 
@@ -95,6 +98,22 @@ class NSARMTest(parameterized.TestCase):
     draw = functools.partial(system.sample, colour="none")
     image = jax.eval_shape(draw, variables, {"low": large}, KEYS)
     self.assertEqual(image.shape, (2, 8, 8, 1))
+
+  def test_of_a_picture_of_ones_own_no_truth_is_known(self):
+    c = smoke.config("nsarm")
+    system, variables = small()
+    dataset, mesh = data.load(**c.data), parallel.make_mesh(c.mesh)
+    draw = lambda: sample.draw(c, system, variables, dataset, 1, mesh)
+    drawn = draw()
+    pairs = [dataset.test[i] for i in range(len(dataset.test))]
+    (pair,) = (
+      x for x in pairs if np.array_equal(x["low"], drawn.cond["low"][0])
+    )
+    np.testing.assert_array_equal(drawn.truth["image"][0], pair["image"])
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+      Image.new("L", (8, 8), 90).save(file.name)
+      c.sample.control = file.name
+      self.assertEqual(draw().truth, {})
 
   def test_begins_as_an_infinity(self):
     system, variables = small()
