@@ -94,6 +94,21 @@ class WrittenTest(absltest.TestCase):
         self.assertGreaterEqual(shown.width, pictures.WIDTH, record["picture"])
 
 
+class SectionsTest(absltest.TestCase):
+  def test_each_has_a_name_of_its_own_and_says_something(self):
+    heading = re.compile(r"^(#+) (.*)$", re.M)
+    for page in pages():
+      text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.M | re.S)
+      found = list(heading.finditer(text))
+      ends = [x.start() for x in found[1:]] + [len(text)]
+      deeper = [len(x[1]) for x in found[1:]] + [0]
+      names = [x[0] for x in found]
+      for x, end, depth in zip(found, ends, deeper, strict=True):
+        where = f"{page}: {x[0]}"
+        self.assertEqual(names.count(x[0]), 1, where)
+        self.assertTrue(text[x.end() : end].strip() or depth > len(x[1]), where)
+
+
 class PointersTest(absltest.TestCase):
   def test_links_lead_somewhere(self):
     for page in pages():
