@@ -34,7 +34,7 @@ from ar_jax.core import forms, processes, trees
 from ar_jax.core.decoding import editing
 from ar_jax.core.system import System, UserError, Vars, build
 from ar_jax.data.images import reader, transforms
-from ar_jax.own import controls, readings
+from ar_jax.own import controls, written
 from ar_jax.show.files import whole
 
 Config = ml_collections.ConfigDict
@@ -245,7 +245,9 @@ def run(
   its other fields, and the conditions, by their names), `samples.png` (images
   in class rows; of every form there is a picture), the other files that the
   forms have, see `show.write`, and `samples.json` (every option, the step, the
-  seconds). Files of further fields are called `samples.NAME.png` and so on.
+  seconds). Files of further fields are called `samples.NAME.png` and so on. Of
+  what a person brings each thing has a sample at least, and `samples.tsv` says
+  which it is; see `own.written`.
   Earlier samples of another seed, option or step stay, as `samples_1.*` and so
   on. The last line that it prints says what there is now, and where.
 
@@ -255,9 +257,8 @@ def run(
   workdir = pathlib.Path(workdir)
   system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
-  # A sample of each file that is to be read; else as many as the config says.
-  called = readings.names(system, config)
-  count, start = len(called) or config.sample.count, time.perf_counter()
+  called = own.names(system, config)
+  count, start = own.count(config, called), time.perf_counter()
   drawn = draw(config, system, variables, known, count, mesh)
   seconds = time.perf_counter() - start
   of = {k: known.forms[k] for k in drawn.made if k in known.forms}
@@ -283,10 +284,11 @@ def run(
       drawn.cond,
       columns=config.sample.columns,
       scale=config.sample.scale,
+      most=max(show.MOST, len(called)),
       truth=drawn.truth,
     )
     metrics.write_json(out / "samples.json", report)
-    readings.write(system, called, drawn.made, of, out)
+    written.write(called, drawn.made, of, out)
     print(summary(drawn, of, shown, out), flush=True)
   return report
 

@@ -8,8 +8,8 @@ that names it:
   voice     a recording in whose voice is spoken    voices
 
 Each module has `given`, what a config names; `check`, before anything else
-runs; `fields`, what then need not come from the data; and `asked`, the
-conditions.
+runs; `names`, what samples are made of, in turn; `fields`, what then need not
+come from the data; and `asked`, the conditions.
 """
 
 from __future__ import annotations
@@ -49,6 +49,21 @@ def check(system: System, config: Config) -> None:
     raise UserError(f"{both}: samples are made of one of them; leave the other")
   for key in keys:
     KINDS[key].check(system, config)
+
+
+def names(system: System, config: Config) -> list[str]:
+  """What the things are called of which samples are made, in turn."""
+  return [
+    name for key in given(config) for name in KINDS[key].names(system, config)
+  ]
+
+
+def count(config: Config, called: list[str]) -> int:
+  """How many samples: as many as are asked for, and one at least of each thing
+  that a person brings; of what is read one alone, which no draw changes."""
+  if called and readings.given(config):
+    return len(called)
+  return max(config.sample.count, len(called))
 
 
 def fields(system: System, config: Config) -> set[str]:

@@ -51,11 +51,19 @@ def files(path: str) -> list[tuple[walk.Entry, ...]]:
     return [tuple(found)]
   flat = [e for e in tree.files if len(e.parts) == 1 and e.kind != ".gif"]
   if flat:
+    left = len(tree.files) - len(flat)
+    if left:
+      notes.once(
+        f"sample.clip: {len(flat)} pictures are the frames of one clip; {left} "
+        "GIFs and pictures of folders beside them are left out"
+      )
     return [tuple(sorted(flat, key=lambda e: folder.natural(e.parts[-1])))]
-  groups = [own for _, own in sorted(folder.groups(tree)[0].items())]
+  groups, loose = folder.groups(tree)
   if not groups:
     raise UserError(f"sample.clip={path!r}: no clip in this folder")
-  return groups
+  if loose:
+    notes.once(f"sample.clip: {loose} pictures are of no clip and left out")
+  return [own for _, own in sorted(groups.items())]
 
 
 def check(system: System, config: Config) -> None:
@@ -66,6 +74,17 @@ def check(system: System, config: Config) -> None:
   """
   clip_lengths(system, given(config))
   files(given(config))
+
+
+def names(system: System, config: Config) -> list[str]:
+  """What the clips are called: by their GIF or their folder."""
+  del system
+  root = pathlib.Path(given(config)).expanduser()
+  clips = files(given(config))
+  parts = [
+    x[0].parts if x[0].kind == ".gif" else x[0].parts[:-1] for x in clips
+  ]
+  return ["/".join(own) or root.name for own in parts]
 
 
 def fields(system: System, config: Config) -> set[str]:

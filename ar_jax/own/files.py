@@ -43,3 +43,9 @@ def named(
     + (f"; no {what}s: {others}" if others else "")
   )
   return sorted(pathlib.Path(e.path) for e in tree.files)
+
+
+def called(path: str, found: Sequence[pathlib.Path]) -> list[str]:
+  """What files that `named` found are called: by their place in the folder."""
+  root = pathlib.Path(path).expanduser()
+  return [str(x.relative_to(root)) if root.is_dir() else x.name for x in found]

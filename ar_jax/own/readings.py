@@ -12,14 +12,12 @@ import numpy as np
 
 from ar_jax.core.domains import peptides
 from ar_jax.core.errors import UserError
-from ar_jax.core.forms import Form, Text
 from ar_jax.core.system import System
 from ar_jax.data import notes
 from ar_jax.data.audio import wav
 from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.science import mgf
 from ar_jax.own import files as own_files
-from ar_jax.show.files import whole
 
 Config = ml_collections.ConfigDict
 SOUNDS = (".wav", ".wave")
@@ -29,7 +27,6 @@ _CALLED = {
   "audio": "recording",
   "peaks": "file of spectra",
 }
-_SAID = 20  # files of which the texts are printed
 
 
 def given(config: Config) -> str:
@@ -95,19 +92,16 @@ def check(system: System, config: Config) -> None:
 
 
 def names(system: System, config: Config) -> list[str]:
-  """What each sample of a run is called: by the file that is to be read, or of
-  spectra by it and a number; none where nothing is to be read."""
-  if not given(config):
-    return []
-  root, found = pathlib.Path(given(config)).expanduser(), []
-  for file in files(system, given(config)):
-    own = str(file.relative_to(root)) if root.is_dir() else file.name
-    if field(system) == "peaks":
-      several = len(examples(system, file))
-      found += [f"{own} {i}" for i in range(several)]
-    else:
-      found.append(own)
-  return found
+  """What is read is called by its file, or of spectra by it and a number."""
+  own = files(system, given(config))
+  called = own_files.called(given(config), own)
+  if field(system) != "peaks":
+    return called
+  return [
+    f"{name} {i}"
+    for name, file in zip(called, own, strict=True)
+    for i in range(len(examples(system, file)))
+  ]
 
 
 def examples(system: System, file: pathlib.Path) -> list[dict[str, np.ndarray]]:
@@ -188,28 +182,3 @@ def asked(
   rows = [row for file in found for row in examples(system, file)]
   at = np.arange(n) % len(rows)
   return {k: np.stack([row[k] for row in rows])[at] for k in rows[0]}
-
-
-def write(
-  system: System,
-  called: list[str],
-  made: dict[str, np.ndarray],
-  forms: dict[str, Form],
-  out: pathlib.Path,
-) -> pathlib.Path | None:
-  """`samples.tsv`, the name of a sample, see `names`, and its text a line, of
-  which the first are printed; None where nothing was given to be read."""
-  name = "peptide" if field(system) == "peaks" else "text"
-  form = forms.get(name)
-  if not called or not isinstance(form, Text):
-    return None
-  lines = [
-    f"{notes.printable(of)}\t{form.read(ids)}"
-    for of, ids in zip(called, made[name], strict=False)
-  ]
-  path = out / "samples.tsv"
-  with whole(path) as temporary:
-    temporary.write_text("".join(f"{x}\n" for x in lines), encoding="utf-8")
-  for line in lines[:_SAID]:
-    print(line, flush=True)
-  return path

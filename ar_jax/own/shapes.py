@@ -46,6 +46,12 @@ def check(system: System, config: Config) -> None:
     shapes.read(file)
 
 
+def names(system: System, config: Config) -> list[str]:
+  """What the shapes are called."""
+  del system
+  return own_files.called(given(config), files(given(config)))
+
+
 def fields(system: System, config: Config) -> set[str]:
   """What need not come from the data."""
   del system, config

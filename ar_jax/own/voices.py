@@ -32,6 +32,12 @@ def check(system: System, config: Config) -> None:
     )
 
 
+def names(system: System, config: Config) -> list[str]:
+  """None: samples are made with a voice, not of it."""
+  del system, config
+  return []
+
+
 def fields(system: System, config: Config) -> set[str]:
   """What need not come from the data: nothing, who speaks is told beside."""
   del system, config

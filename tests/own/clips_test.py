@@ -51,6 +51,10 @@ class ClipsTest(parameterized.TestCase):
     self.assertEqual(set(found), {"clip", *system.needs})
     return found["clip"]
 
+  def names(self, name):
+    sample = dict(clip=str(self.root / name))
+    return clips.names(None, ml_collections.ConfigDict(dict(sample=sample)))
+
   def test_frames_in_the_order_of_their_numbers(self):
     found = self.asked("frames")
     self.assertEqual(found.shape, (3, 3, 2, 2, 1))
@@ -69,6 +73,23 @@ class ClipsTest(parameterized.TestCase):
   def test_several_clips_in_turn(self):
     found = self.asked("", 1)[:, 0, 0, 0, 0]
     np.testing.assert_array_equal(found, [240, 120, 240])
+    self.assertEqual(self.names(""), ["a.gif", "frames"])
+    self.assertEqual(self.names("a.gif"), ["a.gif"])
+    self.assertEqual(self.names("frames"), ["frames"])
+
+  def test_what_is_left_out_is_said(self):
+    deep = self.root / "frames" / "deep"
+    deep.mkdir()
+    grey(6).save(deep / "f1.png")
+    with self.assertLogs("ar_jax", "INFO") as log:
+      self.asked("", 1)
+    self.assertIn("3 pictures are of no clip and left out", log.output[0])
+    with self.assertLogs("ar_jax", "INFO") as log:
+      self.asked("frames")
+    said = (
+      "3 pictures are the frames of one clip; 1 GIFs and pictures of folders"
+    )
+    self.assertIn(f"{said} beside them are left out", log.output[0])
 
   @parameterized.parameters(
     ("none", 0, GoesOn(), "no such file or folder"),

@@ -91,6 +91,13 @@ class ControlsTest(absltest.TestCase):
     half[:, 10:20] = 200
     found = controls.fitted(Image.fromarray(half), 10, 10)
     np.testing.assert_array_equal(found, 200)
+    with self.assertLogs("ar_jax", "INFO") as log:
+      self.picture("more/large.png", 40, 40)
+      self.picture("more/small.png", 2, 2)
+      self.picture("more/high.png", 9, 6)
+      self.asked(self.folder / "more", sides=(6, 6))
+    self.assertIn("of 3 pictures 1 made smaller, 1 cut to their middle: the "
+                  "system follows 6x6 pixels", log.output[-1])  # fmt: skip
     for sides in ((8,), (0, 8), (8, 2.5)):
       with self.assertRaisesRegex(UserError, "height, width"):
         self.asked(wide, sides=sides)
@@ -139,6 +146,26 @@ class ControlsTest(absltest.TestCase):
 
 
 class KindsTest(absltest.TestCase):
+  def test_each_of_what_is_brought_has_a_sample(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    (folder / "deep").mkdir()
+    for name in ("b.png", "a.png", "deep/c.png"):
+      Image.new("L", (8, 8)).save(folder / name)
+    for wanted, count in ((2, 3), (7, 7)):
+      sample = {"control": str(folder), "count": wanted}
+      config = ml_collections.ConfigDict({"sample": sample})
+      called = own.names(Follows(), config)
+      self.assertEqual(called, ["a.png", "b.png", "deep/c.png"])
+      self.assertEqual(own.count(config, called), count)
+    config.sample.control = str(folder / "b.png")
+    self.assertEqual(own.names(Follows(), config), ["b.png"])
+    # What is read is read once.
+    config.sample.read = "x.png"
+    self.assertEqual(own.count(config, ["x.png"]), 1)
+    config.sample.update(control="", read="")
+    self.assertEqual(own.names(Follows(), config), [])
+    self.assertEqual(own.count(config, []), 7)
+
   def test_two_kinds_at_once(self):
     config = ml_collections.ConfigDict(
       {"sample": {"control": "a.png", "read": "b.png"}}

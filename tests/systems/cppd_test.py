@@ -19,7 +19,7 @@ from ar_jax.core.forms import Text
 from ar_jax.core.system import UserError, build
 from ar_jax.families.seq2seq import context
 from ar_jax.nn.stacks import svtr
-from ar_jax.own import readings
+from ar_jax.own import readings, written
 from configs import cppd as config
 from tests import filled, golden_weights, smoke
 
@@ -267,9 +267,7 @@ class ReadingTest(absltest.TestCase):
     form = Text(("", *"abc"))
     made = {"text": np.array([[1, 2, 0], [3, 0, 0], [0, 0, 0]])}
     with mock.patch("builtins.print") as said:
-      path = readings.write(
-        self.system, called, made, {"text": form}, self.root
-      )
+      path = written.write(called, made, {"text": form}, self.root)
     lines = ["a.png\tab", "b.png\tc", "deep/c.png\t"]
     self.assertEqual(path.read_text().splitlines(), lines)
     self.assertEqual([c.args[0] for c in said.call_args_list], lines)

@@ -20,7 +20,7 @@ from ar_jax.data import load
 from ar_jax.families.seq2seq.peptide_net import slot_loss
 from ar_jax.families.seq2seq.residues import STOP
 from ar_jax.families.seq2seq.spectra import Waves
-from ar_jax.own import readings
+from ar_jax.own import readings, written
 from configs import crossnovo as config
 from tests import smoke
 
@@ -217,9 +217,7 @@ class CrossNovoTest(absltest.TestCase):
       forms = {k: core_forms.made(v) for k, v in known["forms"].items()}
       ids = np.zeros((2, 8), np.int32)
       ids[0, :2] = peptides.parse("PK")
-      out = readings.write(
-        system, called, {"peptide": ids}, forms, pathlib.Path(folder)
-      )
+      out = written.write(called, {"peptide": ids}, forms, pathlib.Path(folder))
       self.assertEqual(out.read_text(), "my.mgf 0\tPK\nmy.mgf 1\t\n")
       path.write_text(block.replace("CHARGE=2+\n", ""))
       with self.assertRaisesRegex(UserError, "no CHARGE.*mend or remove it"):

@@ -1,0 +1,70 @@
+"""What was made of each thing that a person brings, in a file or a line of its
+own, by its name."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ar_jax import show
+from ar_jax.core import forms
+from ar_jax.data import notes
+from ar_jax.show.files import save_png, whole
+
+_SAID = 20  # lines that are printed
+
+
+def write(
+  called: Sequence[str],
+  made: Mapping[str, np.ndarray],
+  of: Mapping[str, forms.Form],
+  out: pathlib.Path,
+) -> pathlib.Path | None:
+  """Writes `samples.tsv`, a line for each sample: what it was made of, a tab,
+  and the text that was read or the file that holds what was drawn. Its first
+  lines are printed.
+
+  Args:
+    called: the names of what was brought; sample i is of that of number i mod
+      their number.
+    made: name -> [N, ...], what the system made: texts, images, videos or
+      skeletons, the first of which counts. Images and videos get files of
+      their own here, `samples.000.png` and `samples.000.gif` and so on;
+      skeletons have theirs, see `show.write`.
+    of: their forms.
+    out: the folder.
+
+  Returns:
+    The file; None where nothing was brought, or nothing of that kind made.
+  """
+  kinds = forms.Text, forms.Image, forms.Video, forms.Skeleton
+  name = next((k for k in made if isinstance(of.get(k), kinds)), None)
+  if not called or name is None:
+    return None
+  form = of[name]
+  lines = [
+    f"{notes.printable(called[i % len(called)])}\t{_held(form, x, i, out)}"
+    for i, x in enumerate(made[name])
+  ]
+  path = out / "samples.tsv"
+  with whole(path) as temporary:
+    temporary.write_text("".join(f"{x}\n" for x in lines), encoding="utf-8")
+  for line in lines[:_SAID]:
+    print(line, flush=True)
+  return path
+
+
+def _held(form: forms.Form, x: np.ndarray, i: int, out: pathlib.Path) -> str:
+  """The text of sample i, or the name of its file."""
+  if isinstance(form, forms.Text):
+    return form.read(x)
+  stem = f"samples.{i:03d}"
+  if isinstance(form, forms.Image):
+    save_png(out / f"{stem}.png", x)
+    return f"{stem}.png"
+  if isinstance(form, forms.Video):
+    show.write(out, stem, form, x[None])
+    return f"{stem}.gif"
+  return f"{stem}.obj"
