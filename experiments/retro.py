@@ -122,8 +122,8 @@ def run() -> None:
   }
   why = (
     f"after {s.steps} updates of {BATCH} windows random neighbours in place of "
-    f"true ones cost the one model {100 * (strange / ours - 1):.1f} % of "
-    "perplexity, and that is all that it reads from them"
+    f"true ones cost it {100 * (strange / ours - 1):.1f} % of perplexity: what "
+    "it reads of them is worth no more"
   )
   holds = arms.said({k: bool(v) for k, v in held.items()}, why)
   shares = overlap(test), overlap(mixed.test)
