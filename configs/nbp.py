@@ -54,13 +54,6 @@ def published(name):
   return videos.compared(videos.continued(c))
 
 
-def digits():
-  """Digits that move, trained for longer than Lumos-1's."""
-  c = videos.digits(NAME, **SMALL)
-  c.generator.train.update(steps=5000, save_every=1000)
-  return c
-
-
 def smoke(**model):
   """Seconds on two cores: rows of two units."""
   sizes = dict(depth=1, width=32, heads=2, dropout=0.0, token_dropout=0.0)
@@ -75,7 +68,7 @@ def smoke_class():
 
 get_config = common.presets(
   __file__,
-  default=digits,
+  default=lambda: videos.digits(NAME, **SMALL),
   minutes=lambda: videos.minutes(
     NAME, depth=2, width=64, heads=4, num_classes=10
   ),

@@ -3,7 +3,7 @@
 from configs import common, vq
 from configs.families.tokenizer import fitted, patch_codes
 
-CLIPS = dict(size=16, channels=1, frames=6, motion="drift+bounce")
+CLIPS = dict(size=16, channels=1, frames=6, motion="bounce")
 
 
 def over(tokenizer, frames, system, **model):
@@ -39,15 +39,17 @@ def compared(c):
 
 
 def digits(system, **model):
-  """Digits that move, six frames of 16 pixels: codes of patches of their
-  frames, then the system; some minutes on two cores."""
-  stills = common.data("clips", **CLIPS, stills=True)
-  tokenizer = fitted(stills, vocab=64, patch=2)
+  """Digits that move, six frames of 16 pixels: 4 x 4 codes of each, then the
+  system."""
+  tokenizer = vq.get_config()
+  tokenizer.model.update(mult=(1, 2, 2), vocab=256)
+  tokenizer.data = common.data("clips", **CLIPS, stills=True)
+  tokenizer.train.update(steps=300, save_every=150)
   c = over(tokenizer, CLIPS["frames"], system, **model)
   c.data = common.data("clips", **CLIPS)
   c.batch = 16
   c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
-  c.train.update(steps=1000, save_every=500, ema=0.99)
+  c.train.update(steps=4000, save_every=1000, ema=0.99)
   c = common.from_nothing(tokenizer, compared(c))
   c.generator.cache.views = 8  # motions of each digit
   c.generator.sample.update(count=64, batch=64, columns=4)
