@@ -60,14 +60,14 @@ def fasta():
 def minutes():
   """Short peptides, in the sizes of the experiment: what the notebook
   trains."""
-  short = dict(shortest=7, longest=9, peaks=24, missing=2, noise=6, jitter=5.0)
+  short = dict(shortest=7, longest=9, peaks=24, missing=1, noise=4, jitter=5.0)
   c = run(
     made(**short), slots=14, width=64, heads=4, hidden=128, encoder_layers=2,
-    slot_layers=2, residue_layers=2, order="pre", least=0.1, bins=1800,
+    slot_layers=2, residue_layers=2, order="pre", least=1.0, bins=1800,
     switch=300,
   )  # fmt: skip
   c.batch = 32
-  c.optim.lr = 2e-3
+  c.optim.lr = 4e-3
   c.train.update(steps=500, save_every=250, ema=0.98)
   return c
 
