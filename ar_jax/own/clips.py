@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
@@ -18,6 +19,7 @@ from ar_jax.data import notes
 from ar_jax.data.folders import walk
 from ar_jax.data.images import scan
 from ar_jax.data.video import folder
+from ar_jax.own import files as own_files
 
 Config = ml_collections.ConfigDict
 FIELD = "video"  # what such a system makes
@@ -145,6 +147,8 @@ def asked(
     f"sample.clip: {len(made)} clips, of which samples go on with the last {k} "
     "frames"
   )
+  sizes = [Image.open(own[0].path).size for own in found]
+  own_files.say_fitted("clip", "clip", sizes, shape[1], shape[2])
   clip = np.stack(made)[np.arange(n) % len(made)]
   # It stands for the video of an example.
   return {k: clip for k in ("clip", *system.needs) if k in ("clip", FIELD)}

@@ -6,7 +6,7 @@ H, W sides of what is drawn, c channels of a control picture.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -16,7 +16,6 @@ from PIL import Image
 from ar_jax import conditions
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
-from ar_jax.data import notes
 from ar_jax.data.images import reader, scan, transforms
 from ar_jax.data.wrap import derived
 from ar_jax.own import files as own_files
@@ -83,7 +82,8 @@ def asked(
   source = shape(data)[2] if rule else channels
 
   found = [reader.open_image(path, source) for path in files(sample.control)]
-  say_fitted([picture.size for picture in found], height, width)
+  sizes = [picture.size for picture in found]
+  own_files.say_fitted("control", "picture", sizes, height, width)
   pictures = [fitted(picture, height, width) for picture in found]
   pictures = [rule(picture) if rule else picture for picture in pictures]
   rest = tuple(k for k in system.needs if k != field)
@@ -118,22 +118,6 @@ def sides(system: System, data: Any, sample: Config) -> tuple[int, int]:
       "of the data"
     )
   return chosen
-
-
-def say_fitted(
-  sizes: Sequence[tuple[int, int]], height: int, width: int
-) -> None:
-  """Says how many pictures of these sizes (width, height) are cut, and how many
-  made smaller, to be what a system follows."""
-  cut = sum(abs(w * height - h * width) >= max(w, h) for w, h in sizes)
-  shrunk = sum(w > width and h > height for w, h in sizes)
-  whats = (shrunk, "made smaller"), (cut, "cut to their middle")
-  done = ", ".join(f"{n} {what}" for n, what in whats if n)
-  if done:
-    notes.once(
-      f"sample.control: of {len(sizes)} pictures {done}: the system follows "
-      f"{height}x{width} pixels"
-    )
 
 
 def fitted(picture: Image.Image, height: int, width: int) -> np.ndarray:

@@ -49,3 +49,25 @@ def called(path: str, found: Sequence[pathlib.Path]) -> list[str]:
   """What files that `named` found are called: by their place in the folder."""
   root = pathlib.Path(path).expanduser()
   return [str(x.relative_to(root)) if root.is_dir() else x.name for x in found]
+
+
+def say_fitted(
+  key: str,
+  what: str,
+  sizes: Sequence[tuple[int, int]],
+  height: int,
+  width: int,
+) -> None:
+  """Says how many pictures of these sizes (width, height) are made smaller, and
+  how many cut, to have the sides that a system reads."""
+  # Pixels of the result that stand over, once a picture covers it.
+  over = lambda w, h: max(w * height / h - width, h * width / w - height)
+  cut = sum(over(*size) >= 0.5 for size in sizes)
+  shrunk = sum(w > width and h > height for w, h in sizes)
+  counts = (shrunk, "made smaller"), (cut, "cut to their middle")
+  done = ", ".join(f"{n} {how}" for n, how in counts if n)
+  if done:
+    notes.once(
+      f"sample.{key}: of {len(sizes)} {what}s {done}: the system reads "
+      f"{height}x{width} pixels"
+    )

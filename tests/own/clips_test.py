@@ -77,6 +77,14 @@ class ClipsTest(parameterized.TestCase):
     self.assertEqual(self.names("a.gif"), ["a.gif"])
     self.assertEqual(self.names("frames"), ["frames"])
 
+  def test_wide_clips_are_said_to_be_cut(self):
+    wide = Image.new("L", (8, 2))
+    wide.save(self.root / "w.gif", save_all=True, append_images=[grey(6)])
+    with self.assertLogs("ar_jax", "INFO") as log:
+      self.asked("", 1)
+    said = "sample.clip: of 3 clips 2 made smaller, 3 cut to their middle"
+    self.assertIn(f"{said}: the system reads 2x2 pixels", log.output[-1])
+
   def test_what_is_left_out_is_said(self):
     deep = self.root / "frames" / "deep"
     deep.mkdir()

@@ -96,8 +96,8 @@ class ControlsTest(absltest.TestCase):
       self.picture("more/small.png", 2, 2)
       self.picture("more/high.png", 9, 6)
       self.asked(self.folder / "more", sides=(6, 6))
-    self.assertIn("of 3 pictures 1 made smaller, 1 cut to their middle: the "
-                  "system follows 6x6 pixels", log.output[-1])  # fmt: skip
+    said = "of 3 pictures 1 made smaller, 1 cut to their middle"
+    self.assertIn(f"{said}: the system reads 6x6 pixels", log.output[-1])
     for sides in ((8,), (0, 8), (8, 2.5)):
       with self.assertRaisesRegex(UserError, "height, width"):
         self.asked(wide, sides=sides)
