@@ -45,15 +45,15 @@ def fashion():
   sizes = dict(dims=(32, 32, 48, 64), layers=(1, 1, 2, 2), heads=(4,) * 4)
   sizes |= dict(trunk=(32, 32), dropout=0.0)
 
-  def stage(name, steps, begins, lr):
-    c = restoring(beneath().generator, grid=8, maps=sizes, stage=name)
+  def stage(name, steps, begins, lr, **more):
+    c = restoring(beneath().generator, grid=8, maps=sizes, stage=name, **more)
     c.weights.update(tokenizer="tokenizer", params=begins)
     c.train.steps = steps
     c.optim.lr = lr
     return c
 
   maps = stage("maps", 1200, "generator", 2e-3)
-  both = stage("both", 2000, "maps", 1e-3)
+  both = stage("both", 1200, "maps", 1e-3, anchor=5.0)
   return common.stages(
     **{k: beneath()[k] for k in ("tokenizer", "generator")},
     maps=maps,

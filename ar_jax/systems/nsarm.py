@@ -56,6 +56,8 @@ class NSARM(BitScales):
     words: whether there are texts.
     consistency: weight of a further term of the first stage: what the maps add
       up to; see `given_maps.errors`.
+    anchor: weight of the first stage's loss in the second, 0 as published; else
+      given maps that are wrong may come to make the bits behind them certain.
     weights: see `Infinity`.
   """
 
@@ -67,6 +69,7 @@ class NSARM(BitScales):
   label_dropout: float = 0.0
   words: bool = False
   consistency: float = 0.0
+  anchor: float = 0.0
   weights: str = "side"
 
   control = "low"
@@ -190,24 +193,23 @@ class NSARM(BitScales):
     said = self.said(variables, batch["low_latent"], drop)
     maps, latent = self.tokenizer.maps, batch["latent"]
     terms = given_maps.errors(maps, latent, said, self.consistency > 0)
+    of_maps = terms["maps"] + self.consistency * terms.get("consistency", 0.0)
     if train and self.stage == "maps":
-      value = terms["maps"] + self.consistency * terms.get("consistency", 0.0)
-      return Loss(value, terms)
+      return Loss(of_maps, terms)
     if "units" in batch and not train:
-      units = batch["units"]
-      coded = Coded(units, maps.embed(units), [], [])
+      coded = Coded(batch["units"], maps.embed(batch["units"]), [], [])
     else:
       coded = given_maps.coded_behind(maps, latent, said)
     logits = self.of_inputs(variables, batch, coded.inputs, hidden, depth)
     logits = given_maps.certain(logits, self.known_units(said))
     loss = self.bit_loss(logits, coded.units)
     metrics = loss.metrics | terms
-    free = slice(self.known, None)
-    metrics["late_nats"] = loss.nll[:, free].mean(1) / logits.shape[2]
-    hits = jnp.argmax(logits, -1) == coded.units
-    metrics["accuracy"] = hits[:, free].astype(jnp.float32).mean((1, 2))
+    metrics["late_nats"] = loss.nll[:, self.known :].mean(1) / logits.shape[2]
+    hits = (jnp.argmax(logits, -1) == coded.units)[:, self.known :]
+    metrics["accuracy"] = hits.astype(jnp.float32).mean((1, 2))
     count = jnp.full(len(logits), len(self.plan) - self.known, jnp.float32)
-    return dataclasses.replace(loss, metrics=metrics, units=count)
+    value = loss.value + self.anchor * of_maps * train
+    return dataclasses.replace(loss, value=value, metrics=metrics, units=count)
 
   def logits(
     self,
@@ -311,6 +313,7 @@ def build(
   label_dropout: float = 0.0,
   words: bool = False,
   consistency: float = 0.0,
+  anchor: float = 0.0,
   weights: str = "side",
   **net,
 ) -> NSARM:
@@ -322,7 +325,7 @@ def build(
       pixels and stride 8.
     maps: sizes of the network of maps, see `MapSizes`; the published if None.
     raw: see `MapNet`; of the published weights.
-    stage, label_dropout, words, consistency, weights: see `NSARM`.
+    stage, label_dropout, words, consistency, anchor, weights: see `NSARM`.
     **net: as of `infinity`.
 
   Raises:
@@ -343,5 +346,5 @@ def build(
   network = map_net(grids[:given], codes.bits, sizes, raw)
   return NSARM(
     base.net, codes, network, pair(grid), stage, label_dropout, words,
-    consistency, weights,
+    consistency, anchor, weights,
   )  # fmt: skip

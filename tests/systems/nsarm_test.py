@@ -72,6 +72,14 @@ class NSARMTest(parameterized.TestCase):
     np.testing.assert_array_equal(system.weight()[: system.known], 0)
     np.testing.assert_allclose(loss.nll[:, : system.known], 0, atol=1e-5)
     np.testing.assert_array_equal(loss.units, 4)
+    # Anchored, the network goes on to say what is left of the good image.
+    anchored = dataclasses.replace(system, anchor=3.0)
+    _, other = gradient(anchored, variables["params"])
+    np.testing.assert_allclose(other.value, loss.value + 3 * error, rtol=1e-4)
+    asked = lambda of: of.loss(
+      variables, images, jax.random.key(0), train=False
+    )
+    np.testing.assert_array_equal(asked(anchored).value, asked(system).value)
 
   def test_stored_examples_hold_no_units(self):
     """The network of maps learns, so its units are not to be kept."""
