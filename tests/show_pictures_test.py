@@ -12,7 +12,7 @@ from PIL import Image
 from ar_jax import show
 from ar_jax.core import forms
 from ar_jax.core.domains import peptides
-from ar_jax.show import audio, skeleton
+from ar_jax.show import audio, peaks, skeleton
 from tests import toy_forms
 
 
@@ -39,6 +39,16 @@ class PictureTest(absltest.TestCase):
       self.assertEqual(image.n_frames, 6)
       self.assertEqual(image.info["duration"], 250)
       self.assertEqual(image.size, (8 * (3 * 13 + 1), 8 * (2 * 13 + 1)))
+
+  def test_names_of_ions_stay_on_the_panel(self):
+    red = np.array((214, 39, 40))
+    inked = []
+    for mz in (500.0, 1000.0):  # in the middle, and at the right edge
+      x = np.array([[1000.0, 0.1], [mz, 1.0]], np.float32)
+      shown = peaks.panel(x, 300, 80, ions=[peaks.Ion("y12", mz, tuple(red))])
+      name = np.abs(shown[14:27].astype(int) - red).max(-1) < 90
+      inked.append(name.sum())
+    self.assertEqual(*inked)
 
   def test_the_true_image_stands_behind_what_was_made_of_another(self):
     form = forms.Image()

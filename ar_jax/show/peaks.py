@@ -10,7 +10,7 @@ import numpy as np
 
 from ar_jax.core.forms import Peaks
 from ar_jax.show import series
-from ar_jax.show.sheet import COLOURS, GREY, Sheet, scaled
+from ar_jax.show.sheet import COLOURS, GREY, LETTER, Sheet, scaled
 
 _WIDTH, _HEIGHT, _EDGE = 260, 120, 4
 _COLUMNS = 4
@@ -74,7 +74,9 @@ def panel(
       sheet.pen.line((a, bottom, a, b), colour)
       continue
     sheet.pen.line((a, bottom, a, b), own.colour, 2)
-    sheet.write((a, b - 1), own.name, own.colour, anchor="md")
+    half = len(own.name) * LETTER / 2  # of its name, which stays on the panel
+    at = min(max(a, half), width - half - 1)
+    sheet.write((at, b - 1), own.name, own.colour, anchor="md")
   return sheet.array()
 
 

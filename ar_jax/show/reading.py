@@ -10,12 +10,12 @@ from PIL import Image as Pillow
 from ar_jax.core import forms
 from ar_jax.core.domains import peptides
 from ar_jax.show import audio, peaks, text
-from ar_jax.show.sheet import COLOURS, FONT, GREY, Sheet
+from ar_jax.show.sheet import COLOURS, FONT, GREY, LETTER, Sheet
 
 _ROWS = 12
 _WIDTH, _HEIGHT = 320, 64  # of a picture or a sound, in pixels, at most
 _SPECTRUM = (560, 120)
-_LETTERS, _LETTER = 52, 6.8  # of a line, and the width of one in pixels
+_LETTERS = 52  # of a line
 _GAP, _LINE = 10, FONT + 4
 _WRONG = COLOURS[1]
 
@@ -71,7 +71,7 @@ def picture(
   heights = [max(high, len(lines) * _LINE) + _GAP for lines in rows]
   longest = max(len(words) for lines in rows for words, _ in lines)
   right = wide + 2 * _GAP
-  sheet = Sheet(1, 1, right + int(longest * _LETTER), sum(heights))
+  sheet = Sheet(1, 1, right + int(longest * LETTER), sum(heights))
   left, y = sheet.corner(0)
   for i, (lines, panel) in enumerate(zip(rows, panels, strict=True)):
     sheet.paste((left, y), panel)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = 11
+LETTER = 6.8  # width of a letter in pixels, at most about
 GREY = (150, 150, 150)
 COLOURS = (
   (31, 119, 180),
