@@ -247,9 +247,9 @@ def run(
   forms have, see `show.write`, and `samples.json` (every option, the step, the
   seconds). Files of further fields are called `samples.NAME.png` and so on. Of
   what a person brings each thing has a sample at least, and `samples.tsv` says
-  which it is; see `own.written`.
-  Earlier samples of another seed, option or step stay, as `samples_1.*` and so
-  on. The last line that it prints says what there is now, and where.
+  which it is; see `own.written`. Earlier samples of another seed, option or
+  step stay, as `samples_1.*` and so on. The last line that it prints says what
+  there is now, and where.
 
   Returns:
     What `samples.json` holds.

@@ -23,8 +23,9 @@ def write(
   out: pathlib.Path,
 ) -> pathlib.Path | None:
   """Writes `samples.tsv`, a line for each sample: what it was made of, a tab,
-  and the text that was read or the file that holds what was drawn. Its first
-  lines are printed.
+  and the text that was read or the file that holds what was drawn. The first
+  `show.MOST` have a file, and one at least of each thing. The first lines are
+  printed.
 
   Args:
     called: the names of what was brought; sample i is of that of number i mod
@@ -43,10 +44,12 @@ def write(
   name = next((k for k in made if isinstance(of.get(k), kinds)), None)
   if not called or name is None:
     return None
-  form = of[name]
+  form, rows = of[name], made[name]
+  if not isinstance(form, forms.Text):
+    rows = rows[: max(show.MOST, len(called))]
   lines = [
     f"{notes.printable(called[i % len(called)])}\t{_held(form, x, i, out)}"
-    for i, x in enumerate(made[name])
+    for i, x in enumerate(rows)
   ]
   path = out / "samples.tsv"
   with whole(path) as temporary:

@@ -39,6 +39,13 @@ class WrittenTest(absltest.TestCase):
       np.testing.assert_array_equal(own, x[i])
     self.assertEqual([c.args[0] for c in self.said.call_args_list], found)
 
+  def test_many_draws_of_few_things(self):
+    x = np.zeros((70, 2, 2, 1), np.uint8)
+    for called, files in (["a"], 64), ([f"a{i}" for i in range(66)], 66):
+      found = self.lines(called, "image", forms.Image(), x)
+      self.assertLen(found, files)
+      self.assertLen(list(self.out.glob("samples.*.png")), files)
+
   def test_videos(self):
     x = np.zeros((1, 3, 8, 8, 1), np.uint8)
     x += np.arange(0, 240, 80, dtype=np.uint8)[:, None, None, None]
