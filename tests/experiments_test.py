@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import pathlib
+import subprocess
 import tempfile
 from unittest import mock
 
@@ -20,6 +21,7 @@ from experiments.shared import (
   gallery,
   measures,
   pictures,
+  record,
   records,
   samples,
   toys,
@@ -250,6 +252,27 @@ class ModulesTest(parameterized.TestCase):
   @parameterized.parameters(MODULES)
   def test_it_can_be_imported(self, name):
     importlib.import_module(name)
+
+
+class CommitTest(absltest.TestCase):
+  def test_what_runs_write_is_no_change_of_the_code(self):
+    root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    files = "a.py", "docs/a.md", "experiments/results/a.png"
+    for name in files:
+      (root / name).parent.mkdir(parents=True, exist_ok=True)
+      (root / name).write_text("1")
+    who = "-c", "user.name=a", "-c", "user.email=a@b"
+    for args in ("init", "-q"), ("add", "."), (*who, "commit", "-qm", "a"):
+      subprocess.run(["git", *args], cwd=root, check=True)
+    results = root / "experiments" / "results"
+    with mock.patch.object(record, "RESULTS", results):
+      clean = record.commit()
+      self.assertRegex(clean, "^[0-9a-f]{7,}$")
+      for name in files[1:]:
+        (root / name).write_text("2")
+      self.assertEqual(record.commit(), clean)
+      (root / "a.py").write_text("2")
+      self.assertEqual(record.commit(), f"{clean}+")
 
 
 if __name__ == "__main__":

@@ -106,14 +106,15 @@ def command() -> str:
 
 
 def commit() -> str:
-  """The commit that ran, with a plus where the tree had changed; "unknown" in
-  a copy without its history."""
+  """The commit that ran, with a plus where the tree had changed, but for what
+  runs write themselves; "unknown" in a copy without its history."""
   git = lambda *a: subprocess.run(
     ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
   ).stdout.strip()
   if shutil.which("git") is None or not git("rev-parse", "HEAD"):
     return "unknown"
-  changed = git("status", "--porcelain", "--untracked-files=no")
+  made = (f":(top,exclude){path}" for path in ("experiments/results", "docs"))
+  changed = git("status", "--porcelain", "-uno", "--", ":(top)", *made)
   return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
