@@ -16,6 +16,11 @@ import nbclient
 import nbformat
 from absl.testing import absltest, parameterized
 
+# Found here and not in the folder of a notebook, which is gone when the next
+# one begins.
+import ar_jax  # noqa: F401
+import configs  # noqa: F401
+
 ROOT = pathlib.Path(__file__).parents[1]
 KERNEL = "quickstart.ipynb"
 OTHERS = sorted(
