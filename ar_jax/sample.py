@@ -179,8 +179,7 @@ def draw(
   )
   true, of = {}, dataset.forms
   shown = [k for k in system.makes if show.takes_truth(k, of, system.needs)]
-  # What a person asks for has no truth among the examples.
-  given = asked or labels or edit or own.fields(system, config)
+  given = asked or labels or edit or own.fields(system, config)  # by a person
   if shown and of_examples(system) and not given:
     true = truth(system, dataset, min(count, show.MOST), fields=shown)
   return Samples(forms.stored(made, of), cond, true, step.means(counts))
@@ -245,11 +244,9 @@ def run(
   its other fields, and the conditions, by their names), `samples.png` (images
   in class rows; of every form there is a picture), the other files that the
   forms have, see `show.write`, and `samples.json` (every option, the step, the
-  seconds). Files of further fields are called `samples.NAME.png` and so on. Of
-  what a person brings each thing has a sample at least, and `samples.tsv` says
-  which it is; see `own.written`. Earlier samples of another seed, option or
-  step stay, as `samples_1.*` and so on. The last line that it prints says what
-  there is now, and where.
+  seconds). Files of further fields are `samples.NAME.png` and so on; of what a
+  person brings see `own.written`. Earlier samples of another seed, option or
+  step stay, as `samples_1.*`. The last line says what there is now, and where.
 
   Returns:
     What `samples.json` holds.
@@ -257,8 +254,8 @@ def run(
   workdir = pathlib.Path(workdir)
   system, variables, mesh, meta, known = load(workdir, config)
   out = metrics.make_folder(out or workdir)
-  called = own.names(system, config)
-  count, start = own.count(config, called), time.perf_counter()
+  called, start = own.names(system, config), time.perf_counter()
+  count = own.count(config, called)
   drawn = draw(config, system, variables, known, count, mesh)
   seconds = time.perf_counter() - start
   of = {k: known.forms[k] for k in drawn.made if k in known.forms}

@@ -52,10 +52,12 @@ def fashion():
     c.optim.lr = lr
     return c
 
+  stages = beneath()
   maps = stage("maps", 1200, "generator", 2e-3)
   both = stage("both", 1200, "maps", 1e-3, anchor=5.0)
   return common.stages(
-    **{k: beneath()[k] for k in ("tokenizer", "generator")},
+    tokenizer=stages.tokenizer,
+    generator=stages.generator,
     maps=maps,
     both=both,
     samples=common.stage("both", "sample"),

@@ -136,11 +136,8 @@ def run() -> None:
   }
   why = (
     f"the slots alone get {right[SLOTS]:.1f} % of the amino acids right, the "
-    f"residues alone {right[RESIDUES]:.1f} %, so that there is less to be seen "
-    "in them; and in three of five updates the loss is shared with theirs"
-    if right[SLOTS] < right[RESIDUES] and valid
-    else f"of {s.steps} updates of {BATCH} in three of five the loss is shared "
-    "with that of the slots"
+    f"residues alone {right[RESIDUES]:.1f} %, and in three of five updates the "
+    "loss is shared with that of the slots"
     if valid
     else f"the residues alone get {right[RESIDUES]:.1f} % of the amino acids "
     f"right after {s.steps} updates of {BATCH}, less than half: neither way "

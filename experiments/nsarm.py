@@ -13,9 +13,8 @@ convolutional regressor of the squared error, which bounds the PSNR:
 (c) trained together (stage 2), both nets say the late maps in fewer nats a bit
     than the network of maps with a frozen Infinity behind it (stage 1).
 
-Both nets are anchored by the loss of the network of maps: without it wrong maps
-come to make the late bits certain. The judge's accuracy on true images, and on
-true images as the bits hold them, stands beside.
+Stage 2 is anchored by the loss of stage 1, see `NSARM.anchor`. The judge's
+accuracy on true images, and on these as the bits hold them, stands beside.
 """
 
 from __future__ import annotations

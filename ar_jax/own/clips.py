@@ -147,7 +147,10 @@ def asked(
     f"sample.clip: {len(made)} clips, of which samples go on with the last {k} "
     "frames"
   )
-  sizes = [Image.open(own[0].path).size for own in found]
+  sizes = []
+  for own in found:
+    with Image.open(own[0].path) as first:
+      sizes.append(first.size)
   own_files.say_fitted("clip", "clip", sizes, shape[1], shape[2])
   clip = np.stack(made)[np.arange(n) % len(made)]
   # It stands for the video of an example.

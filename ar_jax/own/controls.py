@@ -81,11 +81,17 @@ def asked(
   rule = _rule(config, field) if sample.get("extract") else None
   source = shape(data)[2] if rule else channels
 
-  found = [reader.open_image(path, source) for path in files(sample.control)]
-  sizes = [picture.size for picture in found]
+  sizes = []
+
+  def read(path: pathlib.Path) -> np.ndarray:
+    picture = reader.open_image(path, source)
+    sizes.append(picture.size)
+    picture = fitted(picture, height, width)
+    return rule(picture) if rule else picture
+
+  # One at a time: photos of a folder may not fit into memory together.
+  pictures = [read(path) for path in files(sample.control)]
   own_files.say_fitted("control", "picture", sizes, height, width)
-  pictures = [fitted(picture, height, width) for picture in found]
-  pictures = [rule(picture) if rule else picture for picture in pictures]
   rest = tuple(k for k in system.needs if k != field)
   if set(rest) <= {"label"}:
     more = {k: conditions.labels_of(system, data, n, labels) for k in rest}

@@ -11,7 +11,7 @@ import numpy as np
 from ar_jax import show
 from ar_jax.core import forms
 from ar_jax.data import notes
-from ar_jax.show.files import save_png, whole
+from ar_jax.show.files import as_pil, numbered, whole
 
 _SAID = 20  # lines that are printed
 
@@ -45,11 +45,13 @@ def write(
   if not called or name is None:
     return None
   form, rows = of[name], made[name]
-  if not isinstance(form, forms.Text):
-    rows = rows[: max(show.MOST, len(called))]
+  if isinstance(form, forms.Text):
+    held = [form.read(ids) for ids in rows]
+  else:
+    held = _files(form, rows[: max(show.MOST, len(called))], out)
   lines = [
-    f"{notes.printable(called[i % len(called)])}\t{_held(form, x, i, out)}"
-    for i, x in enumerate(rows)
+    f"{notes.printable(called[i % len(called)])}\t{own}"
+    for i, own in enumerate(held)
   ]
   path = out / "samples.tsv"
   with whole(path) as temporary:
@@ -59,15 +61,14 @@ def write(
   return path
 
 
-def _held(form: forms.Form, x: np.ndarray, i: int, out: pathlib.Path) -> str:
-  """The text of sample i, or the name of its file."""
-  if isinstance(form, forms.Text):
-    return form.read(x)
-  stem = f"samples.{i:03d}"
+def _files(form: forms.Form, x: np.ndarray, out: pathlib.Path) -> list[str]:
+  """Writes a file for each sample that has none yet; the names of all."""
   if isinstance(form, forms.Image):
-    save_png(out / f"{stem}.png", x)
-    return f"{stem}.png"
+    save = lambda i, path: as_pil(x[i]).save(path, format="png")
+    return [p.name for p in numbered(out, "samples", "png", len(x), save)]
+  stems = [f"samples.{i:03d}" for i in range(len(x))]
   if isinstance(form, forms.Video):
-    show.write(out, stem, form, x[None])
-    return f"{stem}.gif"
-  return f"{stem}.obj"
+    for i, stem in enumerate(stems):
+      show.write(out, stem, form, x[i : i + 1])
+    return [f"{stem}.gif" for stem in stems]
+  return [f"{stem}.obj" for stem in stems]

@@ -56,8 +56,8 @@ class NSARM(BitScales):
     words: whether there are texts.
     consistency: weight of a further term of the first stage: what the maps add
       up to; see `given_maps.errors`.
-    anchor: weight of the first stage's loss in the second, 0 as published; else
-      given maps that are wrong may come to make the bits behind them certain.
+    anchor: weight of the first loss in the second stage; 0, as published, lets
+      given maps be wrong in one direction, which makes later bits certain.
     weights: see `Infinity`.
   """
 

@@ -15,6 +15,8 @@ from PIL import Image
 
 from ar_jax import data, parallel, sample
 from ar_jax.core.system import UserError, build
+from ar_jax.families.scale import given_maps
+from ar_jax.nn.quantize.scaled_bits import ScaledBits
 from tests import filled, smoke
 
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -80,6 +82,21 @@ class NSARMTest(parameterized.TestCase):
       variables, images, jax.random.key(0), train=False
     )
     np.testing.assert_array_equal(asked(anchored).value, asked(system).value)
+
+  def test_given_maps_wrong_in_one_direction_make_later_bits_certain(self):
+    maps = ScaledBits(4, ((1, 1), (2, 2), (2, 2), (2, 2)))
+    f = jax.random.normal(jax.random.key(0), (50, 2, 2, 4))
+    f /= jnp.linalg.norm(f, axis=-1, keepdims=True)
+    of = lambda value: [
+      jnp.full((50, h, w, 4), value) for h, w in maps.shapes[:3]
+    ]
+    behind = lambda said: given_maps.coded_behind(maps, f, said).units[:, 9:]
+    self.assertEqual(behind(of(1.0)).max(), 0)
+    self.assertEqual(behind(of(-1.0)).min(), 1)
+    right = given_maps.coded_behind(maps, f, given_maps.left(maps, f, 3)).units[
+      :, 9:
+    ]
+    self.assertBetween(float(right.mean()), 0.3, 0.7)
 
   def test_stored_examples_hold_no_units(self):
     """The network of maps learns, so its units are not to be kept."""
