@@ -45,7 +45,7 @@ SIZES = dict(
   heads=4,
   head_width=96,
   head_depth=2,
-  repeats=8,
+  repeats=4,
   stop_steps=5,
 )
 OURS, MEAN, FIXED = "diffusion", "squared error", "diffusion, no shuffle"
