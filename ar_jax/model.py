@@ -204,7 +204,8 @@ class Model:
         shown.
       beside: other fields of these examples, [N, ...]: `label` lays out a
         class a row, `image` or `given` stands before what was made of it,
-        `history` before a series, and what a text was read of before it.
+        `history` before a series, what a text was read of before it, and a
+        text below the image that was drawn from it.
       columns: examples in a row, at most, and as many rows.
       scale: by which pixels of images and videos are enlarged; None is what
         makes them large enough to be seen.
@@ -223,6 +224,9 @@ class Model:
       )
     form, x = self.forms[name], np.asarray(x)
     beside = {k: np.asarray(v) for k, v in (beside or {}).items()}
+    if scale is None:
+      pixels = isinstance(form, forms.Image | forms.Video)
+      scale = max(1, _LEAST // min(x.shape[-3:-1])) if pixels else 1
     picture = show.picture(
       form,
       x,
@@ -230,11 +234,10 @@ class Model:
       columns=columns,
       truth=truth,
       of={k: self.forms[k] for k in beside if k in self.forms},
+      names=self.class_names,
+      scale=scale,
     )
-    pixels = isinstance(form, forms.Image | forms.Video)
-    if scale is None:
-      scale = max(1, _LEAST // min(x.shape[-3:-1])) if pixels else 1
-    return as_pil(picture.repeat(scale, 0).repeat(scale, 1))
+    return as_pil(picture)
 
   def around(self, name: str, **arguments: Any) -> Model:
     """The same weights in a system around this one that trains nothing of its

@@ -241,12 +241,11 @@ def run(
 
   Writes `samples.npz` (`arr_0`, the first field that the system makes, as its
   form stores it: images as uint8 NHWC, the form of the usual FID evaluator;
-  its other fields, and the conditions, by their names), `samples.png` (images
-  in class rows; of every form there is a picture), the other files that the
-  forms have, see `show.write`, and `samples.json` (every option, the step, the
-  seconds). Files of further fields are `samples.NAME.png` and so on; of what a
-  person brings see `own.written`. Earlier samples of another seed, option or
-  step stay, as `samples_1.*`. The last line says what there is now, and where.
+  its other fields, and the conditions, by their names), `samples.png` (see
+  `show.picture`), the other files that the forms have, see `show.write`, and
+  `samples.json` (every option, the step, the seconds). Files of further fields
+  are `samples.NAME.png` and so on; of what a person brings see `own.written`.
+  Earlier samples of another seed, option or step stay, as `samples_1.*`.
 
   Returns:
     What `samples.json` holds.
@@ -283,6 +282,7 @@ def run(
       scale=config.sample.scale,
       most=max(show.MOST, len(called)),
       truth=drawn.truth,
+      names=known.class_names,
     )
     metrics.write_json(out / "samples.json", report)
     written.write(called, drawn.made, of, out)

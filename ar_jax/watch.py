@@ -195,6 +195,7 @@ class Watch:
       scale=self._config.sample.scale,
       most=_FILES,
       truth=drawn.truth,
+      names=self._dataset.class_names,
     )
     for i, one in enumerate(shown):
       name = "samples" if i == 0 else f"samples/{one.name}"

@@ -1,6 +1,7 @@
 """LlamaGen: next-token prediction (arXiv 2406.06525).
 
-Presets: default (digits), minutes (what notebooks train), fashion, smoke, and
+Presets: default (digits), minutes (what notebooks train), fashion, emoji
+(pictograms in colour; `tokenizer.data.path` names their package), smoke, and
 the published class-conditional models: b and l at 256 px; b384, l384, xl, xxl,
 3b at 384 px; paper is l. They expect the published tokenizer, converted, at
 runs/vq_ds16_c2i, and ImageNet in TFDS. From texts: `configs/llamagen_text.py`.
@@ -34,6 +35,7 @@ get_config = common.presets(
   default=token.digits,
   minutes=token.minutes,
   fashion=token.fashion,
+  emoji=token.emoji,
   smoke=token.smoke,
   smoke_real=functools.partial(token.smoke, real=True),
   text=token.text,

@@ -14,20 +14,10 @@ from configs.families.tokenizer import patch_codes
 
 def emoji():
   """Pictograms at 32 pixels by their names."""
-  tokenizer = vq.get_config("emoji")
-  tokenizer.data.text = 32
-  c = token.over(
-    tokenizer,
-    depth=6,
-    width=160,
-    heads=5,
-    multiple_of=32,
-    text=dict(name="bytes", length=32, width=96, depth=2, heads=4),
-  )
-  c.sample.prompt = ""  # "rocket": every sample is asked for by this
-  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
-  c.train.update(steps=1500, save_every=500, ema=0.99)
-  return common.from_nothing(tokenizer, c)
+  encoder = dict(name="bytes", length=32, width=96, depth=2, heads=4)
+  c = token.emoji(text=encoder)
+  c.generator.sample.update(columns=8, prompt="")  # "rocket": all are of this
+  return c
 
 
 def published(size, images):

@@ -140,11 +140,20 @@ class SamplesTest(absltest.TestCase):
            "device": "a core"}  # fmt: skip
     row = {"system": "[`foo`](foo.py)", "what": "Foo.", "verdict": "holds"}
     page = gallery.page(
-      {"token": "Tokens."}, {"token": [row]}, {}, {"foo": own}
+      {"token": "Tokens."}, {"token": [row]}, {}, {"foo": [own]}
     )
     self.assertIn("![foo](images/gallery/foo.png)", page)
     self.assertIn("(images/gallery/foo.wav)", page)
     self.assertIn("--config=foo`, 2.5 minutes on a core", page)
+
+  def test_rows_stand_by_the_system_that_is_trained(self):
+    for config, system in {
+      "vq": "vq",
+      "llamagen_text": "llamagen",
+      "llamagen:emoji": "llamagen",
+      "dd1:var": "dd1",
+    }.items():
+      self.assertEqual(samples.system_of(config), system)
 
 
 class CompareTest(absltest.TestCase):

@@ -13,6 +13,7 @@ from ar_jax import show
 from ar_jax.core import forms
 from ar_jax.core.domains import peptides
 from ar_jax.show import audio, peaks, skeleton
+from ar_jax.show.image import named
 from tests import toy_forms
 
 
@@ -65,6 +66,58 @@ class PictureTest(absltest.TestCase):
     # A tokenizer's truth is what it read; a class has no true image.
     self.assertFalse(show.takes_truth("image", of, ("image",)))
     self.assertFalse(show.takes_truth("image", of, ("label",)))
+
+  def test_rows_have_the_names_of_their_classes(self):
+    form, names = forms.Image(), ("cat", "a very long name", "dog")
+    label = np.array([2, 0, 2, 0, 3])
+    x = (40 * label + 10)[:, None, None, None] * np.ones((1, 8, 8, 1), np.uint8)
+    plain = show.picture(form, x[:4], {"label": label[:4]}, columns=2)
+    sheet = show.picture(
+      form, x[:4], {"label": label[:4]}, columns=2, names=names, scale=3
+    )
+    margin = sheet.shape[1] - 3 * plain.shape[1]
+    self.assertEqual(sheet.shape, (3 * plain.shape[0], sheet.shape[1], 3))
+    pixels = plain.repeat(3, 0).repeat(3, 1)
+    np.testing.assert_array_equal(sheet[:, margin:, :1], pixels)
+    for half in np.array_split(sheet[:, :margin], 2):
+      self.assertLess(half.min(), 128)  # written
+    # A class each, and one that stands for none: a name below each.
+    each = show.picture(form, x[3:], {"label": label[3:]}, names=names)
+    self.assertGreater(each.shape[0], 100)
+    self.assertEqual(named(label[[1, 4]], names), ["cat", "no class"])
+    self.assertEqual(named(label, ()), [])
+
+  def test_images_and_videos_have_the_texts_they_were_drawn_from(self):
+    form, text = forms.Image(), forms.Text()
+    x = np.full((6, 16, 16, 3), (9, 200, 9), np.uint8)
+    words = ["a", "b" * 60, "c d e", "f", "g", ""]
+    ids = np.stack([text.ids(word, 64) for word in words])
+    of = {"text": text}
+    sheet = show.picture(form, x, {"text": ids}, columns=3, of=of)
+    side = 16 * 7  # enlarged, for the texts
+    self.assertEqual(sheet.shape[1], 3 * (side + 7) + 1)
+    shown = lambda sheet, colour: (sheet == colour).all(-1).sum()
+    self.assertEqual(shown(sheet, x[0, 0, 0]), 6 * side * side)
+    # All of one text: once, above.
+    same = np.repeat(ids[:1], 6, 0)
+    grid = show.picture(form, x, {}, columns=3, scale=2)
+    once = show.picture(form, x, {"text": same}, columns=3, of=of, scale=2)
+    room = len(once) - len(grid)
+    self.assertBetween(room, 5, 40)
+    np.testing.assert_array_equal(once[room:], grid)
+    self.assertLess(once[:room].min(), 128)
+    # Beside the picture that an instruction edits, and before a video.
+    edits = {"text": ids, "image": x + 1}
+    edited = show.picture(form, x, edits, columns=6, of=of)
+    both = [shown(edited, colour) for colour in (x[0, 0, 0], x[0, 0, 0] + 1)]
+    self.assertEqual(both, [6 * (16 * 4) ** 2] * 2)
+    video = forms.Video(4.0)
+    frames = np.repeat(x[:, None], 3, 1)
+    strips = show.picture(video, frames, {}, columns=3)
+    with_text = show.picture(video, frames, {"text": ids}, columns=3, of=of)
+    margin = with_text.shape[1] - strips.shape[1]
+    np.testing.assert_array_equal(with_text[:, margin:], strips)
+    self.assertLess(with_text[:, :margin].min(), 128)
 
   def test_spectrogram_shows_the_pitch(self):
     time = np.arange(8000) / 8000
@@ -206,12 +259,12 @@ class PictureTest(absltest.TestCase):
   def test_a_file_is_whole_or_not_there(self):
     x = np.zeros((1, 4, 4, 1), np.uint8)
     broken = mock.patch.object(Image.Image, "save", side_effect=OSError("full"))
-    show.save_png(self.folder / "a.png", x[0], 2)
+    show.save_png(self.folder / "a.png", x[0])
     before = (self.folder / "a.png").read_bytes()
     with broken, self.assertRaises(OSError):
       show.save_png(self.folder / "a.png", x[0] + 1)
     self.assertEqual((self.folder / "a.png").read_bytes(), before)
-    self.assertEqual(Image.open(self.folder / "a.png").size, (8, 8))
+    self.assertEqual(Image.open(self.folder / "a.png").size, (4, 4))
 
 
 if __name__ == "__main__":

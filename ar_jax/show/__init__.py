@@ -53,6 +53,8 @@ def picture(
   columns: int = 8,
   truth: np.ndarray | None = None,
   of: Mapping[str, forms.Form] | None = None,
+  names: Sequence[str] = (),
+  scale: int = 1,
 ) -> np.ndarray:
   """One image of samples, u8[H, W, c].
 
@@ -65,13 +67,30 @@ def picture(
     truth: [N, ...], to be drawn below a series, written below a text, or shown
       behind an image that was made of another.
     of: forms of what is beside; a text stands beside the first picture, sound
-      or spectrum among them.
+      or spectrum among them, and below a picture that was made of it.
+    names: of the classes; they stand before the pictures and videos of these.
+    scale: by which the pixels of images and videos are enlarged.
   """
-  beside, x = dict(beside or {}), form.stored(x)
-  if isinstance(form, forms.Text) and reading.sources(beside, of or {}):
+  beside, x, of = dict(beside or {}), form.stored(x), of or {}
+  if isinstance(form, forms.Text) and reading.sources(beside, of):
     return reading.picture(form, x, beside, of, truth)
-  module = _MODULES[type(form)]
-  return module.picture(form, x, beside, columns=columns, truth=truth)
+  module, pixels = _MODULES[type(form)], {}
+  if isinstance(form, forms.Image | forms.Video):
+    texts = _texts(beside, of)
+    pixels = dict(texts=texts, names=names, scale=scale)
+  return module.picture(form, x, beside, columns=columns, truth=truth, **pixels)
+
+
+def _texts(
+  beside: Mapping[str, np.ndarray], of: Mapping[str, forms.Form]
+) -> list[str]:
+  """What the texts beside samples say, one for each sample; [] without any."""
+  found = [
+    list(map(of[k].read, x))
+    for k, x in beside.items()
+    if isinstance(of.get(k), forms.Text)
+  ]
+  return [" / ".join(all_of) for all_of in zip(*found, strict=True)]
 
 
 def write(
@@ -139,6 +158,7 @@ def fields(
   scale: int = 1,
   most: int = MOST,
   truth: Mapping[str, np.ndarray] | None = None,
+  names: Sequence[str] = (),
 ) -> list[Shown]:
   """Shows every field that has a form: `stem.png` and the other files of the
   first one, `stem.NAME.png` and so on of the others.
@@ -149,7 +169,7 @@ def fields(
     of: the forms of the data.
     cond: the conditions.
     columns, most: as in `write`.
-    scale: by which the pixels of images and videos are enlarged in files.
+    scale, names: as in `picture`.
     truth: of fields that `takes_truth` names.
 
   Returns:
@@ -169,11 +189,12 @@ def fields(
       columns=columns,
       truth=(truth or {}).get(name),
       of={k: of[k] for k in cond if k in of},
+      names=names,
+      scale=scale,
     )
     files = write(folder, own, form, x, beside, columns=columns, most=most)
     png = folder / f"{own}.png"
-    pixels = isinstance(form, forms.Image | forms.Video)
-    save_png(png, drawn, scale if pixels else 1)
+    save_png(png, drawn)
     found.append(Shown(name, drawn, png, files))
   return found[::-1]
 

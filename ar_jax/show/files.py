@@ -19,9 +19,8 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
   temporary.replace(path)
 
 
-def save_png(path: pathlib.Path, image: np.ndarray, scale: int = 1) -> None:
-  """Writes u8[H, W, C] enlarged `scale` times without smoothing."""
-  image = image.repeat(scale, 0).repeat(scale, 1)
+def save_png(path: pathlib.Path, image: np.ndarray) -> None:
+  """Writes u8[H, W, C]."""
   with whole(path) as temporary:
     as_pil(image).save(temporary, format="png")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from ar_jax.conditions import by_class
 from ar_jax.core.forms import Image
+from ar_jax.show import captions
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -23,30 +25,73 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def picture(
-  form: Image, x: np.ndarray, beside: dict, *, columns: int, truth=None
+  form: Image,
+  x: np.ndarray,
+  beside: dict,
+  *,
+  columns: int,
+  truth: np.ndarray | None = None,
+  texts: Sequence[str] = (),
+  names: Sequence[str] = (),
+  scale: int = 1,
 ) -> np.ndarray:
   """The grid of samples: `columns` of each class per row, others in order.
   Where a system reads an image or follows a picture, that comes before what
   was drawn, and the true one behind it where it is known; and between them, of
-  an edited one, what is kept, with the rest faded."""
+  an edited one, what is kept, with the rest faded.
+
+  Args:
+    form, x, beside: as in `show.picture`.
+    columns: samples in a row, and rows, at most.
+    truth: as there.
+    texts: of the samples, written below them, or above all of them if they
+      have one text; () for none.
+    names: of the classes, written before their rows.
+    scale: by which pixels are enlarged.
+  """
   del form
+  parts = _parts(x, beside, truth)
+  across = max(1, columns // len(parts))
+  n = min(across * across * len(parts), *map(len, parts))
+  parts, rows = [part[:n] for part in parts], []
+  if "label" in beside and len(parts) == 1 and not texts:
+    chosen, across = by_class(beside["label"], columns)
+    parts = [x[chosen]]
+    texts = named(np.asarray(beside["label"])[chosen], names)
+    rows = texts[::across]
+    if rows and texts == [row for row in rows for _ in range(across)]:
+      texts = ()
+    else:
+      rows = []
+  if len(set(texts[:n])) > 1:
+    tiles = np.concatenate(parts, 2)
+    return grid(captions.below(tiles, texts[:n], scale), across)
+  every = np.stack(parts, 1).astype(np.uint8)
+  sheet = grid(every.reshape(-1, *x.shape[1:]), across * len(parts))
+  sheet = captions.enlarged(sheet, scale)
+  if rows:
+    return captions.before(sheet, rows)
+  return captions.above(sheet, texts[0]) if texts else sheet
+
+
+def _parts(x: np.ndarray, beside: dict, truth) -> list[np.ndarray]:
+  """u8[n, H, W, c] each: what is shown of a sample, side by side."""
   original = beside.get("image", beside.get("given", _followed(x, beside)))
-  if original is not None and original.shape == x.shape:
-    parts = [original, x]
-    if "keep" in beside:
-      kept = np.asarray(beside["keep"])[..., None] > 0
-      parts.insert(1, np.where(kept, original, 192 + original // 4))
-    if truth is not None:
-      parts.append(truth)
-    columns = max(1, columns // len(parts)) * len(parts)
-    n = max(1, columns * columns // len(parts))
-    n = min(n, *map(len, parts))
-    rows = np.stack([part[:n] for part in parts], 1).astype(np.uint8)
-    return grid(rows.reshape(-1, *x.shape[1:]), columns)
-  if "label" not in beside:
-    return grid(x[: columns * columns], columns)
-  chosen, columns = by_class(beside["label"], columns)
-  return grid(x[chosen], columns)
+  if original is None or original.shape != x.shape:
+    return [x]
+  parts = [original, x]
+  if "keep" in beside:
+    kept = np.asarray(beside["keep"])[..., None] > 0
+    parts.insert(1, np.where(kept, original, 192 + original // 4))
+  return parts if truth is None else [*parts, truth]
+
+
+def named(label: np.ndarray, names: Sequence[str]) -> list[str]:
+  """The names of these classes; [] where nobody knows them."""
+  if not len(names):
+    return []
+  # Behind the last class there is what stands for none.
+  return [names[i] if i < len(names) else "no class" for i in label.tolist()]
 
 
 def _followed(x: np.ndarray, beside: dict) -> np.ndarray | None:

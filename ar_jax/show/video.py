@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from ar_jax.conditions import by_class
 from ar_jax.core.forms import Video
+from ar_jax.show import captions
 from ar_jax.show.files import as_pil, whole
-from ar_jax.show.image import grid
+from ar_jax.show.image import grid, named
 
 _FRAMES = 16  # of a strip
 _LEAST = 96  # pixels of the shorter side of a video in a GIF
 
 
 def picture(
-  form: Video, x: np.ndarray, beside: dict, *, columns: int, truth=None
+  form: Video,
+  x: np.ndarray,
+  beside: dict,
+  *,
+  columns: int,
+  truth=None,
+  texts: Sequence[str] = (),
+  names: Sequence[str] = (),
+  scale: int = 1,
 ) -> np.ndarray:
   """A row for each video, class by class: frames at even distances. A video
-  that was given comes above what was drawn."""
+  that was given comes above what was drawn; its text, or the name of its
+  class, before it. Arguments as those of `image.picture`."""
   del form, truth
-  x = x[_order(beside, len(x), columns)]
+  order = _order(beside, len(x), columns)
+  rows = [texts[i] for i in order] if texts else []
+  if "label" in beside and not texts:
+    rows = named(np.asarray(beside["label"])[order], names)
+  x = x[order]
   given = beside.get("video", beside.get("given"))
   if given is not None and given.shape[1:] == x.shape[1:]:
     given = given[_order(beside, len(given), columns)]
     x = np.stack([given, x], 1).reshape(-1, *x.shape[1:])
   frames = x.shape[1]
   at = np.linspace(0, frames - 1, min(frames, _FRAMES)).round().astype(int)
-  return grid(x[:, at].reshape(-1, *x.shape[2:]), len(at))
+  sheet = grid(x[:, at].reshape(-1, *x.shape[2:]), len(at))
+  sheet = captions.enlarged(sheet, scale)
+  return captions.before(sheet, rows) if rows else sheet
 
 
 def _order(beside: dict, n: int, most: int) -> np.ndarray:

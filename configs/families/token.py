@@ -51,6 +51,22 @@ def fashion(system="llamagen", **model):
   return common.on_fashion(tokenizer, c)
 
 
+def emoji(system="llamagen", **model):
+  """Pictograms at 32 pixels, of a group of them: the tokenizer, then the
+  system. With the keyword `text`, an encoder, by their names."""
+  tokenizer = vq.get_config("emoji")
+  if "text" in model:
+    tokenizer.data.text = model["text"]["length"]
+  else:
+    model["num_classes"] = 10
+  sizes = dict(depth=6, width=160, heads=5, multiple_of=32)
+  c = over(tokenizer, system, **sizes | model)
+  c.batch = 32  # of 3,346 images
+  c.optim.update(lr=2e-3, schedule="cosine", warmup=0.05)
+  c.train.update(steps=3000, save_every=500, ema=0.99)
+  return common.from_nothing(tokenizer, c)
+
+
 def published(
   depth, width, heads, size=256, guidance=2.0, *, system="llamagen", **model
 ):

@@ -7,6 +7,7 @@ Written from the rows of `catalog`, the records of results and the rows of
 
 from __future__ import annotations
 
+import collections
 import json
 import pathlib
 import re
@@ -20,11 +21,12 @@ IMAGES = pathlib.Path(__file__).parents[2] / "docs/images/gallery"
 
 HEAD = """# Gallery
 
-What small models, trained for minutes on two CPU cores, have drawn. First what
-the default preset of a system draws, where it has been trained: of classes a
-row each, of a tokenizer images and beside each what it decodes, of series what
-came before and what was forecast, of what reads or listens what it was given
-and the text, red where another is true. Then what the experiments have drawn,
+What small models, trained for minutes on CPU cores, have drawn. First what
+the default preset of a system draws, where it has been trained, and some
+others: of classes a row each, of texts an image above each, of a tokenizer
+images and beside each what it decodes, of series what came before and what was
+forecast, of what reads or listens what it was given and the text, red where
+another is true. Then what the experiments have drawn,
 to compare arms by: rows and columns are named, and [the papers](papers.md) say
 what they show. The command below a picture trains its models and draws it
 again.
@@ -44,13 +46,16 @@ def _pictures(slug: str, records: dict[str, dict]) -> list[str]:
   ]
 
 
-def drawn() -> dict[str, dict]:
-  """Config -> what `samples` kept of its default preset."""
-  paths = sorted(ROWS.glob("*.json"))
-  return {path.stem: json.loads(path.read_text()) for path in paths}
+def drawn() -> dict[str, list[dict]]:
+  """System -> what `samples` kept of presets that train it."""
+  found = collections.defaultdict(list)
+  for path in sorted(ROWS.glob("*.json")):
+    row = json.loads(path.read_text())
+    found[row.get("system", row["config"])].append(row)
+  return found
 
 
-def _of_default(own: dict) -> list[str]:
+def _of_preset(own: dict) -> list[str]:
   """The files of a row of `drawn`, and the commands that make them again."""
   parts = []
   for name in own["files"]:
@@ -66,10 +71,12 @@ def _of_default(own: dict) -> list[str]:
   return parts
 
 
-def _section(row: dict, names: list[str], records: dict, own: dict) -> str:
+def _section(
+  row: dict, names: list[str], records: dict, own: list[dict]
+) -> str:
   parts = [f"### {row['system']}", row["what"]]
-  if own:
-    parts += _of_default(own)
+  for one in own:
+    parts += _of_preset(one)
   for name in names:
     parts.append(f"![{name}](images/{records[name]['picture']})")
     run = records[name].get("command") or command(name)
@@ -81,7 +88,7 @@ def page(
   families: dict[str, str],
   rows: dict[str, list[dict]],
   records: dict[str, dict],
-  defaults: dict[str, dict],
+  presets: dict[str, list[dict]],
 ) -> str:
   """The page.
 
@@ -89,16 +96,16 @@ def page(
     families: family -> what its systems do, in a line.
     rows: family -> the rows of `catalog.rows`.
     records: name -> what an experiment wrote.
-    defaults: see `drawn`.
+    presets: see `drawn`.
   """
   parts, without = [HEAD.rstrip("\n")], []
   for family, own in rows.items():
     sections = []
     for row in own:
       slug = re.search(r"`(\w+)`", row["system"])[1]
-      names, of_default = _pictures(slug, records), defaults.get(slug, {})
-      if names or of_default:
-        sections.append(_section(row, names, records, of_default))
+      names, of_presets = _pictures(slug, records), presets.get(slug, [])
+      if names or of_presets:
+        sections.append(_section(row, names, records, of_presets))
       elif row["verdict"] != "checked by its tests":
         without.append(row["system"])
     if sections:

@@ -1,17 +1,19 @@
-"""Trains the default preset of configs, draws from it, and keeps what is drawn
-for docs/gallery.md.
+"""Trains presets of configs, draws from them, and keeps what is drawn for
+docs/gallery.md.
 
-  python -m experiments.shared.samples [FOLDER] CONFIG ...
+  python -m experiments.shared.samples [FOLDER] CONFIG[:PRESET] ...
 
-A CONFIG is the name of a file in configs/. Its run lies in FOLDER/CONFIG, or
-runs/gallery/CONFIG, so that a command that was stopped goes on; of such a run
-the seconds are not known. Of what `--mode=sample` leaves, the picture, the GIF
-and the first sound go to docs/images/gallery, and a row with the seconds, the
-device and the commit to results/gallery/CONFIG.json.
+A CONFIG is the name of a file in configs/, without a preset its default. Its
+run lies in FOLDER/CONFIG_PRESET, or runs/gallery/CONFIG_PRESET, so that a
+command that was stopped goes on; of such a run the seconds are not known. Of
+what `--mode=sample` leaves, the picture, the GIF and the first sound go to
+docs/images/gallery, and a row with the seconds, the device and the commit to
+results/gallery/CONFIG_PRESET.json.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import pathlib
 import shutil
@@ -62,9 +64,19 @@ def kept(run: pathlib.Path, stem: str) -> list[str]:
   return names
 
 
+def system_of(config: str) -> str:
+  """The system that a config trains, last where there are stages."""
+  name, _, preset = config.partition(":")
+  made = importlib.import_module(f"configs.{name}").get_config
+  c = made(preset) if preset else made()
+  parts = [c[k] for k in c.stages] if "stages" in c else [c]
+  return [part.system for part in parts if "system" in part][-1]
+
+
 def run(config: str, folder: pathlib.Path) -> None:
   """Trains, draws and keeps one."""
-  workdir = folder / config
+  system, stem = system_of(config), config.replace(":", "_")
+  workdir = folder / stem
   # Before the files of an earlier row are written over.
   fresh, commit = not workdir.exists(), record.commit()
   trained = main_of(config, workdir, "train")
@@ -72,11 +84,12 @@ def run(config: str, folder: pathlib.Path) -> None:
   for place in (gallery.ROWS, gallery.IMAGES):
     place.mkdir(parents=True, exist_ok=True)
   # Of stages, they lie above the folders of these.
-  files = kept(workdir, config)
+  files = kept(workdir, stem)
   if not files:
     raise SystemExit(f"{config}: nothing in {workdir} can be shown")
   row = {
     "config": config,
+    "system": system,
     "train seconds": round(trained, 1) if fresh else None,
     "sample seconds": round(drawn, 1),
     "files": files,
@@ -84,7 +97,7 @@ def run(config: str, folder: pathlib.Path) -> None:
     "jax": jax.__version__,
     "commit": commit,
   }
-  (gallery.ROWS / f"{config}.json").write_text(
+  (gallery.ROWS / f"{stem}.json").write_text(
     json_text.dumps(row, indent=2) + "\n"
   )
   print(json.dumps(row), flush=True)

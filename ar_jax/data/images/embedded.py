@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 from ar_jax.core.errors import UserError, check_choice
+from ar_jax.core.forms import Image, Text
 from ar_jax.data import digests
 from ar_jax.data.dataset import (
   Arrays,
@@ -158,7 +159,8 @@ def fake(
   texts = [utf8(name, text) for name in names] if text > 0 else None
   train = _Fake(patterns, length, seed=1, text=texts)
   test = _Fake(patterns, max(length // 8, 1), seed=2, text=texts)
-  return Dataset("fake", train, test, num_classes, names, "rule 1")
+  forms = {"image": Image()} | ({"text": Text()} if text > 0 else {})
+  return Dataset("fake", train, test, num_classes, names, "rule 1", forms)
 
 
 class _Fake:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ar_jax.core.errors import UserError
+from ar_jax.core.forms import Image, Text
 from ar_jax.data import digests
 from ar_jax.data.dataset import Arrays, Dataset, utf8
 from ar_jax.data.images import reader, transforms
@@ -90,8 +91,9 @@ def emoji(
     digests.of_files(package, [package / "emoji.json", _sheet(package, style)])
     for style, package in packages.items()
   )
+  forms = {"image": Image()} | ({"text": Text()} if text > 0 else {})
   return Dataset(
-    "emoji", part(~held_out), part(held_out), len(names), names, digest
+    "emoji", part(~held_out), part(held_out), len(names), names, digest, forms
   )
 
 
