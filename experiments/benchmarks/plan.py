@@ -57,6 +57,49 @@ JOBS = (
   ("var", "d30", "v5e:4x4", COPY, SAMPLE, None, 0),
   ("var", "d30", "h200:8", SPLIT, TRAIN, None, 3),
 )
+# Of each family the largest published models, beside those above.
+NODES, ONE = "h100:64", "h100:8"
+JOBS += tuple(
+  (config, preset, machine, mesh, TRAIN, None, 0)
+  for config, preset, machine, mesh in (
+    ("igpt", "xl", NODES, SPLIT),  # pixel
+    ("igpt", "l", NODES, SPLIT),
+    ("pixelcnn", "paper_plus", ONE, COPY),
+    ("janus", "7b", NODES, SPLIT),  # token
+    ("token_shuffle", "paper", NODES, SPLIT),
+    ("elm", "2b", NODES, SPLIT),
+    ("retro", "xxl", NODES, SPLIT),
+    ("lumos_1", "3b", NODES, SPLIT),  # block
+    ("nbp", "3b", NODES, SPLIT),
+    ("speakervid", "paper", NODES, SPLIT),
+    ("sdar", "8b", ONE, SPLIT),
+    ("dd1", "llamagen_l", ONE, COPY),  # speculation
+    ("dd1", "var_d24", ONE, SPLIT),
+    ("cspd", "paper", NODES, SPLIT),
+    ("lbw", "paper", ONE, COPY),  # safety
+    ("infinity", "20b", NODES, SPLIT),  # scale
+    ("infinity", "8b", NODES, SPLIT),
+    ("varedit", "8b_1024", NODES, SPLIT),
+    ("mar", "h", NODES, SPLIT),  # masked
+    ("hi_mar", "h", NODES, SPLIT),
+    ("flowar", "h", NODES, SPLIT),
+    ("transition_matching", "llm", NODES, SPLIT),  # flow
+    ("transition_matching", "paper", NODES, SPLIT),
+    ("arflow", "xl", ONE, SPLIT),
+    ("mesa_optimization", "full", ONE, COPY),  # series
+    ("clear", "large", ONE, COPY),
+    ("arig", "paper", ONE, COPY),
+    ("paraformer", "paper", ONE, COPY),  # seq2seq
+    ("crossnovo", "paper", ONE, COPY),
+    ("cppd", "paper", ONE, COPY),
+    ("riganything", "paper", ONE, COPY),  # skeleton
+    ("video_fsq", "paper", ONE, COPY),  # tokenizers
+    ("bitwise", "paper", ONE, COPY),
+    ("vq", "paper", ONE, COPY),
+    ("semaim", "h", ONE, COPY),  # encoders
+    ("vit", "paper", ONE, COPY),
+  )
+)
 
 Job = tuple[str, str, str, str, str, int | None, int]
 
