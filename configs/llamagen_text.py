@@ -1,10 +1,11 @@
 """LlamaGen from texts (arXiv 2406.06525).
 
 Presets: default (the names of pictograms, read by a small encoder of bytes),
-smoke, and the published model of 775M parameters on the features of a T5-XL:
-paper (stage 1, 256 px) and stage2 (512 px). These expect the published
-tokenizer, converted, at runs/vq_ds16_t2i, image-text pairs as the user has
-them (`data.name`, `data.path`) and features at `data.text_features`.
+folder (your own pictures with texts), smoke, and the published model of 775M
+parameters on the features of a T5-XL: paper (stage 1, 256 px) and stage2 (512
+px). These expect the published tokenizer, converted, at runs/vq_ds16_t2i,
+image-text pairs as the user has them (`data.name`, `data.path`) and features at
+`data.text_features`.
 """
 
 from configs import common, vq
@@ -12,11 +13,20 @@ from configs.families import token
 from configs.families.tokenizer import patch_codes
 
 
-def emoji():
-  """Pictograms at 32 pixels by their names."""
-  encoder = dict(name="bytes", length=32, width=96, depth=2, heads=4)
+def emoji(length=32):
+  """Pictograms at 32 pixels by their names, of so many bytes."""
+  encoder = dict(name="bytes", length=length, width=96, depth=2, heads=4)
   c = token.emoji(text=encoder)
   c.generator.sample.update(columns=8, prompt="")  # "rocket": all are of this
+  return c
+
+
+def folder():
+  """Your own pictures at 32 pixels and their texts, in 128 bytes:
+  --config.tokenizer.data.path=DIR, of a.jpg with a.txt, or with captions.tsv.
+  """
+  c = emoji(128)
+  c.tokenizer.data.name = "folder"
   return c
 
 
@@ -63,6 +73,7 @@ def smoke():
 get_config = common.presets(
   __file__,
   default=emoji,
+  folder=folder,
   smoke=smoke,
   paper=lambda: published(256, 50_000_000),
   stage2=lambda: published(512, 10_000_000),

@@ -80,6 +80,13 @@ class Toy(System):
     raise NotImplementedError
 
 
+class Moved(list):
+  """Rows of which training sees others."""
+
+  def draw(self, i, rng):
+    return {"x": self[i]["x"] + np.float32(rng.random())}
+
+
 class TrainTest(absltest.TestCase):
   def test_arms_are_trained_with_and_without_an_average(self):
     rows = [{"x": np.float32(3)}] * 4
@@ -110,7 +117,12 @@ class TrainTest(absltest.TestCase):
                        (first.seconds, {"k": 1}))  # fmt: skip
       others = [{"x": np.float32(4)}] * 4
       others = dataclasses.replace(rows, train=others)
-      for way in (dict(lr=0.2), dict(dataset=others, lr=0.3)):
+      drawn = dataclasses.replace(rows, train=Moved(rows.train))
+      for way in (
+        dict(lr=0.2),
+        dict(dataset=others, lr=0.3),
+        dict(dataset=drawn, lr=0.3),
+      ):
         with self.assertRaises(AssertionError):
           train(way.pop("dataset", rows), **way)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import pathlib
 from typing import Any
 
@@ -35,6 +36,7 @@ from ar_jax.core.system import System, UserError, build
 from ar_jax.own import voices
 from ar_jax.tokenizers.given import Tokens
 
+log = logging.getLogger("ar_jax")
 Config = ml_collections.ConfigDict
 
 
@@ -118,8 +120,8 @@ def _stage(
     _labels(config, dataset, system)
     _prompt(config, dataset, system)
     alike = not config.augment and not system.redraws
-    if trains and config.cache.views > 1 and alike:
-      _views(config, dataset)
+    if trains and config.cache.views > 0 and alike:
+      check_views(config, dataset)
   alone = trains and (config.train.eval_every or not stage.name)
   if stage.does == "eval" or alone:
     evaluators(config, dataset)
@@ -208,19 +210,28 @@ def _prompt(config: Config, dataset, system: System) -> None:
     voices.asked(system, dataset, 1, config)
 
 
-def _views(config: Config, dataset: data.Dataset) -> None:
-  """Refuses several views of each example that are all alike."""
+def check_views(config: Config, dataset: data.Dataset) -> None:
+  """Refuses several views of each example that are all alike, and says of what
+  a single one shows no more than one."""
   view = lambda seed, i: data.dataset.draw(
     dataset.train, i, np.random.default_rng(seed)
   )
+  differ: dict[str, None] = {}
   for i in range(min(3, len(dataset.train))):
     one, other = view(0, i), view(1, i)
-    if any(np.any(one[k] != other[k]) for k in one):
-      return
-  raise UserError(
-    f"cache.views={config.cache.views}: nothing makes the views of an example "
-    "differ; set augment=flip (or data.crop=random), or cache.views=1"
-  )
+    differ |= {k: None for k in one if np.any(one[k] != other[k])}
+  if config.cache.views == 1:
+    if differ:
+      log.info(
+        "cache.views=1: training always sees the same %s of an example; a "
+        "larger cache.views stores several",
+        ", ".join(differ),
+      )
+  elif not differ:
+    raise UserError(
+      f"cache.views={config.cache.views}: nothing makes the views of an "
+      "example differ; set augment=flip (or data.crop=random), or cache.views=1"
+    )
 
 
 # What a run may not change once it has begun.

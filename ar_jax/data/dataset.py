@@ -183,6 +183,8 @@ def split_by_seed(n: int, test: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def utf8(text: str, length: int) -> np.ndarray:
-  """i32[length]: the bytes of a text, cut or filled up with zeros."""
-  raw = text.encode("utf-8")[:length].ljust(length, b"\0")
+  """i32[length]: the bytes of a text, cut behind a whole character or filled
+  up with zeros."""
+  raw = text.encode("utf-8")[:length].decode("utf-8", "ignore")
+  raw = raw.encode("utf-8").ljust(length, b"\0")
   return np.frombuffer(raw, np.uint8).astype(np.int32)

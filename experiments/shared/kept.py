@@ -14,11 +14,12 @@ import numpy as np
 
 from ar_jax import data
 from ar_jax.core.system import System, Vars
+from ar_jax.data.dataset import draw as draw_one
 
 
 def digest(system: System, dataset: data.Dataset, given: Any, how: Any) -> str:
-  """Says in which way an arm is trained. Of the data it knows some examples, of
-  the code nothing.
+  """Says in which way an arm is trained. Of the data it knows some examples, as
+  they are and as training draws them; of the code nothing.
 
   Args:
     system: that is trained.
@@ -29,8 +30,10 @@ def digest(system: System, dataset: data.Dataset, given: Any, how: Any) -> str:
   said = repr((system, how, len(dataset.train)))
   said = re.sub(r" at 0x[0-9a-f]+", "", said)  # of functions
   found = hashlib.sha256(said.encode())
-  some = [dict(dataset.train[i]) for i in range(min(4, len(dataset.train)))]
-  for leaf in jax.tree.leaves((some, given)):
+  some = range(min(4, len(dataset.train)))
+  draw = lambda i: dict(draw_one(dataset.train, i, np.random.default_rng(i)))
+  seen = [(dict(dataset.train[i]), draw(i)) for i in some]
+  for leaf in jax.tree.leaves((seen, given)):
     found.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
   return found.hexdigest()
 

@@ -33,6 +33,24 @@ def _unquoted(cell: str) -> str:
 def listed(
   files: Iterable[Entry], endings: Sequence[str] = ()
 ) -> dict[tuple[str, ...], str]:
+  """The texts that files say, one of each name; see `every`.
+
+  Raises:
+    UserError: as there, or two lines say different texts of one name.
+  """
+  found: dict[tuple[str, ...], str] = {}
+  for at, place, text in _named(files, endings):
+    if found.setdefault(place, text) != text:
+      raise UserError(
+        f"{at}: {notes.printable('/'.join(place))} has another text above; "
+        "leave one"
+      )
+  return found
+
+
+def every(
+  files: Iterable[Entry], endings: Sequence[str] = ()
+) -> dict[tuple[str, ...], list[str]]:
   """The texts that files say, by the paths of what they belong to, as parts
   below the root: a line is a name, a tab (or bar, comma, space) and a text.
   Between bars the last text is taken: of the three columns of LJ Speech the one
@@ -43,21 +61,24 @@ def listed(
     endings: which a name may have or lack, in small letters; paths are without.
 
   Raises:
-    UserError: a file is no text, a line has no name and text, or two say
-      different texts of one name.
+    UserError: a file is no text, or a line has no name and text.
   """
-  found: dict[tuple[str, ...], str] = {}
+  found: dict[tuple[str, ...], list[str]] = {}
+  for _, place, text in _named(files, endings):
+    found.setdefault(place, []).append(text)
+  return found
+
+
+def _named(
+  files: Iterable[Entry], endings: Sequence[str]
+) -> Iterator[tuple[str, tuple[str, ...], str]]:
+  """(where it stands, path without one of these endings, text) of each line."""
   for file in files:
     for at, place, text in _lines(file):
       stem, ending = os.path.splitext(place[-1]) if place else ("", "")
       if ending.lower() in endings:
         place = (*place[:-1], stem)
-      if found.setdefault(place, text) != text:
-        raise UserError(
-          f"{at}: {notes.printable('/'.join(place))} has another text above; "
-          "leave one"
-        )
-  return found
+      yield at, place, text
 
 
 def _lines(file: Entry) -> Iterator[tuple[str, tuple[str, ...], str]]:

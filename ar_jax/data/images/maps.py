@@ -35,8 +35,8 @@ class WithMaps(Around):
     return {**self.source[i], "map": self._maps[i]["image"]}
 
   def draw(self, i: int, rng: np.random.Generator) -> Example:
-    del rng  # only random crops draw, which have no maps
-    return self[i]
+    # Not at random crops, which have no maps.
+    return {**self.source.draw(i, rng), "map": self._maps[i]["image"]}
 
 
 class Maps:
