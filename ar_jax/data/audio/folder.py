@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -138,18 +137,16 @@ def _readable(
   """(path -> what can be read, what to tell of the others)."""
   lists = [e for e in tree.others if e.parts[-1].lower() in _LISTS]
   transcripts = labelled.listed(lists if text > 0 else (), _SOUNDS)
-  transcripts = {"/".join(k): v for k, v in transcripts.items()}
-  stem = lambda e: os.path.splitext("/".join(e.parts))[0]
   beside = {
-    stem(e): e for e in tree.others if e.kind == ".txt" and e not in lists
+    e.stem: e for e in tree.others if e.kind == ".txt" and e not in lists
   }
   good, bad, cut, spoken = {}, [], 0, 0
   for e in tree.files:
-    its = beside.get(stem(e))
+    its = beside.get(e.stem)
     spoken += its is not None
     try:
       head = wav.head(e.path)
-      words = transcripts.get(stem(e), "")
+      words = transcripts.get(e.stem, "")
       if text > 0 and not words:
         words = _text(its)
     except wav.Unreadable as error:
@@ -171,7 +168,7 @@ def _readable(
   if spoken and not text:
     said.append(f"{spoken} texts beside them are not read, data.text is 0")
   elif text:
-    used = {id(beside.get(os.path.splitext("/".join(p))[0])) for p in good}
+    used = {id(beside.get(r.entry.stem)) for r in good.values()}
     used |= {id(e) for e in lists}
     tree.others = [e for e in tree.others if id(e) not in used]
   return good, said

@@ -53,6 +53,12 @@ class Entry:
     return os.path.splitext(self.parts[-1])[1].lower()
 
   @property
+  def stem(self) -> tuple[str, ...]:
+    """`parts` without the ending: what files that belong together share."""
+    *place, name = self.parts
+    return (*place, os.path.splitext(name)[0])
+
+  @property
   def name(self) -> str:
     return notes.printable("/".join(self.parts))
 

@@ -87,9 +87,9 @@ def found(
   texts, unknown = _of_pictures(pictures, listed)
   used = {id(e) for e in (*lists, *tables)}
   others = [e for e in tree.others if id(e) not in used]
-  beside = {_stem(e): e for e in others if e.kind == ".txt"}
+  beside = {e.stem: e for e in others if e.kind == ".txt"}
   for entry in pictures:
-    its = beside.get(_stem(entry))
+    its = beside.get(entry.stem)
     if its is not None:
       used.add(id(its))
       if entry.parts not in texts:
@@ -118,10 +118,10 @@ def found(
 
 def unread(tree: Tree, pictures: Sequence[Entry]) -> list[str]:
   """What to tell of texts beside pictures that nobody asked for."""
-  names = {_stem(e) for e in pictures}
+  names = {e.stem for e in pictures}
   n = sum(
     e.parts[-1].lower() in LISTS + TABLES
-    or (e.kind == ".txt" and _stem(e) in names)
+    or (e.kind == ".txt" and e.stem in names)
     for e in tree.others
   )
   return [f"{n} files of texts are not read, data.text is 0"] if n else []
@@ -145,7 +145,7 @@ def _of_pictures(
   folders below."""
   exact, named = collections.defaultdict(list), collections.defaultdict(list)
   for entry in pictures:
-    stem = _stem(entry)
+    stem = entry.stem
     exact[stem].append(entry.parts)
     named[stem[-1]].append(entry.parts)
   texts: Texts = {}
@@ -190,9 +190,3 @@ def _rows(table: Entry) -> Iterator[tuple[Path, str]]:
     parts = [p for p in name.split("/") if p not in ("", ".")] or [""]
     parts[-1] = os.path.splitext(parts[-1])[0]
     yield (*table.parts[:-1], *parts), " ".join(text.split())
-
-
-def _stem(entry: Entry) -> Path:
-  """The place and the name of a file without its ending."""
-  *place, name = entry.parts
-  return (*place, os.path.splitext(name)[0])

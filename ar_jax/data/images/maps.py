@@ -6,7 +6,6 @@ its folder and the same name, whatever the ending.
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -62,7 +61,7 @@ class Maps:
       )
     self._found: dict[tuple[str, ...], Entry] = {}
     for entry in scan.pictures(self._root).files:
-      name = _stem(entry)
+      name = entry.stem
       if name in self._found:
         raise UserError(
           f"data.maps: {entry.name} and {self._found[name].name} are maps of "
@@ -76,20 +75,14 @@ class Maps:
     Raises:
       UserError: some have none, or their maps cannot be read.
     """
-    lacking = [e.name for e in pictures if _stem(e) not in self._found]
+    lacking = [e.name for e in pictures if e.stem not in self._found]
     if lacking:
       raise UserError(
         f"data.maps: {len(lacking)} of {len(pictures)} pictures have no map in "
         f"{notes.printable(str(self._root))}: {notes.listed(lacking)}"
       )
-    found = [self._found[_stem(e)] for e in pictures]
+    found = [self._found[e.stem] for e in pictures]
     bad = scan.check(self._root, found, skip=True)[2]
     if bad:
       raise UserError(f"data.maps: of {len(found)} maps {bad[0]}; replace them")
     return found
-
-
-def _stem(entry: Entry) -> tuple[str, ...]:
-  """The place and the name of a file without its ending."""
-  *place, name = entry.parts
-  return (*place, os.path.splitext(name)[0])

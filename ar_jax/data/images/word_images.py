@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 
@@ -122,14 +121,13 @@ def _texts(root, tree, good) -> tuple[dict[tuple[str, ...], str], str]:
         "them, or move the pictures away"
       )
     return {e.parts: found[e.parts] for e in good}, "labels from files"
-  beside = {e.parts: e for e in tree.others if e.kind == ".txt"}
-  stem = lambda name: os.path.splitext(name)[0]
+  beside = {e.stem: e for e in tree.others if e.kind == ".txt"}
   for e in good:
-    its = beside.get((*e.parts[:-1], stem(e.parts[-1]) + ".txt"))
+    its = beside.get(e.stem)
     if its is not None:
       found[e.parts] = " ".join(reading.read(pathlib.Path(its.path)).split())
     else:
-      found[e.parts] = named(stem(e.parts[-1]))
+      found[e.parts] = named(e.stem[-1])
   return found, "texts by .txt beside" if beside else "texts by file names"
 
 

@@ -84,14 +84,10 @@ def rigged(
       f"{root}: no shape in this folder; it is to hold a.obj or a.ply with "
       "a.txt, or a.npz"
     )
-  beside = {
-    os.path.splitext("/".join(e.parts))[0]: e
-    for e in tree.others
-    if e.kind == ".txt"
-  }
+  beside = {e.stem: e for e in tree.others if e.kind == ".txt"}
   rigs, bare = {}, 0
   for e in tree.files:
-    its = beside.get(os.path.splitext("/".join(e.parts))[0])
+    its = beside.get(e.stem)
     rigs[e.parts], made = read(e.path, its and its.path)
     bare += made
     n = len(rigs[e.parts].joints)
@@ -100,11 +96,7 @@ def rigged(
         f"{notes.printable(e.path)}: {n} joints; set data.joints (of "
         f"RigAnything model.joints, which it follows) to {n} at least"
       )
-  texts = [e for e in beside.values() if e in tree.others]
-  stems = {os.path.splitext("/".join(e.parts))[0] for e in tree.files}
-  used = {
-    id(e) for e in texts if os.path.splitext("/".join(e.parts))[0] in stems
-  }
+  used = {id(beside.get(e.stem)) for e in tree.files}
   tree.others = [e for e in tree.others if id(e) not in used]
   found = parts.divided(root, tree, rigs, 1, test_fraction)
   said = [f"{bare} have no skin: by distance to bones"] if bare else []
