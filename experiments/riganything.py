@@ -29,11 +29,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
-from ar_jax import data, evals, main
+from ar_jax import data, evals, main, show
+from ar_jax.core import forms
 from ar_jax.core.domains import skeletons
 from ar_jax.core.system import build
-from experiments.shared import arms, record
+from experiments.shared import arms, pictures, record
 from experiments.shared.arms import Trained, mean_spread
 
 STEPS, BATCH, COUNT, TESTS = 3000, 16, 8000, 200
@@ -116,8 +118,8 @@ def seen(system, variables, batch, key):
   return system.loss(variables, batch, key, train=False).metrics
 
 
-def main_loop(settings: arms.Settings) -> arms.Results:
-  """Trains and measures the arms."""
+def main_loop(settings: arms.Settings) -> tuple[arms.Results, list[dict]]:
+  """Trains and measures the arms; what was measured, and the test shapes."""
   points, joints = SIZES["points"], SIZES["joints"]
   count = settings.fewer(COUNT, 64)
   creatures = data.load(
@@ -186,14 +188,34 @@ def main_loop(settings: arms.Settings) -> arms.Results:
     MEAN: functools.partial(make, position="mean"),
     FIXED: functools.partial(make, dataset=fixed),
   }
-  return arms.compare(makers, measure, settings.seeds)
+  return arms.compare(makers, measure, settings.seeds), test
+
+
+def drawn(trained: dict[str, Trained], test: list[dict], n: int = 4) -> str:
+  """Writes the true rigs of the first n test shapes and those that two arms
+  draw for them; the file's name."""
+  of = lambda *names: {k: np.stack([x[k] for x in test[:n]]) for k in names}
+  cond = of("points")
+  keys = jax.random.split(jax.random.key(0), n)
+  rigs = {"true": of("joints", "parent", "count", "skin")}
+  for name in (OURS, MEAN):
+    own = trained[name]
+    made = own.system.sample(own.variables, cond, keys, **OPTIONS)
+    rigs[name] = {k: np.asarray(v) for k, v in made.items()}
+  rows = [
+    show.picture(forms.Skeleton(), made.pop("joints"), cond | made, columns=n)
+    for made in rigs.values()
+  ]
+  sheet = pictures.named(Image.fromarray(np.concatenate(rows)), list(rigs))
+  sheet.save(record.RESULTS / "riganything.png", optimize=True)
+  return "riganything.png"
 
 
 def run() -> None:
   main.set_up_devices()
   begun = time.perf_counter()
   s = arms.settings("riganything", steps=STEPS)
-  found = main_loop(s)
+  found, test = main_loop(s)
   mean = found.mean
   half = mean(OURS, "chamfer_j2j") / mean(MEAN, "chamfer_j2j")
   held = {
@@ -266,6 +288,7 @@ def run() -> None:
       f"Creatures, {s.steps} updates of {BATCH}, {TESTS} test shapes, mean ± "
       "deviation over seeds": table
     },
+    picture=drawn(found.trained, test),
   )
 
 

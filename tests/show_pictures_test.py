@@ -256,6 +256,29 @@ class PictureTest(absltest.TestCase):
     )
     self.assertEqual(skeleton.parts(x, {}, 0)[1], [])
 
+  def test_a_skeleton_lies_within_its_shape(self):
+    form, x = forms.Skeleton(), np.zeros((1, 2, 3), np.float32)
+    x[0, 1] = 0.5, 0, 0
+    points = np.zeros((1, 3, 6), np.float32)
+    points[0, :, :3] = (-1, 0, 0), (1, 0, 0), (1, 0, 0)
+    grey, red = np.array(skeleton.GREY), np.array(skeleton.COLOURS[1])
+    where = lambda sheet, colour: np.argwhere((sheet == colour).all(-1))
+    sheet = show.picture(form, x, {"points": points})
+    # A quarter of the box is that of the joints, and the shape fills it.
+    at = where(sheet[:, : skeleton._SIDE], grey)[:, 1]
+    inner = skeleton._SIDE - 2 * skeleton._EDGE
+    self.assertIn(inner, np.ptp(at) + np.arange(-1, 2))
+    joints = where(sheet[:, : skeleton._SIDE], red)[:, 1]
+    self.assertBetween(np.ptp(joints), inner / 4, inner / 4 + 8)
+    # Coloured by the joint that moves a point most; query in place of points.
+    skin = np.eye(2, dtype=np.float32)[[0, 1, 1]][None]
+    beside = {"query": points, "vertices": np.array([2]), "skin": skin}
+    _, colours = skeleton._surface(beside, 0)
+    self.assertLen(set(colours), 2)
+    self.assertEqual(skeleton._surface({}, 0)[1], [])
+    other = skeleton._surface({"points": points, "skin": skin[:, :2]}, 0)[1]
+    self.assertEqual(set(other), {skeleton.GREY})
+
   def test_a_file_is_whole_or_not_there(self):
     x = np.zeros((1, 4, 4, 1), np.uint8)
     broken = mock.patch.object(Image.Image, "save", side_effect=OSError("full"))
