@@ -62,38 +62,57 @@ def conditions(
 
 
 def prompted(
-  system: System, data: Dataset, n: int, text: str
+  system: System,
+  data: Dataset,
+  n: int,
+  text: str | Sequence[str],
+  key: str = "sample.prompt",
 ) -> dict[str, np.ndarray]:
-  """The conditions of n samples that are asked for by a text.
+  """The conditions of n samples that are asked for by a text, or by several in
+  turn.
 
   Of a system that reads texts it is the text that it reads; of one that goes
   on with texts it is how each begins: `prompt` i32[n, M], its ids, and `known`
   i32[n], how many they are.
 
+  Args:
+    system, data: see `conditions`.
+    n: how many.
+    text: one or more; sample i has number i mod their number.
+    key: of the config, for messages.
+
   Raises:
     UserError: the system does neither; a symbol is not in the vocabulary of
       the data; or the text is too long.
   """
+  texts = [text] if isinstance(text, str) else list(text)
+  turn = np.arange(n) % len(texts)
   field = next((k for k in system.needs if k in TEXTS), None)
-  if field is not None:
-    return {field: np.repeat(_typed(system, data, field, text)[None], n, 0)}
-  form = data.forms.get(system.makes[0])
-  if "prompt" not in system.takes or not isinstance(form, Text):
-    raise UserError(
-      f"sample.prompt={text[:40]!r}: this system reads "
-      f"{', '.join(system.needs) or 'nothing'}, makes "
-      f"{', '.join(system.makes)}, and cannot go on with a text"
-    )
-  ids = form.ids(text)
-  known = np.full(n, len(ids), np.int32)
-  return {"prompt": np.repeat(ids[None], n, 0), "known": known}
+  try:
+    if field is not None:
+      form, length = _typed(system, data, field)
+      return {field: np.stack([form.ids(x, length) for x in texts])[turn]}
+    form = data.forms.get(system.makes[0])
+    if "prompt" not in system.takes or not isinstance(form, Text):
+      raise UserError(
+        f"this system reads {', '.join(system.needs) or 'nothing'}, makes "
+        f"{', '.join(system.makes)}, and cannot go on with a text"
+      )
+    ids = [form.ids(x) for x in texts]
+  except UserError as e:
+    said = repr(texts[0][:40]) if isinstance(text, str) else "..."
+    raise UserError(f"{key}={said}: {e}") from e
+  known = np.asarray([len(x) for x in ids], np.int32)
+  room = known.max()
+  ids = np.stack([np.pad(x, (0, room - len(x))) for x in ids])
+  return {"prompt": ids[turn], "known": known[turn]}
 
 
 TEXTS = ("text",)  # conditions that may be typed
 
 
-def _typed(system: System, data: Dataset, field: str, text: str) -> np.ndarray:
-  """i32[P]: the ids of a text that is typed, in the form that the encoder of
+def _typed(system: System, data: Dataset, field: str) -> tuple[Text, int]:
+  """(the form of a text that is typed, its length): that which the encoder of
   the system reads, or that of the texts of the data."""
   fields = getattr(data, "fields", None)  # a run knows them without reading
   if fields is None:
@@ -106,14 +125,10 @@ def _typed(system: System, data: Dataset, field: str, text: str) -> np.ndarray:
   shape, kind = fields.get(field, ((), "no numbers"))
   if form is None or len(shape) != 1:
     raise UserError(
-      f"sample.prompt={text[:40]!r}: this system reads {field} as another "
-      f"encoder made it, {kind} of shape {list(shape)}, and no words; give it "
-      "in the data"
+      f"this system reads {field} as another encoder made it, {kind} of shape "
+      f"{list(shape)}, and no words; give it in the data"
     )
-  try:
-    return form.ids(text, shape[0])
-  except UserError as e:
-    raise UserError(f"sample.prompt: {e}") from e
+  return form, shape[0]
 
 
 def labels_of(

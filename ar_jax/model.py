@@ -86,7 +86,7 @@ class Model:
     count: int | None = None,
     batch: int = 64,
     given: Mapping[str, Any] | None = None,
-    prompt: str = "",
+    prompt: str | Sequence[str] = "",
     **options: Any,
   ) -> np.ndarray | dict[str, np.ndarray]:
     """Draws examples, as the form of their field stores them: images are
@@ -98,11 +98,12 @@ class Model:
         class.
       guidance: scale; 1.0 is off. None is that of the run's config.
       seed: example i is a function of the seed, i and its condition.
-      count: N; by default one of each of `labels`, or 16.
+      count: N; by default one of each of `labels` or prompts, or 16.
       batch: examples at once.
       given: other fields of the batch, [N, ...] each: `image` for a tokenizer,
         `text`, `given` and `keep` to edit an image.
-      prompt: the text that every example is asked for by, or begins with.
+      prompt: the text that every example is asked for by, or begins with;
+        or several, in turn.
       **options: of the system's `sample`; by default those of the config.
 
     Raises:
@@ -116,10 +117,12 @@ class Model:
       labels = [labels]
     if count is None:
       some = [len(v) for v in given.values()]
+      if not isinstance(prompt, str):
+        some.append(len(prompt))
       count = some[0] if some else len(labels) if labels is not None else 16
     if count < 1 or batch < 1:
       raise UserError(f"count={count}, batch={batch}: must be at least 1")
-    if prompt:
+    if len(prompt):
       given |= prompted(self.system, self._known, count, prompt)
     cond = self._conditions(labels, count, given)
     chosen = {} if guidance is None else {"guidance": float(guidance)}

@@ -15,7 +15,8 @@ def over(tokenizer, **model):
   c = common.run("clear", tokenizer=codec, **model)
   c.data = tokenizer.data
   c.optim.update(lr=2e-3, weight_decay=0.01)
-  c.sample.update(count=16, batch=16, columns=3, prompt="")
+  c.sample.update(count=16, batch=16, columns=3)
+  common.prompted(c)
   c.sample.update(voice="", voice_text="")  # a WAV file, and what it says
   c.sample.options.update(guidance=2.5, times=10)
   c.evals.likelihood = {}

@@ -85,6 +85,13 @@ def base(system: str, **model) -> ml_collections.ConfigDict:
   return c
 
 
+def prompted(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The run c, whose samples may be asked for by a text, or begin with it."""
+  # One for all, or a file with one a line.
+  c.sample.update(prompt="", prompts="")
+  return c
+
+
 def data(name: str, **options) -> ml_collections.ConfigDict:
   """The data set of a run: its name and what its loader takes, which is in
   docs/data.md. A preset may `update` the options of the set it is over."""

@@ -19,7 +19,7 @@ OWN = dict(vocab=FORM.vocab, length=LENGTH)  # words of the templates
 def over(tokenizer, words, **model):
   """A run on the units of a tokenizer, and prompts that name the class."""
   c = token.over(tokenizer, "janus", words=words, **model)
-  c.sample.prompt = ""  # "a seven": every sample is asked for by this
+  common.prompted(c)  # "a seven"
   return c
 
 

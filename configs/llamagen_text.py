@@ -17,7 +17,7 @@ def emoji(length=32):
   """Pictograms at 32 pixels by their names, of so many bytes."""
   encoder = dict(name="bytes", length=length, width=96, depth=2, heads=4)
   c = token.emoji(text=encoder)
-  c.generator.sample.update(columns=8, prompt="")  # "rocket": all are of this
+  common.prompted(c.generator).sample.columns = 8  # "rocket"
   return c
 
 

@@ -17,7 +17,7 @@ def run(data, vocab, length, **model):
   c = common.run(NAME, tokenizer=text, **model)
   c.data = data
   c.optim.update(weight_decay=0.1, b2=0.95, clip=1.0)
-  c.sample.prompt = ""
+  common.prompted(c)
   c.sample.options.update(
     temperature=1.0, top_k=0, top_p=1.0, retrieve=True, plus=False
   )

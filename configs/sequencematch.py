@@ -23,7 +23,7 @@ def model(vocab, length, **sizes):
 def run(data, *sizes, **options):
   c = common.run(NAME, **model(*sizes, **options))
   c.data = data
-  c.sample.prompt = ""
+  common.prompted(c)
   return trained(c)
 
 

@@ -97,11 +97,18 @@ class ConditionsTest(parameterized.TestCase):
     for row in found["text"]:
       self.assertEqual(data.forms["text"].read(row), "a seven")
     for text, said in (
-      ("a sevn", "sample.prompt: .*'sevn' is not among"),
+      ("a sevn", "sample.prompt='a sevn': .*'sevn' is not among"),
       ("a " * 9 + "a", "there is room for 6"),
     ):
       with self.assertRaisesRegex(UserError, said):
         conditions.prompted(system, data, 1, text)
+    # Of several, each in turn.
+    several = ["a seven", "three"]
+    turns = conditions.prompted(system, data, 3, several)["text"]
+    read = [data.forms["text"].read(row) for row in turns]
+    self.assertEqual(read, ["a seven", "three", "a seven"])
+    with self.assertRaisesRegex(UserError, "there is room for 6"):
+      conditions.prompted(system, data, 1, ["three", "a " * 9 + "a"])
     features = [{"text": np.zeros((3, 2), np.float32)}]
     data = dataclasses.replace(data, test=features)
     with self.assertRaisesRegex(UserError, "another encoder made"):

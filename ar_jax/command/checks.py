@@ -33,7 +33,7 @@ from ar_jax.command.values import accumulate, check_values, evaluators
 from ar_jax.conditions import TEXTS, labels_of, prompted
 from ar_jax.core import forms, json_text, trees
 from ar_jax.core.system import System, UserError, build
-from ar_jax.own import voices
+from ar_jax.own import prompts, voices
 from ar_jax.tokenizers.given import Tokens
 
 log = logging.getLogger("ar_jax")
@@ -206,8 +206,9 @@ def _prompt(config: Config, dataset, system: System) -> None:
   """Checks that what samples are asked for by can be read."""
   if config.get("sample", {}).get("prompt"):
     prompted(system, dataset, 1, config.sample.prompt)
-  if voices.given(config):
-    voices.asked(system, dataset, 1, config)
+  for kind in (prompts, voices):
+    if kind.given(config):
+      kind.asked(system, dataset, 1, config)
 
 
 def check_views(config: Config, dataset: data.Dataset) -> None:

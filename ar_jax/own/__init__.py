@@ -6,6 +6,7 @@ that names it:
   clip      clips that samples go on with           clips
   read      pictures, recordings, spectra to read   readings
   voice     a recording in whose voice is spoken    voices
+  prompts   texts that samples are asked for by     prompts
 
 Each module has `given`, what a config names; `check`, before anything else
 runs; `names`, what samples are made of, in turn; `fields`, what then need not
@@ -22,12 +23,12 @@ import numpy as np
 from ar_jax import conditions
 from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
-from ar_jax.own import clips, controls, readings, shapes, voices
+from ar_jax.own import clips, controls, prompts, readings, shapes, voices
 
 Config = ml_collections.ConfigDict
 KINDS = {
   "control": controls, "shape": shapes, "clip": clips, "read": readings,
-  "voice": voices,
+  "voice": voices, "prompts": prompts,
 }  # fmt: skip
 
 
@@ -44,8 +45,9 @@ def check(system: System, config: Config) -> None:
       cannot be read.
   """
   keys = given(config)
-  if len(keys) > 1:
-    both = " and ".join(f"sample.{key}" for key in keys)
+  made_of = [key for key in keys if key != "voice"]  # which goes with prompts
+  if len(made_of) > 1:
+    both = " and ".join(f"sample.{key}" for key in made_of)
     raise UserError(f"{both}: samples are made of one of them; leave the other")
   for key in keys:
     KINDS[key].check(system, config)
@@ -94,7 +96,7 @@ def asked(
   """
   found = {}
   for key in given(config):
-    found = KINDS[key].asked(system, data, n, config, labels)
+    found |= KINDS[key].asked(system, data, n, config, labels)
   prompted = prompted or {}
   said = fields(system, config) | set(found) | set(prompted)
   # Who needs nothing is told all the same how many there are.

@@ -14,6 +14,7 @@ from ar_jax.core.errors import UserError
 from ar_jax.core.system import System
 from ar_jax.data import notes
 from ar_jax.data.audio import wav
+from ar_jax.own import prompts
 
 Config = ml_collections.ConfigDict
 
@@ -104,9 +105,11 @@ def asked(
     ids = data.forms["text"].ids(text)
   except UserError as e:
     raise UserError(f"sample.voice_text: {e}") from e
-  said = config.sample.get("prompt", "")
+  said = [config.sample.get("prompt", "")]
+  if prompts.given(config):
+    said = prompts.lines(config)
   room = system.net.prefix.symbols
-  if len(ids) + len(data.forms["text"].ids(said)) > room:
+  if len(ids) + max(len(data.forms["text"].ids(x)) for x in said) > room:
     raise UserError(
       f"sample.voice_text: {len(ids)} symbols, and what is to be said: this "
       f"model reads {room} in all"

@@ -30,17 +30,17 @@ def write(
   Args:
     called: the names of what was brought; sample i is of that of number i mod
       their number.
-    made: name -> [N, ...], what the system made: texts, images, videos or
-      skeletons, the first of which counts. Images and videos get files of
-      their own here, `samples.000.png` and `samples.000.gif` and so on;
-      skeletons have theirs, see `show.write`.
+    made: name -> [N, ...], what the system made: texts, images, videos,
+      sounds or skeletons, the first of which counts. Images and videos get
+      files of their own here, `samples.000.png` and `samples.000.gif` and so
+      on; sounds and skeletons have theirs, see `show.write`.
     of: their forms.
     out: the folder.
 
   Returns:
     The file; None where nothing was brought, or nothing of that kind made.
   """
-  kinds = forms.Text, forms.Image, forms.Video, forms.Skeleton
+  kinds = forms.Text, forms.Image, forms.Video, forms.Audio, forms.Skeleton
   name = next((k for k in made if isinstance(of.get(k), kinds)), None)
   if not called or name is None:
     return None
@@ -71,4 +71,5 @@ def _files(form: forms.Form, x: np.ndarray, out: pathlib.Path) -> list[str]:
     for i, stem in enumerate(stems):
       show.write(out, stem, form, x[i : i + 1])
     return [f"{stem}.gif" for stem in stems]
-  return [f"{stem}.obj" for stem in stems]
+  ending = "wav" if isinstance(form, forms.Audio) else "obj"
+  return [f"{stem}.{ending}" for stem in stems]

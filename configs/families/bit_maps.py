@@ -33,7 +33,7 @@ def over(codes, system, **model):
   """A run of the system on the units of the tokenizer of another config."""
   c = common.over(codes, system, **model)
   c.sample.options.update(LAW)
-  c.sample.prompt = ""  # "a boot": every sample is asked for by this
+  common.prompted(c)  # "a boot"
   return c
 
 

@@ -116,7 +116,7 @@ def language(data, vocab, length, system="llamagen", **model):
   c = common.run(system, **known, multiple_of=32, **model)
   c.data = data
   c.optim.update(OPTIM)
-  c.sample.prompt = ""
+  common.prompted(c)
   c.sample.options.update(until_stop=True, temperature=1.0, top_k=0, top_p=1.0)
   c.evals.likelihood = {}
   return c
