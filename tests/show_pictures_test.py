@@ -61,6 +61,9 @@ class PictureTest(absltest.TestCase):
     first, last = sheet[2, 2::5, 0].tolist(), sheet[12, 2::5, 0].tolist()
     self.assertEqual(first, [1, 2, 3, 1, 2, 3])
     self.assertEqual(last, [1, 2, 3, 255, 255, 255])
+    pair = show.picture(form, made, {"image": source}, columns=7)
+    both = show.picture(form, made, {"image": source}, columns=7, truth=source)
+    np.testing.assert_array_equal(both, pair)
     of = {"low": form, "image": form}
     self.assertTrue(show.takes_truth("image", of, ("low",)))
     # A tokenizer's truth is what it read; a class has no true image.
