@@ -19,6 +19,7 @@ from ar_jax.core.forms import Text
 from ar_jax.core.system import System
 from ar_jax.data import Dataset
 from ar_jax.data.dataset import Source, label
+from ar_jax.encoders.text import encoder_of
 
 LAWS = ("balanced", "uniform", "data")
 _MOST = 20_000  # labels that are counted where they must be read one by one
@@ -117,11 +118,7 @@ def _typed(system: System, data: Dataset, field: str) -> tuple[Text, int]:
   fields = getattr(data, "fields", None)  # a run knows them without reading
   if fields is None:
     fields = {k: (v.shape, str(v.dtype)) for k, v in data.test[0].items()}
-  while hasattr(system, "target"):
-    system = system.target
-  prefix = getattr(getattr(system, "net", None), "prefix", None)
-  encoder = getattr(prefix, "encoder", None)
-  form = getattr(encoder, "form", None) or data.forms.get(field)
+  form = getattr(encoder_of(system), "form", None) or data.forms.get(field)
   shape, kind = fields.get(field, ((), "no numbers"))
   if form is None or len(shape) != 1:
     raise UserError(

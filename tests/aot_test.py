@@ -1,5 +1,6 @@
 """Mode compile, from the command line to the files it leaves."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -7,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 
+import jax.numpy as jnp
 from absl.testing import absltest
 
 from ar_jax import main
-from ar_jax.core.system import UserError
+from ar_jax.core.system import UserError, build
+from ar_jax.planning import programs
 from configs import var
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -87,6 +90,26 @@ class CompileTest(absltest.TestCase):
     self.assertEqual(ran.returncode, 1)
     self.assertRegex(ran.stderr.splitlines()[-1], "^ar_jax: --topology=v5e:4")
     self.assertNotIn("Traceback", ran.stderr)
+
+
+class ShapesTest(absltest.TestCase):
+  def test_texts_of_data_that_are_not_here(self):
+    for name in ("llamagen_text", "infinity"):
+      config = importlib.import_module(f"configs.{name}").get_config("paper")
+      config.data.path = "/nowhere"
+      length = config.model.text.length
+      system = build(config.system, **config.model.to_dict())
+      with self.assertLogs("ar_jax", "INFO") as logs:
+        rows = programs.example(config, system, 3)
+      self.assertIn("no such folder", logs.output[0])
+      self.assertEqual(rows["text"].shape, (3, length, 2048))
+      self.assertEqual(rows["text"].dtype, jnp.float32)
+      size = config.data.size
+      self.assertEqual(rows["image"].shape, (3, size, size, 3))
+    config = importlib.import_module("configs.nbp").get_config("paper")
+    system = build(config.system, **config.model.to_dict())
+    with self.assertRaisesRegex(UserError, "no such folder"):
+      programs.example(config, system, 3)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ Shapes: B batch, P positions, C features, n bytes or rows of a text.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -139,6 +142,20 @@ class Features(nn.Module):
 
 
 ENCODERS = {"bytes": Bytes, "features": Features, "words": HashedWords}
+
+
+def encoder_of(part: Any) -> nn.Module | None:
+  """The encoder of texts within a system, or a part of one; None without."""
+  if isinstance(part, tuple(ENCODERS.values())):
+    return part
+  if not dataclasses.is_dataclass(part):
+    return None
+  inner = (
+    getattr(part, field.name, None)
+    for field in dataclasses.fields(part)
+    if field.name != "parent"  # of a module, the way back
+  )
+  return next(filter(None, map(encoder_of, inner)), None)
 
 
 def make(*, name: str = "bytes", **kwargs) -> Bytes | Features | HashedWords:

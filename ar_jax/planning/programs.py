@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,10 @@ import ml_collections
 
 from ar_jax import data, optim, parallel, run_files, step, train
 from ar_jax.core.system import System, UserError, build
+from ar_jax.encoders import text
 
 Config = ml_collections.ConfigDict
+log = logging.getLogger("ar_jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,13 @@ def phases(system: System, steps: int) -> dict[int, System]:
 
 def example(config: Config, system: System, batch: int) -> dict[str, Any]:
   """Shapes of a batch of training. Images and labels need no data; where the
-  data are others, or a system reads more, one example of them is read."""
+  data are others, or a system reads more, one example of them is read. Where
+  they are not here, a text is as long as the encoder of the system reads it.
+
+  Raises:
+    UserError: the data cannot be read, and the shape of what is read is not
+      known without them.
+  """
   struct = lambda shape, dtype: jax.ShapeDtypeStruct((batch, *shape), dtype)
   rows = {"index": struct((), jnp.int32)}
   if images := run_files.of_images(config):
@@ -127,8 +136,17 @@ def example(config: Config, system: System, batch: int) -> dict[str, Any]:
     }
   more = config.data.get("derive") or config.data.get("peers")
   if not images or more or not set(system.needs) <= set(rows):
-    one = data.load(**config.data).train[0]
-    rows |= {k: struct(v.shape, v.dtype) for k, v in one.items()}
+    try:
+      one = data.load(**config.data).train[0]
+      rows |= {k: struct(v.shape, v.dtype) for k, v in one.items()}
+    except UserError as error:
+      encoder = text.encoder_of(system)
+      if encoder is not None:
+        longest = encoder.example()
+        rows["text"] = struct(longest.shape[1:], longest.dtype)
+      if not images or not set(system.needs) <= set(rows):
+        raise
+      log.info("texts as long as the model reads them, for %s", error)
   if config.cache.views:
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(system.init, key, rows)
