@@ -54,17 +54,17 @@ class NoiseHead(nn.Module):
     return self.net.channels
 
   def _repeated(self, keys: Array, *xs: Array) -> tuple[Array, ...]:
-    """Keys of noise and of times, Key[M B] each, and xs [B, ...] for M
-    independent repeats, [M B, ...]."""
+    """Keys of noise and of times, Key[B M] each, and xs [B, ...] for M
+    independent repeats, [B M, ...]: those of an example lie side by side, so
+    that they stay on its device."""
     m, fold = self.repeats, jax.vmap(jax.random.fold_in, (0, None))
-    keys = jnp.concatenate([fold(keys, i) for i in range(m)])
+    keys = jnp.stack([fold(keys, i) for i in range(m)], 1).reshape(-1)
     keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    tiled = (jnp.concatenate([x] * m) if m > 1 else x for x in xs)
-    return (*keys, *tiled)
+    return (*keys, *(jnp.repeat(x, m, 0) for x in xs))
 
   def _mean(self, x: Array) -> Array:
-    """f32[B, T]: the mean over the repeats of x f32[M B, T]."""
-    return x.reshape(self.repeats, -1, x.shape[1]).mean(0)
+    """f32[B, T]: the mean over the repeats of x f32[B M, T]."""
+    return x.reshape(-1, self.repeats, x.shape[1]).mean(1)
 
   def _predictor(self, h: Array, h_null: Array | None) -> Callable:
     """(x f32[B, T, C], time or level, **of the net) -> what the network says

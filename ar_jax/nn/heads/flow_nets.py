@@ -21,6 +21,7 @@ from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 from ar_jax.nn.layers.times import TimeEmbed
 from ar_jax.nn.stacks.blocks import Block, modulate, parts
+from ar_jax.nn.stacks.transformer import by_example
 
 Array = jax.Array
 
@@ -92,7 +93,7 @@ class TokenMLP(nn.Module):
     if self.outer:
       y = y + TimeEmbed(self.width, name="outer_time")(outer)
     y = y + _dense(self.width, "cond")(h.astype(jnp.float32))
-    y = nn.silu(y)
+    y = by_example(nn.silu(y))
     x = _dense(self.width, "latent")(x)
     block = _Residual(self.width, name="blocks")
     x = _stacked(block, self.depth, x, lambda block, x: block(x, y))
@@ -104,12 +105,12 @@ class TokenMLP(nn.Module):
 def _stacked(block: nn.Module, depth: int, x: Array, layer) -> Array:
   """N layers, one after the other; parameters get a leading axis."""
   stack = nn.scan(
-    lambda block, x, _: (layer(block, x), None),
+    lambda block, x, _: (by_example(layer(block, x)), None),
     variable_axes={"params": 0},
     split_rngs={"params": True},
     length=depth,
   )
-  return stack(block, x, None)[0]
+  return stack(block, by_example(x), None)[0]
 
 
 class _ModulatedBlock(nn.Module):
@@ -217,10 +218,10 @@ class GroupTransformer(nn.Module):
         the rule `within`.
       pos: where the units are, f32[T, K / 2, 2]; see `positions.rotate`.
     """
-    h = h.astype(jnp.float32)
+    h = by_example(h.astype(jnp.float32))
     heads = self.heads or self.width // 64
     time = TimeEmbed(self.width, name="time")(at)
-    cond = time + _dense(self.width, "cond")(h)
+    cond = by_example(time + _dense(self.width, "cond")(h))
     x = _dense(self.width, "latent")(x)
     kind = _CrossAttentionBlock if self.cross else _ModulatedBlock
     block = kind(self.width, heads, name="blocks")

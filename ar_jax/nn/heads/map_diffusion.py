@@ -17,7 +17,7 @@ from ar_jax.nn.heads.flow import NoiseHead
 from ar_jax.nn.layers.linear import initial
 from ar_jax.nn.layers.positions import sine_grid
 from ar_jax.nn.layers.times import TimeEmbed
-from ar_jax.nn.stacks.transformer import Backbone
+from ar_jax.nn.stacks.transformer import Backbone, by_example
 
 Array = jax.Array
 
@@ -51,7 +51,7 @@ class MapDiT(nn.Module):
       self.width, kernel_init=initial(None), name=name
     )
     cond = TimeEmbed(self.width, name="time")(at[:, :1])
-    cond = cond + dense("cond")(h.astype(jnp.float32))
+    cond = by_example(cond + dense("cond")(h.astype(jnp.float32)))
     x = dense("latent")(x) + sine_grid(*self.grid, self.width)[None]
     x, _ = self.backbone(x, cond=self.backbone.condition(cond))
     zeros = nn.initializers.zeros
