@@ -19,9 +19,9 @@ from ar_jax.nn.layers.attention import Attention
 from ar_jax.nn.layers.cross_attention import CrossAttention
 from ar_jax.nn.layers.mlp import SwiGLU
 from ar_jax.nn.layers.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
+from ar_jax.nn.layers.placement import by_example
 from ar_jax.nn.layers.times import TimeEmbed
 from ar_jax.nn.stacks.blocks import Block, modulate, parts
-from ar_jax.nn.stacks.transformer import by_example
 
 Array = jax.Array
 

@@ -15,9 +15,10 @@ from ar_jax.core.decoding import pick
 from ar_jax.core.flows import ddpm, solvers
 from ar_jax.nn.heads.flow import NoiseHead
 from ar_jax.nn.layers.linear import initial
+from ar_jax.nn.layers.placement import by_example
 from ar_jax.nn.layers.positions import sine_grid
 from ar_jax.nn.layers.times import TimeEmbed
-from ar_jax.nn.stacks.transformer import Backbone, by_example
+from ar_jax.nn.stacks.transformer import Backbone
 
 Array = jax.Array
 

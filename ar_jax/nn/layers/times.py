@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ar_jax.nn.layers.linear import initial
+from ar_jax.nn.layers.placement import by_example
 
 Array = jax.Array
 
@@ -64,5 +65,7 @@ class TimeEmbed(nn.Module):
       dtype=self.dtype,
       name=name,
     )
-    waves = sinusoids(at, self.features)
-    return dense("fc2")(nn.silu(dense("fc1")(waves)))
+    # Times of positions are as many as these, and stay where those are.
+    placed = by_example if at.ndim > 1 else lambda x: x
+    hidden = placed(dense("fc1")(placed(sinusoids(at, self.features))))
+    return dense("fc2")(nn.silu(hidden))

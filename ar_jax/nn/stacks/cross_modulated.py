@@ -15,9 +15,9 @@ from ar_jax.nn.layers.attention import Attention, HeadNorm, check_heads
 from ar_jax.nn.layers.cross_attention import CrossAttention
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.norms import layer_norm
+from ar_jax.nn.layers.placement import by_example
 from ar_jax.nn.layers.times import TimeEmbed
 from ar_jax.nn.stacks.blocks import Block
-from ar_jax.nn.stacks.transformer import by_example
 
 Array = jax.Array
 TIME_SCALE = 1000.0  # of times in [0, 1], before their sinusoids

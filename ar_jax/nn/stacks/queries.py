@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ar_jax import ops
 from ar_jax.nn.layers.attention import check_heads
 from ar_jax.nn.layers.norms import LayerNorm
-from ar_jax.nn.stacks.transformer import by_example
+from ar_jax.nn.layers.placement import by_example
 
 Array = jax.Array
 EPS = 1e-5

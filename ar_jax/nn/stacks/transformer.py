@@ -23,6 +23,7 @@ from ar_jax.nn.layers.cross_attention import Memory
 from ar_jax.nn.layers.linear import TRANSPOSED, transposed
 from ar_jax.nn.layers.lora import LORA
 from ar_jax.nn.layers.norms import layer_norm
+from ar_jax.nn.layers.placement import by_example
 from ar_jax.nn.stacks.blocks import (
   Block,
   PlainBlock,
@@ -32,12 +33,6 @@ from ar_jax.nn.stacks.blocks import (
 )
 
 Array = jax.Array
-
-
-def by_example(x: Array) -> Array:
-  """x [B, T, D], split over devices by example where a mesh is set, so that
-  XLA gathers the weights of a layer and leaves its activations in place."""
-  return nn.with_logical_constraint(x, ("batch", None, None))
 
 
 # What the forward pass of a layer keeps for the backward pass, which computes
