@@ -21,7 +21,13 @@ from ar_jax import ops, optim, parallel, step  # noqa: E402
 from ar_jax.core import prng  # noqa: E402
 from ar_jax.core.plans import makers  # noqa: E402
 from ar_jax.core.system import UserError, build  # noqa: E402
+from ar_jax.nn.heads.diffusion import Diffusion  # noqa: E402
+from ar_jax.nn.heads.flow import Flow  # noqa: E402
+from ar_jax.nn.heads.flow_nets import GroupTransformer, TokenMLP  # noqa: E402
+from ar_jax.nn.heads.map_diffusion import MapDiffusion, MapDiT  # noqa: E402
+from ar_jax.nn.stacks.dit import dit_zero  # noqa: E402
 from ar_jax.nn.stacks.vit import vit  # noqa: E402
+from ar_jax.planning.work import of_program  # noqa: E402
 from configs import var  # noqa: E402
 from pallas_kernels.sparse_attention import tpu  # noqa: E402
 
@@ -134,6 +140,49 @@ class MultiDevice(absltest.TestCase):
     mean = lambda v, batch: jax.lax.pmean(update(v, batch), "data")
     mapped = jax.pmap(mean, "data", in_axes=(None, 0), out_axes=None)
     chex.assert_trees_all_close(mapped(variables, rows), want, atol=1e-5)
+
+  def test_heads_send_weights_and_no_activations(self):
+    self.enterContext(mock.patch.object(parallel, "FSDP_MIN_SIZE", 64))
+    mesh = parallel.make_mesh(dict(data=1, fsdp=8))
+    rows = parallel.put_batch(
+      {
+        "h": np.ones((8, 256, 32), np.float32),
+        "target": np.ones((8, 256, 4), np.float32),
+        "hidden": np.ones((8, 256), np.float32),
+      },
+      mesh,
+    )
+    keys = jax.eval_shape(lambda: jax.random.split(KEY, 8))
+    keys = parallel.spread({"keys": keys}, mesh)["keys"]
+    for head, more in (
+      (Diffusion(TokenMLP(4, 32, 2, 8), repeats=4), ()),
+      (Flow(GroupTransformer(4, 32, 2, heads=2), repeats=2), ()),
+      (MapDiffusion(MapDiT(4, 32, (16, 16), dit_zero(2, 32, 2))), ("hidden",)),
+    ):
+      call = lambda head, x, keys, more=more: head.loss(
+        x["h"], x["target"], keys, *(x[k] for k in more)
+      )
+      init = lambda keys, head=head, call=call: head.init(
+        KEY, rows, keys, method=call
+      )
+      variables = jax.eval_shape(init, keys)
+      placed = parallel.shardings(variables, mesh)
+      loss = lambda v, x, keys, head=head, call=call: head.apply(
+        v, x, keys, method=call
+      ).mean()
+      update = jax.jit(jax.value_and_grad(loss), out_shardings=(None, placed))
+      given = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        variables,
+        placed,
+      )
+      lower = parallel.on(mesh, update.lower)
+      text = lower(given, rows, keys).compile().as_text()
+      work = of_program(text, devices=8)
+      sent = sum(one.payload * n for one, n in work.collectives())
+      size = 4 * sum(x.size for x in jax.tree.leaves(variables))
+      self.assertGreater(sent, size / 2)  # gradients, at least
+      self.assertLess(sent, 4 * size, type(head).__name__)
 
   def test_rows_of_a_process(self):
     mesh = parallel.make_mesh(dict(data=4, tensor=2))

@@ -6,7 +6,10 @@ import flax.linen as nn
 import jax
 
 
-def by_example(x: jax.Array) -> jax.Array:
-  """x [B, ...], split over devices by example where a mesh is set, so that XLA
-  gathers the weights of a layer and leaves its activations in place."""
-  return nn.with_logical_constraint(x, ("batch", *[None] * (x.ndim - 1)))
+def by_example(x: jax.Array, axis: int = 0) -> jax.Array:
+  """x, split over devices by example where a mesh is set, so that XLA gathers
+  the weights of a layer and leaves its activations in place. `axis` is that of
+  the examples."""
+  names = [None] * x.ndim
+  names[axis] = "batch"
+  return nn.with_logical_constraint(x, tuple(names))
