@@ -85,7 +85,8 @@ class Backbone(nn.Module):
   def condition(self, cond: Array) -> tuple[Array, Array]:
     """What the stack needs of cond [B, D]; once for all calls with it."""
     # Of runs of positions there are as many numbers as in the layers.
-    placed = (lambda x: by_example(x, 1)) if cond.ndim > 2 else lambda x: x
+    runs = jnp.ndim(cond) > 2
+    placed = (lambda x: by_example(x, 1)) if runs else lambda x: x
     out = placed(self.out_ada(cond)) if self.out_ada else None
     return placed(self.ada(cond)), out
 
