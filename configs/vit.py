@@ -30,7 +30,7 @@ def fashion():
 
 def paper():
   c = common.base("vit", num_classes=1000, **SIZES["b"])
-  c.model.update(dropout=0.1, dtype="bfloat16")
+  c.model.update(dropout=0.1, dtype="bfloat16", remat=common.remat(False))
   c.data.update(name="imagenet2012", size=224, channels=3)
   c.augment = ("flip",)
   c.batch = 4096

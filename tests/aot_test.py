@@ -93,7 +93,7 @@ class CompileTest(absltest.TestCase):
 
 
 class ShapesTest(absltest.TestCase):
-  def test_texts_of_data_that_are_not_here(self):
+  def test_of_data_that_are_not_here(self):
     for name in ("llamagen_text", "infinity"):
       config = importlib.import_module(f"configs.{name}").get_config("paper")
       config.data.path = "/nowhere"
@@ -106,6 +106,13 @@ class ShapesTest(absltest.TestCase):
       self.assertEqual(rows["text"].dtype, jnp.float32)
       size = config.data.size
       self.assertEqual(rows["image"].shape, (3, size, size, 3))
+    config = importlib.import_module("configs.arflow").get_config("xl")
+    system = build(config.system, **config.model.to_dict())
+    rows = programs.example(config, system, 3)  # others beside stored units
+    there, *shape = rows["units"].shape
+    peers = config.data.peers
+    self.assertEqual(rows["peer_units"].shape, (there, peers, *shape))
+    self.assertEqual(rows["peer_label"].shape, (3, peers))
     config = importlib.import_module("configs.nbp").get_config("paper")
     system = build(config.system, **config.model.to_dict())
     with self.assertRaisesRegex(UserError, "no such folder"):

@@ -134,10 +134,14 @@ def example(config: Config, system: System, batch: int) -> dict[str, Any]:
       "label": struct((), jnp.int32),
       **rows,
     }
-  more = config.data.get("derive") or config.data.get("peers")
-  if not images or more or not set(system.needs) <= set(rows):
+  if (
+    not images
+    or config.data.get("derive")
+    or not set(system.needs) <= set(rows)
+  ):
     try:
-      one = data.load(**config.data).train[0]
+      alone = {**config.data, "peers": 0}
+      one = data.load(**alone).train[0]
       rows |= {k: struct(v.shape, v.dtype) for k, v in one.items()}
     except UserError as error:
       encoder = text.encoder_of(system)
@@ -151,6 +155,12 @@ def example(config: Config, system: System, batch: int) -> dict[str, Any]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(system.init, key, rows)
     rows = jax.eval_shape(system.encode, variables, rows)
+  if peers := config.data.get("peers"):  # which stand beside stored units, too
+    others = {k: v for k, v in rows.items() if k not in ("index", "mask")}
+    rows |= {
+      f"peer_{k}": struct((peers, *v.shape[1:]), v.dtype)
+      for k, v in others.items()
+    }
   return dict(rows)
 
 

@@ -89,7 +89,7 @@ JOBS += tuple(
     ("video_fsq", "paper", ONE, COPY),  # tokenizers
     ("bitwise", "paper", ONE, COPY),
     ("vq", "paper", ONE, COPY),
-    ("semaim", "h", ONE, COPY),  # encoders
+    ("semaim", "h", NODES, SPLIT),  # encoders
     ("vit", "paper", ONE, COPY),
   )
 )
