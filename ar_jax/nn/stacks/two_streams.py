@@ -18,6 +18,7 @@ from ar_jax.nn.layers.attention import xavier_attention
 from ar_jax.nn.layers.cross_attention import CrossAttention, crossing
 from ar_jax.nn.layers.mlp import Mlp
 from ar_jax.nn.layers.norms import LayerNorm
+from ar_jax.nn.layers.placement import by_example
 from ar_jax.nn.stacks.blocks import PlainBlock
 
 Array = jax.Array
@@ -75,11 +76,10 @@ class TwoStreams(nn.Module):
 
     def layer(block, x, none):
       del none
-      x, _ = block(x, None, mask)
+      x = by_example(block(x, None, mask)[0])
       return x, x
 
-    x = x.astype(self.block.mlp.dtype)
-
+    x = by_example(x.astype(self.block.mlp.dtype))
     stack = nn.scan(
       layer,
       variable_axes={"params": 0},
@@ -98,8 +98,9 @@ class TwoStreams(nn.Module):
       content: what `content` returns.
       sees: bool[B, T, T], or None for all.
     """
-    g, step = g.astype(content.dtype), self.depth // self.query_depth
-    layer = lambda block, g, h: (block(g, h, sees), None)
+    step = self.depth // self.query_depth
+    g = by_example(g.astype(content.dtype))
+    layer = lambda block, g, h: (by_example(block(g, h, sees)), None)
     stack = nn.scan(
       layer, variable_axes={"params": 0}, split_rngs={"params": True}
     )
