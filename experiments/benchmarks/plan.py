@@ -83,8 +83,7 @@ JOBS += tuple(
     ("transition_matching", "llm", NODES, SPLIT),  # flow
     ("transition_matching", "paper", NODES, SPLIT),
     ("arflow", "xl", ONE, SPLIT),
-    ("mesa_optimization", "full", ONE, COPY),  # series
-    ("arig", "paper", ONE, COPY),
+    ("arig", "paper", ONE, COPY),  # series
     ("riganything", "paper", ONE, COPY),  # skeleton
     ("video_fsq", "paper", ONE, COPY),  # tokenizers
     ("bitwise", "paper", ONE, COPY),
