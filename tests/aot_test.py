@@ -113,10 +113,12 @@ class ShapesTest(absltest.TestCase):
     peers = config.data.peers
     self.assertEqual(rows["peer_units"].shape, (there, peers, *shape))
     self.assertEqual(rows["peer_label"].shape, (3, peers))
-    config = importlib.import_module("configs.nbp").get_config("paper")
-    system = build(config.system, **config.model.to_dict())
-    with self.assertRaisesRegex(UserError, "no such folder"):
-      programs.example(config, system, 3)
+    # Clips, and fields that are made of the pictures.
+    for name, preset in (("nbp", "paper"), ("controlar", "multi")):
+      config = importlib.import_module(f"configs.{name}").get_config(preset)
+      system = build(config.system, **config.model.to_dict())
+      with self.assertRaisesRegex(UserError, "no such folder"):
+        programs.example(config, system, 3)
 
 
 if __name__ == "__main__":

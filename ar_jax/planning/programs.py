@@ -134,11 +134,8 @@ def example(config: Config, system: System, batch: int) -> dict[str, Any]:
       "label": struct((), jnp.int32),
       **rows,
     }
-  if (
-    not images
-    or config.data.get("derive")
-    or not set(system.needs) <= set(rows)
-  ):
+  made = config.data.get("derive")  # by rules, of the examples
+  if not images or made or not set(system.needs) <= set(rows):
     try:
       alone = {**config.data, "peers": 0}
       one = data.load(**alone).train[0]
@@ -148,7 +145,7 @@ def example(config: Config, system: System, batch: int) -> dict[str, Any]:
       if encoder is not None:
         longest = encoder.example()
         rows["text"] = struct(longest.shape[1:], longest.dtype)
-      if not images or not set(system.needs) <= set(rows):
+      if not images or made or not set(system.needs) <= set(rows):
         raise
       log.info("texts as long as the model reads them, for %s", error)
   if config.cache.views:

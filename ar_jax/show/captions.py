@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import ImageFont
 
-from ar_jax.show.sheet import FONT, LETTER, Sheet
+from ar_jax.show.sheet import FONT, LETTER, Sheet, enlarged
 from ar_jax.show.text import wrapped
 
 _LINE = FONT + 3
@@ -60,11 +60,6 @@ def below(
   side = _GAP // 2
   room = ((0, 0), (side, side), (side, side), (0, 0))
   return np.pad(np.stack(found), room, constant_values=255)
-
-
-def enlarged(sheet: np.ndarray, scale: int) -> np.ndarray:
-  """u8[H, W, c], each pixel `scale` times as wide and high."""
-  return sheet.repeat(scale, 0).repeat(scale, 1)
 
 
 def _coloured(sheet: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from ar_jax.conditions import by_class
 from ar_jax.core.forms import Image
 from ar_jax.show import captions
+from ar_jax.show.sheet import enlarged
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
@@ -68,7 +69,7 @@ def picture(
     return grid(captions.below(tiles, texts[:n], scale), across)
   every = np.stack(parts, 1).astype(np.uint8)
   sheet = grid(every.reshape(-1, *x.shape[1:]), across * len(parts))
-  sheet = captions.enlarged(sheet, scale)
+  sheet = enlarged(sheet, scale)
   if rows:
     return captions.before(sheet, rows)
   return captions.above(sheet, texts[0]) if texts else sheet

@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from ar_jax.core import forms
 from ar_jax.core.domains import peptides
 from ar_jax.show import audio, peaks, text
-from ar_jax.show.sheet import COLOURS, FONT, GREY, LETTER, Sheet
+from ar_jax.show.sheet import COLOURS, FONT, GREY, LETTER, Sheet, enlarged
 
 _ROWS = 12
 _WIDTH, _HEIGHT = 320, 64  # of a picture or a sound, in pixels, at most
@@ -113,7 +113,7 @@ def _fitted(x: np.ndarray) -> np.ndarray:
   x = np.broadcast_to(x, (*x.shape[:2], 3))
   large = min(_WIDTH / x.shape[1], _HEIGHT / x.shape[0])
   if large >= 1:
-    return x.repeat(int(large), 0).repeat(int(large), 1)
+    return enlarged(x, int(large))
   size = [max(1, round(n * large)) for n in (x.shape[1], x.shape[0])]
   return np.asarray(Pillow.fromarray(x).resize(size, Pillow.Resampling.BOX))
 

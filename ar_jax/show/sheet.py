@@ -87,6 +87,11 @@ class Sheet:
     return np.asarray(self._image)
 
 
+def enlarged(pixels: np.ndarray, scale: int) -> np.ndarray:
+  """u8[H, W, c], each pixel `scale` times as wide and high."""
+  return pixels.repeat(scale, 0).repeat(scale, 1)
+
+
 def scaled(
   values: np.ndarray, low: float, high: float, begin: float, end: float
 ) -> np.ndarray:

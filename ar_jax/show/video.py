@@ -12,6 +12,7 @@ from ar_jax.core.forms import Video
 from ar_jax.show import captions
 from ar_jax.show.files import as_pil, whole
 from ar_jax.show.image import grid, named
+from ar_jax.show.sheet import enlarged
 
 _FRAMES = 16  # of a strip
 _LEAST = 96  # pixels of the shorter side of a video in a GIF
@@ -44,7 +45,7 @@ def picture(
   frames = x.shape[1]
   at = np.linspace(0, frames - 1, min(frames, _FRAMES)).round().astype(int)
   sheet = grid(x[:, at].reshape(-1, *x.shape[2:]), len(at))
-  sheet = captions.enlarged(sheet, scale)
+  sheet = enlarged(sheet, scale)
   return captions.before(sheet, rows) if rows else sheet
 
 
@@ -70,7 +71,7 @@ def write(
   x = x[: min(most, columns * columns)]
   scale = max(1, -(-_LEAST // min(x.shape[2:4])))
   sheets = [grid(x[:, t], min(columns, len(x))) for t in range(x.shape[1])]
-  frames = [as_pil(s.repeat(scale, 0).repeat(scale, 1)) for s in sheets]
+  frames = [as_pil(enlarged(s, scale)) for s in sheets]
   path = folder / f"{stem}.gif"
   with whole(path) as temporary:
     frames[0].save(

@@ -76,7 +76,8 @@ def found(
     skip: whether to leave out the pictures without a text.
 
   Raises:
-    UserError: a file of texts is none, or a picture has no text.
+    UserError: a file of texts is none, a picture has no text, or two have one
+      name.
   """
   lists = [e for e in tree.others if e.parts[-1].lower() in LISTS]
   tables = [e for e in tree.others if e.parts[-1].lower() in TABLES]
@@ -84,20 +85,26 @@ def found(
   for table in tables:
     for place, text in _rows(table):
       listed.setdefault(place, []).append(text)
+  _check_names(root, pictures)
   texts, unknown = _of_pictures(pictures, listed)
   used = {id(e) for e in (*lists, *tables)}
   others = [e for e in tree.others if id(e) not in used]
   beside = {e.stem: e for e in others if e.kind == ".txt"}
+  passed = 0
   for entry in pictures:
     its = beside.get(entry.stem)
     if its is not None:
       used.add(id(its))
-      if entry.parts not in texts:
-        lines = reading.read(pathlib.Path(its.path)).split("\n")
-        texts[entry.parts] = [line.strip() for line in lines]
+      if entry.parts in texts:
+        passed += 1
+        continue
+      lines = reading.read(pathlib.Path(its.path)).split("\n")
+      texts[entry.parts] = [line.strip() for line in lines]
   texts = {k: [t for t in own if t] for k, own in texts.items() if any(own)}
   tree.others = [e for e in others if id(e) not in used]
   said = _said(texts, length)
+  if passed:
+    said.append(f"{passed} .txt are not read, of pictures that a list names")
   if unknown:
     names = [notes.printable("/".join(place)) for place in unknown]
     said.append(
@@ -127,6 +134,18 @@ def unread(tree: Tree, pictures: Sequence[Entry]) -> list[str]:
   return [f"{n} files of texts are not read, data.text is 0"] if n else []
 
 
+def _check_names(root: pathlib.Path, pictures: Sequence[Entry]) -> None:
+  """Raises UserError where two pictures differ in their endings alone."""
+  first: dict[Path, Entry] = {}
+  for entry in pictures:
+    other = first.setdefault(entry.stem, entry)
+    if other is not entry:
+      raise UserError(
+        f"{root}: {other.name} and {entry.name} have one name, so that a text "
+        "would be of both; rename one of them"
+      )
+
+
 def _said(texts: Texts, length: int) -> list[str]:
   said, count = [], sum(map(len, texts.values()))
   cut = sum(len(t.encode()) > length for own in texts.values() for t in own)
@@ -143,20 +162,19 @@ def _of_pictures(
   """(texts by the paths of pictures, names that are of none). A name that is of
   no picture beside its list is that of the one picture of this name in the
   folders below."""
-  exact, named = collections.defaultdict(list), collections.defaultdict(list)
-  for entry in pictures:
-    stem = entry.stem
-    exact[stem].append(entry.parts)
-    named[stem[-1]].append(entry.parts)
+  exact = {entry.stem: entry.parts for entry in pictures}
+  named = collections.defaultdict(list)
+  for stem, path in exact.items():
+    named[stem[-1]].append(path)
   texts: Texts = {}
   unknown = []
   for place, own in listed.items():
     *folder, name = place or ("",)
     below = [p for p in named[name] if list(p[: len(folder)]) == folder]
-    their = exact.get(place) or (below if len(below) == 1 else [])
-    if not their:
+    path = exact.get(place) or (below[0] if len(below) == 1 else None)
+    if path is None:
       unknown.append(place)
-    for path in their:
+    else:
       texts.setdefault(path, []).extend(own)
   return texts, unknown
 

@@ -165,6 +165,17 @@ class CaptionsTest(absltest.TestCase):
     self.assertIn("3 texts longer than 9 bytes are cut", self.lines[-1])
     # Behind a whole character.
     self.assertEqual(set(self.rows(found).values()), {"\u00e9" * 4})
+    # A list goes before the files beside, and two of one name are refused.
+    self.write("captions.tsv", "0.bmp\tlisted\n")
+    self.lines.clear()
+    self.assertEqual(self.rows(self.load(skip_bad=True))[0], "listed")
+    (line,) = [x for x in self.lines if x.startswith("folder:")]
+    self.assertIn("1 .txt are not read, of pictures that", line)
+    (self.root / "captions.tsv").unlink()
+    self.save("0.png", 9)
+    with self.assertRaisesRegex(UserError, "0.bmp and 0.png have one name"):
+      self.load(skip_bad=True)
+    (self.root / "0.png").unlink()
     for name, text, message in (
       (
         "metadata.csv",
