@@ -28,8 +28,8 @@ from absl import logging as absl_logging
 
 from ar_jax import (
   aot,
+  cpu,
   evaluate,
-  heap,
   launch,
   metrics,
   run_files,
@@ -181,8 +181,9 @@ def _of_a_missing_backend(record: logging.LogRecord) -> bool:
 
 def set_up_devices() -> None:
   """The persistent compilation cache; no line for every accelerator that this
-  machine does not have; and memory that stays with the process, see `heap`."""
-  heap.keep()
+  machine does not have; and what is asked of a CPU, see `cpu`."""
+  cpu.keep_memory()
+  cpu.quick_convolutions()
   backends = logging.getLogger("jax._src.xla_bridge")
   backends.addFilter(_of_a_missing_backend)
   jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))

@@ -21,6 +21,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from ar_jax import cpu  # noqa: E402
 from tests.cpu_report import (  # noqa: E402, F401
   pytest_runtest_logreport,
   pytest_runtest_makereport,
@@ -39,6 +40,8 @@ _QUICK = (
 if jax.__version_info__ < (0, 11):  # later ones do not know this flag
   _QUICK += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"
+
+cpu.quick_convolutions()  # as every command does
 
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -4,7 +4,7 @@
 
 Updates of small nets on a CPU, in processes that take turns: one as the C
 library does it, for which a GLIBC_TUNABLES without a word is enough, one after
-`ar_jax.heap.keep`. Both compile before the first
+`ar_jax.cpu.keep_memory`. Both compile before the first
 update that is timed.
 """
 
@@ -21,7 +21,7 @@ import time
 
 import jax
 
-from ar_jax import data, heap, main, optim, step
+from ar_jax import cpu, data, main, optim, step
 from ar_jax.core.system import build
 from experiments.shared import arms, record
 
@@ -32,8 +32,8 @@ WARM, SHARE, WITHIN = 5, 0.05, 1.05
 
 def updates(name: str, way: str, steps: int) -> dict[str, float]:
   """Of updates of a default preset, batches read and all."""
-  if way == KEPT and not heap.keep():
-    raise SystemExit("nothing is kept here, see ar_jax.heap.keep")
+  if way == KEPT and not cpu.keep_memory():
+    raise SystemExit("nothing is kept here, see ar_jax.cpu.keep_memory")
   main.set_up_devices()
   config = importlib.import_module(f"configs.{name}").get_config("default")
   system = build(config.system, **config.model.to_dict())
