@@ -14,6 +14,7 @@ MEASURED = (
   "aot_",
   "attention_share",
   "bench_",
+  "convolutions",
   "device",
   "heap",
   "plan",
