@@ -3,9 +3,10 @@
   python -m experiments.benchmarks.convolutions [ROUNDS] [--short]
 
 Processes take turns: in one XLA hands convolutions to YNNPACK, as it does of
-its own accord, in the other they are Eigen's, as `ar_jax.cpu.quick_convolutions`
-asks. Each times single convolutions, with their gradients and without, and
-updates of default presets, batches read and all.
+its own accord, in the other they are Eigen's, which
+`ar_jax.cpu.quick_convolutions` asks for. Each times single convolutions, with
+their gradients and without, and updates of default presets, batches read and
+all.
 """
 
 from __future__ import annotations
@@ -147,6 +148,6 @@ if __name__ == "__main__":
   short = record.trial()
   if "--here" in sys.argv:
     shapes = SHAPES[-1:] if short else SHAPES
-    print(json.dumps(measured(shapes, () if short else CONFIGS)))
+    print(json.dumps(measured(shapes, CONFIGS[:1] if short else CONFIGS)))
   else:
     run(*record.numbers(1))
