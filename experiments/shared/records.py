@@ -17,6 +17,7 @@ MEASURED = (
   "convolutions",
   "device",
   "heap",
+  "notebooks",
   "plan",
   "resume_fuzz",
   "run_ahead",
