@@ -15,7 +15,10 @@ LENGTH = 680
 
 
 def var(
-  depth: int = 16, dtype: str = "float32", impl: str | None = None
+  depth: int = 16,
+  dtype: str = "float32",
+  impl: str | None = None,
+  remat: str = "none",
 ) -> System:
   """VAR at 256 pixels with the published tokenizer's sizes."""
   return build(
@@ -25,6 +28,7 @@ def var(
     num_classes=1000,
     dtype=dtype,
     impl=impl,
+    remat=remat,
   )
 
 
