@@ -66,7 +66,7 @@ def keep_memory() -> bool:
 def quick_convolutions() -> bool:
   """Convolutions are Eigen's, which XLA takes where YNNPACK is not to.
 
-  YNNPACK's need up to twice as long, with their gradients up to five times, see
+  YNNPACK's need up to three times as long, with their gradients up to six, see
   docs/measurements/convolutions.md. To be called before the first compilation,
   when XLA reads its flags.
 

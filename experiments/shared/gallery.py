@@ -21,8 +21,8 @@ IMAGES = pathlib.Path(__file__).parents[2] / "docs/images/gallery"
 
 HEAD = """# Gallery
 
-What small models, trained for minutes on CPU cores, two of them for an hour or
-two, have drawn. First what the default preset of a system draws, where it has
+What small models, trained on CPU cores for minutes, at most for two hours, have
+drawn. First what the default preset of a system draws, where it has
 been trained, and some others: of classes a row each, of texts an image above
 each, of a tokenizer images and beside each what it decodes, of series what came
 before and what was forecast, of what reads or listens what it was given and the
